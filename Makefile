@@ -1,0 +1,29 @@
+# Everything that a fresh clone needs: Python and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: demo test lint install clean
+
+demo: $(VENV)/.installed  ## generate clips, train, evaluate, predict, and write demo/report.html
+	$(BIN)/actionfusion demo --out $(DEMO)
+
+test: $(VENV)/.installed  ## the whole test suite
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+install: $(VENV)/.installed  ## .venv with the exact versions of constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache

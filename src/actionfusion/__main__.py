@@ -1,0 +1,136 @@
+"""The command table: a command a line, each a typed function in its own room.
+
+A function's signature and docstring are its flags and its help.  Nothing heavy is imported before a command is chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+
+from actionfusion.errors import ActionFusionError
+from actionfusion.recipes import recipe_path
+from actionfusion.version import __version__
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+class Command(NamedTuple):
+    """Where a command's function lives, what it does, and the parameters that take files after the flags."""
+
+    module: str
+    summary: str
+    files: str | None = None
+
+
+COMMANDS = {
+    "demo": Command("actionfusion.demo", "the whole chain on generated clips, with a report to look at"),
+    "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
+    "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
+    "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 if all went well, 1 if something failed, 2 for wrong usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] not in COMMANDS:
+        return _no_command(words)
+    try:
+        return _run(words[0], words[1:])
+    except ActionFusionError as error:
+        if debug:
+            raise
+        return _fail(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail("stopped by hand", 1)
+    except BrokenPipeError:
+        # Whoever read our output has gone, for example `head`; Python must not fail again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _no_command(words: list[str]) -> int:
+    word = words[0] if words else ""
+    if word in ("", "-h", "--help"):
+        _out(_overview())
+        return 0 if word else 2
+    if word == "--version":
+        _out(f"actionfusion {__version__}")
+        return 0
+    near = get_close_matches(word, COMMANDS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
+    return _fail(f"error: there is no command {word!r}; {hint}", 2)
+
+
+def _run(name: str, words: list[str]) -> int:
+    command = COMMANDS[name]
+    function: Callable[..., Any] = getattr(import_module(command.module), name)
+    parser = _parser(name, command, function)
+    values = vars(parser.instantiate(parser.parse_args(_with_recipe_path(words))))
+    values.pop("config", None)
+    result = function(**values)
+    return 1 if getattr(result, "failed", False) is True else 0
+
+
+def _parser(name: str, command: Command, function: Callable[..., Any]) -> ArgumentParser:
+    from docstring_parser import parse as parse_docstring  # noqa: PLC0415
+    from jsonargparse import ActionYesNo, ArgumentParser  # noqa: PLC0415
+
+    docstring = parse_docstring(function.__doc__ or "")
+    told = {parameter.arg_name: parameter.description for parameter in docstring.params}
+    parser = ArgumentParser(prog=f"actionfusion {name}", description=docstring.short_description)
+    # jsonargparse would want `--json true` and a JSON list of files; a person types `--json` and `a.avi b.avi`.
+    kinds = get_type_hints(function)
+    flags = [item for item in signature(function).parameters.values() if kinds[item.name] is bool]
+    special: set[str | int] = {command.files} if command.files else set()
+    special.update(item.name for item in flags)
+    if name == "train":
+        parser.add_argument("--config", action="config", help="a recipe: its name or a YAML file")
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=special)
+    if command.files:
+        parser.add_argument(command.files, nargs="+", type=Path, help=told[command.files])
+    for item in flags:
+        parser.add_argument(f"--{item.name}", action=ActionYesNo, default=item.default, help=told[item.name])
+    return parser
+
+
+def _with_recipe_path(words: list[str]) -> list[str]:
+    """The words with the name of a recipe that ships with the package replaced by its path."""
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    for place, word in enumerate(words[1:], 1):
+        if words[place - 1] == "--config":
+            words[place] = str(recipe_path(word))
+    return words
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        "usage: actionfusion COMMAND ...\n\nRecognise human actions in video.\n\n"
+        f"{rows}\n\n`actionfusion COMMAND --help` tells a command's arguments; "
+        "`--debug` shows where an error came from."
+    )
+
+
+def _out(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _fail(text: str, code: int) -> int:
+    sys.stderr.write(f"{text}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A folder of videos becomes batches."""

@@ -1,0 +1,110 @@
+"""Random changes to a training clip, drawn once for both streams so that they stay aligned pixel by pixel.
+
+Sources: the random start and interval are Ou and Sun 2019, section 3.6; crop and flip follow Feichtenhofer et al. 2016
+(same crop for the whole stack, u negated on a flip).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from actionfusion.errors import SettingsError
+from actionfusion.video.clip import Clip
+from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What varies between two readings of one training video.
+
+    Args:
+        intervals: lowest and highest interval between sampled frames (2 to 10 in the paper), clamped to the video.
+        flip: mirror half of the clips; leave it off where left and right tell classes apart.
+        smallest_crop: side of the smallest square crop as a share of the picture, 0.5 to 1; the crop is enlarged back
+            to full size, and the flow with it. 1 crops nothing.
+        brightness: largest change of the RGB frames' contrast and brightness as a share of the range, 0 to 0.5;
+            the flow stays as it is.
+
+    Raises:
+        SettingsError: a value outside its range.
+    """
+
+    intervals: tuple[int, int] = (2, 10)
+    flip: bool = False
+    smallest_crop: float = 1.0
+    brightness: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.intervals
+        if not 1 <= low <= high:
+            raise SettingsError("augmentation.intervals", f"{low}..{high} is no range", "take 1 <= low <= high")
+        if not 0.5 <= self.smallest_crop <= 1:
+            raise SettingsError("augmentation.smallest_crop", f"{self.smallest_crop}", "take 0.5 to 1")
+        if not 0 <= self.brightness <= 0.5:
+            raise SettingsError("augmentation.brightness", f"{self.brightness}", "take 0 to 0.5")
+
+
+def augment(clip: Clip, settings: Augmentation, generator: np.random.Generator) -> Clip:
+    """One random crop, flip and change of brightness of a whole clip.
+
+    The same numbers are drawn whatever the settings, so that switching one off leaves the others as they were.
+    """
+    side, left, top, mirrored, contrast, lightness = generator.random(6)
+    if settings.smallest_crop < 1:
+        clip = crop(clip, 1 - side * (1 - settings.smallest_crop), left, top)
+    if settings.flip and mirrored < 0.5:
+        clip = flip(clip)
+    if settings.brightness > 0:
+        gain = 1 + (2 * contrast - 1) * settings.brightness
+        shift = (2 * lightness - 1) * settings.brightness * 127.5
+        table = np.clip(np.rint((np.arange(256) - 127.5) * gain + 127.5 + shift), 0, 255).astype(np.uint8)
+        clip = replace(clip, rgb=table[clip.rgb])
+    return clip
+
+
+def flip(clip: Clip) -> Clip:
+    """The clip in a mirror: columns reversed and u negated."""
+    flow = clip.flow[..., ::-1].copy()
+    u = flow[:, 0::2]
+    # Codes run from 1 to 255; a code of 0 would wrap, and the recipe never makes one.
+    u[...] = 2 * ZERO_CODE - np.maximum(u.astype(np.int16), 1)
+    return replace(clip, rgb=np.ascontiguousarray(clip.rgb[..., ::-1]), flow=flow)
+
+
+def crop(clip: Clip, share: float, left: float, top: float) -> Clip:
+    """A square crop enlarged back to full size; displacements grow with the picture.
+
+    Args:
+        clip: the clip.
+        share: side of the crop as a share of the picture's, in (0, 1].
+        left: where the crop lies, 0 at the left border to 1 at the right.
+        top: likewise from top to bottom.
+    """
+    full = clip.rgb.shape[-1]
+    side = max(round(full * share), 1)
+    x, y = round(left * (full - side)), round(top * (full - side))
+    scale = full / side
+    steps = np.clip(np.rint((np.arange(256) - ZERO_CODE) * scale), -LARGEST_CODE_STEP, LARGEST_CODE_STEP)
+    table = (steps + ZERO_CODE).astype(np.uint8)
+    window = (..., slice(y, y + side), slice(x, x + side))
+    return replace(clip, rgb=_enlarge(clip.rgb[window], full), flow=table[_enlarge(clip.flow[window], full)])
+
+
+def _enlarge(pictures: UInt8Array, size: int) -> UInt8Array:
+    """Bilinear resize of ``[T, C, h, w]`` to ``[T, C, size, size]``."""
+    frames, channels = pictures.shape[:2]
+    if pictures.shape[-1] == size:
+        return np.ascontiguousarray(pictures)
+    resized = np.empty((frames, size, size, channels), np.uint8)
+    for row, picture in enumerate(pictures):
+        # OpenCV reads channels last and at most four of them at full speed, but takes any number.
+        resized[row] = cv2.resize(
+            np.ascontiguousarray(picture.transpose(1, 2, 0)), (size, size), interpolation=cv2.INTER_LINEAR
+        )
+    return np.ascontiguousarray(resized.transpose(0, 3, 1, 2))

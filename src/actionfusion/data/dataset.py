@@ -1,0 +1,116 @@
+"""Which videos a run trains on, chooses by, and is tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from actionfusion.data.layouts import open_dataset
+from actionfusion.data.listing import Listing, Split
+from actionfusion.data.loading import LabelledSource
+from actionfusion.data.splits import hold_out_validation, make_split
+from actionfusion.data.store import StoredVideo, entry_path
+from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.video.clip import ClipSource
+from actionfusion.video.flow import FlowRecipe
+from actionfusion.video.video_source import VideoSource
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which videos, and who is on which side.
+
+    Args:
+        root: folder of the data set.
+        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class) or csv.
+        split: name of the split; none takes the layout's default (official lists, else the folder's own parts, else
+            7:3 by groups, else a random 7:3).
+        seed: of a random split.
+        validation: where the clips that end a session come from: ``hold_out`` takes them out of the training part,
+            whole groups where there are groups; ``test`` uses the test part itself, as the paper does, and the run
+            says so; ``none`` trains all epochs.
+        validation_fraction: share of the training part that ``hold_out`` takes.
+        group_pattern: for ``folder``, a regular expression with a named part ``group`` that finds a video's group in
+            its file name.
+        store: folder of prepared clips; none reads the videos themselves.
+
+    Raises:
+        SettingsError: a fraction outside 0 to 1.
+    """
+
+    root: Path | None = None
+    dataset: str = "folder"
+    split: str | None = None
+    seed: int = 0
+    validation: Literal["hold_out", "test", "none"] = "hold_out"
+    validation_fraction: float = 0.2
+    group_pattern: str | None = None
+    store: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1:
+            raise SettingsError("data.validation_fraction", f"{self.validation_fraction}", "take more than 0, below 1")
+
+
+@dataclass(frozen=True)
+class LabelledVideos:
+    """A listing with its split, as a run uses it."""
+
+    listing: Listing
+    split: Split
+    settings: DataSettings
+
+    def part(self, name: Part) -> tuple[int, ...]:
+        """Indices into ``listing.entries`` of one side of the split."""
+        chosen: tuple[int, ...] = getattr(self.split, name)
+        return chosen
+
+    def sources(self, indices: Sequence[int], recipe: FlowRecipe) -> list[LabelledSource]:
+        """The videos of these indices, ready to be opened."""
+        targets = {label: number for number, label in enumerate(self.listing.labels)}
+        entries = self.listing.entries
+        return [
+            LabelledSource(entries[index].path, partial(self._open, index, recipe), targets[entries[index].label])
+            for index in indices
+        ]
+
+    def digest(self) -> str:
+        """A hash of who is on which side, the same on every machine."""
+        digest = hashlib.sha256()
+        for name in ("train", "val", "test"):
+            for path in sorted(self.listing.entries[index].path for index in getattr(self.split, name)):
+                digest.update(f"{name}\0{path}\0".encode())
+        return digest.hexdigest()[:16]
+
+    def _open(self, index: int, recipe: FlowRecipe) -> ClipSource:
+        entry = self.listing.entries[index]
+        if self.settings.store is not None:
+            return StoredVideo(entry_path(self.settings.store, entry.path))
+        if entry.kind == "frames":
+            reason = "is a folder of pictures, which only the prepared store reads"
+            raise DatasetError(self.listing.path(index), reason, "run prepare and give --data.store")
+        return VideoSource(self.listing.path(index), recipe)
+
+
+def open_data(settings: DataSettings) -> LabelledVideos:
+    """Find the videos and split them.
+
+    Raises:
+        SettingsError: no root was given.
+        DatasetError: the folder is not what its layout says, or a part of the split is empty.
+    """
+    if settings.root is None:
+        raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
+    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
+    split = make_split(listing, settings.split, seed=settings.seed)
+    if not split.train:
+        raise DatasetError(settings.root, f"split {split.name!r} leaves no video to train on", "choose another split")
+    if settings.validation == "hold_out" and not split.val:
+        split = hold_out_validation(listing, split, settings.validation_fraction, settings.seed)
+    return LabelledVideos(listing, split, settings)

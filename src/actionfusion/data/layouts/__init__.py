@@ -1,0 +1,43 @@
+"""The layouts of data sets: how each lies on disk, and one way in for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+
+from actionfusion.data.layouts.folder import open_folder
+from actionfusion.data.layouts.hmdb51 import open_hmdb51
+from actionfusion.data.layouts.table import open_table
+from actionfusion.data.layouts.ucf11 import open_ucf11
+from actionfusion.data.layouts.ucf101 import open_ucf101
+from actionfusion.data.layouts.ucfsports import open_ucfsports
+from actionfusion.data.listing import Listing
+from actionfusion.errors import SettingsError
+
+LAYOUTS: Mapping[str, Callable[[Path], Listing]] = {
+    "ucf101": open_ucf101,
+    "ucf11": open_ucf11,
+    "ucfsports": open_ucfsports,
+    "hmdb51": open_hmdb51,
+    "folder": open_folder,
+    "csv": open_table,
+}
+
+
+def open_dataset(name: str, root: str | PathLike[str], group_pattern: str | None = None) -> Listing:
+    """Find the videos of a data set.
+
+    Args:
+        name: one of ``LAYOUTS``.
+        root: its folder (or the table); one level above or below does too.
+        group_pattern: a regular expression that finds groups in the file names, see ``Listing.grouped_by``.
+
+    Raises:
+        SettingsError: an unknown layout, or a pattern that is none.
+        DatasetError: the folder is not what its layout says.
+    """
+    if name not in LAYOUTS:
+        raise SettingsError("dataset", f"{name!r} is no layout", f"choose one of {', '.join(LAYOUTS)}")
+    listing = LAYOUTS[name](Path(root))
+    return listing.grouped_by(group_pattern) if group_pattern is not None else listing

@@ -1,0 +1,244 @@
+"""A table of videos: CSV, TSV or Parquet with columns ``path`` and ``label``, and if wanted ``group`` and ``split``.
+
+    path,label,group,split
+    jump/anna_1.mp4,jump,anna,train
+    jump/ben_1.mp4,jump,ben,test
+
+A path starts from the table's folder, or is absolute; it may also name a folder of pictures.  Further columns do no
+harm, so a manifest of ``check`` is such a table; where it has a column ``status``, only the rows that say ``ok`` count.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from actionfusion.data.layouts.folder import PARTS
+from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
+from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
+from actionfusion.errors import DatasetError
+
+_TEXT = {".csv", ".tsv"}
+_PARQUET = {".parquet", ".pq"}
+_REQUIRED = ("path", "label")
+_OPTIONAL = ("group", "split", "status")
+_OWN_PATH = "correct the path, or take the row out"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row: where it stands in the table, and its cells by column."""
+
+    place: str
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Video:
+    """A row that was found good."""
+
+    path: Path
+    kind: Kind
+    label: str
+    group: str | None
+    part: str | None
+
+
+def open_table(given: Path) -> Listing:
+    """Read a table of videos.
+
+    Args:
+        given: the table, or the folder that holds it and no other table, or a folder beside it.
+
+    Raises:
+        DatasetError: no table, a column missing, or a row that is wrong: the error names line and column.
+    """
+    table = _find_table(existing(given))
+    rows = list(_read(table))
+    if not rows:
+        raise DatasetError(table, "has a header and no rows", "add a row for each video")
+    left_out = [row for row in rows if row.cells.get("status", "ok") != "ok"]
+    seen: dict[str, str] = {}
+    videos = [_video(table, row, seen) for row in rows if row.cells.get("status", "ok") == "ok"]
+    if not videos:
+        raise DatasetError(table, "every row has a status other than ok", "check the videos that it names")
+    root = _root(table, videos)
+    entries, parts = _entries(videos, root)
+    notes = _notes(left_out, videos)
+    official: dict[str, Split] = {}
+    if "split" in rows[0].cells:
+        official, missing = _column(entries, parts)
+        notes += missing
+    labels = tuple(sorted({entry.label for entry in entries}))
+    return Listing("csv", root, entries, labels, official, tuple(notes))
+
+
+def _find_table(given: Path) -> Path:
+    if not given.is_dir():
+        if given.suffix.lower() in _TEXT | _PARQUET:
+            return given
+        raise DatasetError(given, "is no table by its ending", "give a .csv, .tsv or .parquet file")
+    for folder in (given, given.parent):
+        tables = [file for file in scan(folder, LeftOut())[1] if file.suffix.lower() in _TEXT | _PARQUET]
+        if len(tables) == 1:
+            return tables[0]
+        if tables:
+            raise DatasetError(folder, f"holds several tables: {some([file.name for file in tables])}", "name one")
+    raise DatasetError(given, "holds no .csv, .tsv or .parquet file, nor does the folder above", "name the table")
+
+
+def _read(table: Path) -> Iterator[_Row]:
+    return _read_parquet(table) if table.suffix.lower() in _PARQUET else _read_text(table)
+
+
+def _columns(table: Path, names: Iterable[str], place: str) -> list[str]:
+    columns = [name.strip().lower() for name in names]
+    counts = Counter(columns)
+    if missing := [name for name in _REQUIRED if name not in counts]:
+        found = some([name for name in columns if name], most=12) or "nothing"
+        reason = f"{place} has no column {' and no column '.join(missing)}, only {found}"
+        raise DatasetError(table, reason, "name the columns path, label and, if wanted, group and split")
+    if twice := [name for name in (*_REQUIRED, *_OPTIONAL) if counts[name] > 1]:
+        raise DatasetError(table, f"{place} names column {twice[0]!r} twice", "keep one of them")
+    return columns
+
+
+def _read_text(table: Path) -> Iterator[_Row]:
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DatasetError(table, f"cannot be read ({error.strerror})", "give yourself the right to read it") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(table, f"is no UTF-8 text at byte {error.start}", "save it as UTF-8") from error
+    if not text.strip():
+        raise DatasetError(table, "is empty", "write a header path,label and a row for each video")
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    # Line ends are kept as they are, since a quoted name may hold one.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    columns: list[str] = []
+    start = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DatasetError(table, f"line {start} is no CSV: {error}", "check its quotes") from error
+        place, start = f"line {start}", reader.line_num + 1
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not columns:
+            columns = _columns(table, cells, place)
+        elif len(cells) != len(columns):
+            reason = f"{place} has {len(cells)} cells where the header has {len(columns)}"
+            raise DatasetError(table, reason, "quote a cell that holds the separator or a line end")
+        else:
+            yield _Row(place, dict(zip(columns, cells, strict=True)))
+
+
+def _read_parquet(table: Path) -> Iterator[_Row]:
+    try:
+        # Heavy, and only Parquet needs it.
+        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+        from pyarrow import parquet  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+    except ImportError as error:
+        raise DatasetError(table, "Parquet needs pyarrow", "pip install pyarrow, or save it as CSV") from error
+    try:
+        schema = parquet.read_schema(table)
+        columns = _columns(table, schema.names, "its schema")
+        wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in _REQUIRED + _OPTIONAL]
+        rows = parquet.read_table(table, columns=wanted).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(table, f"is no readable Parquet file ({error})", "write it again") from error
+    for number, row in enumerate(rows, start=1):
+        cells = {name.strip().lower(): "" if value is None else str(value) for name, value in row.items()}
+        yield _Row(f"row {number}", cells)
+
+
+def _video(table: Path, row: _Row, seen: dict[str, str]) -> _Video:
+    def wrong(column: str, reason: str, remedy: str) -> DatasetError:
+        return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
+
+    written = row.cells["path"]
+    if not written.strip():
+        raise wrong("path", "is empty", _OWN_PATH)
+    path, kind = _locate(table.parent, written)
+    if path is None:
+        raise wrong("path", f"{written!r} is not there", _OWN_PATH)
+    if kind is None:
+        raise wrong("path", f"{written!r} is a folder without pictures", _OWN_PATH)
+    name = str(path)
+    if name in seen:
+        raise wrong("path", f"{written!r} is in {seen[name]} already", "name every video once")
+    seen[name] = row.place
+    label = row.cells["label"].strip()
+    if not label:
+        raise wrong("label", "is empty", "write the class of the video")
+    part = row.cells.get("split", "").strip()
+    if part and part.casefold() not in PARTS:
+        raise wrong("split", f"{part!r} is none of train, val and test", "write one of them, or leave it empty")
+    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
+
+
+def _locate(folder: Path, written: str) -> tuple[Path | None, Kind | None]:
+    """The path on this machine and what is there; backslashes count as slashes where that finds the video."""
+    for text in (written, written.strip(), written.strip().replace("\\", "/")):
+        path = Path(os.path.normpath(folder / text))
+        try:
+            if path.is_file():
+                return path, "file"
+            if path.is_dir():
+                pictures = any(is_picture(file) for file in scan(path, LeftOut())[1])
+                return path, "frames" if pictures else None
+        except (OSError, ValueError):
+            continue
+    return None, None
+
+
+def _root(table: Path, videos: Iterable[_Video]) -> Path:
+    """The table's folder, or the folder that also holds the videos which lie outside it."""
+    folders = {table.parent, *(video.path.parent for video in videos)}
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError as error:
+        raise DatasetError(table, "names videos on several drives", "put them on one") from error
+
+
+def _entries(videos: Iterable[_Video], root: Path) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
+    parts, entries = {}, []
+    for video in videos:
+        path = video.path.relative_to(root).as_posix()
+        entries.append(VideoEntry(path, video.label, video.group, video.kind))
+        parts[path] = video.part
+    return sorted_entries(entries), parts
+
+
+def _column(entries: tuple[VideoEntry, ...], parts: Mapping[str, str | None]) -> tuple[dict[str, Split], list[str]]:
+    train, val, test, idle = (
+        tuple(index for index, entry in enumerate(entries) if parts[entry.path] == part)
+        for part in ("train", "val", "test", None)
+    )
+    notes = [f"{len(idle)} videos have an empty split and are in no part of it"] if idle else []
+    if not train or not (test or val):
+        return {}, [*notes, "column split is not offered: it names no video for training, or none for testing"]
+    if test:
+        return {"column": Split("column: split", train, test, val)}, notes
+    note = "no row says test, so the val rows are tested on and may not choose the weights as well"
+    return {"column": Split("column: split, val as test", train, val, notes=(note,))}, notes
+
+
+def _notes(left_out: list[_Row], videos: list[_Video]) -> list[str]:
+    notes = []
+    if left_out:
+        kinds = Counter(row.cells["status"] for row in left_out)
+        counts = ", ".join(f"{count} {shown(status) or 'without one'}" for status, count in sorted(kinds.items()))
+        notes.append(f"{len(left_out)} rows have a status other than ok and were left out ({counts})")
+    if odd := [video.path.name for video in videos if video.kind == "file" and not is_video(video.path)]:
+        notes.append(f"{len(odd)} files do not end like a video: {some(odd)}")
+    return notes

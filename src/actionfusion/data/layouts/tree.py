@@ -1,0 +1,313 @@
+"""Walking folders of videos: what all layouts share.
+
+Hidden files, files that are no video, names that are not valid UTF-8 and links that lead back into their own folder are
+left out, and counted: nothing disappears in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from actionfusion.data.listing import VideoEntry, canonical, shown, some
+from actionfusion.errors import DatasetError
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m2v",
+    ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+))
+# fmt: on
+PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"))
+_DEEPEST = 16
+_RIGHTS = "give yourself the right to read it, or take it away"
+
+
+@dataclass
+class LeftOut:
+    """What a walk did not take, counted for the notes."""
+
+    hidden: int = 0
+    loops: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    undecodable: list[str] = field(default_factory=list)
+    other: Counter[str] = field(default_factory=Counter)
+    loose: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """One line for each kind that occurred."""
+        lines = []
+        if self.empty:
+            lines.append(f"no video in {len(self.empty)} folders: {some(self.empty)}")
+        if self.other:
+            kinds = ", ".join(
+                f"{count} {shown(suffix) or 'without ending'}" for suffix, count in sorted(self.other.items())
+            )
+            lines.append(f"{self.other.total()} files that are no video were ignored ({kinds})")
+        if self.hidden:
+            lines.append(f"{self.hidden} hidden files or folders were ignored")
+        for kind, names in (
+            ("videos lie outside any class folder and were left out", self.loose),
+            ("links lead back into their own folder and were ignored", self.loops),
+            ("links lead nowhere and were ignored", self.broken),
+            ("names are not valid UTF-8 and were left out, rename them", self.undecodable),
+        ):
+            if names:
+                lines.append(f"{len(names)} {kind}: {some(names)}")
+        return lines
+
+
+def is_video(path: Path) -> bool:
+    """Whether the ending is that of a video; what is inside is for the reader to say."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the ending is that of a picture."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures of a video of kind ``frames``, in order of time: numbers in the names count as numbers."""
+
+    def order(path: Path) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", canonical(path.name))
+        return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
+
+    _, files = scan(folder, LeftOut())
+    return sorted((file for file in files if is_picture(file)), key=order)
+
+
+def scan(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+    """The folders and the files of one folder, each sorted by name, without the hidden ones.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    folders, files = [], []
+    try:
+        for _, name in sorted((canonical(path.name), path.name) for path in folder.iterdir()):
+            path = folder / name
+            if name.startswith("."):
+                left_out.hidden += 1
+            elif not _encodes(name):
+                left_out.undecodable.append(name)
+            elif path.is_dir():
+                folders.append(path)
+            elif path.exists():
+                files.append(path)
+            else:
+                left_out.broken.append(name)
+    except OSError as error:
+        raise DatasetError(folder, f"cannot be read ({error.strerror})", _RIGHTS) from error
+    return folders, files
+
+
+def _encodes(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walk(folder: Path, left_out: LeftOut, skip: frozenset[Path], above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    if len(above) > _DEEPEST:
+        raise DatasetError(folder, f"lies {_DEEPEST} folders deep", "put the videos nearer to the top")
+    identity = _identity(folder)
+    if identity in above:
+        left_out.loops.append(folder.name)
+        return
+    folders, files = scan(folder, left_out)
+    for file in files:
+        if is_video(file):
+            yield file
+        else:
+            left_out.other[file.suffix.lower()] += 1
+    for inner in folders:
+        if inner not in skip:
+            yield from _walk(inner, left_out, skip, (*above, identity))
+
+
+def class_videos(root: Path, left_out: LeftOut, skip: Iterable[Path] = ()) -> dict[str, list[Path]]:
+    """The videos of each class folder of ``root``, by the folder's name.  Folders without any are noted."""
+    skip = frozenset(skip)
+    folders, files = scan(root, left_out)
+    left_out.other.update(file.suffix.lower() for file in files if not is_video(file))
+    left_out.loose += [file.name for file in files if is_video(file)]
+    found = {}
+    for folder in folders:
+        if folder in skip:
+            continue
+        videos = list(_walk(folder, left_out, skip, (_identity(root),)))
+        if videos:
+            found[folder.name] = videos
+        else:
+            left_out.empty.append(folder.name)
+    return found
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        place = folder.stat()
+    except OSError as error:
+        raise DatasetError(folder, f"cannot be read ({error.strerror})", _RIGHTS) from error
+    return place.st_dev, place.st_ino
+
+
+def inside(path: Path, root: Path) -> str:
+    """A path as an entry carries it."""
+    return path.relative_to(root).as_posix()
+
+
+def find_root(given: Path, fits: Callable[[Path], bool], known: Iterable[str], looks_like: str) -> Path:
+    """The folder of the data set: the given one, one below it, or the one above it.
+
+    Args:
+        given: what the user pointed at.
+        fits: whether a folder holds the data set's folders.
+        known: names that the folder has when unpacked; they are tried first, also two levels below.
+        looks_like: what is looked for, for the error.
+
+    Raises:
+        DatasetError: nothing there, no folder, unreadable, empty, or no such folder in reach.
+    """
+    given = existing(given)
+    if not given.is_dir():
+        raise DatasetError(given, "is a file, not a folder", "point at the folder that holds the videos")
+    folders, files = scan(given, LeftOut())
+    if not folders and not files:
+        raise DatasetError(given, "is empty", "unpack the data set into it, or check the path")
+    known = list(known)
+    named = [given / name for name in known]
+    if fits(given):
+        return given
+    for candidate in named:
+        if _safely(fits, candidate):
+            return candidate
+    below = [folder for folder in folders if _safely(fits, folder)]
+    if len(below) > 1:
+        names = some([folder.name for folder in below])
+        raise DatasetError(given, f"several folders in it look like {looks_like}: {names}", "point at one of them")
+    for candidate in (*below, given.parent, *(first / name for first in named for name in known)):
+        if _safely(fits, candidate):
+            return candidate
+    archives = [file.name for file in files if file.suffix.lower() in {".rar", ".zip", ".gz", ".tar", ".7z"}]
+    if archives and not folders:
+        raise DatasetError(given, f"holds only archives ({some(archives)})", "unpack them first")
+    raise DatasetError(
+        given,
+        f"no {looks_like} in it, one level below or one above",
+        "point at the folder that holds the class folders",
+    )
+
+
+def existing(given: Path) -> Path:
+    """The path in full, if something is there.
+
+    Raises:
+        DatasetError: nothing is there, or it may not be looked at.
+    """
+    given = given.expanduser().absolute()
+    try:
+        given.stat()
+    except FileNotFoundError as error:
+        raise DatasetError(given, "there is no such file or folder", "check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(given, f"cannot be looked at ({reason})", "check the path and your rights") from error
+    return given
+
+
+def _safely(fits: Callable[[Path], bool], candidate: Path) -> bool:
+    # A neighbour that may not be read is no reason to fail; one that is part of the data set fails when it is walked.
+    try:
+        return candidate.is_dir() and fits(candidate)
+    except (DatasetError, OSError):
+        return False
+
+
+def holds(folder: Path, matches: Callable[[str], object]) -> bool:
+    """Whether the folder itself holds a video whose name, without its ending, matches.  Unreadable counts as no."""
+    try:
+        return any(is_video(file) and matches(file.stem) for file in scan(folder, LeftOut())[1])
+    except DatasetError:
+        return False
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Its folders, the hidden ones left out.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    return scan(folder, LeftOut())[0]
+
+
+def find_lists(root: Path, marks: Callable[[str], bool], known: Iterable[str]) -> Path | None:
+    """The folder with the official lists: in the root, beside it, or one level above or below.
+
+    Args:
+        root: folder of the class folders.
+        marks: whether a file name is that of such a list.
+        known: names that the folder has when unpacked.
+    """
+    known = list(known)
+    near = [base / name for base in (root, root.parent, root.parent.parent) for name in known]
+    near += [root, root.parent]
+    for base in (root, root.parent):
+        with suppress(DatasetError):
+            near += scan(base, LeftOut())[0]
+    inner = [folder / name for folder in near for name in known]
+    for folder in (*near, *inner):
+        with suppress(OSError):
+            if any(marks(file.name) for file in folder.iterdir()):
+                return folder
+    return None
+
+
+def lines_of(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of an official list that say something, with their numbers from 1.
+
+    Raises:
+        DatasetError: the list cannot be read as text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatasetError(file, f"cannot be read ({error.strerror})", "give yourself the right to read it") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(file, f"is no text at byte {error.start}", "unpack the official list again") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def refuse_twins(entries: Iterable[VideoEntry]) -> None:
+    """Where a file's name is the name of the video, no two files may have one name.
+
+    Raises:
+        DatasetError: two do, in two classes or with two endings.
+    """
+    first: dict[str, str] = {}
+    for entry in entries:
+        name = stem_key("", entry.path)[1]
+        if name in first:
+            raise DatasetError(entry.path, f"is by its name the same video as {first[name]!r}", "keep one of the two")
+        first[name] = entry.path
+
+
+def by_stem(entries: Iterable[VideoEntry]) -> dict[tuple[str, str], int]:
+    """Where an entry is, by class and name as official lists give them, whatever the case and the container."""
+    return {stem_key(entry.label, entry.path): index for index, entry in enumerate(entries)}
+
+
+def stem_key(label: str, path: str) -> tuple[str, str]:
+    """What two spellings of one video have in common."""
+    return canonical(label).casefold(), canonical(PurePosixPath(path).stem).casefold()

@@ -1,0 +1,267 @@
+"""What a data set holds: its videos, labels and groups, and which video is on which side of a split.
+
+Nothing here opens a video.  An index always counts into ``Listing.entries``, which is sorted by path, so that the same
+files give the same indices on every machine.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from actionfusion.errors import DatasetError, SettingsError
+
+Kind = Literal["file", "frames"]
+
+
+def canonical(text: str) -> str:
+    """One spelling of a name: file systems differ in how they store accented letters."""
+    return unicodedata.normalize("NFC", text)
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """One video of a data set.
+
+    Args:
+        path: POSIX, relative to the listing's root, never leaving it.
+        label: name of its class.
+        group: videos of one group share scene, actor or source film; none where that is not known.  A group inside one
+            class alone is written ``<label>/<group>``: g08 of one class has nothing to do with g08 of another.
+        kind: ``file``, or ``frames`` for a folder that holds the video as single pictures.
+    """
+
+    path: str
+    label: str
+    group: str | None = None
+    kind: Kind = "file"
+
+    @property
+    def fold(self) -> str | None:
+        """The group without its class: what leave-one-group-out leaves out, from all classes at once."""
+        return self.group.removeprefix(f"{self.label}/") if self.group is not None else None
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What a split gives away: groups that are on both sides of it.
+
+    Args:
+        groups: those groups.
+        test_videos: test videos with a group-mate in the training or validation part.
+        same_label: those of them with such a mate of their own class, which gives the answer away.
+        tested: all test videos.
+        ungrouped: test videos whose group is not known, which nobody can vouch for.
+    """
+
+    groups: tuple[str, ...]
+    test_videos: int
+    same_label: int
+    tested: int
+    ungrouped: int
+
+    def describe(self) -> str:
+        """One line for a person."""
+        if self.ungrouped == self.tested:
+            return "groups are not known, so what the split gives away cannot be counted"
+        text = (
+            f"{self.test_videos} of {self.tested} test videos have a group-mate in training "
+            f"({self.same_label} of their own class; {len(self.groups)} groups on both sides)"
+        )
+        return f"{text}; {self.ungrouped} have no known group" if self.ungrouped else text
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who trains, who is tested, and who decides when training ends.
+
+    Args:
+        name: what every result carries, such as ``ucf101 official 1`` or ``random 7:3, seed 0, repeat 1``.
+        train: indices into the listing's entries.
+        test: likewise; no video is in two parts.
+        val: likewise.
+        notes: what there is to know about it, one line each.
+
+    Raises:
+        DatasetError: a video is named twice.
+    """
+
+    name: str
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    val: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        together = [*self.train, *self.test, *self.val]
+        if len(set(together)) < len(together):
+            twice = next(index for index in together if together.count(index) > 1)
+            raise DatasetError(self.name, f"video {twice} is named twice", "put every video in one part alone")
+
+    def leaks(self, listing: Listing) -> Leaks:
+        """Count the groups on both sides; validation counts as seen, since it chooses the weights."""
+        seen = [listing.entries[index] for index in (*self.train, *self.val)]
+        groups = {entry.group for entry in seen if entry.group is not None}
+        own = {(entry.group, entry.label) for entry in seen if entry.group is not None}
+        test = [listing.entries[index] for index in self.test]
+        return Leaks(
+            groups=tuple(sorted(groups & {entry.group for entry in test if entry.group is not None})),
+            test_videos=sum(entry.group in groups for entry in test),
+            same_label=sum((entry.group, entry.label) in own for entry in test),
+            tested=len(test),
+            ungrouped=sum(entry.group is None for entry in test),
+        )
+
+    def describe(self) -> str:
+        """One line: the name and the size of every part."""
+        val = f", {len(self.val)} validation" if self.val else ""
+        return f"{self.name}: {len(self.train)} training{val}, {len(self.test)} test videos"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The videos of one data set as they were found.
+
+    Args:
+        dataset: name of the layout.
+        root: folder that every entry's path starts from.
+        entries: the videos, sorted by path.
+        labels: the classes in the order of the network's outputs: the official index where there is one, else sorted.
+        official: splits that come with the data, by the name that ``make_split`` takes: ``official-1``, ``folders``
+            (train/, val/ and test/ of the folder itself) or ``column`` (of a table).
+        notes: what is missing or was left out, one line each.
+
+    Raises:
+        DatasetError: a path that is absolute, leaves the root or comes twice, a label that is not among ``labels``,
+            or no videos at all.
+    """
+
+    dataset: str
+    root: Path
+    entries: tuple[VideoEntry, ...]
+    labels: tuple[str, ...]
+    official: Mapping[str, Split] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise DatasetError(self.root, "holds no video", "check that this is the folder with the videos")
+        known, seen = set(self.labels), set[str]()
+        for entry in self.entries:
+            path = PurePosixPath(entry.path)
+            if path.is_absolute() or ".." in path.parts:
+                raise DatasetError(self.root, f"video {entry.path!r} lies outside it", "name paths inside the root")
+            if entry.path in seen:
+                raise DatasetError(self.root, f"video {entry.path!r} is listed twice", "list every video once")
+            if entry.label not in known:
+                raise DatasetError(self.root, f"label {entry.label!r} is no class", "add it to the labels")
+            seen.add(entry.path)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that are known, sorted."""
+        return tuple(sorted({entry.group for entry in self.entries if entry.group is not None}))
+
+    def path(self, index: int) -> Path:
+        """Where that video lies on this machine."""
+        return self.root / self.entries[index].path
+
+    def describe(self) -> str:
+        """One line: how many classes, videos and groups were found, and where."""
+        groups = f"{len(self.groups)} groups" if self.groups else "groups not known"
+        folders = sum(entry.kind == "frames" for entry in self.entries)
+        frames = f" ({folders} as folders of pictures)" if folders else ""
+        found = f"{len(self.labels)} classes, {len(self.entries)} videos{frames}, {groups}"
+        return f"{self.dataset}: {found}, found in {shown(str(self.root))}"
+
+    def select(self, indices: Iterable[int], note: str = "") -> Listing:
+        """The same data set with these videos alone; its splits follow, and ``note`` says what became of the rest.
+
+        A class of which no video is left is a class no more.
+
+        Raises:
+            DatasetError: nothing is left.
+        """
+        kept = sorted(set(indices))
+        position = {index: place for place, index in enumerate(kept)}
+
+        def follow(part: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(position[index] for index in part if index in position)
+
+        entries = tuple(self.entries[index] for index in kept)
+        present = {entry.label for entry in entries}
+        official = {
+            name: replace(split, train=follow(split.train), test=follow(split.test), val=follow(split.val))
+            for name, split in self.official.items()
+        }
+        emptied = [name for name, split in official.items() if not split.train or not split.test]
+        return replace(
+            self,
+            entries=entries,
+            labels=tuple(label for label in self.labels if label in present),
+            official={name: split for name, split in official.items() if name not in emptied},
+            notes=(
+                *self.notes,
+                *([note] if note else []),
+                *(f"split {name} is not offered any more: one of its parts is empty" for name in emptied),
+            ),
+        )
+
+    def grouped_by(self, pattern: str) -> Listing:
+        """The same listing with the groups that a regular expression finds in the file names.
+
+        Args:
+            pattern: searched in each file's name (a frame folder's own name); its part ``(?P<group>...)`` is the
+                group.  ``(?P<group>[a-z]+)_`` takes the person of ``daria_bend.avi``.
+
+        Raises:
+            SettingsError: no regular expression, or one without that part.
+            DatasetError: it matches no file name at all.
+        """
+        expression = _group_expression(pattern)
+        entries = tuple(replace(entry, group=_group_in(expression, entry.path)) for entry in self.entries)
+        unmatched = [entry.path for entry in entries if entry.group is None]
+        if len(unmatched) == len(entries):
+            raise DatasetError(
+                self.root, f"group pattern {pattern!r} matches no file name", f"try it on {unmatched[0]!r}"
+            )
+        note = (
+            f"{len(unmatched)} file names do not match the group pattern, {unmatched[0]!r} first" if unmatched else ""
+        )
+        return replace(self, entries=entries, notes=(*self.notes, note) if note else self.notes)
+
+
+def _group_expression(pattern: str) -> re.Pattern[str]:
+    example = "write it like (?P<group>[a-z]+)_"
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SettingsError("group_pattern", f"{pattern!r} is no regular expression: {error}", example) from error
+    if "group" not in expression.groupindex:
+        raise SettingsError("group_pattern", f"{pattern!r} has no part named group", example)
+    return expression
+
+
+def _group_in(expression: re.Pattern[str], path: str) -> str | None:
+    match = expression.search(PurePosixPath(path).name)
+    return match["group"] or None if match else None
+
+
+def sorted_entries(entries: Iterable[VideoEntry]) -> tuple[VideoEntry, ...]:
+    """In the order that every listing keeps, whatever order the file system gave."""
+    return tuple(sorted(entries, key=lambda entry: (canonical(entry.path), entry.path)))
+
+
+def shown(name: str) -> str:
+    """A name as it is where it prints on one line, else with its odd characters escaped."""
+    return name if name.isprintable() else repr(name)
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, quoted, and how many more there are: a line that stays a line."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,0 +1,209 @@
+"""Videos become batches: the same batches whatever the number of workers.
+
+A sample is a function of (seed, epoch, index) alone: the batch sampler hands (epoch, index) to the data set, which
+draws its random numbers from these and the seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from actionfusion.data.augment import Augmentation, augment
+from actionfusion.errors import ActionFusionError
+from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
+from actionfusion.video.sampling import random_interval, sample_generator
+
+OpenSource = Callable[[], ClipSource]
+
+
+@dataclass(frozen=True)
+class LabelledSource:
+    """A video that can be opened, with its class.
+
+    Attributes:
+        name: the video's path as the listing gives it.
+        open: opens the video, or its entry in the prepared store.
+        target: number of its class.
+    """
+
+    name: str
+    open: OpenSource
+    target: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips.
+
+    Attributes:
+        rgb: ``[B, T, 3, size, size]`` uint8.
+        flow: ``[B, T, 2L, size, size]`` uint8 codes.
+        targets: ``[B]`` class numbers, int64.
+        names: B paths.
+    """
+
+    rgb: torch.Tensor
+    flow: torch.Tensor
+    targets: torch.Tensor
+    names: tuple[str, ...]
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; the loader calls this where a GPU waits for it."""
+        return Batch(self.rgb.pin_memory(), self.flow.pin_memory(), self.targets.pin_memory(), self.names)
+
+
+Sample = tuple[Clip, int, str]
+
+
+class ClipDataset(Dataset["Sample | ActionFusionError"]):
+    """Cuts a clip of a video at each access.
+
+    Args:
+        sources: the videos.
+        settings: what a clip is.
+        augmentation: how training clips vary; None cuts the clip of eqs 13-14 and changes nothing.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[LabelledSource],
+        settings: ClipSettings,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sources = list(sources)
+        self.settings = settings
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.sources)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | ActionFusionError:
+        """The clip of (epoch, index), or the error that its video gave.
+
+        Errors are handed on as values: a worker process would turn a raised one into a bare RuntimeError.
+        """
+        try:
+            return self._sample(*key)
+        except ActionFusionError as error:
+            return error
+
+    def _sample(self, epoch: int, index: int) -> Sample:
+        source = self.sources[index]
+        if self.augmentation is None:
+            return cut_clip(source.open(), self.settings), source.target, source.name
+        # The sampler may run twice for one clip (when a file holds fewer frames than it says): each time anew from
+        # the same numbers, so that the clip does not depend on it.
+        sampler = partial(self._random_positions, epoch, index)
+        clip = cut_clip(source.open(), self.settings, sampler)
+        changes = sample_generator(self.seed, epoch, index).spawn(1)[0]
+        return augment(clip, self.augmentation, changes), source.target, source.name
+
+    def _random_positions(self, epoch: int, index: int, num_frames: int) -> np.ndarray:
+        assert self.augmentation is not None
+        generator = sample_generator(self.seed, epoch, index)
+        return random_interval(num_frames, self.settings.frames, generator, self.augmentation.intervals)
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) keys; set ``epoch`` before each pass.
+
+    Args:
+        count: number of videos.
+        batch_size: videos a batch; the last batch of a pass may be smaller.
+        shuffle: another order each epoch, from (seed, epoch) alone.
+        seed: of the run.
+    """
+
+    def __init__(self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
+        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """The batches of the current epoch."""
+        order = np.arange(self.count)
+        if self.shuffle:
+            # A third number keeps the order's draws apart from every sample's.
+            order = np.random.default_rng([self.seed, self.epoch, 2**31, 1]).permutation(self.count)
+        for start in range(0, self.count, self.batch_size):
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+    def __len__(self) -> int:
+        """Batches a pass."""
+        return math.ceil(self.count / self.batch_size)
+
+
+class EpochLoader:
+    """Batches of a data set, pass by pass.
+
+    Args:
+        dataset: the clips.
+        batch_size: clips a batch.
+        shuffle: whether the order changes from epoch to epoch.
+        workers: processes that cut clips ahead of the network; 0 cuts them in this process.
+        pin_memory: whether batches go to page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self, dataset: ClipDataset, *, batch_size: int, shuffle: bool, workers: int, pin_memory: bool = False
+    ) -> None:
+        self.dataset = dataset
+        self._batches = EpochBatches(len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed)
+        self._loader: Iterable[Batch | ActionFusionError] = DataLoader(
+            dataset,
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            worker_init_fn=_init_worker,
+        )
+
+    def __len__(self) -> int:
+        """Batches a pass."""
+        return len(self._batches)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one epoch.
+
+        Raises:
+            VideoError: a video cannot be read.
+        """
+        self._batches.epoch = number
+        for batch in self._loader:
+            if isinstance(batch, ActionFusionError):
+                raise batch
+            yield batch
+
+
+def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
+    """Clips side by side, or the first error among them."""
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, ActionFusionError):
+            return sample
+        good.append(sample)
+    clips, targets, names = zip(*good, strict=True)
+    return Batch(
+        rgb=torch.from_numpy(np.stack([clip.rgb for clip in clips])),
+        flow=torch.from_numpy(np.stack([clip.flow for clip in clips])),
+        targets=torch.tensor(targets, dtype=torch.int64),
+        names=tuple(names),
+    )
+
+
+def _init_worker(worker: int) -> None:  # noqa: ARG001
+    # The workers are the parallelism; threads inside each would only fight over the cores.
+    cv2.setNumThreads(0)

@@ -1,0 +1,367 @@
+"""The prepared store: each video as one zip file of JPEGs, all its frames and all its flow at the network's size.
+
+``<store>/<relative path of the video>.zip`` holds, uncompressed and each with a CRC-32, in the order of decoding::
+
+    rgb/00000000.jpg    frame 0                         (JPEG, colour)
+    rgb/00000001.jpg    frame 1
+    flow/0000000.jpg    flow from frame 0 to frame 1    (JPEG, grey: the codes of u above those of v)
+    rgb/00000002.jpg    ...
+    clip.json           format, recipe, number of frames, times, source, JPEG quality
+
+Any zip tool opens it.  The same video gives the same bytes.  All N frames and all N - 1 fields are there, so that
+clips of any T, L and interval can be cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from actionfusion.errors import DatasetError, NoFrames, SettingsError
+from actionfusion.video.flow import FlowRecipe, flow_engine
+
+if TYPE_CHECKING:  # Who reads a store needs no decoder.
+    from actionfusion.video.reading import Frame
+
+UInt8Array = npt.NDArray[np.uint8]
+
+FORMAT = 1
+SUFFIX = ".zip"
+DEFAULT_QUALITY = 95
+_INDEX_NAME = "clip.json"
+_LONGEST_NAME = 255
+_PREPARE_AGAIN = "run prepare again, which makes it anew"
+
+
+@dataclass(frozen=True)
+class SourceIdentity:
+    """The very file that an entry was made from.
+
+    Args:
+        name: the video's path within its data set, with forward slashes.
+        size: bytes.
+        sha256: of its bytes, as hexadecimal digits.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+def entry_path(store: Path, name: str) -> Path:
+    """Where the store keeps a video.
+
+    Args:
+        store: the store's folder.
+        name: the video's path within its data set, with forward slashes.
+
+    Returns:
+        ``store / (name + ".zip")``; a file name that would get too long for file systems is cut and a hash of it
+        added.
+
+    Raises:
+        DatasetError: the name would leave the store.
+    """
+    relative = PurePosixPath(name)
+    if not relative.name or relative.is_absolute() or ".." in relative.parts or "\0" in name:
+        raise DatasetError(repr(name), "no path within a data set", "give it relative to the data set's folder")
+    file_name = relative.name + SUFFIX
+    encoded = file_name.encode("utf-8", "surrogateescape")
+    if len(encoded) > _LONGEST_NAME:
+        digest = hashlib.sha256(encoded).hexdigest()[:16]
+        file_name = encoded[:200].decode("utf-8", "ignore") + "~" + digest + SUFFIX
+    return store / relative.with_name(file_name)
+
+
+def check_quality(quality: int) -> None:
+    """Raise SettingsError for what is no JPEG quality."""
+    if not 1 <= quality <= 100:
+        raise SettingsError("store.quality", f"{quality} is no JPEG quality", "95 is a good one, 100 the highest")
+
+
+def write_stored_video(
+    stream: IO[bytes], frames: Iterable[Frame], recipe: FlowRecipe, source: SourceIdentity, quality: int
+) -> int:
+    """Compute the flow of a video and write the whole entry, holding two frames at a time.
+
+    Args:
+        stream: an empty file that can seek.
+        frames: all frames in order, images ``[size, size, 3]`` RGB of ``recipe.size``.
+        recipe: of the flow.
+        source: what the frames come from.
+        quality: JPEG quality of frames and flow, 1..100.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        NoFrames: ``frames`` is empty.
+        OSError: the stream cannot be written.
+    """
+    engine = flow_engine(recipe.engine)
+    times: list[float] = []
+    last_grey: UInt8Array | None = None
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for number, frame in enumerate(frames):
+            grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+            bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+            archive.writestr(_zip_info(_frame_name(number)), _jpeg(bgr, quality))
+            if last_grey is not None:
+                codes = recipe.encode(engine(last_grey, grey))
+                planes = np.concatenate((codes[..., 0], codes[..., 1]))
+                archive.writestr(_zip_info(_field_name(number - 1)), _jpeg(planes, quality))
+            last_grey = grey
+            times.append(float(frame.time))
+        if not times:
+            raise NoFrames(source.name, "not one frame in it", "leave it out")
+        index = {
+            "format": FORMAT,
+            "recipe": asdict(recipe),
+            "quality": quality,
+            "source": asdict(source),
+            "frames": len(times),
+            "times": times,
+        }
+        archive.writestr(_zip_info(_INDEX_NAME), json.dumps(index))
+    return len(times)
+
+
+def _frame_name(number: int) -> str:
+    return f"rgb/{number:08d}.jpg"
+
+
+def _field_name(start: int) -> str:
+    return f"flow/{start:07d}.jpg"
+
+
+def _zip_info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)  # dated 1980, whenever it is made
+    info.create_system = 3
+    info.external_attr = 0o644 << 16
+    return info
+
+
+def _jpeg(picture: npt.NDArray[Any], quality: int) -> bytes:
+    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    return data.tobytes()
+
+
+class StoredVideo:
+    """A video in the prepared store; a ``ClipSource``.
+
+    Frames are read one by one from their places in the file.  Every picture is held against its checksum.
+
+    Args:
+        path: the entry, as ``entry_path`` gives it.
+
+    Raises:
+        DatasetError: no such entry, a damaged one, or one of a newer format.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                self._pictures, index = _read_directory(file)
+            self._take(json.loads(index))
+        except DatasetError:
+            raise
+        except FileNotFoundError:
+            raise DatasetError(self.path, "not in the prepared store", "run prepare for it") from None
+        except OSError as error:
+            raise self._fault(f"cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._fault("no whole entry of a prepared store") from error
+
+    def _take(self, index: dict[str, Any]) -> None:
+        if index["format"] != FORMAT:
+            reason = f"an entry of format {index['format']}, where this version knows {FORMAT}"
+            raise DatasetError(self.path, reason, "prepare it with this version")
+        self._recipe = FlowRecipe(**index["recipe"])
+        self._num_frames = int(index["frames"])
+        self.source = SourceIdentity(**index["source"])
+        self.quality = int(index["quality"])
+        self.times: npt.NDArray[np.float64] = np.asarray(index["times"], np.float64)
+        if self._num_frames < 1 or not len(self.times) == self._num_frames == (len(self._pictures.sizes) + 1) // 2:
+            raise ValueError("numbers of pictures, times and frames differ")
+
+    def _fault(self, reason: str) -> DatasetError:
+        return DatasetError(self.path, reason, _PREPARE_AGAIN)
+
+    @property
+    def recipe(self) -> FlowRecipe:
+        """The recipe of the stored flow."""
+        return self._recipe
+
+    @property
+    def num_frames(self) -> int:
+        """Frames stored, at least 1."""
+        return self._num_frames
+
+    def read(
+        self, frames: Sequence[int], fields: Sequence[int]
+    ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
+        """Read pictures and flow; see ``ClipSource.read``.
+
+        Raises:
+            DatasetError: a picture is damaged, or the file has gone.
+            IndexError: a frame or field that the video does not have.
+        """
+        size = self._recipe.size
+        rgb = np.empty((len(frames), size, size, 3), np.uint8)
+        flow = np.empty((len(fields), size, size, 2), np.uint8)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for row, number in enumerate(frames):
+                    bgr = self._frame(file, number)
+                    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=rgb[row])
+                for row, start in enumerate(fields):
+                    planes = self._field(file, start)
+                    cv2.merge((planes[:size], planes[size:]), dst=flow[row])
+        except OSError as error:
+            raise self._fault(f"cannot be read ({error.strerror or error})") from error
+        return rgb, flow, self.times[list(frames)]
+
+    def _frame(self, file: IO[bytes], number: int) -> npt.NDArray[Any]:
+        if not 0 <= number < self._num_frames:
+            raise IndexError(f"frame {number} of {self._num_frames}")
+        size = self._recipe.size
+        return self._picture(file, max(2 * number - 1, 0), _frame_name(number), (size, size, 3))
+
+    def _field(self, file: IO[bytes], start: int) -> npt.NDArray[Any]:
+        if not 0 <= start < self._num_frames - 1:
+            raise IndexError(f"flow field {start} of {self._num_frames - 1}")
+        size = self._recipe.size
+        return self._picture(file, 2 * start + 2, _field_name(start), (2 * size, size))
+
+    def _picture(self, file: IO[bytes], row: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The picture of a row of the directory, if its name, checksum and shape are the expected ones."""
+        pictures = self._pictures
+        file.seek(int(pictures.starts[row]))
+        data = file.read(int(pictures.sizes[row]))
+        if pictures.names[row] == name.encode() and zlib.crc32(data) == pictures.checksums[row]:
+            flags = cv2.IMREAD_COLOR if len(shape) == 3 else cv2.IMREAD_GRAYSCALE
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            if picture is not None and picture.shape == shape:
+                return picture
+        raise self._fault(f"{name} in it is damaged")
+
+    def verify(self) -> None:
+        """Read the whole entry and hold every part against its checksum.
+
+        Raises:
+            DatasetError: something in it is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                damaged = archive.testzip()
+        except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise self._fault(f"damaged ({error})") from error
+        if damaged:
+            raise self._fault(f"{damaged} in it is damaged")
+
+
+# Why not zipfile for reading, too: it builds an object for each of the 2N pictures whenever a file is opened, which
+# takes longer than to read and decode a small clip.  What it wrote has records of one length, which NumPy takes as a
+# table at once.
+_PICTURE_NAME_LENGTH = len(_frame_name(0))
+_RECORD = [
+    ("signature", "S4"),
+    ("versions_flags", "<u2", 3),
+    ("method", "<u2"),
+    ("time_date", "<u2", 2),
+    ("checksum", "<u4"),
+    ("stored_size", "<u4"),
+    ("size", "<u4"),
+    ("name_length", "<u2"),
+    ("extra_length", "<u2"),
+    ("comment_disk_attributes", "<u2", 5),
+    ("offset", "<u4"),
+    ("name", f"S{_PICTURE_NAME_LENGTH}"),
+]
+_SHORT = np.dtype(_RECORD)
+# Beyond 2 GiB into the file, zipfile adds a zip64 field to a record.
+_EXTRA_LENGTH = 12
+_LONG = np.dtype([*_RECORD, ("extra", f"V{_EXTRA_LENGTH}")])
+_INDEX_RECORD_LENGTH = _SHORT.itemsize - _PICTURE_NAME_LENGTH + len(_INDEX_NAME)
+_LOCAL_HEADER_LENGTH = 30
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR_LENGTH = 20
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Where the pictures lie in the file, in its order: ``[2N - 1]`` names, first bytes, sizes, CRC-32."""
+
+    names: npt.NDArray[np.bytes_]
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    checksums: npt.NDArray[np.uint32]
+
+
+def _read_directory(file: IO[bytes]) -> tuple[_Pictures, bytes]:
+    """Find the pictures and read ``clip.json``.
+
+    Raises:
+        ValueError: the file is not what ``write_stored_video`` writes.
+    """
+    count, length, start = _read_end(file)
+    file.seek(start)
+    directory = file.read(length)
+    extended, odd = divmod(length - (count - 1) * _SHORT.itemsize - _INDEX_RECORD_LENGTH, _EXTRA_LENGTH)
+    if odd or not 0 <= extended <= count or len(directory) != length or count < 2:
+        raise ValueError("not a directory of one frame, flow, frame, ...")
+    # clip.json is the last record, so it is the first to get the zip64 field.
+    num_long = max(extended - 1, 0)
+    num_short = count - 1 - num_long
+    pictures = _pictures(
+        np.frombuffer(directory, _SHORT, num_short),
+        np.frombuffer(directory, _LONG, num_long, num_short * _SHORT.itemsize),
+    )
+    index_start = int(pictures.starts[-1] + pictures.sizes[-1]) + _LOCAL_HEADER_LENGTH + len(_INDEX_NAME)
+    file.seek(index_start)
+    index = file.read(max(start - index_start, 0))
+    record = directory[num_short * _SHORT.itemsize + num_long * _LONG.itemsize :]
+    if zlib.crc32(index) != int.from_bytes(record[16:20], "little"):
+        raise ValueError("clip.json is damaged")
+    return pictures, index
+
+
+def _pictures(*parts: npt.NDArray[np.void]) -> _Pictures:
+    def column(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([part[name] for part in parts])
+
+    if np.any(column("name_length") != _PICTURE_NAME_LENGTH) or np.any(column("method") != zipfile.ZIP_STORED):
+        raise ValueError("not written by prepare")
+    sizes = column("size").astype(np.int64)
+    ends = np.cumsum(sizes + (_LOCAL_HEADER_LENGTH + _PICTURE_NAME_LENGTH))
+    return _Pictures(column("name"), ends - sizes, sizes, column("checksum"))
+
+
+def _read_end(file: IO[bytes]) -> tuple[int, int, int]:
+    """Number of records, bytes and first byte of the directory."""
+    end_of_file = file.seek(0, os.SEEK_END)
+    length = min(_END64.size + _LOCATOR_LENGTH + _END.size, end_of_file)
+    file.seek(-length, os.SEEK_END)
+    tail = file.read(length).rjust(_END64.size + _LOCATOR_LENGTH + _END.size, b"\0")
+    if tail.startswith(b"PK\6\6") and tail[_END64.size :].startswith(b"PK\6\7"):
+        *_, count, size, start = _END64.unpack_from(tail)
+    else:
+        signature, *_, count, size, start, _ = _END.unpack_from(tail, _END64.size + _LOCATOR_LENGTH)
+        if signature != b"PK\5\6":
+            raise ValueError("no end record: cut off, or no zip file")
+    return count, size, start

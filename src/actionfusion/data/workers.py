@@ -1,0 +1,205 @@
+"""Work through many files on all cores, whatever becomes of a process on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal, TypeVar, cast
+
+import cv2
+
+from actionfusion.errors import SettingsError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_PATIENCE = 5.0  # seconds that a process gets to end by itself
+
+# A fresh interpreter: to fork a process that has threads (OpenCV, PyTorch) can lock up its child.
+_CONTEXT = get_context("spawn")
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """What a task gives whose process came to an unforeseen end.
+
+    Attributes:
+        exit_code: as the system gives it; the negative number of a signal.
+    """
+
+    exit_code: int | None
+
+    def __str__(self) -> str:
+        if self.exit_code is not None and self.exit_code < 0:
+            return signal.strsignal(-self.exit_code) or f"signal {-self.exit_code}"
+        return f"exit code {self.exit_code}"
+
+
+class WorkerPool:
+    """Processes that work through tasks, one at a time each, with one OpenCV thread.
+
+    Unlike in the standard library's pools, a process that dies costs its own task alone, and leaving by an exception
+    (Ctrl-C among them) ends all processes at once.  They start when first needed.
+
+    Args:
+        workers: number of processes; one a core if None; 0 works in this process.
+
+    Raises:
+        SettingsError: a negative number.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 0:
+            raise SettingsError("workers", f"{workers} processes", "take 1 or more, or 0 for this process")
+        self._count = _cores() if workers is None else workers
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes, whatever they are at."""
+        for worker in self._workers:
+            worker.end()
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result | WorkerDied]]:
+        """Each task with what the function, one of a module, made of it, in the order that they are done.
+
+        Raises:
+            RuntimeError: the function raised, or a process ended before its first task.
+        """
+        if not self._count:
+            with _one_opencv_thread():
+                for task in tasks:
+                    yield task, function(task)
+            return
+        waiting = deque(enumerate(tasks))
+        while waiting or any(worker.state == "working" for worker in self._workers):
+            self._give_out(function, waiting)
+            for worker in _heard_from(self._workers):
+                number = worker.task
+                reply = self._reply(worker)
+                if number is not None:
+                    yield tasks[number], cast("Result | WorkerDied", reply)
+
+    def _give_out(self, function: Callable[[Task], Result], waiting: deque[tuple[int, Task]]) -> None:
+        for worker in self._workers:
+            if worker.state == "idle" and waiting:
+                worker.give(function, *waiting.popleft())
+        starting = sum(worker.state == "starting" for worker in self._workers)
+        for _ in range(min(len(waiting) - starting, self._count - len(self._workers))):
+            self._workers.append(_Worker())
+
+    def _reply(self, worker: _Worker) -> object:
+        try:
+            outcome, value = worker.connection.recv()
+        except (EOFError, OSError):
+            self._workers.remove(worker)
+            died = WorkerDied(worker.exit_code())
+            if worker.state == "starting":
+                raise RuntimeError(
+                    f"a worker process ended before its first task ({died}); a script that starts such work needs "
+                    '`if __name__ == "__main__":` around it'
+                ) from None
+            return died
+        worker.state, worker.task = "idle", None
+        if outcome == "raised":
+            raise RuntimeError(f"a worker process failed:\n{value}")
+        return value
+
+
+def _heard_from(workers: Sequence[_Worker]) -> list[_Worker]:
+    awaited = [worker for worker in workers if worker.state != "idle"]
+    ready = wait([worker.connection for worker in awaited])
+    return [worker for worker in awaited if worker.connection in ready]
+
+
+class _Worker:
+    """A process, with this end of the pipe to it.
+
+    Attributes:
+        state: ``starting`` until it has reported once.
+        task: number of the task that it is at.
+    """
+
+    def __init__(self) -> None:
+        self.connection, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
+        with _interrupts_held_back():
+            self._process.start()
+        theirs.close()
+        self.state: Literal["starting", "idle", "working"] = "starting"
+        self.task: int | None = None
+
+    def give(self, function: Callable[[Task], Any], number: int, task: Task) -> None:
+        """Set it to work."""
+        self.state, self.task = "working", number
+        with suppress(BrokenPipeError):  # It has died; the wait for its answer finds out.
+            self.connection.send((function, task))
+
+    def end(self) -> None:
+        """End the process, in the middle of its work if need be."""
+        if self.state == "idle":
+            self.connection.close()
+            self._process.join(_PATIENCE)
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+    def exit_code(self) -> int | None:
+        """Of a process that has let go of its end of the pipe."""
+        self._process.join(_PATIENCE)
+        self.end()
+        return self._process.exitcode
+
+
+def _serve(connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # The parent has ended, in one way or the other.
+        connection.send(("ready", None))
+        while True:
+            function, task = connection.recv()
+            try:
+                reply = ("done", function(task))
+            except Exception:  # noqa: BLE001  It is raised in the parent.
+                reply = ("raised", traceback.format_exc())
+            connection.send(reply)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A process started meanwhile never sees Ctrl-C: its parent does, and ends it."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # To start it later would let interrupts through.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _cores() -> int:
+    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1

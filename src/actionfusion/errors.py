@@ -1,0 +1,104 @@
+"""The one family of errors that actionfusion raises on purpose.
+
+Every error names its subject (a file, a folder, a setting), says what is wrong with it and what to do about it, in
+one line.  ``kind`` is the stable short name that manifests and ``predict --json`` carry.
+"""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import ClassVar
+
+
+class ActionFusionError(Exception):
+    """An error that a person can act on.
+
+    Args:
+        subject: the file, folder or setting that is at fault.
+        reason: what is wrong with it, as a clause without a full stop.
+        remedy: what to do about it, as a clause without a full stop.
+    """
+
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, subject: str | PathLike[str], reason: str, remedy: str) -> None:
+        super().__init__(fspath(subject), reason, remedy)
+        self.subject = fspath(subject)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = f"{self.subject}: {self.reason}; {self.remedy}."
+        return " ".join(text.splitlines())
+
+
+class VideoError(ActionFusionError):
+    """A video file that gives no clip."""
+
+    kind = "video"
+
+
+class VideoMissing(VideoError, FileNotFoundError):
+    """There is no readable file at the path."""
+
+    kind = "missing"
+
+
+class NotAVideo(VideoError, ValueError):
+    """The file is there, but no demuxer for moving pictures takes it."""
+
+    kind = "not_a_video"
+
+
+class NoVideoStream(VideoError, ValueError):
+    """A media file without a video stream, such as a sound recording."""
+
+    kind = "no_video_stream"
+
+
+class VideoDamaged(VideoError, ValueError):
+    """The file is a video, but some of it cannot be decoded."""
+
+    kind = "damaged"
+
+
+class NoFrames(VideoError, ValueError):
+    """A video stream that holds not one frame."""
+
+    kind = "no_frames"
+
+
+class VideoTooLarge(VideoError, ValueError):
+    """A picture larger than the reader takes, which protects the machine's memory."""
+
+    kind = "too_large"
+
+
+class SettingsError(ActionFusionError, ValueError):
+    """A setting, or two settings together, that make no sense."""
+
+    kind = "settings"
+
+
+class DatasetError(ActionFusionError, ValueError):
+    """A data set, manifest, split or store that is not what its layout says."""
+
+    kind = "dataset"
+
+
+class RecipeMismatch(ActionFusionError, ValueError):
+    """Clips of another flow recipe or another shape than the run was trained on."""
+
+    kind = "recipe_mismatch"
+
+
+class WeightsError(ActionFusionError, ValueError):
+    """A file of weights that is missing, unsafe to read, or does not fit the network."""
+
+    kind = "weights"
+
+
+class RunFolderError(ActionFusionError, ValueError):
+    """A folder that is not a complete run."""
+
+    kind = "run_folder"

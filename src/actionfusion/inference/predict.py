@@ -1,0 +1,101 @@
+"""The command ``predict``: labels for videos never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from json import dumps
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from actionfusion.errors import VideoError
+from actionfusion.inference.recognizer import Prediction, Recognizer
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What is said of one video.
+
+    Attributes:
+        video: the path as it was given.
+        predictions: best first; empty if the video failed.
+        error: why the video failed, or None.
+    """
+
+    video: str
+    predictions: tuple[Prediction, ...] = ()
+    error: VideoError | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The entry of ``predict --json``."""
+        error = {"kind": self.error.kind, "message": str(self.error)} if self.error else None
+        return {"video": self.video, "predictions": [asdict(item) for item in self.predictions], "error": error}
+
+
+class VideoPredictions(list[VideoPrediction]):
+    """Predictions in the order that the videos were given in."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether any video failed."""
+        return any(item.error for item in self)
+
+
+def predict(
+    run: Path, videos: Sequence[Path], *, top_k: int = 5, json: bool = False, device: str | None = None
+) -> VideoPredictions:
+    """Name the action in each video and print a table, or JSON.
+
+    A video that cannot be read is reported in its place, and the rest goes on.
+
+    Args:
+        run: the run folder that ``train`` wrote.
+        videos: video files.
+        top_k: classes shown for each video.
+        json: print one JSON list instead of a table.
+        device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+
+    Returns:
+        What was printed.
+
+    Raises:
+        RunFolderError: not a run folder.
+        WeightsError: weights missing, damaged, or of another network.
+    """
+    recognizer = Recognizer.load(run, device=device)
+    console = Console(stderr=True)
+    results = VideoPredictions()
+    with console.status("") as status:
+        for number, video in enumerate(videos, 1):
+            status.update(Text(f"{number}/{len(videos)} {video}"))
+            try:
+                results.append(VideoPrediction(str(video), tuple(recognizer.predict(video, top_k))))
+            except VideoError as error:
+                results.append(VideoPrediction(str(video), error=error))
+    if json:
+        print(dumps([item.as_json() for item in results], indent=2, ensure_ascii=False))  # noqa: T201
+    else:
+        Console().print(_table(results), soft_wrap=False)
+    for item in results:
+        if item.error:
+            console.print(Text(f"error: {item.error}"), soft_wrap=True)
+    return results
+
+
+def _table(results: Sequence[VideoPrediction]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("video", overflow="fold")
+    table.add_column("action", overflow="fold")
+    table.add_column("probability", justify="right")
+    for item in results:
+        name = Text(item.video)
+        if item.error:
+            table.add_row(name, Text(f"{item.error.kind}: {item.error.reason}", style="red"), "")
+        for place, prediction in enumerate(item.predictions):
+            style = "bold" if place == 0 else "dim"
+            share = Text(f"{prediction.probability:.1%}", style=style)
+            table.add_row(name if place == 0 else Text(""), Text(prediction.label, style=style), share)
+    return table

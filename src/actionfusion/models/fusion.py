@@ -1,0 +1,159 @@
+"""Fusion of the two streams' maps, pixel by pixel: eqs 1 and 2 of Ou and Sun 2019, and the plain operators beside it.
+
+Every operator takes the maps of both streams, ``[B, T, D, h, w]`` each, and gives ``[B, T, C, h, w]``.
+
+Sources: Ou and Sun 2019, sections 3.2.1 and 3.6; the operators and the start of the kernel follow Feichtenhofer, Pinz
+and Zisserman 2016.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from actionfusion.errors import SettingsError
+
+FusionName = Literal["conv3d", "conv2d", "sum", "max", "concat"]
+
+RGB_SHARE = 0.25
+FLOW_SHARE = 0.75
+
+
+def interleave(rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
+    """Stack two maps channel by channel, flow first: b1, a1, b2, a2, ... of eq. 1.
+
+    Counted from 0, the even channels of the result are the flow's and the odd ones the picture's.
+
+    Args:
+        rgb_maps: a, ``[..., D, h, w]``.
+        flow_maps: b, of the same shape.
+
+    Returns:
+        ``[..., 2D, h, w]``.
+    """
+    return torch.stack((flow_maps, rgb_maps), dim=-3).flatten(-4, -3)
+
+
+def gaussian_kernel(time: int, height: int, width: int) -> Tensor:
+    """A Gaussian of standard deviation 1 about the centre of ``[time, height, width]``, its sum 1."""
+    axes = [torch.arange(length, dtype=torch.float64) - (length - 1) / 2 for length in (time, height, width)]
+    squares = sum(grid.square() for grid in torch.meshgrid(*axes, indexing="ij"))
+    assert isinstance(squares, Tensor)
+    weights = torch.exp(-squares / 2)
+    return weights / weights.sum()
+
+
+class ConvFusion(nn.Module):
+    """Interleave (eq. 1), then convolve 2D channels to D (eq. 2) over space and, with 3, over the sampled frames.
+
+    Zero padding keeps h, w and T.  The kernel starts as the sum of channel d of both streams, 0.25 of the picture's
+    and 0.75 of the flow's (whose activations are about a third as large), spread by a Gaussian.
+
+    Args:
+        channels: D.
+        time_kernel: 3 joins each sampled frame with the one before and the one after; 1 fuses each frame alone.
+        space_kernel: height and width of the kernel, 3 (the paper) or 1.
+        relu: rectify the result, as pretrained fully connected layers behind it expect.
+
+    Raises:
+        SettingsError: a kernel size other than 1 or 3.
+    """
+
+    def __init__(self, channels: int, *, time_kernel: int = 3, space_kernel: int = 3, relu: bool = True) -> None:
+        super().__init__()
+        for name, size in (("fusion_time_kernel", time_kernel), ("fusion_space_kernel", space_kernel)):
+            if size not in (1, 3):
+                raise SettingsError(f"network.{name}", f"{size} is not a kernel size it takes", "choose 1 or 3")
+        self.out_channels = channels
+        self.relu = relu
+        kernel = (time_kernel, space_kernel, space_kernel)
+        padding = (time_kernel // 2, space_kernel // 2, space_kernel // 2)
+        self.conv = nn.Conv3d(2 * channels, channels, kernel, padding=padding)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The identity-Gaussian start, in the channel order of eq. 1."""
+        weight = self.conv.weight
+        spread = gaussian_kernel(*weight.shape[2:]).to(weight)
+        channel = torch.arange(self.out_channels, device=weight.device)
+        with torch.no_grad():
+            weight.zero_()
+            weight[channel, 2 * channel] = FLOW_SHARE * spread
+            weight[channel, 2 * channel + 1] = RGB_SHARE * spread
+            assert self.conv.bias is not None
+            self.conv.bias.zero_()
+
+    def forward(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
+        """Fuse ``[B, T, D, h, w]`` of each stream to ``[B, T, D, h, w]``."""
+        fused: Tensor = self.conv(interleave(rgb_maps, flow_maps).transpose(1, 2)).transpose(1, 2)
+        return F.relu(fused) if self.relu else fused
+
+
+class SumFusion(nn.Module):
+    """Channel d of both streams added; D channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+
+    def forward(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
+        """Fuse ``[B, T, D, h, w]`` of each stream to ``[B, T, D, h, w]``."""
+        return rgb_maps + flow_maps
+
+
+class MaxFusion(nn.Module):
+    """The larger of channel d of both streams; D channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+
+    def forward(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
+        """Fuse ``[B, T, D, h, w]`` of each stream to ``[B, T, D, h, w]``."""
+        return torch.maximum(rgb_maps, flow_maps)
+
+
+class ConcatFusion(nn.Module):
+    """Eq. 1 alone: the streams interleaved and left to the layers behind; 2D channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = 2 * channels
+
+    def forward(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
+        """Fuse ``[B, T, D, h, w]`` of each stream to ``[B, T, 2D, h, w]``."""
+        return interleave(rgb_maps, flow_maps)
+
+
+Fusion = ConvFusion | SumFusion | MaxFusion | ConcatFusion
+
+
+def make_fusion(
+    name: FusionName, channels: int, *, time_kernel: int = 3, space_kernel: int = 3, relu: bool = True
+) -> Fusion:
+    """The operator of that name on D = ``channels``.
+
+    Args:
+        name: the operator.
+        channels: D, channels of each stream's map.
+        time_kernel: for ``conv3d`` alone; ``conv2d`` is the same layer with 1.
+        space_kernel: for ``conv3d`` and ``conv2d``.
+        relu: for ``conv3d`` and ``conv2d``; the others take rectified maps and give rectified maps.
+
+    Raises:
+        SettingsError: a kernel size other than 1 or 3.
+    """
+    match name:
+        case "conv3d":
+            return ConvFusion(channels, time_kernel=time_kernel, space_kernel=space_kernel, relu=relu)
+        case "conv2d":
+            return ConvFusion(channels, time_kernel=1, space_kernel=space_kernel, relu=relu)
+        case "sum":
+            return SumFusion(channels)
+        case "max":
+            return MaxFusion(channels)
+        case "concat":
+            return ConcatFusion(channels)

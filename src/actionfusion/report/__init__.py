@@ -1,0 +1,1 @@
+"""Figures become pictures: curves, film strips, and the page that holds them."""

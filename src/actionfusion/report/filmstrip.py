@@ -1,0 +1,179 @@
+"""Film strips: the sampled frames of a clip, the flow around each as colour, and what the network answered.
+
+The colour of flow is its direction and the strength of the colour its magnitude, as is usual since Baker et al. 2011;
+the hues here are of one lightness, and no motion is transparent, so that the same picture serves a light and a dark
+page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from actionfusion.errors import SettingsError
+from actionfusion.video.clip import Clip
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+Pixels = TypeVar("Pixels", UInt8Array, FloatArray)
+
+PICTURE_SIDE = 160
+LIGHTNESS, CHROMA = 66.0, 62.0
+# Under 1, so that a slow hand is still seen beside a fast ball; the wheel is drawn by the same rule.
+STRENGTH_EXPONENT = 0.7
+LEAST_SCALE = 1.0
+SCALE_STEP = 0.5
+WEBP_QUALITY = 86
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class FilmStrip:
+    """A clip and what was said about it.
+
+    Args:
+        title: what the strip is called, such as the name of the video.
+        truth: the label it has, or an empty text where nobody knows.
+        clip: as the network got it.
+        predictions: labels with their probabilities 0..1, in any order; the best of them is the answer.
+        note: one more sentence, or an empty text.
+
+    Raises:
+        SettingsError: no prediction, or a probability outside 0..1.
+    """
+
+    title: str
+    truth: str
+    clip: Clip
+    predictions: Sequence[tuple[str, float]]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.predictions:
+            raise SettingsError(self.title, "the film strip has no prediction", "give one label with its probability")
+        wrong = [
+            f"{label} {probability}" for label, probability in self.predictions if not 0 <= probability <= 1 + ROUNDING
+        ]
+        if wrong:
+            raise SettingsError(self.title, f"{wrong[0]} is no probability", "give 0 to 1")
+
+    @property
+    def ranking(self) -> list[tuple[str, float]]:
+        """The predictions, best first; equals keep their order."""
+        return sorted(self.predictions, key=lambda prediction: -prediction[1])
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the best prediction is the truth; None where the truth is not known."""
+        return self.ranking[0][0] == self.truth if self.truth else None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inlined picture.
+
+    Attributes:
+        source: a data URI.
+        description: what it shows, for those who do not see it.
+        caption: a short text beneath it.
+    """
+
+    source: str
+    description: str
+    caption: str = ""
+
+
+def middle_fields(clip: Clip) -> FloatArray:
+    """The flow from each sampled frame to the next frame of the video, decoded.
+
+    Field L/2 of the window t - L/2 ... t + L/2 - 1 starts at the sampled frame itself.
+
+    Returns:
+        ``[T, size, size, 2]``, u to the right and v down, in pixels of the resized picture.
+    """
+    middle = clip.flow.shape[1] // 4
+    return clip.recipe.decode(clip.flow[:, 2 * middle : 2 * middle + 2]).transpose(0, 2, 3, 1)
+
+
+def common_scale(clips: Sequence[Clip]) -> float:
+    """The displacement that full colour stands for on a page, in pixels of the resized picture.
+
+    One scale for all clips, so that a slow action looks slow beside a fast one: the 99th percentile of all magnitudes
+    rounded up to half a pixel, and one pixel at least, below which flow is mostly noise.
+    """
+    if not clips:
+        return LEAST_SCALE
+    magnitudes = np.concatenate([np.linalg.norm(middle_fields(clip), axis=-1).ravel() for clip in clips])
+    return max(math.ceil(float(np.percentile(magnitudes, 99)) / SCALE_STEP) * SCALE_STEP, LEAST_SCALE)
+
+
+def flow_colours(field: FloatArray, scale: float) -> UInt8Array:
+    """Colour a flow field.
+
+    Args:
+        field: ``[H, W, 2]``, u to the right and v down, in pixels.
+        scale: the magnitude that becomes opaque; larger ones are drawn as opaque too.
+
+    Returns:
+        ``[H, W, 4]`` RGBA: the hue is the direction, and alpha grows with the magnitude, from 0 at rest.
+    """
+    magnitude = np.linalg.norm(field, axis=-1)
+    unit = field / np.maximum(magnitude, 1e-6)[..., None]
+    # A circle around grey in CIELAB: right is red, up yellow, left green, down blue, all equally light.
+    lab = np.stack([np.full_like(magnitude, LIGHTNESS), CHROMA * unit[..., 0], -CHROMA * unit[..., 1]], axis=-1)
+    colours = cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB)
+    alpha = np.clip(magnitude / scale, 0, 1) ** STRENGTH_EXPONENT
+    rgba: UInt8Array = np.rint(255 * np.dstack([colours, alpha])).astype(np.uint8)
+    return rgba
+
+
+def flow_wheel(scale: float) -> Picture:
+    """The key to the colours: a disc in which each point has the colour of the motion from the centre to it."""
+    axis = np.linspace(-1.02, 1.02, PICTURE_SIDE, dtype=np.float32) * scale
+    disc = np.stack(np.meshgrid(axis, axis), axis=-1)
+    picture = flow_colours(disc, scale)
+    radius = np.linalg.norm(disc, axis=-1) / scale
+    edge = np.clip((1 - radius) * PICTURE_SIDE / 2, 0, 1)
+    picture[..., 3] = np.rint(picture[..., 3] * edge).astype(np.uint8)
+    return Picture(_data_uri(picture), "Colour wheel: red is motion to the right, yellow up, green left, blue down")
+
+
+def strip_pictures(strip: FilmStrip, scale: float) -> tuple[list[Picture], list[Picture]]:
+    """Frames and flow of a strip, one picture each per sampled frame, ready to be shown.
+
+    Args:
+        strip: a film strip.
+        scale: the displacement that is drawn in full colour, in pixels.
+    """
+    frames, flows = [], []
+    for moment, (picture, field) in enumerate(zip(strip.clip.rgb, middle_fields(strip.clip), strict=True)):
+        time = f"{strip.clip.times[moment]:.2f} s"
+        fastest = float(np.linalg.norm(field, axis=-1).max())
+        where = f"{moment + 1} of {len(strip.clip.rgb)}"
+        frames.append(Picture(_data_uri(_resized(picture.transpose(1, 2, 0))), f"Frame {where}, at {time}", time))
+        colours = flow_colours(_resized(field), scale)
+        flows.append(Picture(_data_uri(colours), f"Flow at frame {where}: up to {fastest:.1f} px"))
+    return frames, flows
+
+
+def _resized(picture: Pixels) -> Pixels:
+    side = (PICTURE_SIDE, PICTURE_SIDE)
+    # Enlarged by a smooth kernel, before flow is coloured, so that a picture of 32 pixels does not show them.
+    kernel = cv2.INTER_AREA if max(picture.shape[:2]) > PICTURE_SIDE else cv2.INTER_CUBIC
+    resized = cv2.resize(np.ascontiguousarray(picture), side, interpolation=kernel)
+    return resized.astype(picture.dtype, copy=False)
+
+
+def _data_uri(picture: UInt8Array) -> str:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, format="WEBP", quality=WEBP_QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -1,0 +1,217 @@
+"""What the page shows of an evaluation: the confusion matrix, the classes one by one, and the mistakes.
+
+An evaluation is the plain mapping that ``evaluation.json`` holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from actionfusion.errors import SettingsError
+
+Evaluation = Mapping[str, Any]
+Interval = tuple[float, float]
+Density = Literal["roomy", "close", "dense"]
+
+MOST_ROOMY_CLASSES = 16
+MOST_CLOSE_CLASSES = 40
+MOST_LISTED_PAIRS = 10
+MOST_LISTED_MISTAKES = 20
+MOST_CLASSES_IN_ORDER = 24
+
+_NEEDED = ("dataset", "split", "part", "seed", "count", "correct", "top1", "interval", "confidence", "labels")
+_NEEDED_LISTS = ("per_class", "confusion", "failed", "videos")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of an accuracy chart.
+
+    Attributes:
+        name: what is measured.
+        correct: clips that were right.
+        count: clips in all.
+        accuracy: 0..1, or NaN where there is no clip.
+        interval: ends of the confidence interval, or None where there is no clip.
+        chance: the accuracy of guessing.
+        description: a sentence about it, or an empty text.
+    """
+
+    name: str
+    correct: int
+    count: int
+    accuracy: float
+    interval: Interval | None
+    chance: float
+    description: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """How the interval lies to chance; empty where it lies above, as it should."""
+        if self.interval is None:
+            return "no clips"
+        if self.interval[1] < self.chance:
+            return "below chance"
+        return "" if self.interval[0] > self.chance else "not told apart from chance"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix that is not empty.
+
+    Attributes:
+        count: clips.
+        share: of the clips of its true class, 0..1.
+        right: whether it lies on the diagonal.
+        title: the cell in words.
+    """
+
+    count: int
+    share: float
+    right: bool
+    title: str
+
+    @property
+    def strength(self) -> float:
+        """Of the cell's colour, 0..1: never so faint that a single clip is overlooked."""
+        return 0.2 + 0.8 * (self.share if self.right else math.sqrt(self.share))
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The confusion matrix as a page shows it.
+
+    Attributes:
+        labels: of rows and columns.
+        rows: a row for each true class, a cell for each predicted one; None where no clip fell.
+        density: how much room a class has.
+        pairs: the cells off the diagonal with most clips: true label, predicted label, the cell.
+        other_pairs: how many more there are.
+    """
+
+    labels: Sequence[str]
+    rows: Sequence[Sequence[Cell | None]]
+    density: Density
+    pairs: Sequence[tuple[str, str, Cell]]
+    other_pairs: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A clip with a wrong answer; ``probability`` is that of the answer."""
+
+    video: str
+    truth: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class ClassBars:
+    """Classes one by one; ``worst_first`` where there are too many to keep the label list's order."""
+
+    bars: Sequence[Bar]
+    worst_first: bool = False
+
+
+def check_evaluation(evaluation: Evaluation) -> None:
+    """Refuse an evaluation that a page cannot show without saying something untrue.
+
+    Raises:
+        SettingsError: a part is missing, or the confusion matrix does not fit the labels and counts.
+    """
+    remedy = "evaluate the run again"
+    missing = [name for name in (*_NEEDED, *_NEEDED_LISTS) if name not in evaluation]
+    if missing:
+        raise SettingsError("evaluation", f"has no {missing[0]}", remedy)
+    labels, confusion = evaluation["labels"], evaluation["confusion"]
+    if len(confusion) != len(labels) or any(len(row) != len(labels) for row in confusion):
+        raise SettingsError("evaluation", f"the confusion matrix does not fit {len(labels)} labels", remedy)
+    total = sum(map(sum, confusion))
+    right = sum(row[index] for index, row in enumerate(confusion))
+    if (total, right) != (evaluation["count"], evaluation["correct"]):
+        counts = f"{evaluation['correct']} of {evaluation['count']}"
+        raise SettingsError("evaluation", f"says {counts}, but its confusion matrix {right} of {total}", remedy)
+
+
+def confusion_table(evaluation: Evaluation) -> Confusion:
+    """The confusion matrix, rows true and columns predicted."""
+    labels: list[str] = list(evaluation["labels"])
+    rows = [_row(labels, index, counts) for index, counts in enumerate(evaluation["confusion"])]
+    wrong = [
+        (labels[truth], labels[predicted], cell)
+        for truth, row in enumerate(rows)
+        for predicted, cell in enumerate(row)
+        if cell is not None and not cell.right
+    ]
+    wrong.sort(key=lambda pair: (-pair[2].count, -pair[2].share))
+    return Confusion(
+        labels, rows, _density(len(labels)), wrong[:MOST_LISTED_PAIRS], max(len(wrong) - MOST_LISTED_PAIRS, 0)
+    )
+
+
+def class_bars(evaluation: Evaluation) -> ClassBars:
+    """Accuracy of each class, beside the chance of guessing one of them."""
+    chance = 1 / max(len(evaluation["labels"]), 1)
+    bars = [
+        Bar(
+            entry["label"],
+            entry["correct"],
+            entry["count"],
+            entry["correct"] / entry["count"] if entry["count"] else math.nan,
+            _interval(entry["interval"]) if entry["count"] else None,
+            chance,
+        )
+        for entry in evaluation["per_class"]
+    ]
+    if len(bars) <= MOST_CLASSES_IN_ORDER:
+        return ClassBars(bars)
+    # A class without a clip says nothing and goes last.
+    return ClassBars(
+        sorted(bars, key=lambda bar: (bar.count == 0, bar.accuracy if bar.count else 0.0)), worst_first=True
+    )
+
+
+def mistakes(evaluation: Evaluation) -> list[Mistake]:
+    """Every clip with a wrong answer, the most confident first."""
+    place = {label: index for index, label in enumerate(evaluation["labels"])}
+    wrong = [
+        Mistake(
+            entry["video"],
+            entry["label"],
+            entry["predicted"],
+            float(entry["probabilities"][place[entry["predicted"]]]),
+        )
+        for entry in evaluation["videos"]
+        if entry["predicted"] != entry["label"]
+    ]
+    return sorted(wrong, key=lambda mistake: -mistake.probability)
+
+
+def _row(labels: Sequence[str], truth: int, counts: Sequence[int]) -> list[Cell | None]:
+    total = sum(counts)
+    return [
+        Cell(
+            count,
+            count / total,
+            predicted == truth,
+            f"{count} of {total} {labels[truth]}"
+            + (" rightly predicted" if predicted == truth else f" predicted as {labels[predicted]}"),
+        )
+        if count
+        else None
+        for predicted, count in enumerate(counts)
+    ]
+
+
+def _density(classes: int) -> Density:
+    if classes <= MOST_ROOMY_CLASSES:
+        return "roomy"
+    return "close" if classes <= MOST_CLOSE_CLASSES else "dense"
+
+
+def _interval(ends: Sequence[float] | None) -> Interval | None:
+    return None if ends is None or None in ends else (float(ends[0]), float(ends[1]))

@@ -1,0 +1,191 @@
+"""The run folder: all that prediction needs, and nothing of the machine it came from.
+
+``config.yaml`` (every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
+network's order), ``model.safetensors``, ``metrics.csv`` (a row an epoch) and ``train.log``.  Each file is replaced
+whole, so that a run stopped at any moment is a run that predicts.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from actionfusion.errors import RunFolderError, WeightsError
+from actionfusion.files import replacing, write_atomically
+from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.video.clip import ClipSettings
+
+Settings = TypeVar("Settings")
+
+CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
+_RESTORE = "train the run again, or copy the whole run folder"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A trained run.
+
+    Attributes:
+        path: the folder.
+        clip: what is cut from a video for this network, with the flow recipe.
+        network: the network's settings as resolved.
+        labels: class names in the network's order.
+        config: the whole of ``config.yaml`` as plain values, with ``data``, ``training`` and ``versions``.
+    """
+
+    path: Path
+    clip: ClipSettings
+    network: FusionNetworkSettings
+    labels: tuple[str, ...]
+    config: Mapping[str, Any] = field(repr=False)
+
+    def save_weights(self, network: FusionNetwork) -> None:
+        """Put the network's weights in place of those that are there."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        with replacing(self.path / WEIGHTS) as temporary:
+            save_file(tensors, temporary)
+
+    def read_weights(self) -> dict[str, torch.Tensor]:
+        """The tensors of ``model.safetensors``.
+
+        Raises:
+            WeightsError: no weights, a damaged file, or values that are not finite.
+        """
+        path = self.path / WEIGHTS
+        if not path.is_file():
+            raise WeightsError(path, "the run has no weights", _RESTORE)
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(path, f"cannot be read ({error})", _RESTORE) from error
+        unusable = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        if unusable:
+            raise WeightsError(path, f"{unusable[0]} holds values that are not finite", _RESTORE)
+        return tensors
+
+    def load_network(self) -> FusionNetwork:
+        """The trained network, in evaluation mode, on the CPU.
+
+        Raises:
+            WeightsError: as ``read_weights``, or tensors that do not fit the settings (named).
+        """
+        tensors = self.read_weights()
+        network = FusionNetwork(self.network)
+        expected = network.state_dict()
+        wrong = [
+            f"{name} {list(tensors[name].shape) if name in tensors else 'missing'}, wanted {list(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name not in tensors or tensors[name].shape != tensor.shape
+        ]
+        wrong += [f"{name} is not of this network" for name in tensors if name not in expected]
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            reason = f"does not fit {CONFIG}: {', '.join(wrong[:3])}{more}"
+            raise WeightsError(self.path / WEIGHTS, reason, _RESTORE)
+        network.load_state_dict(tensors)
+        return network.eval()
+
+    def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Write ``metrics.csv`` from all rows so far; the first row's keys are the columns."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path / METRICS, text.getvalue())
+
+    def read_metrics(self) -> list[dict[str, float | None]]:
+        """The rows of ``metrics.csv`` as numbers, None where a cell is empty; no rows if no epoch has ended."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: float(cell) if cell else None for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def create_run(
+    path: Path,
+    *,
+    clip: ClipSettings,
+    network: FusionNetworkSettings,
+    labels: Sequence[str],
+    further: Mapping[str, object],
+) -> RunFolder:
+    """Start a run folder: everything but the weights and the metrics.
+
+    Args:
+        path: a folder that does not exist yet, or is empty.
+        clip: as resolved.
+        network: as resolved.
+        labels: class names in the network's order.
+        further: more sections of ``config.yaml``; dataclasses become plain values.
+
+    Raises:
+        RunFolderError: the folder holds something already, or cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
+    if any("\n" in label or not label.strip() for label in labels):
+        raise RunFolderError(path, "a class name is empty or spans lines", "rename the class folder")
+    config = {"clip": plain(clip), "network": plain(network)} | {name: plain(part) for name, part in further.items()}
+    try:
+        write_atomically(path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_atomically(path / LABELS, "".join(f"{label}\n" for label in labels))
+    except OSError as error:
+        raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from error
+    return RunFolder(path, clip, network, tuple(labels), config)
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """Open a run folder.
+
+    Raises:
+        RunFolderError: a file is missing, or is not what a run folder holds.
+    """
+    path = Path(path)
+    for name in (CONFIG, LABELS):
+        if not (path / name).is_file():
+            raise RunFolderError(path, f"is no run folder: there is no {name}", "give the folder that train wrote")
+    remedy = "copy the whole run folder again"
+    try:
+        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+        labels = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RunFolderError(path, f"cannot be read ({error})", remedy) from error
+    if not isinstance(config, dict) or not {"clip", "network"} <= config.keys():
+        raise RunFolderError(path / CONFIG, "holds no clip and network settings", remedy)
+    clip = _typed(ClipSettings, config["clip"], path / CONFIG)
+    network = _typed(FusionNetworkSettings, config["network"], path / CONFIG)
+    if len(labels) != network.num_classes:
+        raise RunFolderError(path / LABELS, f"{len(labels)} labels for {network.num_classes} classes", remedy)
+    return RunFolder(path, clip, network, labels, config)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as the mappings, lists and strings that YAML holds."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _typed(kind: type[Settings], values: object, path: Path) -> Settings:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--settings", type=kind)
+    try:
+        return parser.instantiate(parser.parse_object({"settings": values})).settings  # type: ignore[no-any-return]
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RunFolderError(path, f"holds settings of another version ({reason})", "train again") from error

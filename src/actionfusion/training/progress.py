@@ -1,0 +1,80 @@
+"""What a person sees while the network trains: a bar in a terminal, a line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+log = logging.getLogger("actionfusion.training")
+
+
+class Progress(Protocol):
+    """Listens to the training loop."""
+
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, batches: int) -> None:
+        """An epoch of so many batches begins; epochs count from 1 in each session."""
+
+    def batch_done(self, loss: float, accuracy: float) -> None:
+        """A step is done; the figures are means over the epoch so far."""
+
+    def epoch_ended(self, row: Mapping[str, object]) -> None:
+        """An epoch is done; its row of ``metrics.csv``."""
+
+
+class ConsoleProgress:
+    """Progress on standard error: a bar with loss, accuracy and time left, and a line an epoch.
+
+    Used as a context manager, so that the bar leaves the terminal clean however the training ends.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.1%}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, loss=0.0, accuracy=0.0)
+
+    def __enter__(self) -> ConsoleProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, batches: int) -> None:
+        """Start the bar anew."""
+        description = f"session {session}, epoch {epoch}/{max_epochs}"
+        self._bar.reset(self._task, total=batches, description=description, loss=0.0, accuracy=0.0)
+
+    def batch_done(self, loss: float, accuracy: float) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, advance=1, loss=loss, accuracy=accuracy)
+
+    def epoch_ended(self, row: Mapping[str, object]) -> None:
+        """Print and log the epoch's line."""
+        line = (
+            f"epoch {row['epoch']:>3}  session {row['session']}  "
+            f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.1%}"
+        )
+        if row["val_accuracy"] != "":
+            line += f"  validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.1%}"
+        line += f"  {row['seconds']:.1f} s"
+        log.info("%s", line)
+        self._console.print(line, highlight=False)

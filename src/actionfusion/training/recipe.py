@@ -1,0 +1,33 @@
+"""A recipe file, read into the typed settings of ``train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from actionfusion.errors import SettingsError
+from actionfusion.recipes import recipe_names, recipe_path
+from actionfusion.training.train import train
+
+
+def load_recipe(name: str | Path) -> dict[str, Any]:
+    """Every argument of ``train`` as a recipe sets it, the rest at its default.
+
+    Args:
+        name: a recipe that ships with the package, or a YAML file.
+
+    Raises:
+        SettingsError: no such recipe, or a line in it that ``train`` does not know.
+    """
+    path = recipe_path(str(name))
+    if not path.is_file():
+        raise SettingsError(str(name), "is no recipe", f"give a YAML file or one of {', '.join(recipe_names())}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(train, as_group=False)
+    try:
+        settings: dict[str, Any] = vars(parser.instantiate(parser.parse_path(path)))
+    except ArgumentError as error:
+        raise SettingsError(path, " ".join(str(error).split()), "mend that line") from error
+    return settings

@@ -1,0 +1,90 @@
+"""The sessions of a training: how fast it learns, and when it has learnt enough.
+
+Source: Ou and Sun 2019, section 3.6: a first session at 1e-5 until the accuracy stays (140 epochs), a second from its
+result at 1e-6 (46 epochs).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from actionfusion.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run through the data, epoch after epoch, at one learning rate.
+
+    Args:
+        learning_rate: of Adam.
+        max_epochs: the most epochs it takes.
+        patience: epochs without a better validation accuracy after which it ends; none means that it runs all epochs
+            and keeps its last weights instead of its best.
+        schedule: ``constant`` as in the paper, or ``cosine``: from a tenth of the rate up to it over the first
+            ``warmup`` of the steps, then down to zero along a half cosine.
+        warmup: share of the steps that ``cosine`` climbs for.
+
+    Raises:
+        SettingsError: a value outside its range.
+    """
+
+    learning_rate: float = 1e-5
+    max_epochs: int = 140
+    patience: int | None = 10
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < 1:
+            raise SettingsError("sessions.learning_rate", f"{self.learning_rate}", "take a rate between 0 and 1")
+        if self.max_epochs < 1:
+            raise SettingsError("sessions.max_epochs", f"{self.max_epochs}", "take 1 or more")
+        if self.patience is not None and self.patience < 1:
+            raise SettingsError("sessions.patience", f"{self.patience}", "take 1 or more, or null to run all epochs")
+        if not 0 <= self.warmup < 1:
+            raise SettingsError("sessions.warmup", f"{self.warmup}", "take a share from 0 up to but not including 1")
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate when a share ``progress`` (0 to 1) of the session's steps is done."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        if progress < self.warmup:
+            return self.learning_rate * (0.1 + 0.9 * progress / self.warmup)
+        descent = (progress - self.warmup) / (1 - self.warmup)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * descent))
+
+
+PAPER_SESSIONS = (
+    Session(learning_rate=1e-5, max_epochs=140, patience=10),
+    Session(learning_rate=1e-6, max_epochs=46, patience=10),
+)
+
+
+class Plateau:
+    """Tells when validation accuracy no longer rises.
+
+    A tie in accuracy goes to the lower loss, but only a higher accuracy resets the patience: the paper's rule speaks
+    of accuracy alone.
+    """
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+        self.best_accuracy = -math.inf
+        self.best_loss = math.inf
+        self.epochs_since = 0
+
+    def update(self, accuracy: float, loss: float) -> bool:
+        """Take an epoch's validation figures; true if they are the best so far."""
+        risen = accuracy > self.best_accuracy
+        better = risen or (accuracy == self.best_accuracy and loss < self.best_loss)
+        if better:
+            self.best_accuracy, self.best_loss = accuracy, loss
+        self.epochs_since = 0 if risen else self.epochs_since + 1
+        return better
+
+    @property
+    def reached(self) -> bool:
+        """Whether the accuracy has not risen for as many epochs as the patience allows."""
+        return self.patience is not None and self.epochs_since >= self.patience

@@ -1,0 +1,281 @@
+"""Opening a video file safely, and the marks of a file that is not whole.
+
+Only demuxers of real containers are let in, and the file is handed to FFmpeg as an open file, never as a name: so a
+playlist cannot open other files or the network, and a file may be called ``http:x.avi`` or ``concat:a|b``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+import av
+from av.stream import Disposition
+
+from actionfusion.errors import NotAVideo, NoVideoStream, VideoDamaged, VideoMissing, VideoTooLarge
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+AnyPath = str | os.PathLike[str]
+
+MAX_PIXELS = 8192 * 8192
+"""Largest picture that is read, in pixels: twice 8K UHD, 201 MB as RGB."""
+
+PIXEL_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+"""The same for FFmpeg: for the decoders that it runs while it looks into a file, and for ours, since a stream may hold
+larger pictures than its container says."""
+
+VIDEO_DEMUXERS = (
+    "apng",
+    "asf",
+    "av1",
+    "avi",
+    "dv",
+    "flv",
+    "gif",
+    "h264",
+    "hevc",
+    "ivf",
+    "m4v",
+    "matroska",
+    "mov",
+    "mpeg",
+    "mpegts",
+    "mpegvideo",
+    "mxf",
+    "nut",
+    "obu",
+    "ogg",
+    "rm",
+    "webm",
+    "wtv",
+    "yuv4mpegpipe",
+)
+"""FFmpeg's names of the containers that are read.  Left out on purpose: playlists (hls, dash, concat), text (tty),
+still pictures (image2, *_pipe) and every device."""
+
+SOUND_DEMUXERS = ("aac", "ac3", "aiff", "amr", "ape", "au", "caf", "eac3", "flac", "mp3", "tta", "w64", "wav", "wv")
+"""Let in only so that a sound recording is called one."""
+
+# Nothing is opened by name, so no protocol is needed; FFmpeg reads an empty list as "no restriction".
+_NO_PROTOCOL = "none"
+_NOT_MOVING = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_STILL_BRANDS = frozenset({"avif", "heic", "heim", "heis", "heix", "mif1"})
+_CONVERT = "convert it with FFmpeg, for example to H.264 in MP4"
+FETCH_AGAIN = "copy or download it again"
+SCALE_DOWN = "scale it down first"
+
+
+@contextmanager
+def open_video(path: AnyPath) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video file and choose its stream; both are closed at the end, however it comes.
+
+    Of several video streams, the one that the container marks as default is taken, of several such the largest
+    picture, of several such the first.  Cover art and thumbnails are no video streams.
+
+    Raises:
+        VideoMissing: no such file, or one that cannot be opened; a folder, a pipe or a device.
+        NotAVideo: no container of moving pictures; an empty file, text, a playlist, a still picture.
+        NoVideoStream: nothing but sound, subtitles or cover art.
+        VideoDamaged: a container whose header cannot be read, or a codec that FFmpeg does not decode.
+        VideoTooLarge: a picture of more than ``MAX_PIXELS`` pixels.
+    """
+    name = os.fspath(path)
+    with _open_file(name) as file, _open_container(name, file) as container:
+        stream = _choose_stream(name, container)
+        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+            size = f"{stream.codec_context.width}x{stream.codec_context.height}"
+            raise VideoTooLarge(name, f"its picture of {size} is over {MAX_PIXELS} pixels", SCALE_DOWN)
+        yield container, stream
+
+
+def _open_file(name: str) -> BinaryIO:
+    try:
+        # Asked before opening, because opening a pipe would wait for its writer.
+        is_file = stat.S_ISREG(os.stat(name).st_mode)  # noqa: PTH116 - as open() below
+        file = open(name, "rb", buffering=0) if is_file else None  # noqa: PTH123, SIM115 - closed by the caller
+    except FileNotFoundError:
+        raise VideoMissing(name, "there is no such file", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise VideoMissing(name, f"it cannot be opened ({said(error)})", "check the path and your rights") from error
+    if file is None:
+        raise VideoMissing(name, "this is not a file", "give the path of a video file")
+    return file
+
+
+@contextmanager
+def _open_container(name: str, file: BinaryIO) -> Iterator[InputContainer]:
+    head = file.read(1024) or b""
+    if not head:
+        raise NotAVideo(name, "the file is empty", FETCH_AGAIN)
+    file.seek(0)
+    try:
+        container = av.open(
+            file,
+            "r",
+            options=PIXEL_LIMIT,
+            container_options={
+                "format_whitelist": ",".join(VIDEO_DEMUXERS + SOUND_DEMUXERS),
+                "protocol_whitelist": _NO_PROTOCOL,
+            },
+            metadata_errors="replace",  # old files hold titles in any encoding
+        )
+    except (av.FFmpegError, OSError) as error:
+        if _has_video_signature(head):
+            reason = f"the header of this video cannot be read ({said(error)})"
+            raise VideoDamaged(name, reason, FETCH_AGAIN) from error
+        raise NotAVideo(name, "no video container was recognised in it", "give a video file") from error
+    with container:
+        if container.metadata.get("major_brand", "").strip() in _STILL_BRANDS:
+            raise NotAVideo(name, "this is a still picture", "give a video file")
+        yield container
+
+
+def _choose_stream(name: str, container: InputContainer) -> VideoStream:
+    moving = [stream for stream in container.streams.video if not stream.disposition & _NOT_MOVING]
+    if not moving:
+        only = "only cover art" if container.streams.video else "only sound" if container.streams.audio else "nothing"
+        raise NoVideoStream(name, f"it has no video stream, it holds {only}", "give a file with moving pictures")
+    # A codec that this build of FFmpeg does not know leaves the stream without a codec context.
+    readable = [stream for stream in moving if _codec(stream) is not None]
+    if not readable:
+        raise VideoDamaged(name, "its codec is not one that FFmpeg decodes", _CONVERT)
+
+    def rank(stream: VideoStream) -> tuple[bool, int, int]:
+        codec = stream.codec_context
+        return (bool(stream.disposition & Disposition.default), codec.width * codec.height, -stream.index)
+
+    return max(readable, key=rank)
+
+
+def _codec(stream: VideoStream) -> VideoCodecContext | None:
+    return stream.codec_context
+
+
+def said(error: BaseException) -> str:
+    """What the system or FFmpeg says of an error, without codes and names."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _has_video_signature(head: bytes) -> bool:
+    starts = (
+        b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+        b"FLV\x01",
+        b"GIF8",
+        b"OggS",
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMV
+        b"\x00\x00\x01\xba",  # MPEG program stream
+        b"\x00\x00\x01\xb3",  # MPEG-1 or -2 video
+        b"\x06\x0e\x2b\x34",  # MXF
+        b"DKIF",  # IVF
+        b".RMF",  # RealMedia
+        b"nut/multimedia container",
+    )
+    if head.startswith(starts) or (head.startswith(b"RIFF") and head[8:12] == b"AVI "):
+        return True
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
+        return True
+    return head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G"  # MPEG transport stream
+
+
+def is_cut_off(path: AnyPath) -> bool:
+    """Whether the file ends before the pictures that its outermost structure announces: a copy that was cut off.
+
+    Knows AVI, MP4, Matroska and GIF.  The other containers are made to be cut anywhere and announce no length.
+    """
+    with _open_file(os.fspath(path)) as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(64)
+        if head.startswith(b"RIFF"):
+            return _riff_is_cut_off(file, length)
+        if head.startswith(b"\x1a\x45\xdf\xa3"):
+            return _matroska_is_cut_off(head, length)
+        if head.startswith(b"GIF8"):
+            return _gif_is_cut_off(file)
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            return _boxes_are_cut_off(file, length)
+    return False
+
+
+def _riff_is_cut_off(file: BinaryIO, length: int) -> bool:
+    """Whether a list of pictures reaches over the end; an index that does is not missed."""
+    position = 0
+    while position + 12 <= length:
+        file.seek(position)
+        head = file.read(12)
+        size = int.from_bytes(head[4:8], "little")
+        end = position + 8 + size + size % 2
+        if head[:4] == b"RIFF":
+            position += 12
+        elif head[:4] == b"LIST" and head[8:] == b"movi" and end - size % 2 > length:
+            return size != 0xFFFFFFFF  # written to a stream, the length was never known
+        else:
+            position = end
+    return False
+
+
+def _boxes_are_cut_off(file: BinaryIO, length: int) -> bool:
+    """Whether pictures, or the head of a fragment, reach over the end (ISO/IEC 14496-12, section 4.2)."""
+    position = 0
+    while position + 8 <= length:
+        file.seek(position)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(head[8:], "big")
+        if size < 8:
+            return False
+        position += size
+        if position > length:
+            return head[4:8] in (b"mdat", b"moof")
+    return False
+
+
+def _matroska_is_cut_off(head: bytes, length: int) -> bool:
+    position, size = _element_length(head, 4)
+    segment = position + size
+    if head[segment : segment + 4] != b"\x18\x53\x80\x67":
+        return False
+    start, size = _element_length(head, segment + 4)
+    # All ones: written to a stream, the length was never known.
+    is_unknown = size == (1 << 7 * (start - segment - 4)) - 1
+    return not is_unknown and start + size > length
+
+
+def _element_length(data: bytes, position: int) -> tuple[int, int]:
+    """Where the content of an EBML element starts, and its length (RFC 8794, section 4)."""
+    first = data[position] if position < len(data) else 0
+    width = 9 - first.bit_length()
+    raw = int.from_bytes(data[position : position + width], "big")
+    return position + width, raw & ((1 << 7 * width) - 1)
+
+
+def _gif_is_cut_off(file: BinaryIO) -> bool:
+    """Walk the blocks of a GIF (GIF89a, section 18 onward); one without its last byte, the trailer, is whole."""
+    file.seek(0)
+    data = file.read()
+
+    def table(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    def after_sub_blocks(position: int) -> int:
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+        return position + 1
+
+    position = 13 + (table(data[10]) if len(data) > 10 else 0)
+    while position < len(data):
+        if data[position] == 0x21:
+            position = after_sub_blocks(position + 2)
+        elif data[position] == 0x2C and position + 9 < len(data):
+            position = after_sub_blocks(position + 11 + table(data[position + 9]))
+        else:
+            return data[position] == 0x2C
+    return position > len(data)

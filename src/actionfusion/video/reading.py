@@ -1,0 +1,372 @@
+"""Reading video: frames in presentation order as RGB, with their times.
+
+A frame's index is its rank among the frames that decoding gives.  Its time is in seconds from the first frame, taken
+from the container where that states it.  Pixels are the stored ones, turned the way up that the container asks for;
+a pixel aspect other than square is not applied, interlaced pictures are passed as they are, and HDR is not tone
+mapped.  Colour follows the stream's own matrix and range, BT.601 and limited range where it names none.
+
+What counts as damage: anything that FFmpeg's demuxer or decoder reports, at its strict setting, and a file that ends
+before the pictures that its container announces.  A flipped bit that still decodes leaves no trace in most codecs and
+is not found.  No frame is ever repeated, guessed or left out to hide a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from errno import EINVAL
+from itertools import chain
+from math import isqrt
+from os import fspath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from actionfusion.errors import NoFrames, SettingsError, VideoDamaged, VideoTooLarge
+from actionfusion.video.containers import (
+    FETCH_AGAIN,
+    MAX_PIXELS,
+    PIXEL_LIMIT,
+    SCALE_DOWN,
+    AnyPath,
+    is_cut_off,
+    open_video,
+    said,
+)
+from actionfusion.video.pictures import Orientation, PictureConverter, UInt8Array
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+# Frames a second that missing times are filled in with, where the stream states no rate.
+_DEFAULT_RATE = 25.0
+_DECODER_OPTIONS = {"err_detect": "explode+crccheck", **PIXEL_LIMIT}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's container says of it.
+
+    Attributes:
+        path: the file.
+        container: FFmpeg's name of the container, such as ``avi`` or ``mov,mp4,m4a,3gp,3g2,mj2``.
+        codec: FFmpeg's name of the decoder, such as ``h264``.
+        pixel_format: FFmpeg's name, such as ``yuv420p``; empty where the stream does not say.
+        width: of the picture as shown, after rotation, in stored pixels.
+        height: likewise.
+        rotation: clockwise turn in degrees that shows the stored picture upright: 0, 90, 180 or 270.
+        mirrored: whether left and right are exchanged before that turn.
+        fps: mean frame rate in frames a second, or None.
+        duration: of the video stream in seconds, from the times of its packets where they have any, or None.
+        frame_count: packets of the video stream, which need not be the number of frames that decoding gives.
+    """
+
+    path: Path
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation: int
+    mirrored: bool
+    fps: float | None
+    duration: float | None
+    frame_count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame.
+
+    Attributes:
+        index: rank in presentation order, from 0.
+        time: seconds from the first frame; grows strictly from frame to frame.
+        image: ``[H, W, 3]`` uint8 RGB, C-contiguous.
+    """
+
+    index: int
+    time: float
+    image: UInt8Array
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Chosen frames of one video.
+
+    Attributes:
+        images: ``[n, H, W, 3]`` uint8 RGB, C-contiguous.
+        times: ``[n]`` seconds from the first frame of the video.
+        indices: ``[n]`` ranks in presentation order, from 0.
+        num_frames: frames of the whole video, as decoding to its end gave them unless the caller knew.
+    """
+
+    images: UInt8Array
+    times: npt.NDArray[np.float64]
+    indices: npt.NDArray[np.int64]
+    num_frames: int
+
+
+def probe(path: AnyPath) -> VideoInfo:
+    """What a video is, from its container, its packets and its first picture.
+
+    A stream whose pictures cannot be decoded is described all the same; ``iterate_frames`` finds that out.
+
+    Raises:
+        VideoError: the file cannot be opened as a video, or a packet cannot be read; see ``open_video``.
+    """
+    with open_video(path) as (container, stream):
+        codec = stream.codec_context
+        codec.thread_count, codec.options = 1, dict(PIXEL_LIMIT)
+        orientation: Orientation | None = None
+        count = 0
+        spans: list[tuple[int, int]] = []
+        with _read_faults(fspath(path)):
+            for packet in chain(_packets(container, stream), [None]):
+                if orientation is None:
+                    picture = _first_picture(fspath(path), stream, packet)
+                    orientation = Orientation.of(picture) if picture else None
+                if packet is not None:
+                    count += not packet.is_discard
+                    if packet.pts is not None:
+                        spans.append((packet.pts, packet.duration or 0))
+        orientation = orientation or Orientation()
+        width, height = codec.width, codec.height
+        return VideoInfo(
+            path=Path(path),
+            container=container.format.name,
+            codec=codec.name,
+            pixel_format=codec.pix_fmt or "",
+            width=height if orientation.exchanges_axes else width,
+            height=width if orientation.exchanges_axes else height,
+            rotation=orientation.rotation,
+            mirrored=orientation.mirrored,
+            fps=_rate(stream),
+            duration=_duration(container, stream, sorted(spans)),
+            frame_count=count,
+        )
+
+
+def count_frames(path: AnyPath) -> int:
+    """Frames as the packets of the stream suggest, without decoding: a first guess that decoding may correct.
+
+    Real AVI files hold packets that give no frame (dropped frames, packed B-frames); the packets then outnumber the
+    frames.
+
+    Raises:
+        VideoError: the file cannot be opened as a video, or a packet cannot be read; see ``open_video``.
+    """
+    with open_video(path) as (container, stream), _read_faults(fspath(path)):
+        return sum(not packet.is_discard for packet in _packets(container, stream))
+
+
+def iterate_frames(
+    path: AnyPath, *, wanted: Collection[int] | None = None, size: int | None = None
+) -> Generator[Frame, None, int]:
+    """Decode a video and give its frames one by one; nothing but the frame given is kept.
+
+    The file is opened when the first frame is asked for, and closed when the iterator is used up, closed or dropped.
+
+    Args:
+        path: the file.
+        wanted: indices of the frames to give; all of them where None.  The others are decoded, since frames build on
+            each other, but not converted.  Indices that the video does not have are passed over.
+        size: scale to ``size`` x ``size`` pixels, the aspect not kept.  None leaves the stored size; should it change
+            within the stream, all frames come at the size of the first.
+
+    Returns:
+        As the generator's return value, the number of frames in the whole video.
+
+    Raises:
+        SettingsError: a size under 1.
+        VideoMissing, NotAVideo, NoVideoStream, VideoTooLarge: the file cannot be opened; see ``open_video``.
+        VideoDamaged: after the last frame before the fault, which it names.
+        NoFrames: a video stream that ends without having given a frame.
+    """
+    if size is not None and not 1 <= size <= isqrt(MAX_PIXELS):
+        raise SettingsError("size", f"{size} px is no size for a frame", f"take 1 to {isqrt(MAX_PIXELS)}")
+    chosen = None if wanted is None else frozenset(int(index) for index in wanted)
+    return _frames(fspath(path), chosen, size)
+
+
+def read_frames(
+    path: AnyPath,
+    indices: Sequence[int],
+    *,
+    size: int | None = None,
+    num_frames: int | None = None,
+    strict: bool = True,
+) -> Frames:
+    """Decode a video and keep the frames asked for.
+
+    Args:
+        path: the file.
+        indices: the frames, in any order; one may be asked for more than once.
+        size: as for ``iterate_frames``.
+        num_frames: frames of the whole video where they are known; reading then ends with the last frame asked for.
+            Where None, the video is decoded to its end, which counts them and finds damage anywhere.
+        strict: refuse indices beyond the end; else they are left out of the result.
+
+    Raises:
+        SettingsError: an index under 0, or with ``strict`` one beyond the end; a size under 1.
+        VideoError: see ``iterate_frames``.
+    """
+    asked = np.asarray(indices, dtype=np.int64).reshape(-1)
+    if asked.size and asked.min() < 0:
+        raise SettingsError("indices", f"{asked.min()} is before the first frame", "frames count from 0")
+    wanted = np.unique(asked)
+    times = np.zeros(len(wanted))
+    images = np.empty((0, size or 0, size or 0, 3), np.uint8)
+    found = 0
+    frames = iterate_frames(path, wanted=wanted.tolist(), size=size)
+    with closing(frames):
+        while num_frames is None or found < len(wanted):
+            try:
+                frame = next(frames)
+            except StopIteration as end:
+                num_frames = int(end.value)
+                break
+            if not found:
+                images = np.empty((len(wanted), *frame.image.shape), np.uint8)
+            images[found], times[found] = frame.image, frame.time
+            found += 1
+    assert num_frames is not None
+    if strict and found < len(wanted):
+        reason = f"frame {wanted[-1]} was asked for, and it has {num_frames} frames"
+        raise SettingsError(path, reason, f"ask for 0 to {num_frames - 1}")
+    asked = asked[np.isin(asked, wanted[:found])]
+    rows = np.searchsorted(wanted, asked)
+    if np.array_equal(rows, np.arange(found)):
+        return Frames(images[:found], times[:found], asked, num_frames)
+    return Frames(images[rows], times[rows], asked, num_frames)
+
+
+def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Generator[Frame, None, int]:
+    with open_video(path) as (container, stream):
+        clock = _Clock(container, stream)
+        convert: PictureConverter | None = None
+        count = 0
+        for picture in _decode(path, container, stream):
+            time = clock.time(picture)
+            convert = convert or PictureConverter(picture, size)
+            if wanted is None or count in wanted:
+                yield Frame(count, time, convert(picture))
+            count += 1
+    if not count:
+        raise NoFrames(path, "its video stream holds not one frame", "leave it out")
+    return count
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The packets that hold data: an empty one would tell the decoder that the stream has ended."""
+    return (packet for packet in container.demux(stream) if packet.size)
+
+
+def _first_picture(path: str, stream: VideoStream, packet: Packet[VideoStream] | None) -> VideoFrame | None:
+    try:
+        return next(iter(stream.codec_context.decode(packet)), None)
+    except av.FFmpegError as error:
+        _check_size(path, stream, error)
+        return None
+
+
+@contextmanager
+def _read_faults(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise VideoDamaged(path, f"its packets cannot be read ({said(error)})", FETCH_AGAIN) from error
+
+
+def _decode(path: str, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Every picture of the stream in presentation order, or the error that names the first fault."""
+    codec = stream.codec_context
+    # One thread: clips are short, workers are many, and a fault is reported with the packet that has it.
+    codec.thread_count = 1
+    codec.thread_type = "NONE"
+    codec.options = _DECODER_OPTIONS
+    packets = _packets(container, stream)
+    packet: Packet[VideoStream] | None = None
+    num_frames = 0
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is not None and packet.is_corrupt:
+                raise _damage(path, stream, packet, num_frames, "its packet is cut short or marked as corrupt")
+            pictures = codec.decode(packet)
+        except (av.FFmpegError, OSError) as error:
+            _check_size(path, stream, error)
+            raise _damage(path, stream, packet, num_frames, said(error)) from error
+        for picture in pictures:
+            if picture.is_corrupt:
+                raise _damage(path, stream, packet, num_frames, "the decoder found it corrupt")
+            yield picture
+            num_frames += 1
+        if packet is None:
+            break
+    if is_cut_off(path):
+        raise VideoDamaged(path, f"the file is cut off after {num_frames} frames", FETCH_AGAIN)
+
+
+def _check_size(path: str, stream: VideoStream, error: Exception) -> None:
+    """Tell the decoder's refusal of a large picture, which leaves it without a size, from damage."""
+    if getattr(error, "errno", None) == EINVAL and not stream.codec_context.width:
+        reason = f"it holds a picture of over {MAX_PIXELS} pixels, or of none"
+        raise VideoTooLarge(path, reason, SCALE_DOWN) from error
+
+
+def _damage(
+    path: str, stream: VideoStream, packet: Packet[VideoStream] | None, num_frames: int, cause: str
+) -> VideoDamaged:
+    where = f"frame {num_frames}"
+    if packet is not None and packet.pts is not None and stream.time_base is not None:
+        where += f", near {float((packet.pts - (stream.start_time or 0)) * stream.time_base):.2f} s,"
+    reason = f"{where} cannot be decoded ({cause}); {num_frames} frames before it can"
+    return VideoDamaged(path, reason, FETCH_AGAIN)
+
+
+class _Clock:
+    """Times of decoded pictures, made to grow strictly where the file's timestamps do not."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._unit = stream.time_base
+        self._interval = 1 / (_rate(stream) or _DEFAULT_RATE)
+        # AVI states no presentation times, and what FFmpeg guesses for B-frames goes back and forth; the times of
+        # decoding are right up to a constant.
+        self._use_dts = container.format.name == "avi"
+        self._origin: float | None = None
+        self._last: float | None = None
+
+    def time(self, picture: VideoFrame) -> float:
+        """Seconds from the first picture to this one; a nominal interval on where no later time is stated."""
+        stamp = picture.dts if self._use_dts else picture.pts
+        expected = 0.0 if self._last is None else self._last + self._interval
+        time = expected
+        if stamp is not None and self._unit is not None:
+            stated = float(stamp * self._unit)
+            if self._origin is None:
+                self._origin = stated - expected
+            if self._last is None or stated - self._origin > self._last:
+                time = stated - self._origin
+        self._last = time
+        return time
+
+
+def _rate(stream: VideoStream) -> float | None:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
+
+
+def _duration(container: InputContainer, stream: VideoStream, spans: list[tuple[int, int]]) -> float | None:
+    """From the packets' (time, length), which containers often state more rightly than their own duration."""
+    if spans and stream.time_base is not None:
+        rate = _rate(stream)
+        length = spans[-1][1] or (round(1 / (rate * stream.time_base)) if rate else 0)
+        return float((spans[-1][0] + length - spans[0][0]) * stream.time_base)
+    return container.duration / av.time_base if container.duration is not None else None

@@ -1,0 +1,83 @@
+"""Batches are a function of (seed, epoch, index) alone, whatever the number of workers."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from actionfusion.data.augment import Augmentation
+from actionfusion.data.loading import Batch, ClipDataset, EpochLoader, LabelledSource
+from actionfusion.errors import VideoDamaged
+from actionfusion.video.clip import ClipSettings
+from actionfusion.video.flow import FlowRecipe
+
+SETTINGS = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe(size=16))
+
+
+class Noise:
+    """A video of noise, made anew from its number at each reading."""
+
+    def __init__(self, number: int, num_frames: int = 20) -> None:
+        self.number, self.num_frames, self.recipe = number, num_frames, SETTINGS.flow
+
+    def read(self, frames, fields):
+        generator = np.random.default_rng(self.number)
+        pictures = generator.integers(0, 256, (self.num_frames, 16, 16, 3), dtype=np.uint8)
+        flow = generator.integers(1, 256, (self.num_frames, 16, 16, 2), dtype=np.uint8)
+        return pictures[list(frames)], flow[list(fields)], np.array(frames) / 25
+
+
+def damaged():
+    raise VideoDamaged("b.avi", "stops at frame 3", "make it again")
+
+
+def make_dataset(count: int = 7, **changes) -> ClipDataset:
+    sources = [LabelledSource(f"{number}.avi", partial(Noise, number), number % 3) for number in range(count)]
+    return ClipDataset(sources, SETTINGS, **{"augmentation": Augmentation(flip=True, smallest_crop=0.8)} | changes)
+
+
+def collect(dataset: ClipDataset, workers: int, epochs=(1, 2)) -> list[Batch]:
+    loader = EpochLoader(dataset, batch_size=3, shuffle=True, workers=workers)
+    return [batch for epoch in epochs for batch in loader.epoch(epoch)]
+
+
+def assert_equal(first: list[Batch], second: list[Batch]) -> None:
+    assert [batch.names for batch in first] == [batch.names for batch in second]
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.rgb.numpy(), other.rgb.numpy())
+        np.testing.assert_array_equal(one.flow.numpy(), other.flow.numpy())
+
+
+def test_the_number_of_workers_changes_nothing():
+    assert_equal(collect(make_dataset(), 0), collect(make_dataset(), 2))
+
+
+def test_an_epoch_can_be_read_alone():
+    both, second = collect(make_dataset(), 0), collect(make_dataset(), 0, epochs=(2,))
+    assert_equal(both[3:], second)
+
+
+def test_epochs_and_seeds_differ():
+    first, second = collect(make_dataset(), 0)[:3], collect(make_dataset(), 0)[3:]
+    other = collect(make_dataset(seed=1), 0)[:3]
+    for batches in (second, other):
+        assert any((one.rgb != two.rgb).any() for one, two in zip(first, batches, strict=True))
+
+
+def test_every_video_comes_once_an_epoch():
+    names = [name for batch in collect(make_dataset(), 0, epochs=(5,)) for name in batch.names]
+    assert sorted(names) == sorted(f"{number}.avi" for number in range(7))
+
+
+def test_without_augmentation_every_epoch_is_the_same():
+    dataset = make_dataset(augmentation=None)
+    loader = EpochLoader(dataset, batch_size=4, shuffle=False, workers=0)
+    assert_equal(list(loader.epoch(1)), list(loader.epoch(2)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_video_stops_with_its_own_error(workers):
+    dataset = make_dataset()
+    dataset.sources[4] = LabelledSource("b.avi", damaged, 0)
+    with pytest.raises(VideoDamaged, match="stops at frame 3"):
+        collect(dataset, workers)

@@ -1,0 +1,689 @@
+"""The prepared store is filled once, whole, and the same whatever happens on the way."""
+
+import errno
+import hashlib
+import io
+import json
+import math
+import multiprocessing
+import operator
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, namedtuple
+from contextlib import suppress
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+import actionfusion
+from actionfusion.data import prepare as prepare_module
+from actionfusion.data.claims import claim_entry, remove_leftovers
+from actionfusion.data.prepare import prepare
+from actionfusion.data.store import StoredVideo, entry_path
+from actionfusion.data.workers import WorkerDied, WorkerPool
+from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.video.clip import ClipSettings, cut_clip
+from actionfusion.video.flow import FlowRecipe
+from actionfusion.video.video_source import VideoSource
+
+RECIPE = FlowRecipe("farneback", 10.0, 32)
+SHARED = Path(os.environ.get("ACTIONFUSION_SHARED", Path(__file__).parents[3] / "shared"))
+
+
+def make_video(path, seed=0, count=8):
+    """A short MPEG-4 AVI of a texture that moves by a pixel or two a frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (64, 80 + 2 * count, 3), dtype=np.uint8), (0, 0), 2)
+    texture = cv2.normalize(texture, None, 10, 245, cv2.NORM_MINMAX)
+    # Written through a file object: FFmpeg takes some of the names that the tests try for addresses.
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 80, 64, "yuv420p", 2_000_000
+        for index in range(count):
+            picture = np.ascontiguousarray(texture[:, index : index + 80])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def make_root(root, count, frames=8):
+    names = [f"class {index % 2}/v_{index:02d}.avi" for index in range(count)]
+    for index, name in enumerate(names):
+        make_video(root / name, index, frames)
+    return [(root / name, name) for name in names]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("root")
+    make_root(folder, 6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def items(root):
+    return [(path, path.relative_to(root).as_posix()) for path in sorted(root.rglob("*.avi"))]
+
+
+def contents(store):
+    return {
+        path.relative_to(store).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in store.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(items, tmp_path_factory):
+    store = tmp_path_factory.mktemp("undisturbed")
+    prepare(items, store, RECIPE, workers=0)
+    return store
+
+
+@pytest.fixture
+def copied(items, undisturbed, tmp_path):
+    """A store of its own for a test, and the videos of it, free to be changed."""
+    shutil.copytree(undisturbed, tmp_path / "store")
+    videos = []
+    for path, name in items:
+        target = tmp_path / "root" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+        videos.append((target, name))
+    return tmp_path / "store", videos
+
+
+def inodes(store):
+    return {path.name: path.stat().st_ino for path in store.rglob("*.zip")}
+
+
+def test_every_frame_and_field_of_every_video(items, undisturbed):
+    assert sorted(contents(undisturbed)) == sorted(f"{name}.zip" for _, name in items)
+    for path, name in items:
+        stored, video = StoredVideo(entry_path(undisturbed, name)), VideoSource(path, RECIPE)
+        rgb, codes, times = stored.read(range(8), range(7))
+        real_rgb, real_codes, real_times = video.read(range(8), range(7))
+        np.testing.assert_array_equal(times, real_times)
+        assert np.abs(rgb.astype(int) - real_rgb).mean() < 3.0
+        assert np.abs(RECIPE.decode(codes) - RECIPE.decode(real_codes)).mean() < 0.02
+        assert (stored.source.name, stored.source.size) == (name, path.stat().st_size)
+        assert stored.source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_two_processes_make_the_same_store(items, undisturbed, tmp_path):
+    seen = []
+    report = prepare(items, tmp_path, RECIPE, workers=2, progress=lambda *done: seen.append(done))
+    assert contents(tmp_path) == contents(undisturbed)
+    assert (report.made, report.kept, report.failures, report.frames) == (6, 0, (), 48)
+    assert report.size == sum(path.stat().st_size for path in tmp_path.rglob("*.zip"))
+    assert report.estimated_size == pytest.approx(report.size, rel=0.1)
+    assert [(done, total) for done, total, _ in seen] == [(done, 6) for done in range(1, 7)]
+    assert sorted(name for _, _, name in seen) == sorted(name for _, name in items)
+
+
+def test_rerun_keeps_all(items, undisturbed):
+    before = inodes(undisturbed)
+    report = prepare(items, undisturbed, RECIPE, workers=0)
+    assert (report.made, report.kept, report.estimated_size) == (0, 6, None)
+    assert report.frames == 48
+    assert inodes(undisturbed) == before
+
+
+def test_rerun_makes_what_is_missing(items, undisturbed, copied):
+    store, videos = copied
+    before = inodes(store)
+    entry_path(store, videos[2][1]).unlink()
+    report = prepare(videos, store, RECIPE, workers=0)
+    assert (report.made, report.kept) == (1, 5)
+    assert contents(store) == contents(undisturbed)
+    assert sum(before[name] == inode for name, inode in inodes(store).items()) >= 5
+
+
+@pytest.mark.parametrize("change", [{"recipe": FlowRecipe("farneback", 5.0, 32)}, {"quality": 80}])
+def test_another_recipe_or_quality_is_made_anew(copied, change):
+    store, videos = copied
+    settings = {"recipe": RECIPE, **change}
+    assert prepare(videos[:2], store, workers=0, **settings).made == 2
+    assert prepare(videos[:2], store, workers=0, **settings).kept == 2
+    assert StoredVideo(entry_path(store, videos[0][1])).recipe == settings["recipe"]
+    assert prepare(videos, store, RECIPE, workers=0).made == 2
+
+
+def test_another_source_is_made_anew(copied):
+    store, videos = copied
+    source, name = videos[0]
+    status = source.stat()
+    make_video(source, seed=99)
+    assert prepare(videos, store, RECIPE, workers=0).made == 1
+    assert StoredVideo(entry_path(store, name)).source.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    # Of the same length, and with its old date put back: only the hash tells.
+    data = bytearray(source.read_bytes())
+    data[-20] ^= 1
+    source.write_bytes(data)
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(entry_path(store, name), ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert prepare(videos, store, RECIPE, workers=0).kept == 6
+    assert prepare(videos, store, RECIPE, workers=0, verify=True).made == 1
+
+
+def test_a_new_date_alone_is_no_other_source(copied, monkeypatch):
+    store, videos = copied
+    for path in [*(source for source, _ in videos), *store.rglob("*.zip")]:
+        os.utime(path)
+    assert prepare(videos, store, RECIPE, workers=0).kept == 6
+    # The dates agree again, so that the next run has nothing to hash.
+    monkeypatch.setattr(prepare_module, "_hash", lambda source: pytest.fail("hashed again"))
+    assert prepare(videos, store, RECIPE, workers=0).kept == 6
+
+
+def test_a_damaged_entry_is_made_anew(undisturbed, copied):
+    store, videos = copied
+    cut, flipped = (entry_path(store, name) for _, name in videos[:2])
+    cut.write_bytes(cut.read_bytes()[:-100])
+    data = bytearray(flipped.read_bytes())
+    data[600] ^= 255
+    times = flipped.stat()
+    flipped.write_bytes(data)
+    os.utime(flipped, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert prepare(videos, store, RECIPE, workers=0).made == 1
+    assert contents(store) != contents(undisturbed)
+    assert prepare(videos, store, RECIPE, workers=1, verify=True).made == 1
+    assert contents(store) == contents(undisturbed)
+
+
+def test_videos_that_fail_are_reported_and_the_rest_goes_on(copied):
+    store, videos = copied
+    shutil.rmtree(store)
+    root = videos[0][0].parents[1]
+    (root / "text.avi").write_text("no video")
+    whole = videos[1][0].read_bytes()
+    (root / "cut.avi").write_bytes(whole[: len(whole) * 2 // 3])
+    (root / "folder.avi").mkdir()
+    broken = [(root / name, name) for name in ("text.avi", "cut.avi", "folder.avi", "gone.avi")]
+    report = prepare([broken[0], *videos, *broken[1:]], store, RECIPE, workers=2)
+    assert (report.made, len(report.failures)) == (6, 4)
+    assert [(failure.name, failure.kind) for failure in report.failures] == [
+        ("text.avi", "not_a_video"),
+        ("cut.avi", "damaged"),
+        ("folder.avi", "no_frames"),
+        ("gone.avi", "missing"),
+    ]
+    for failure in report.failures:
+        assert failure.message.startswith(f"{failure.source}: ")
+        assert "\n" not in failure.message
+    assert len(contents(store)) == 6
+    # A second run tries them again, and says the same.
+    assert prepare([*broken, *videos], store, RECIPE, workers=0).failures == (
+        report.failures[0],
+        *report.failures[1:],
+    )
+
+
+def test_an_old_entry_of_a_video_now_broken_goes_but_not_that_of_a_missing_one(copied):
+    store, videos = copied
+    videos[0][0].write_text("no video any more")
+    videos[1][0].unlink()
+    report = prepare(videos, store, RECIPE, workers=0)
+    assert [failure.kind for failure in report.failures] == ["not_a_video", "missing"]
+    assert not entry_path(store, videos[0][1]).exists()
+    assert entry_path(store, videos[1][1]).exists()
+
+
+def test_a_library_in_trouble_costs_one_video(items, tmp_path, monkeypatch):
+    real = prepare_module.iterate_frames
+
+    def troubled(path, **settings):
+        if "v_03" in str(path):
+            raise LookupError("unheard of")
+        return real(path, **settings)
+
+    monkeypatch.setattr(prepare_module, "iterate_frames", troubled)
+    report = prepare(items, tmp_path, RECIPE, workers=0)
+    assert report.made == 5
+    assert [(failure.kind, "LookupError: unheard of" in failure.message) for failure in report.failures] == [
+        ("error", True)
+    ]
+
+
+def test_a_source_that_changes_meanwhile_is_not_taken(items, tmp_path, monkeypatch):
+    source = tmp_path / "growing.avi"
+    shutil.copy(items[0][0], source)
+    real = prepare_module.iterate_frames
+
+    def slow(path, **settings):
+        for frame in real(path, **settings):
+            yield frame
+            with source.open("ab") as file:
+                file.write(b"more")
+
+    monkeypatch.setattr(prepare_module, "iterate_frames", slow)
+    report = prepare([(source, "growing.avi")], tmp_path / "store", RECIPE, workers=0)
+    assert "changed while it was read" in report.failures[0].message
+    assert contents(tmp_path / "store") == {}
+
+
+def test_folders_of_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "Diving Side" / "001"
+    folder.mkdir(parents=True)
+    pictures = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8).repeat(12, 1).repeat(12, 2)
+    for index, picture in enumerate(pictures):
+        cv2.imwrite(str(folder / f"frame {index}.png"), picture[:, :, ::-1])
+    item = (folder, "Diving Side/001")
+    assert prepare([item], tmp_path / "store", RECIPE, workers=0).made == 1
+    video = StoredVideo(tmp_path / "store/Diving Side/001.zip")
+    rgb, _, times = video.read(range(12), [])
+    # In the order of the numbers, so that 10 comes after 9.
+    errors = [
+        [np.abs(a.astype(int) - cv2.resize(b, (32, 32), interpolation=cv2.INTER_AREA)).mean() for b in pictures]
+        for a in rgb
+    ]
+    np.testing.assert_array_equal(np.argmin(errors, axis=1), np.arange(12))
+    assert (np.diff(times) > 0).all()
+    assert prepare([item], tmp_path / "store", RECIPE, workers=0).kept == 1
+    (folder / "frame 5.png").write_bytes(b"broken")
+    failure = prepare([item], tmp_path / "store", RECIPE, workers=0).failures[0]
+    assert failure.kind == "damaged"
+    assert "frame 5.png" in failure.message
+
+
+ODD_NAMES = [
+    "ünï/日本語 \U0001f600.avi",
+    "a'b\"c\nd.avi",
+    " leading/-rf.avi",
+    "#%?*:.avi",
+    "x" * 251 + ".avi",
+    "é" * 125 + ".avi",
+    os.fsdecode(b"latin-\xe9.avi"),
+]
+
+
+def test_odd_names(tmp_path, undisturbed, items):
+    videos = []
+    for name in ODD_NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(items[0][0], tmp_path / name)
+        videos.append((tmp_path / name, name))
+    report = prepare(videos, tmp_path / "store", RECIPE, workers=1)
+    assert report.failures == ()
+    for name in ODD_NAMES:
+        assert StoredVideo(entry_path(tmp_path / "store", name)).source.name == name
+    assert prepare(videos, tmp_path / "store", RECIPE, workers=0).kept == len(videos)
+
+
+def test_a_path_too_long_for_the_store_is_reported(items, tmp_path):
+    deep = "/".join(["d" * 200] * 25) + "/a.avi"
+    report = prepare([*items[:2], (items[2][0], deep)], tmp_path, RECIPE, workers=0)
+    assert report.made == 2
+    assert report.failures[0].kind == "dataset"
+    assert "rename the video" in report.failures[0].message
+
+
+def test_names_that_cannot_be_are_refused_before_work(items, tmp_path):
+    with pytest.raises(DatasetError, match="no path within a data set"):
+        prepare([(items[0][0], "../a.avi")], tmp_path, RECIPE, workers=0)
+    with pytest.raises(DatasetError, match="2 videos would have this one entry"):
+        prepare([items[0], items[0]], tmp_path, RECIPE, workers=0)
+    assert contents(tmp_path) == {}
+    assert prepare([], tmp_path / "new", RECIPE).made == 0
+
+
+@pytest.mark.parametrize("settings", [{"workers": -1}, {"quality": 0}])
+def test_settings_that_cannot_be(items, tmp_path, settings):
+    with pytest.raises(SettingsError):
+        prepare(items, tmp_path, RECIPE, **settings)
+
+
+def leave_partial(store, items):
+    """What a killed writer leaves."""
+    path = entry_path(store, items[0][1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with claim_entry(path) as claim:
+        claim.stream.write(b"half of it")
+        claim.stream.flush()
+        left = next(path.parent.glob(".*.partial"))
+        copy = path.with_name("copy")
+        shutil.copy(left, copy)
+    copy.rename(left)
+    return left
+
+
+def test_leftovers_are_removed(items, undisturbed, tmp_path):
+    left = leave_partial(tmp_path, items)
+    stray = tmp_path / "class 0" / left.name.replace(left.name[1:9], "01234567")
+    shutil.copy(left, stray)
+    (tmp_path / ".keep.partial").write_text("not ours")
+    prepare(items, tmp_path, RECIPE, workers=0)
+    (tmp_path / ".keep.partial").unlink()
+    assert contents(tmp_path) == contents(undisturbed)
+    leave_partial(tmp_path, items)
+    assert prepare(items, tmp_path, RECIPE, workers=0).kept == 6
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+def test_work_of_another_process_is_neither_removed_nor_written_to(tmp_path):
+    entry = tmp_path / "a.avi.zip"
+    with claim_entry(entry) as claim:
+        claim.stream.write(b"whole")
+        remove_leftovers(tmp_path)
+        with claim_entry(entry) as second:
+            assert second is None
+        assert claim.publish(modified_ns=10**18) == 5
+    assert entry.read_bytes() == b"whole"
+    assert entry.stat().st_mtime_ns == 10**18
+    assert [path.name for path in tmp_path.iterdir()] == ["a.avi.zip"]
+
+
+def test_who_waits_gets_a_file_of_its_own(tmp_path):
+    entry = tmp_path / "a.avi.zip"
+    waiting = threading.Event()
+    order = []
+
+    def second():
+        waiting.set()
+        with claim_entry(entry, wait=True) as claim:
+            order.append(entry.read_bytes())
+            claim.stream.write(b"second")
+            claim.publish(0)
+
+    with claim_entry(entry) as claim:
+        thread = threading.Thread(target=second)
+        thread.start()
+        waiting.wait()
+        time.sleep(0.1)
+        assert order == []
+        claim.stream.write(b"first")
+        claim.publish(0)
+    thread.join(10)
+    assert order == [b"first"]
+    assert entry.read_bytes() == b"second"
+
+
+def test_without_locks_each_writer_has_its_own_name(items, undisturbed, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    left = leave_partial(tmp_path, items)
+    recent = left.with_name("." + "0" * 32 + ".zip.partial")
+    shutil.copy(left, recent)
+    os.utime(left, (0, 0))
+    with claim_entry(tmp_path / "a.zip") as first, claim_entry(tmp_path / "a.zip") as second:
+        assert first is not None
+        assert second is not None
+        assert len(list(tmp_path.glob(".*.partial"))) == 2
+    prepare(items, tmp_path, RECIPE, workers=0)
+    # Nobody can know whether the recent one is being written; the old one is.
+    assert recent.exists()
+    recent.unlink()
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+def test_no_room_is_said_before_the_work(items, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(DatasetError, match=r"about 0\.\d MB are needed for 6 videos, and 0\.0 MB are free"):
+        prepare(items, tmp_path, RECIPE, workers=0)
+    assert contents(tmp_path) == {}
+    assert prepare(items, tmp_path, RECIPE, workers=0, check_space=False).made == 6
+    # What would be replaced counts as room.
+    assert prepare(items, tmp_path, FlowRecipe("farneback", 5.0, 32), workers=0, quality=60).made == 6
+
+
+def test_a_disk_that_fills_up(items, undisturbed, tmp_path, monkeypatch):
+    calls = Counter()
+    real = os.fsync
+
+    def fsync(descriptor):
+        calls["fsync"] += 1
+        if calls["fsync"] == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(DatasetError, match=r"the disk is full .*; 2 of 6 videos are in it; free some space"):
+        prepare(items, tmp_path, RECIPE, workers=0)
+    assert len(contents(tmp_path)) == 2
+    assert prepare(items, tmp_path, RECIPE, workers=0).made == 4
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("only root may mount a small disk")
+        return folder
+
+    if sys.platform != "linux":
+        pytest.skip("needs Linux's tmpfs")
+    yield mount
+    subprocess.run(["umount", folder], check=False, capture_output=True)
+
+
+def test_a_disk_that_is_really_full(items, undisturbed, small_disk):
+    biggest = max(path.stat().st_size for path in undisturbed.rglob("*.zip"))
+    disk = small_disk(f"size={(biggest * 4) // 4096 * 4096}")
+    with pytest.raises(DatasetError, match="are needed"):
+        prepare(items, disk, RECIPE, workers=0)
+    with pytest.raises(DatasetError, match="the disk is full"):
+        prepare(items, disk, RECIPE, workers=2, check_space=False)
+    made = contents(disk)
+    assert 1 <= len(made) < 6
+    assert made.items() <= contents(undisturbed).items()
+    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+    assert prepare(items, disk, RECIPE, workers=0).made == 6 - len(made)
+    assert contents(disk) == contents(undisturbed)
+
+
+def test_a_store_that_cannot_be_written(items, small_disk, undisturbed):
+    disk = small_disk("size=8m")
+    shutil.copytree(undisturbed, disk / "store")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    # Nothing to write, no fault.
+    assert prepare(items, disk / "store", RECIPE, workers=0).kept == 6
+    with pytest.raises(DatasetError, match=r"cannot be written .*Read-only file system.*choose a folder"):
+        prepare(items, disk / "store", FlowRecipe("dis", 20.0, 32), workers=0)
+    with pytest.raises(DatasetError, match="cannot be written"):
+        prepare(items, disk / "other", RECIPE, workers=0)
+
+
+def test_a_store_that_is_a_file(items, tmp_path):
+    (tmp_path / "store").write_text("")
+    with pytest.raises(DatasetError, match="cannot be written"):
+        prepare(items, tmp_path / "store", RECIPE, workers=0)
+
+
+def test_a_worker_that_is_killed_costs_one_video(items, undisturbed, tmp_path):
+    killed = []
+
+    def kill_one(done, total, name):
+        if not killed:
+            killed.extend(multiprocessing.active_children()[:1])
+            killed[0].kill()
+            killed[0].join()
+
+    videos = [(path, f"{index}/{name}") for index in range(4) for path, name in items]
+    report = prepare(videos, tmp_path, RECIPE, workers=2, progress=kill_one)
+    assert report.made + len(report.failures) == 24
+    assert len(report.failures) <= 1
+    for failure in report.failures:
+        assert failure.kind == "video"
+        assert "died (Killed)" in failure.message
+    assert prepare(videos, tmp_path, RECIPE, workers=0).failures == ()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_pool_gives_each_task_its_result():
+    with WorkerPool(2) as pool:
+        assert sorted(pool.run(operator.neg, range(20))) == [(task, -task) for task in range(20)]
+        # A process that dies is replaced, and the others are not disturbed.
+        results = dict(pool.run(os._exit, [3, 4, 5]))
+        assert results == {code: WorkerDied(code) for code in (3, 4, 5)}
+        assert dict(pool.run(operator.neg, [1, 2, 3])) == {1: -1, 2: -2, 3: -3}
+        with pytest.raises(RuntimeError, match="math domain error"):
+            list(pool.run(math.sqrt, [-1.0]))
+    assert multiprocessing.active_children() == []
+
+
+SCRIPT = """
+import json, sys
+from actionfusion.data.prepare import prepare
+from actionfusion.video.flow import FlowRecipe
+
+def main():
+    items, store, size = json.loads(sys.argv[1])
+    recipe = FlowRecipe("farneback", 10.0, size)
+    report = prepare(items, store, recipe, workers=2, progress=lambda *done: print(done[0], flush=True))
+    print("made", report.made, "failed", len(report.failures))
+"""
+GUARDED = SCRIPT + "\nif __name__ == '__main__':\n    main()\n"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts ``prepare`` in a process group of its own, as a terminal does."""
+    started = []
+
+    def start(items, store, size=32, script=GUARDED):
+        file = tmp_path / "script.py"
+        file.write_text(script)
+        arguments = json.dumps([[(str(path), name) for path, name in items], str(store), size])
+        environment = {**os.environ, "PYTHONPATH": str(Path(actionfusion.__file__).parents[1])}
+        process = subprocess.Popen(
+            [sys.executable, file, arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def long_items(tmp_path_factory):
+    return make_root(tmp_path_factory.mktemp("long"), 24, 20)
+
+
+@pytest.fixture(scope="module")
+def long_undisturbed(long_items, tmp_path_factory):
+    store = tmp_path_factory.mktemp("undisturbed")
+    prepare(long_items, store, FlowRecipe("farneback", 10.0, 128), workers=0)
+    return store
+
+
+def wait_for_videos(process, count):
+    for line in process.stdout:
+        if int(line.split()[0]) >= count:
+            return
+
+
+def test_killed_at_any_moment_the_store_ends_equal(long_items, long_undisturbed, tmp_path, start):
+    store = tmp_path / "store"
+    moments = random.Random(3)
+    wanted = contents(long_undisturbed)
+    reached = [0]
+    while reached[-1] < 20 and len(reached) < 6:
+        process = start(long_items, store, 128)
+        wait_for_videos(process, reached[-1] + moments.randint(1, 6))
+        time.sleep(moments.random() * 0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        whole = {name: digest for name, digest in contents(store).items() if not name.endswith(".partial")}
+        assert whole.items() <= wanted.items()
+        reached.append(len(whole))
+    assert len(reached) > 3
+    report = prepare(long_items, store, FlowRecipe("farneback", 10.0, 128), workers=2)
+    assert report.kept == reached[-1]
+    assert contents(store) == wanted
+
+
+def test_ctrl_c_leaves_whole_entries_alone(long_items, long_undisturbed, tmp_path, start):
+    process = start(long_items, tmp_path / "store", 128)
+    wait_for_videos(process, 3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == 1  # that of the script, none of the workers
+    made = contents(tmp_path / "store")
+    assert 3 <= len(made) < 24
+    assert made.items() <= contents(long_undisturbed).items()
+    assert prepare(long_items, tmp_path / "store", FlowRecipe("farneback", 10.0, 128), workers=2).kept == len(made)
+    assert contents(tmp_path / "store") == contents(long_undisturbed)
+
+
+def test_two_at_once_share_the_work(long_items, long_undisturbed, tmp_path, start):
+    processes = [start(long_items, tmp_path / "store", 128) for _ in range(2)]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [errors for _, errors in outputs] == ["", ""]
+    made = [int(output.split()[-3]) for output, _ in outputs]
+    assert sum(made) == 24
+    assert contents(tmp_path / "store") == contents(long_undisturbed)
+
+
+def test_workers_end_with_their_parent(long_items, tmp_path, start):
+    process = start(long_items, tmp_path / "store", 128)
+    wait_for_videos(process, 2)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker lives on")
+
+
+def test_a_script_without_a_guard_is_told(items, tmp_path, start):
+    process = start(items, tmp_path / "store", script=SCRIPT + "\nmain()\n")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'if __name__ == "__main__":' in errors
+
+
+@pytest.mark.skipif(not (SHARED / "data/UCF-101").is_dir(), reason="the shared clips are not on this machine")
+def test_real_clips(tmp_path):
+    root = SHARED / "data/UCF-101"
+    items = [(path, path.relative_to(root).as_posix()) for path in sorted(root.rglob("*.avi"))[::100]]
+    recipe = FlowRecipe("dis", 20.0, 64)
+    report = prepare(items, tmp_path, recipe, workers=0)
+    assert report.failures == ()
+    for path, name in items:
+        settings = ClipSettings(5, 4, recipe)
+        real, stored = (
+            cut_clip(VideoSource(path, recipe), settings),
+            cut_clip(StoredVideo(entry_path(tmp_path, name)), settings),
+        )
+        np.testing.assert_array_equal(real.positions, stored.positions)
+        np.testing.assert_array_equal(real.times, stored.times)
+        assert np.abs(real.rgb.astype(int) - stored.rgb).mean() < 4.0
+        assert np.abs(recipe.decode(real.flow) - recipe.decode(stored.flow)).mean() < 0.02

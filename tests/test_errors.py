@@ -1,0 +1,40 @@
+"""Errors name their subject, speak in one line, and survive the way back from a worker process."""
+
+import pickle
+
+import pytest
+
+from actionfusion import errors
+
+
+def _family() -> list[type[errors.ActionFusionError]]:
+    found = [errors.ActionFusionError]
+    for kind in found:
+        found.extend(kind.__subclasses__())
+    return found
+
+
+@pytest.mark.parametrize("kind", _family())
+def test_message_is_one_line_with_subject_reason_and_remedy(kind):
+    text = str(kind("clips/a\nb.avi", "is damaged\nafter frame 3", "make it again"))
+    assert text == "clips/a b.avi: is damaged after frame 3; make it again."
+
+
+@pytest.mark.parametrize("kind", _family())
+def test_survives_pickling(kind):
+    error = kind("a.avi", "is damaged", "make it again")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert (again.subject, again.reason, again.remedy, str(again)) == (
+        "a.avi",
+        "is damaged",
+        "make it again",
+        str(error),
+    )
+
+
+def test_kinds_are_distinct_and_builtins_catch_them():
+    kinds = [kind.kind for kind in _family()]
+    assert len(set(kinds)) == len(kinds)
+    assert issubclass(errors.VideoMissing, FileNotFoundError)
+    assert issubclass(errors.VideoDamaged, ValueError)

@@ -1,0 +1,119 @@
+"""The command line: instant help, plain errors, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from actionfusion.__main__ import COMMANDS, main
+from actionfusion.errors import ActionFusionError
+
+
+def run(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "actionfusion", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from actionfusion.__main__ import main; main(['--help']);"
+        "print(sorted({'torch','cv2','av','numpy','jsonargparse','rich'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_help_answers_at_once():
+    best = min(_seconds("--help") for _ in range(3))
+    assert best < 0.5
+
+
+def _seconds(*words):
+    started = time.perf_counter()
+    assert run(*words).returncode == 0
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_every_argument(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert "usage: actionfusion" in told
+
+
+def test_wrong_usage_exits_2(capsys):
+    assert main([]) == 2
+    assert main(["pedict"]) == 2
+    assert "did you mean predict?" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--no_such_flag"])
+    assert stop.value.code == 2
+
+
+def test_an_unknown_setting_is_named(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--config", "tiny", "--training.batchsize", "3"])
+    assert stop.value.code == 2
+    assert "batchsize" in capsys.readouterr().err
+
+
+def test_a_failure_is_one_line_and_exits_1(tmp_path, capsys):
+    assert main(["predict", str(tmp_path), "a.avi"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert str(tmp_path) in captured.err
+    assert "no config.yaml" in captured.err
+    with pytest.raises(ActionFusionError):
+        main(["predict", str(tmp_path), "a.avi", "--debug"])
+
+
+def test_predict_json_keeps_to_the_contract_and_reports_broken_videos_in_place(tiny_run, shapes_root, tmp_path, capsys):
+    good = next((shapes_root / "test" / "motion_up").glob("*.mp4"))
+    broken = tmp_path / "it's “broken”\n.avi"
+    broken.write_bytes(b"no video at all")
+    missing = tmp_path / "absent.mp4"
+    assert (
+        main(["predict", str(tiny_run), str(good), str(broken), str(missing), str(good), "--json", "--top_k", "3"]) == 1
+    )
+    captured = capsys.readouterr()
+    entries = json.loads(captured.out)
+    assert [entry["video"] for entry in entries] == [str(good), str(broken), str(missing), str(good)]
+    assert [entry["error"] and entry["error"]["kind"] for entry in entries] == [None, "not_a_video", "missing", None]
+    for entry in (entries[0], entries[3]):
+        shares = [item["probability"] for item in entry["predictions"]]
+        assert len(shares) == 3
+        assert shares == sorted(shares, reverse=True)
+        assert all(0 <= share <= 1 for share in shares)
+    assert entries[1]["predictions"] == []
+    assert str(missing) in entries[2]["error"]["message"]
+    assert captured.err.count("error:") == 2
+
+
+def test_predict_prints_a_table(tiny_run, shapes_root, capsys):
+    good = next((shapes_root / "test" / "motion_up").glob("*.mp4"))
+    assert main(["predict", str(tiny_run), str(good), "--top_k", "99"]) == 0
+    told = capsys.readouterr().out
+    assert all(label in told for label in ("motion_up", "order_left_right"))
+
+
+def test_output_that_nobody_reads_is_no_crash(tiny_run, shapes_root):
+    good = next((shapes_root / "test" / "motion_up").glob("*.mp4"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "actionfusion", "predict", str(tiny_run), str(good)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writer)
+    assert "Traceback" not in done.stderr

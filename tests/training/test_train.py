@@ -1,0 +1,185 @@
+"""``train`` end to end on generated clips: what it writes, what it repeats, what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+from actionfusion.data.loading import ClipDataset, EpochLoader
+from actionfusion.errors import RunFolderError, SettingsError
+from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.run_folder import open_run
+from actionfusion.training import loop
+from actionfusion.training.loop import TrainingSettings, fit
+from actionfusion.training.sessions import Session
+from actionfusion.training.train import train
+
+
+class Silence:
+    """A listener that keeps the rows."""
+
+    def __init__(self):
+        self.rows = []
+
+    def epoch_started(self, session, epoch, max_epochs, batches):
+        pass
+
+    def batch_done(self, loss, accuracy):
+        pass
+
+    def epoch_ended(self, row):
+        self.rows.append(row)
+
+
+def test_a_run_folder_holds_what_the_contract_says_and_no_path(tiny_run, shapes_root):
+    assert {item.name for item in tiny_run.iterdir()} >= {
+        "config.yaml",
+        "labels.txt",
+        "model.safetensors",
+        "metrics.csv",
+        "train.log",
+    }
+    config = yaml.safe_load((tiny_run / "config.yaml").read_text())
+    assert config["clip"]["flow"] == {"engine": "dis", "bound": config["clip"]["flow"]["bound"], "size": 64}
+    assert config["data"]["counts"] == {"train": 32, "val": 0, "test": 16}
+    assert "folders" in config["data"]["split"]
+    for name in ("config.yaml", "train.log", "metrics.csv"):
+        assert str(shapes_root) not in (tiny_run / name).read_text()
+    rows = open_run(tiny_run).read_metrics()
+    assert [row["epoch"] for row in rows] == [1]
+    assert 0 <= rows[0]["val_accuracy"] <= 1
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, train_arguments, tiny_run):
+    again = train(**train_arguments | {"out": tmp_path / "again"})
+    assert (again / "model.safetensors").read_bytes() == (tiny_run / "model.safetensors").read_bytes()
+    other = train(**train_arguments | {"out": tmp_path / "other", "seed": 1})
+    assert (other / "model.safetensors").read_bytes() != (tiny_run / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path, train_arguments):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(RunFolderError, match="not empty"):
+        train(**train_arguments | {"out": tmp_path})
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_missing_root_says_how_to_give_it(tmp_path, train_arguments):
+    data = replace(train_arguments["data"], root=None)
+    with pytest.raises(SettingsError, match=r"--data\.root"):
+        train(**train_arguments | {"out": tmp_path / "run", "data": data})
+
+
+def test_ctrl_c_leaves_a_run_that_predicts(tmp_path, train_arguments, monkeypatch):
+    steps = iter(range(100))
+
+    def interrupted(*arguments, **options):
+        if next(steps) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    real = loop.F.cross_entropy
+    monkeypatch.setattr(loop.F, "cross_entropy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(**train_arguments | {"out": tmp_path / "run"})
+    monkeypatch.undo()
+    assert open_run(tmp_path / "run").load_network()(*blank(open_run(tmp_path / "run"))).shape == (1, 8)
+    assert "stopped by hand" in (tmp_path / "run" / "train.log").read_text()
+
+
+def blank(run):
+    size, frames = run.clip.flow.size, run.clip.frames
+    return torch.zeros(1, frames, 3, size, size), torch.full((1, frames, run.clip.flow_channels, size, size), 128.0)
+
+
+@pytest.fixture
+def made_up(tiny_run):
+    """A network, and loaders of the generated clips, for the loop alone."""
+    from actionfusion.data.dataset import DataSettings, open_data
+
+    run = open_run(tiny_run)
+
+    def make(root, validate=True):
+        videos = open_data(DataSettings(root=root, split="folders", validation="test"))
+        learn = ClipDataset(videos.sources(videos.split.test[:4], run.clip.flow), run.clip)
+        check = ClipDataset(videos.sources(videos.split.test[4:6], run.clip.flow), run.clip)
+        loaders = [EpochLoader(part, batch_size=4, shuffle=False, workers=0) for part in (learn, check)]
+        return FusionNetwork(run.network), loaders[0], loaders[1] if validate else None
+
+    return make
+
+
+class Weights:
+    """Stands in for the run folder: keeps what was saved."""
+
+    def __init__(self):
+        self.saved = []
+
+    def save_weights(self, network):
+        self.saved.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+
+    def read_weights(self):
+        return self.saved[-1]
+
+    def write_metrics(self, rows):
+        self.rows = list(rows)
+
+
+def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(made_up, shapes_root, monkeypatch):
+    network, learn, check = made_up(shapes_root)
+    figures = iter([(0.9, 0.2), (0.8, 0.6), (0.7, 0.6), (0.6, 0.5), (0.5, 0.5), (0.5, 0.4)])
+    started_from = []
+
+    class Watched(loop._Learner):
+        def __init__(self, network, *others):
+            started_from.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+            super().__init__(network, *others)
+
+    monkeypatch.setattr(loop, "measure", lambda *_: loop.Figures(*next(figures)))
+    monkeypatch.setattr(loop, "_Learner", Watched)
+    weights = Weights()
+    settings = TrainingSettings(sessions=(Session(1e-3, 10, 2), Session(1e-4, 10, 1)), workers=0)
+    rows = fit(network, learn, check, settings, run=weights, progress=Silence())
+    # Accuracies 0.2 0.6 | 0.6 (a tie, of lower loss) 0.5 -> two epochs without a rise; then 0.5, 0.4 -> one.
+    assert [(row["session"], row["val_accuracy"]) for row in rows] == [
+        (1, 0.2), (1, 0.6), (1, 0.6), (1, 0.5), (2, 0.5), (2, 0.4),
+    ]  # fmt: skip
+    assert [row["learning_rate"] for row in rows] == [1e-3] * 4 + [1e-4] * 2
+    best_of_first = weights.saved[2]
+    assert all(torch.equal(started_from[1][name], best_of_first[name]) for name in best_of_first)
+
+
+def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up, shapes_root):
+    network, learn, _ = made_up(shapes_root, validate=False)
+    weights = Weights()
+    rows = fit(network, learn, None, TrainingSettings(sessions=(Session(1e-3, 3, 1),)), run=weights, progress=Silence())
+    assert len(rows) == 3
+    assert all(row["val_accuracy"] == "" for row in rows)
+    assert all(torch.equal(weights.saved[-1][name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_it_learns_eight_clips_by_heart(made_up, shapes_root):
+    """A6-14, through the real loop."""
+    network, learn, _ = made_up(shapes_root, validate=False)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    fit(network, learn, None, TrainingSettings(sessions=(Session(3e-3, 40, None),)), run=Weights(), progress=Silence())
+    assert loop.measure(network, learn.epoch(0)).accuracy == 1.0
+
+
+def test_measure_counts_each_clip_once(made_up, shapes_root):
+    network, learn, _ = made_up(shapes_root)
+    whole = loop.measure(network, learn.epoch(0))
+    pieces = EpochLoader(learn.dataset, batch_size=3, shuffle=False, workers=0)
+    assert loop.measure(network, pieces.epoch(0)).loss == pytest.approx(whole.loss, rel=1e-4)
+    assert loop.measure(network, pieces.epoch(0)).accuracy == whole.accuracy
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sessions": ()}, {"batch_size": 0}, {"weight_decay": -1}, {"clip_norm": 0}, {"label_smoothing": 1}]
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(SettingsError):
+        TrainingSettings(**wrong)
