@@ -35,7 +35,7 @@ GROUP_DESCRIPTIONS = {
 def demo(
     *,
     out: Path = Path("demo"),
-    train_per_class: int = 60,
+    train_per_class: int = 100,
     test_per_class: int = 25,
     recipe: str = "tiny",
     seed: int = 0,

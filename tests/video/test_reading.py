@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
@@ -223,6 +224,39 @@ def test_timestamps_that_go_back_leave_order_and_growth(tmp_path, mux_video, num
     path = mux_video(tmp_path / "a.mp4", [(numbered(6), "mjpeg", 0)], stamps)
     frames = list(iterate_frames(path))
     assert np.all(np.diff([frame.time for frame in frames]) > 0)
+    assert np.all(np.diff([int(frame.image[4, -4, 0]) for frame in frames]) > 0)
+
+
+def test_times_of_packed_b_frames_go_evenly(tmp_path, numbered):
+    """DivX puts a P and a B picture into one AVI packet and an empty one after it; the timestamps then jump about."""
+    encoder = av.CodecContext.create("mpeg4", "w")
+    encoder.options = {"bf": "1", "g": "100", "sc_threshold": "1000000000"}
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, "yuv420p", Fraction(1, 25)
+    encoder.thread_count = 1
+    packets = []
+    for index, picture in enumerate(numbered(21)):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts = index
+        packets += encoder.encode(frame)
+    first, *others = [bytes(packet) for packet in packets + encoder.encode(None)]
+    start = first.index(b"\0\0\1\xb6")
+    packed = [first[:start] + b"\0\0\1\xb2DivX503b1393p" + first[start:]]
+    for forward, between in zip(others[::2], others[1::2], strict=True):
+        packed += [forward + between, b"\0\0\1\xb6\x50\xcf"]
+    path = tmp_path / "a.avi"
+    with path.open("wb") as file, av.open(file, "w", format="avi") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index, data in enumerate(packed):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = index
+            out.mux(packet)
+    with av.open(str(path)) as container:
+        stamps = [frame.pts for frame in container.decode(video=0)]
+    frames = list(iterate_frames(path))
+    assert np.any(np.diff(stamps) < 0)
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(21) / 25, atol=1e-9)
     assert np.all(np.diff([int(frame.image[4, -4, 0]) for frame in frames]) > 0)
 
 

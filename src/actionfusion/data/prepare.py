@@ -12,12 +12,13 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -36,7 +37,7 @@ from actionfusion.data.store import (
     write_stored_video,
 )
 from actionfusion.data.workers import WorkerDied, WorkerPool
-from actionfusion.errors import ActionFusionError, DatasetError, VideoDamaged, VideoError, VideoMissing
+from actionfusion.errors import ActionFusionError, DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
 from actionfusion.video.flow import FlowRecipe, flow_engine
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 
@@ -209,17 +210,13 @@ class _Tally:
     def add(self, job: PrepareJob, outcome: PrepareOutcome) -> None:
         """Note an outcome; a store that cannot be written ends the work here."""
         if outcome.status == "unwritable":
-            raise self._store_fault(outcome)
+            done = self._count("made") + self._count("kept")
+            raise _store_fault(
+                self._store, outcome.code, outcome.message, f"; {done} of {len(self._jobs)} videos are in it"
+            )
         self._outcomes[job.name] = outcome
         if self._progress is not None:
             self._progress(len(self._outcomes), len(self._jobs), job.name)
-
-    def _store_fault(self, outcome: PrepareOutcome) -> DatasetError:
-        done = f"{self._count('made') + self._count('kept')} of {len(self._jobs)} videos are in it"
-        if outcome.code in _DISK_FULL:
-            remedy = "free some space and run it again, which goes on from there"
-            return DatasetError(self._store, f"the disk is full ({outcome.message}); {done}", remedy)
-        return _cannot_write(self._store, f"{outcome.message}; {done}")
 
     def report(self, estimated: int | None, seconds: float) -> PrepareReport:
         """Everything together."""
@@ -243,9 +240,9 @@ class _Tally:
 def _inspect(pool: WorkerPool, jobs: Sequence[PrepareJob], tally: _Tally) -> list[PrepareJob]:
     """The jobs that are to be done."""
     due = set()
-    # A look at an index takes a tenth of the time that it takes to send it to a worker.
-    quick = WorkerPool(0)
-    for job, outcome in (pool if any(job.verify for job in jobs) else quick).run(inspect_entry, jobs):
+    # To look at an index takes less than to send a task to a process, and a run with nothing to do needs none.
+    here = WorkerPool(0)
+    for job, outcome in (pool if any(job.verify for job in jobs) else here).run(inspect_entry, jobs):
         if isinstance(outcome, WorkerDied) or outcome.status != "kept":
             due.add(job.name)
         else:
@@ -262,7 +259,7 @@ def _begin(pool: WorkerPool, jobs: Sequence[PrepareJob], store: Path, *, check_s
         with tempfile.TemporaryFile(dir=store):
             pass
     except OSError as error:
-        raise _cannot_write(store, error.strerror or str(error)) from error
+        raise _store_fault(store, error.errno, error.strerror or str(error)) from error
     remove_leftovers(store)
     need = _estimate(pool, jobs)
     replaced = sum(_entry_size(job) for job in jobs)
@@ -303,8 +300,11 @@ def _failed(error: ActionFusionError) -> PrepareOutcome:
     return PrepareOutcome("failed", kind=error.kind, message=str(error))
 
 
-def _cannot_write(store: Path, reason: str) -> DatasetError:
-    return DatasetError(store, f"cannot be written ({reason})", "choose a folder that you may write to")
+def _store_fault(store: Path, code: int | None, reason: str, done: str = "") -> DatasetError:
+    if code in _DISK_FULL:
+        remedy = "free some space and run it again, which goes on from there"
+        return DatasetError(store, f"the disk is full ({reason}){done}", remedy)
+    return DatasetError(store, f"cannot be written ({reason}){done}", "choose a folder that you may write to")
 
 
 def _amount(size: int) -> str:
@@ -329,9 +329,11 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
     """Expected bytes of a video's entry, and bytes of the video."""
     buffer = io.BytesIO()
     source = SourceIdentity(job.name, 0, "")
+    # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
+    recipe = replace(job.recipe, engine="dis")
     try:
         with closing(_read_frames(job.source, job.recipe.size)) as frames:
-            first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), job.recipe, source, job.quality)
+            first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
         count = len(frame_files(job.source)) if job.source.is_dir() else count_frames(job.source)
         return len(buffer.getvalue()) * count // first, _stat(job.source)[0]
     except Exception:  # noqa: BLE001  Whatever it is, it is reported when the turn comes to the video.
@@ -386,13 +388,14 @@ def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareO
         return _failed(error)
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in _NAME_REFUSED:
+        if error.errno in _NAME_REFUSED and error.filename is not None:
             return _failed(
                 DatasetError(job.entry, f"the store's disk refuses this name ({reason})", "rename the video")
             )
         return PrepareOutcome("unwritable", message=reason, code=error.errno or 0)
     except Exception as error:  # noqa: BLE001  One video in a library's blind spot must not end a night's work.
-        return PrepareOutcome("failed", kind="error", message=f"{job.source}: {type(error).__name__}: {error}")
+        message = " ".join(f"{job.source}: {type(error).__name__}: {error}".split())
+        return PrepareOutcome("failed", kind="error", message=message)
 
 
 def _prepare_video_in_turn(job: PrepareJob) -> PrepareOutcome:
@@ -435,8 +438,12 @@ def _read_frames(source: Path, size: int) -> Generator[Frame, None, None]:
 
 
 def _read_pictures(folder: Path, size: int) -> Iterator[Frame]:
-    for number, path in enumerate(frame_files(folder)):
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    files = frame_files(folder)
+    if not files:
+        raise NoFrames(folder, "not one picture in this folder", "leave it out")
+    for number, path in enumerate(files):
+        data = np.fromfile(path, np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         if picture is None:
             raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
         shrinks = min(picture.shape[:2]) >= size
@@ -453,7 +460,9 @@ def _stat(source: Path) -> tuple[int, int]:
     """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures."""
     with _reading(source):
         stats = [path.stat() for path in _files(source)]
-        return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+        if not all(stat.S_ISREG(status.st_mode) for status in stats):
+            raise VideoMissing(source, "this is not a file", "give the path of a video file")  # A pipe would block.
+        return sum(status.st_size for status in stats), max((status.st_mtime_ns for status in stats), default=0)
 
 
 def _hash(source: Path) -> str:

@@ -42,6 +42,8 @@ SUFFIX = ".zip"
 DEFAULT_QUALITY = 95
 _INDEX_NAME = "clip.json"
 _LONGEST_NAME = 255
+# OpenCV would halve the colour's resolution; on a picture that has just been scaled down that shows.
+_FULL_COLOUR = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _PREPARE_AGAIN = "run prepare again, which makes it anew"
 
 
@@ -154,7 +156,7 @@ def _zip_info(name: str) -> zipfile.ZipInfo:
 
 
 def _jpeg(picture: npt.NDArray[Any], quality: int) -> bytes:
-    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality, *_FULL_COLOUR])
     assert done
     return data.tobytes()
 

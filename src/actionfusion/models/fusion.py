@@ -18,8 +18,8 @@ from actionfusion.errors import SettingsError
 
 FusionName = Literal["conv3d", "conv2d", "sum", "max", "concat"]
 
+# Feichtenhofer's, for pretrained towers whose flow activations are about a third as large as the picture's.
 RGB_SHARE = 0.25
-FLOW_SHARE = 0.75
 
 
 def interleave(rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
@@ -50,28 +50,41 @@ class ConvFusion(nn.Module):
     """Interleave (eq. 1), then convolve 2D channels to D (eq. 2) over space and, with 3, over the sampled frames.
 
     Zero padding keeps h, w and T.  The kernel starts as the sum of channel d of both streams, 0.25 of the picture's
-    and 0.75 of the flow's (whose activations are about a third as large), spread by a Gaussian.
+    and 0.75 of the flow's, spread by a Gaussian.
 
     Args:
         channels: D.
         time_kernel: 3 joins each sampled frame with the one before and the one after; 1 fuses each frame alone.
         space_kernel: height and width of the kernel, 3 (the paper) or 1.
         relu: rectify the result, as pretrained fully connected layers behind it expect.
+        batch_norm: normalise between convolution and ReLU, as in towers trained from scratch.
+        rgb_share: the picture's part at the start, 0 to 1; the flow has the rest.
 
     Raises:
         SettingsError: a kernel size other than 1 or 3.
     """
 
-    def __init__(self, channels: int, *, time_kernel: int = 3, space_kernel: int = 3, relu: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        time_kernel: int = 3,
+        space_kernel: int = 3,
+        relu: bool = True,
+        batch_norm: bool = False,
+        rgb_share: float = RGB_SHARE,
+    ) -> None:
         super().__init__()
         for name, size in (("fusion_time_kernel", time_kernel), ("fusion_space_kernel", space_kernel)):
             if size not in (1, 3):
                 raise SettingsError(f"network.{name}", f"{size} is not a kernel size it takes", "choose 1 or 3")
         self.out_channels = channels
         self.relu = relu
+        self.rgb_share = rgb_share
         kernel = (time_kernel, space_kernel, space_kernel)
         padding = (time_kernel // 2, space_kernel // 2, space_kernel // 2)
         self.conv = nn.Conv3d(2 * channels, channels, kernel, padding=padding)
+        self.norm = nn.BatchNorm3d(channels) if batch_norm else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -81,15 +94,19 @@ class ConvFusion(nn.Module):
         channel = torch.arange(self.out_channels, device=weight.device)
         with torch.no_grad():
             weight.zero_()
-            weight[channel, 2 * channel] = FLOW_SHARE * spread
-            weight[channel, 2 * channel + 1] = RGB_SHARE * spread
+            weight[channel, 2 * channel] = (1 - self.rgb_share) * spread
+            weight[channel, 2 * channel + 1] = self.rgb_share * spread
             assert self.conv.bias is not None
             self.conv.bias.zero_()
 
     def forward(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
         """Fuse ``[B, T, D, h, w]`` of each stream to ``[B, T, D, h, w]``."""
-        fused: Tensor = self.conv(interleave(rgb_maps, flow_maps).transpose(1, 2)).transpose(1, 2)
-        return F.relu(fused) if self.relu else fused
+        fused: Tensor = self.conv(interleave(rgb_maps, flow_maps).transpose(1, 2))
+        if self.norm is not None:
+            fused = self.norm(fused)
+        if self.relu:
+            fused = F.relu(fused)
+        return fused.transpose(1, 2)
 
 
 class SumFusion(nn.Module):
@@ -132,25 +149,42 @@ Fusion = ConvFusion | SumFusion | MaxFusion | ConcatFusion
 
 
 def make_fusion(
-    name: FusionName, channels: int, *, time_kernel: int = 3, space_kernel: int = 3, relu: bool = True
+    name: FusionName,
+    channels: int,
+    *,
+    time_kernel: int = 3,
+    space_kernel: int = 3,
+    relu: bool = True,
+    batch_norm: bool = False,
+    rgb_share: float = RGB_SHARE,
 ) -> Fusion:
     """The operator of that name on D = ``channels``.
+
+    All further arguments are those of `ConvFusion` and touch ``conv3d`` and ``conv2d`` alone; the other operators take
+    rectified maps and give rectified maps.
 
     Args:
         name: the operator.
         channels: D, channels of each stream's map.
-        time_kernel: for ``conv3d`` alone; ``conv2d`` is the same layer with 1.
-        space_kernel: for ``conv3d`` and ``conv2d``.
-        relu: for ``conv3d`` and ``conv2d``; the others take rectified maps and give rectified maps.
+        time_kernel: for ``conv3d``; ``conv2d`` is the same layer with 1.
+        space_kernel: height and width of the kernel.
+        relu: rectify the result.
+        batch_norm: normalise before that.
+        rgb_share: the picture's part at the start.
 
     Raises:
         SettingsError: a kernel size other than 1 or 3.
     """
     match name:
-        case "conv3d":
-            return ConvFusion(channels, time_kernel=time_kernel, space_kernel=space_kernel, relu=relu)
-        case "conv2d":
-            return ConvFusion(channels, time_kernel=1, space_kernel=space_kernel, relu=relu)
+        case "conv3d" | "conv2d":
+            return ConvFusion(
+                channels,
+                time_kernel=time_kernel if name == "conv3d" else 1,
+                space_kernel=space_kernel,
+                relu=relu,
+                batch_norm=batch_norm,
+                rgb_share=rgb_share,
+            )
         case "sum":
             return SumFusion(channels)
         case "max":

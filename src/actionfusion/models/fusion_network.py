@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.clip_input import ClipNormalizer
-from actionfusion.models.fusion import FusionName, make_fusion
+from actionfusion.models.fusion import RGB_SHARE, FusionName, make_fusion
 from actionfusion.models.heads import HeadName, make_head
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
 from actionfusion.models.vgg16 import LAYOUTS, TowerLayout, TowerName, VGGTower, check_layout, map_size
 
 StreamsName = Literal["both", "rgb", "flow"]
 BranchesName = Literal["both", "conv", "fc"]
-ConvReduceName = Literal["flatten", "pool", "average"]
+ConvReduceName = Literal["flatten", "pool", "average", "max"]
 TemporalHeadName = Literal["lstm", "mean"]
 
 _CHOICES: dict[str, Any] = {
@@ -62,13 +62,16 @@ class FusionNetworkSettings:
         flow_channels: 2L, channels of the flow input (8 in the paper, for L = 4 fields).
         streams: both, or one of rgb and flow; one stream's map is X_conv as it is, without fusion.
         tower: vgg16, narrow, or a list of widths with M for each 2x2 max pooling, such as [8, M, 16, M, 32].
-        batch_norm: normalise after each convolution of the towers; needed from scratch, absent from the VGG-16.
+        batch_norm: normalise after each convolution of the towers and the fusion; for training from scratch, and absent
+            from the VGG-16.
         fusion: conv3d (the paper), conv2d, sum, max or concat.
         fusion_time_kernel: sampled frames that conv3d joins, 3 (the paper) or 1.
         fusion_space_kernel: height and width of the kernel of conv3d and conv2d, 3 (the paper) or 1.
         fusion_relu: rectify what conv3d and conv2d give.
+        fusion_rgb_share: part of the picture's map in their start, 0 to 1 (0.25); the flow's map has the rest.
         branches: what the LSTMs see: both, or one of conv (the fused map) and fc (fc6 of it).
-        conv_reduce: how the conv branch sees the map: flatten (the paper), pool (2x2 max, then flatten) or average.
+        conv_reduce: how the conv branch sees the map: flatten (the paper), pool (2x2 max, then flatten), average, or
+            max over all places, which keeps what is small in the picture and forgets where it is.
         fc6_width: width of the first fully connected layer (4096 in VGG-16).
         temporal_head: lstm (the paper), or mean, the average over time of the branches' features.
         hidden: units of the LSTM* of each branch, and with the linear head of the last LSTM too (101 in the paper);
@@ -95,6 +98,7 @@ class FusionNetworkSettings:
     fusion_time_kernel: int = 3
     fusion_space_kernel: int = 3
     fusion_relu: bool = True
+    fusion_rgb_share: float = RGB_SHARE
     branches: BranchesName = "both"
     conv_reduce: ConvReduceName = "pool"
     fc6_width: int = 4096
@@ -125,6 +129,9 @@ class FusionNetworkSettings:
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is no share", "take 0 or more, under 1")
+        if not 0 <= self.fusion_rgb_share <= 1:
+            reason = f"{self.fusion_rgb_share} is no share"
+            raise SettingsError("network.fusion_rgb_share", reason, "take 0 to 1")
         for name in ("fusion_time_kernel", "fusion_space_kernel"):
             if getattr(self, name) not in (1, 3):
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is not offered", "choose 1 or 3")
@@ -173,6 +180,9 @@ class FusionNetworkSettings:
     def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
         """The same structure for a CPU: narrow towers with batch norm on 64-pixel frames, trained from scratch.
 
+        Little is dropped, and the conv branch sees each channel's largest value: so a small thing in a large picture
+        is found within a few hundred steps.
+
         Args:
             num_classes: K.
             changes: other settings, by name.
@@ -181,7 +191,7 @@ class FusionNetworkSettings:
             "image_size": 64,
             "tower": "narrow",
             "batch_norm": True,
-            "conv_reduce": "average",
+            "conv_reduce": "max",
             "fc6_width": 128,
             "hidden": 64,
             **_for_practice(num_classes, changes),
@@ -250,6 +260,8 @@ class FusionNetwork(nn.Module):
                 time_kernel=settings.fusion_time_kernel,
                 space_kernel=settings.fusion_space_kernel,
                 relu=settings.fusion_relu,
+                batch_norm=settings.batch_norm,
+                rgb_share=settings.fusion_rgb_share,
             )
             self.map_channels = self.fusion.out_channels
         self.fc6 = self._fc6() if settings.branches != "conv" else None
@@ -269,7 +281,7 @@ class FusionNetwork(nn.Module):
 
     def _conv_features(self) -> int:
         size = self.settings.map_size
-        area = {"flatten": size**2, "pool": (size // 2) ** 2, "average": 1}[self.settings.conv_reduce]
+        area = {"flatten": size**2, "pool": (size // 2) ** 2, "average": 1, "max": 1}[self.settings.conv_reduce]
         return self.map_channels * area
 
     def _add_temporal_head(self) -> None:
@@ -366,6 +378,8 @@ class FusionNetwork(nn.Module):
         if settings.branches != "fc":
             if settings.conv_reduce == "average":
                 features["conv"] = maps.mean(dim=(-2, -1))
+            elif settings.conv_reduce == "max":
+                features["conv"] = maps.amax(dim=(-2, -1))
             else:
                 features["conv"] = (pooled if settings.conv_reduce == "pool" else maps).flatten(2)
         if self.fc6 is not None:
@@ -388,6 +402,18 @@ class FusionNetwork(nn.Module):
             SettingsError: shapes that do not fit the settings or each other.
         """
         return self.classify(self.fused_maps(rgb, flow))
+
+
+def _reduced(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:
+    match how:
+        case "flatten":
+            return maps.flatten(2)
+        case "pool":
+            return pooled.flatten(2)
+        case "average":
+            return maps.mean(dim=(-2, -1))
+        case "max":
+            return maps.amax(dim=(-2, -1))
 
 
 def _each_frame(tower: VGGTower | None, frames: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Opening a video file safely, and the marks of a file that is not whole.
+"""Opening a video file safely, and choosing its stream.
 
 Only demuxers of real containers are let in, and the file is handed to FFmpeg as an open file, never as a name: so a
 playlist cannot open other files or the network, and a file may be called ``http:x.avi`` or ``concat:a|b``.
@@ -10,12 +10,14 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EINVAL
 from typing import TYPE_CHECKING, BinaryIO
 
 import av
 from av.stream import Disposition
 
 from actionfusion.errors import NotAVideo, NoVideoStream, VideoDamaged, VideoMissing, VideoTooLarge
+from actionfusion.video.structure import structure_fault
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -67,7 +69,7 @@ SOUND_DEMUXERS = ("aac", "ac3", "aiff", "amr", "ape", "au", "caf", "eac3", "flac
 _NO_PROTOCOL = "none"
 _NOT_MOVING = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _STILL_BRANDS = frozenset({"avif", "heic", "heim", "heis", "heix", "mif1"})
-_CONVERT = "convert it with FFmpeg, for example to H.264 in MP4"
+CONVERT = "convert it with FFmpeg, for example to H.264 in MP4"
 FETCH_AGAIN = "copy or download it again"
 SCALE_DOWN = "scale it down first"
 
@@ -109,15 +111,38 @@ def _open_file(name: str) -> BinaryIO:
     return file
 
 
+class _SeekableFile:
+    """A file as PyAV reads it, which answers a place that cannot be as FFmpeg expects: not with an exception.
+
+    Damaged files make FFmpeg look for such places, and PyAV would print the exception to standard error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.name = file.name
+        self.read = file.read
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return -EINVAL
+
+
 @contextmanager
 def _open_container(name: str, file: BinaryIO) -> Iterator[InputContainer]:
-    head = file.read(1024) or b""
+    with _reading(name):
+        head = file.read(1024)
     if not head:
         raise NotAVideo(name, "the file is empty", FETCH_AGAIN)
     file.seek(0)
     try:
         container = av.open(
-            file,
+            _SeekableFile(file),
             "r",
             options=PIXEL_LIMIT,
             container_options={
@@ -145,7 +170,7 @@ def _choose_stream(name: str, container: InputContainer) -> VideoStream:
     # A codec that this build of FFmpeg does not know leaves the stream without a codec context.
     readable = [stream for stream in moving if _codec(stream) is not None]
     if not readable:
-        raise VideoDamaged(name, "its codec is not one that FFmpeg decodes", _CONVERT)
+        raise VideoDamaged(name, "its codec is not one that FFmpeg decodes", CONVERT)
 
     def rank(stream: VideoStream) -> tuple[bool, int, int]:
         codec = stream.codec_context
@@ -184,98 +209,16 @@ def _has_video_signature(head: bytes) -> bool:
     return head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G"  # MPEG transport stream
 
 
-def is_cut_off(path: AnyPath) -> bool:
-    """Whether the file ends before the pictures that its outermost structure announces: a copy that was cut off.
-
-    Knows AVI, MP4, Matroska and GIF.  The other containers are made to be cut anywhere and announce no length.
-    """
-    with _open_file(os.fspath(path)) as file:
-        length = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(64)
-        if head.startswith(b"RIFF"):
-            return _riff_is_cut_off(file, length)
-        if head.startswith(b"\x1a\x45\xdf\xa3"):
-            return _matroska_is_cut_off(head, length)
-        if head.startswith(b"GIF8"):
-            return _gif_is_cut_off(file)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            return _boxes_are_cut_off(file, length)
-    return False
+def find_structure_fault(path: AnyPath) -> str | None:
+    """What is wrong with the structure of a container, as a clause, or None: see ``structure_fault``."""
+    name = os.fspath(path)
+    with _open_file(name) as file, _reading(name):
+        return structure_fault(file)
 
 
-def _riff_is_cut_off(file: BinaryIO, length: int) -> bool:
-    """Whether a list of pictures reaches over the end; an index that does is not missed."""
-    position = 0
-    while position + 12 <= length:
-        file.seek(position)
-        head = file.read(12)
-        size = int.from_bytes(head[4:8], "little")
-        end = position + 8 + size + size % 2
-        if head[:4] == b"RIFF":
-            position += 12
-        elif head[:4] == b"LIST" and head[8:] == b"movi" and end - size % 2 > length:
-            return size != 0xFFFFFFFF  # written to a stream, the length was never known
-        else:
-            position = end
-    return False
-
-
-def _boxes_are_cut_off(file: BinaryIO, length: int) -> bool:
-    """Whether pictures, or the head of a fragment, reach over the end (ISO/IEC 14496-12, section 4.2)."""
-    position = 0
-    while position + 8 <= length:
-        file.seek(position)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:
-            size = int.from_bytes(head[8:], "big")
-        if size < 8:
-            return False
-        position += size
-        if position > length:
-            return head[4:8] in (b"mdat", b"moof")
-    return False
-
-
-def _matroska_is_cut_off(head: bytes, length: int) -> bool:
-    position, size = _element_length(head, 4)
-    segment = position + size
-    if head[segment : segment + 4] != b"\x18\x53\x80\x67":
-        return False
-    start, size = _element_length(head, segment + 4)
-    # All ones: written to a stream, the length was never known.
-    is_unknown = size == (1 << 7 * (start - segment - 4)) - 1
-    return not is_unknown and start + size > length
-
-
-def _element_length(data: bytes, position: int) -> tuple[int, int]:
-    """Where the content of an EBML element starts, and its length (RFC 8794, section 4)."""
-    first = data[position] if position < len(data) else 0
-    width = 9 - first.bit_length()
-    raw = int.from_bytes(data[position : position + width], "big")
-    return position + width, raw & ((1 << 7 * width) - 1)
-
-
-def _gif_is_cut_off(file: BinaryIO) -> bool:
-    """Walk the blocks of a GIF (GIF89a, section 18 onward); one without its last byte, the trailer, is whole."""
-    file.seek(0)
-    data = file.read()
-
-    def table(flags: int) -> int:
-        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-    def after_sub_blocks(position: int) -> int:
-        while position < len(data) and data[position]:
-            position += 1 + data[position]
-        return position + 1
-
-    position = 13 + (table(data[10]) if len(data) > 10 else 0)
-    while position < len(data):
-        if data[position] == 0x21:
-            position = after_sub_blocks(position + 2)
-        elif data[position] == 0x2C and position + 9 < len(data):
-            position = after_sub_blocks(position + 11 + table(data[position + 9]))
-        else:
-            return data[position] == 0x2C
-    return position > len(data)
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VideoMissing(name, f"it cannot be read ({said(error)})", "check the disk it lies on") from error

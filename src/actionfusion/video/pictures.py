@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# AREA averages over the source area.  The other flags, SWS_FULL_CHR_H_INT and SWS_FULL_CHR_H_INP, keep the colour at
-# full width in the output and of RGB sources; without the first, swscale takes a path that is 1 to 3 levels too dark.
-# Together they come to 54 dB and more of cv2.INTER_AREA on an exact conversion when scaling real clips down; BILINEAR
-# reaches 40 to 48 dB and is slower.
-_SCALING = Interpolation.AREA | 0x2000 | 0x4000
+# Keep the colour at full width in the output and of RGB sources; without the first flag, swscale scales by a path that
+# is 1 to 3 levels too dark.
+_FULL_COLOUR = Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+# AREA averages over the source area.  So it comes to 54 dB and more of cv2.INTER_AREA on an exact conversion when
+# scaling real clips down; BILINEAR reaches 40 to 48 dB and is slower.
+_SCALING = Interpolation.AREA | _FULL_COLOUR
+# 8-bit 4:2:0 of even height has a fast path of its own, the one that OpenCV takes too, which is 1 to 3 levels off.
+_CONVERTING = Interpolation.BILINEAR | _FULL_COLOUR
+# Values of a colour matrix (ITU-T H.273, table 4).  swscale refuses the first, which says no more than the second.
+_RESERVED, _UNSPECIFIED = 3, 2
+_LARGEST_KEPT = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,25 @@ class PictureConverter:
         self._orientation = Orientation.of(first)
         self._width = size or first.width
         self._height = size or first.height
+        # Once a large block was freed, glibc keeps freed pictures for the next ones; else it gives them back to the
+        # system each time, and fetching their pages again costs more than the conversion.
+        np.empty(min(8 * 3 * self._width * self._height, _LARGEST_KEPT), np.uint8)
 
     def __call__(self, frame: VideoFrame) -> UInt8Array:
-        """The picture ``[H, W, 3]`` in RGB, 0..255, C-contiguous."""
+        """The picture ``[H, W, 3]`` in RGB, 0..255, C-contiguous.
+
+        Raises:
+            av.FFmpegError: colours that swscale does not convert, such as YCgCo and ICtCp.
+        """
+        if frame.colorspace == _RESERVED:
+            frame.colorspace = _UNSPECIFIED
         same_size = frame.width == self._width and frame.height == self._height
         rgb = self._reformatter.reformat(
             frame,
             width=self._width,
             height=self._height,
             format="rgb24",
-            interpolation=Interpolation.BILINEAR if same_size else _SCALING,
+            interpolation=_CONVERTING if same_size else _SCALING,
             threads=1,  # swscale otherwise starts threads for every picture, which costs more than it gains
         )
         # Reads the new frame's memory without copying, where its lines are not padded.

@@ -5,9 +5,9 @@ from the container where that states it.  Pixels are the stored ones, turned the
 a pixel aspect other than square is not applied, interlaced pictures are passed as they are, and HDR is not tone
 mapped.  Colour follows the stream's own matrix and range, BT.601 and limited range where it names none.
 
-What counts as damage: anything that FFmpeg's demuxer or decoder reports, at its strict setting, and a file that ends
-before the pictures that its container announces.  A flipped bit that still decodes leaves no trace in most codecs and
-is not found.  No frame is ever repeated, guessed or left out to hide a fault.
+What counts as damage: anything that FFmpeg's demuxer or decoder reports, at its strict setting, and a container that is
+not whole, which is looked into at the end of the reading (see ``structure_fault``).  A flipped bit that still decodes
+leaves no trace in most codecs and is not found.  No frame is ever repeated, guessed or left out to hide a fault.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ import numpy.typing as npt
 
 from actionfusion.errors import NoFrames, SettingsError, VideoDamaged, VideoTooLarge
 from actionfusion.video.containers import (
+    CONVERT,
     FETCH_AGAIN,
     MAX_PIXELS,
     PIXEL_LIMIT,
     SCALE_DOWN,
     AnyPath,
-    is_cut_off,
+    find_structure_fault,
     open_video,
     said,
 )
@@ -256,7 +257,12 @@ def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Gener
             time = clock.time(picture)
             convert = convert or PictureConverter(picture, size)
             if wanted is None or count in wanted:
-                yield Frame(count, time, convert(picture))
+                try:
+                    image = convert(picture)
+                except av.FFmpegError as error:
+                    reason = f"frame {count} has colours that cannot be converted (matrix {picture.colorspace})"
+                    raise VideoDamaged(path, reason, CONVERT) from error
+                yield Frame(count, time, image)
             count += 1
     if not count:
         raise NoFrames(path, "its video stream holds not one frame", "leave it out")
@@ -310,8 +316,9 @@ def _decode(path: str, container: InputContainer, stream: VideoStream) -> Iterat
             num_frames += 1
         if packet is None:
             break
-    if is_cut_off(path):
-        raise VideoDamaged(path, f"the file is cut off after {num_frames} frames", FETCH_AGAIN)
+    fault = find_structure_fault(path)
+    if fault is not None:
+        raise VideoDamaged(path, f"{fault}; frames decoded: {num_frames}", FETCH_AGAIN)
 
 
 def _check_size(path: str, stream: VideoStream, error: Exception) -> None:
@@ -327,7 +334,7 @@ def _damage(
     where = f"frame {num_frames}"
     if packet is not None and packet.pts is not None and stream.time_base is not None:
         where += f", near {float((packet.pts - (stream.start_time or 0)) * stream.time_base):.2f} s,"
-    reason = f"{where} cannot be decoded ({cause}); {num_frames} frames before it can"
+    reason = f"{where} cannot be decoded ({cause}); frames decoded before it: {num_frames}"
     return VideoDamaged(path, reason, FETCH_AGAIN)
 
 
@@ -335,7 +342,7 @@ class _Clock:
     """Times of decoded pictures, made to grow strictly where the file's timestamps do not."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._unit = stream.time_base
+        self._unit = float(stream.time_base) if stream.time_base else None
         self._interval = 1 / (_rate(stream) or _DEFAULT_RATE)
         # AVI states no presentation times, and what FFmpeg guesses for B-frames goes back and forth; the times of
         # decoding are right up to a constant.
@@ -349,7 +356,7 @@ class _Clock:
         expected = 0.0 if self._last is None else self._last + self._interval
         time = expected
         if stamp is not None and self._unit is not None:
-            stated = float(stamp * self._unit)
+            stated = stamp * self._unit
             if self._origin is None:
                 self._origin = stated - expected
             if self._last is None or stated - self._origin > self._last:
