@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from actionfusion.version import __version__
 
 if TYPE_CHECKING:
+    from actionfusion.data.prepare_dataset import prepare
     from actionfusion.demo import demo
     from actionfusion.errors import ActionFusionError, VideoError
     from actionfusion.evaluation.evaluate import evaluate
@@ -28,6 +29,7 @@ _HOMES = {
     "demo": "actionfusion.demo",
     "evaluate": "actionfusion.evaluation.evaluate",
     "predict": "actionfusion.inference.predict",
+    "prepare": "actionfusion.data.prepare_dataset",
     "train": "actionfusion.training.train",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "demo",
     "evaluate",
     "predict",
+    "prepare",
     "train",
 ]
 

@@ -32,10 +32,14 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("actionfusion.demo", "the whole chain on generated clips, with a report to look at"),
+    "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
     "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
     "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
 }
+
+# Their --config is read into their other arguments before they are called.
+RECIPE_COMMANDS = {"train"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +81,8 @@ def _run(name: str, words: list[str]) -> int:
     function: Callable[..., Any] = getattr(import_module(command.module), name)
     parser = _parser(name, command, function)
     values = vars(parser.instantiate(parser.parse_args(_with_recipe_path(words))))
-    values.pop("config", None)
+    if name in RECIPE_COMMANDS:
+        values.pop("config")
     result = function(**values)
     return 1 if getattr(result, "failed", False) is True else 0
 
@@ -94,7 +99,7 @@ def _parser(name: str, command: Command, function: Callable[..., Any]) -> Argume
     flags = [item for item in signature(function).parameters.values() if kinds[item.name] is bool]
     special: set[str | int] = {command.files} if command.files else set()
     special.update(item.name for item in flags)
-    if name == "train":
+    if name in RECIPE_COMMANDS:
         parser.add_argument("--config", action="config", help="a recipe: its name or a YAML file")
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=special)
     if command.files:

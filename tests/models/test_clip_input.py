@@ -53,7 +53,11 @@ def test_nothing_of_it_is_saved() -> None:
 @pytest.mark.parametrize(
     ("rgb", "flow", "said"),
     [
-        (torch.zeros(3, 3, 16, 16), torch.zeros(3, 8, 16, 16), r"rgb: shape \[3, 3, 16, 16\], wanted \[B, T, 3, 16, 16\]"),
+        (
+            torch.zeros(3, 3, 16, 16),
+            torch.zeros(3, 8, 16, 16),
+            r"rgb: shape \[3, 3, 16, 16\], wanted \[B, T, 3, 16, 16\]",
+        ),
         (torch.zeros(2, 3, 1, 16, 16), torch.zeros(2, 3, 8, 16, 16), r"rgb: .*wanted \[B, T, 3, 16, 16\]"),
         (torch.zeros(2, 3, 3, 16, 16), torch.zeros(2, 3, 20, 16, 16), r"flow: .*wanted \[B, T, 8, 16, 16\]"),
         (torch.zeros(2, 3, 3, 24, 24), torch.zeros(2, 3, 8, 24, 24), r"rgb: .*wanted \[B, T, 3, 16, 16\]"),

@@ -55,6 +55,22 @@ def test_the_start_weighs_constant_maps_by_a_quarter_and_three_quarters(time_ker
     torch.testing.assert_close(fused[:, 1:-1, :, 1:-1, 1:-1], wanted)
 
 
+def test_the_shares_of_the_start_are_a_choice() -> None:
+    a, b = torch.ones(1, 3, 2, 3, 3), 3 * torch.ones(1, 3, 2, 3, 3)
+
+    assert ConvFusion(2, rgb_share=0.5)(a, b)[0, 1, 0, 1, 1].item() == pytest.approx(2)
+    assert ConvFusion(2, rgb_share=1)(a, b)[0, 1, 0, 1, 1].item() == pytest.approx(1)
+
+
+def test_batch_norm_stands_between_convolution_and_relu() -> None:
+    a, b = torch.rand(2, 4, 3, 2, 5, 5)
+    fused = ConvFusion(2, batch_norm=True, relu=False)(a, b)
+
+    torch.testing.assert_close(fused.mean(dim=(0, 1, 3, 4)), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(fused.std(dim=(0, 1, 3, 4), correction=0), torch.ones(2), rtol=1e-3, atol=0)
+    assert ConvFusion(2, batch_norm=True)(a, b).min() == 0
+
+
 def test_one_frame_meets_the_centre_slice_of_the_kernel_alone() -> None:
     fusion = ConvFusion(4, relu=False).double()
     torch.nn.init.normal_(fusion.conv.weight)

@@ -15,7 +15,13 @@ from actionfusion.models.fusion_network import TowerMaps
 from actionfusion.models.heads import literal_loss_floor
 
 MakeClips = Callable[..., tuple[Tensor, Tensor]]
-SMALL: dict[str, Any] = {"image_size": 32, "tower": (4, "M", 6, "M", 8), "batch_norm": False, "fc6_width": 12, "hidden": 7}
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "tower": (4, "M", 6, "M", 8),
+    "batch_norm": False,
+    "fc6_width": 12,
+    "hidden": 7,
+}
 
 
 def _small(num_classes: int = 5, **changes: Any) -> FusionNetwork:
@@ -30,6 +36,7 @@ def _small(num_classes: int = 5, **changes: Any) -> FusionNetwork:
         {"head": "linear"},
         {"conv_reduce": "flatten"},
         {"conv_reduce": "average"},
+        {"conv_reduce": "max"},
         {"streams": "rgb"},
         {"streams": "flow"},
         {"branches": "conv"},
@@ -182,11 +189,12 @@ def _lstm_inputs(network: FusionNetwork, maps: Tensor) -> dict[str, Tensor]:
 def test_what_each_branch_reads() -> None:
     maps = torch.randn(2, 3, 8, 8, 8)
     pooled = maps.unflatten(3, (4, 2)).unflatten(5, (4, 2)).amax(dim=(4, 6))
-    flat, pool, average = (_small(conv_reduce=name).eval() for name in ("flatten", "pool", "average"))
+    flat, pool, average, largest = (_small(conv_reduce=name).eval() for name in ("flatten", "pool", "average", "max"))
 
     torch.testing.assert_close(_lstm_inputs(flat, maps)["conv"], maps.flatten(2))
     torch.testing.assert_close(_lstm_inputs(pool, maps)["conv"], pooled.flatten(2))
     torch.testing.assert_close(_lstm_inputs(average, maps)["conv"], maps.mean(dim=(3, 4)))
+    torch.testing.assert_close(_lstm_inputs(largest, maps)["conv"], maps.amax(dim=(3, 4)))
     assert flat.fc6 is not None
     torch.testing.assert_close(_lstm_inputs(flat, maps)["fc"], F.relu(flat.fc6(pooled.flatten(2))))
 

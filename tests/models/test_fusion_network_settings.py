@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,12 @@ def test_the_faithful_mode_is_the_papers() -> None:
     assert (settings.num_classes, settings.image_size, settings.flow_channels) == (101, 224, 8)
     assert (settings.hidden, settings.last_hidden, settings.fc6_width) == (101, 101, 4096)
     assert (settings.fusion, settings.fusion_time_kernel, settings.fusion_space_kernel) == ("conv3d", 3, 3)
-    assert (settings.norm, settings.dropout_fc6, settings.dropout_lstm, settings.dropout_last) == ("tf", 0.5, 0.25, 0.25)
+    assert (settings.norm, settings.dropout_fc6, settings.dropout_lstm, settings.dropout_last) == (
+        "tf",
+        0.5,
+        0.25,
+        0.25,
+    )
     assert not settings.batch_norm
 
 
@@ -69,6 +75,14 @@ def test_two_classes_take_the_linear_head_in_practice() -> None:
     assert FusionNetworkSettings.faithful(2, norm="none").last_hidden == 2
 
 
+def test_tiny_is_what_its_recipe_says() -> None:
+    recipe = yaml.safe_load((resources.files("actionfusion") / "recipes" / "tiny.yaml").read_text())
+
+    tiny = asdict(FusionNetworkSettings.tiny(8))
+    assert {name: tiny[name] for name in recipe["network"]} == recipe["network"]
+    assert FusionNetworkSettings.tiny(8) == FusionNetworkSettings(num_classes=8, image_size=64, **recipe["network"])
+
+
 def test_named_modes_take_changes() -> None:
     settings = FusionNetworkSettings.tiny(5, tower=(4, "M", 8), norm="ba", hidden=7)
 
@@ -90,9 +104,10 @@ def test_named_modes_take_changes() -> None:
         ({"tower": ()}, "network.tower"),
         ({"fusion": "bilinear"}, "network.fusion"),
         ({"fusion_time_kernel": 5}, "network.fusion_time_kernel"),
+        ({"fusion_rgb_share": 1.5}, "network.fusion_rgb_share"),
         ({"fusion_space_kernel": 2}, "network.fusion_space_kernel"),
         ({"branches": "none"}, "network.branches"),
-        ({"conv_reduce": "max"}, "network.conv_reduce"),
+        ({"conv_reduce": "min"}, "network.conv_reduce"),
         ({"fc6_width": 0}, "network.fc6_width"),
         ({"temporal_head": "max"}, "network.temporal_head"),
         ({"temporal_head": "mean", "head": "scaled"}, "network.head"),

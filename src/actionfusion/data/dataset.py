@@ -14,7 +14,7 @@ from actionfusion.data.listing import Listing, Split
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
-from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
 from actionfusion.video.clip import ClipSource
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.video_source import VideoSource
@@ -79,6 +79,21 @@ class LabelledVideos:
             LabelledSource(entries[index].path, partial(self._open, index, recipe), targets[entries[index].label])
             for index in indices
         ]
+
+    def check_store(self, recipe: FlowRecipe) -> None:
+        """See that the store, if there is one, holds every video of the split, made by this recipe.
+
+        Raises:
+            RecipeMismatch: the store was made by another recipe.
+            DatasetError: a video is not in the store, or its entry is damaged.
+        """
+        if self.settings.store is None:
+            return
+        for index in (*self.split.train, *self.split.val, *self.split.test):
+            stored = StoredVideo(entry_path(self.settings.store, self.listing.entries[index].path))
+            if stored.recipe != recipe:
+                reason = f"was made by {stored.recipe}, wanted is {recipe}"
+                raise RecipeMismatch(self.settings.store, reason, "prepare with the recipe that you train with")
 
     def digest(self) -> str:
         """A hash of who is on which side, the same on every machine."""

@@ -92,6 +92,11 @@ class PrepareReport:
     estimated_size: int | None
     seconds: float
 
+    @property
+    def failed(self) -> bool:
+        """Whether any video gave no entry."""
+        return bool(self.failures)
+
 
 def prepare(
     items: Iterable[tuple[str | os.PathLike[str], str]],

@@ -127,6 +127,7 @@ def evaluate(
     """
     folder = open_run(run)
     videos = reopen_data(folder, root, store)
+    videos.check_store(folder.clip.flow)
     indices = videos.part(part)
     if not indices:
         reason = f"split {videos.split.name!r} has no {part} part"
@@ -226,12 +227,13 @@ def _print(evaluation: Evaluation) -> None:
         right = f"{accuracy.correct}/{accuracy.count}"
         table.add_row(Text(label), right, f"{accuracy.share:.1%}", f"{low:.1%} to {high:.1%}")
     console.print(table)
+    console.print("confusion: rows the truth, columns the answer")
     console.print(_confusion_table(figures))
 
 
 def _confusion_table(figures: ClassificationFigures) -> Table:
     # Class names do not fit above narrow columns, so columns carry the numbers that the rows name.
-    table = Table(title="confusion: rows the truth, columns the answer", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     for number in range(1, len(figures.labels) + 1):
         table.add_column(str(number), justify="right")

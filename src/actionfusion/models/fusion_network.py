@@ -129,9 +129,6 @@ class FusionNetworkSettings:
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is no share", "take 0 or more, under 1")
-        if not 0 <= self.fusion_rgb_share <= 1:
-            reason = f"{self.fusion_rgb_share} is no share"
-            raise SettingsError("network.fusion_rgb_share", reason, "take 0 to 1")
         for name in ("fusion_time_kernel", "fusion_space_kernel"):
             if getattr(self, name) not in (1, 3):
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is not offered", "choose 1 or 3")
@@ -140,6 +137,9 @@ class FusionNetworkSettings:
         check_layout(self.layout)
 
     def _check_together(self) -> None:
+        if not 0 <= self.fusion_rgb_share <= 1:
+            reason = f"{self.fusion_rgb_share} is no share"
+            raise SettingsError("network.fusion_rgb_share", reason, "take 0 to 1")
         needed = 2 if self.pools else 1
         if self.map_size < needed:
             reason = f"{self.image_size} px leave a map of {self.map_size}, under {needed}"
@@ -174,14 +174,17 @@ class FusionNetworkSettings:
             num_classes: K.
             changes: other settings, by name.
         """
-        return replace(cls(), num_classes=num_classes, **_for_practice(num_classes, changes))
+        values: dict[str, Any] = {"head": "linear" if num_classes == 2 else "scaled", **changes}
+        if values["head"] == "literal":
+            values.setdefault("dropout_last", 0.0)
+        return replace(cls(), num_classes=num_classes, **values)
 
     @classmethod
     def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
         """The same structure for a CPU: narrow towers with batch norm on 64-pixel frames, trained from scratch.
 
-        Little is dropped, and the conv branch sees each channel's largest value: so a small thing in a large picture
-        is found within a few hundred steps.
+        Nothing is dropped, the conv branch sees each channel's largest value over the map, and a dense layer ends it:
+        so a small thing in a large picture is learned from a few hundred clips.
 
         Args:
             num_classes: K.
@@ -194,7 +197,11 @@ class FusionNetworkSettings:
             "conv_reduce": "max",
             "fc6_width": 128,
             "hidden": 64,
-            **_for_practice(num_classes, changes),
+            "head": "linear",
+            "dropout_fc6": 0.0,
+            "dropout_lstm": 0.0,
+            "dropout_last": 0.0,
+            **changes,
         }
         return replace(cls(), num_classes=num_classes, **values)
 
@@ -217,13 +224,6 @@ class FusionNetworkSettings:
     def last_hidden(self) -> int:
         """Units of the last LSTM."""
         return self.hidden if self.head == "linear" else self.num_classes
-
-
-def _for_practice(num_classes: int, changes: dict[str, Any]) -> dict[str, Any]:
-    values = {"head": "linear" if num_classes == 2 else "scaled", **changes}
-    if values["head"] == "literal":
-        values.setdefault("dropout_last", 0.0)
-    return values
 
 
 class TowerMaps(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -153,7 +154,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _unpickle_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a strange file is refused below, in one line
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it holds more than tensors, which could run code when read, or it is damaged"
         raise WeightsError(path, reason, "give a state_dict saved by torch.save, or a .safetensors file") from error

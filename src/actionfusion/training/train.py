@@ -15,6 +15,8 @@ import av
 import cv2
 import numpy as np
 import torch
+from rich.console import Console
+from rich.text import Text
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings, LabelledVideos, open_data
@@ -67,6 +69,7 @@ def train(
     """
     out = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     videos = open_data(data)
+    videos.check_store(clip.flow)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = replace(
         network,
@@ -100,6 +103,7 @@ def train(
             log.info("%s", loaded)
         loaders = _loaders(videos, clip, augmentation, training, seed, pin_memory=chosen.type == "cuda")
         _fit_or_stop(model.to(chosen), loaders, training, run)
+    Console(stderr=True).print(Text(f"written to {run.path}"), soft_wrap=True)
     return run.path
 
 

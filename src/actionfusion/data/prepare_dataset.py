@@ -1,0 +1,80 @@
+"""The command ``prepare``: the videos of a data set into the prepared store, for training without decoding twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from actionfusion.data.layouts import open_dataset
+from actionfusion.data.prepare import PrepareReport
+from actionfusion.data.prepare import prepare as fill_store
+from actionfusion.errors import SettingsError
+from actionfusion.recipes import recipe_names, recipe_path
+from actionfusion.video.flow import FlowRecipe
+
+
+def prepare(
+    dataset: str,
+    root: Path,
+    *,
+    store: Path,
+    config: str | None = None,
+    flow: FlowRecipe = FlowRecipe(),
+    workers: int | None = None,
+    verify: bool = False,
+) -> PrepareReport:
+    """Decode every video once, compute its flow, and keep both in a store that training reads many times.
+
+    A second call makes only what is missing, damaged, or of another recipe or source; a call that was killed is taken
+    up where it stopped.  A video that cannot be read is named and left out.
+
+    Args:
+        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class) or csv.
+        root: folder of the data set.
+        store: folder of the store; made if it is not there.
+        config: a recipe, by name or as a YAML file, whose size and flow are taken instead of ``flow``.
+        flow: size and flow.
+        workers: processes; none takes one a core, 0 works in this process.
+        verify: check every byte of what is there, instead of a look at each entry's index.
+
+    Returns:
+        What was made, kept and left out.
+
+    Raises:
+        DatasetError: the folder is not what its layout says, or the store cannot be written or would fill the disk.
+        SettingsError: an unknown layout, recipe or engine.
+    """
+    recipe = flow if config is None else _recipe_flow(config)
+    listing = open_dataset(dataset, root)
+    items = [(listing.path(index), entry.path) for index, entry in enumerate(listing.entries)]
+    console = Console(stderr=True)
+    console.print(Text(listing.describe()), soft_wrap=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("preparing", total=len(items))
+        report = fill_store(
+            items,
+            store,
+            recipe,
+            workers=workers,
+            verify=verify,
+            progress=lambda done, total, name: bar.update(task, completed=done, total=total),  # noqa: ARG005
+        )
+    for failure in report.failures:
+        console.print(Text(f"left out: {failure.message}"), soft_wrap=True)
+    told = f"{report.made} made, {report.kept} there already, {len(report.failures)} left out"
+    console.print(Text(f"{told}; {recipe}; {report.seconds:.1f} s"), soft_wrap=True)
+    return report
+
+
+def _recipe_flow(name: str) -> FlowRecipe:
+    path = recipe_path(name)
+    if not path.is_file():
+        raise SettingsError(name, "is no recipe", f"give a YAML file or one of {', '.join(recipe_names())}")
+    try:
+        return FlowRecipe(**yaml.safe_load(path.read_text(encoding="utf-8"))["clip"]["flow"])
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise SettingsError(path, "says nothing of clip.flow", "give it engine, bound and size there") from error

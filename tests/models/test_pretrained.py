@@ -1,0 +1,249 @@
+"""Loading ImageNet's VGG-16, on generated files with all of its names at an eighth of its widths or less."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from actionfusion.errors import WeightsError
+from actionfusion.models import FusionNetwork, pretrained
+from actionfusion.models.pretrained import imagenet_targets, load_imagenet
+from actionfusion.models.vgg16 import VGG16_LAYOUT
+
+NARROW = tuple(entry if isinstance(entry, str) else entry // 64 for entry in VGG16_LAYOUT)  # 1, 1, M, 2, 2, M, ...
+FC6 = 6
+CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+
+
+def _network(**changes: Any) -> FusionNetwork:
+    return FusionNetwork.practical(5, **{"tower": NARROW, "fc6_width": FC6, "hidden": 4, **changes})
+
+
+def _torchvision() -> dict[str, Tensor]:
+    """All 32 tensors of torchvision's vgg16, in its order."""
+    widths = [entry for entry in NARROW if isinstance(entry, int)]
+    tensors: dict[str, Tensor] = {}
+    for layer, before, width in zip(CONVOLUTIONS, [3, *widths[:-1]], widths, strict=True):
+        tensors[f"features.{layer}.weight"] = torch.randn(width, before, 3, 3)
+        tensors[f"features.{layer}.bias"] = torch.randn(width)
+    for layer, before, width in ((0, widths[-1] * 49, FC6), (3, FC6, FC6), (6, FC6, 10)):
+        tensors[f"classifier.{layer}.weight"] = torch.randn(width, before)
+        tensors[f"classifier.{layer}.bias"] = torch.randn(width)
+    return tensors
+
+
+def _timm(torchvision: dict[str, Tensor]) -> dict[str, Tensor]:
+    names = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
+    shapes = {"classifier.0.weight": (FC6, -1, 7, 7), "classifier.3.weight": (FC6, -1, 1, 1)}
+    tensors: dict[str, Tensor] = {}
+    for name, value in torchvision.items():
+        layer, kind = name.rsplit(".", 1)
+        tensors[f"{names.get(layer, layer)}.{kind}"] = value.reshape(shapes.get(name, value.shape))
+    return tensors
+
+
+def _saved(path: Path, tensors: dict[str, Tensor]) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "timm"])
+@pytest.mark.parametrize("name", ["vgg16.pth", "model.safetensors"])
+def test_both_towers_and_fc6_take_their_values(name: str, layout: str, tmp_path: Path) -> None:
+    vgg = _torchvision()
+    path = _saved(tmp_path / name, vgg if layout == "torchvision" else _timm(vgg))
+    network = _network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+
+    load_imagenet(network, path)
+
+    after = network.state_dict()
+    for layer in CONVOLUTIONS:
+        for kind in ("weight", "bias"):
+            wanted = vgg[f"features.{layer}.{kind}"]
+            assert torch.equal(after[f"rgb_tower.features.{layer}.{kind}"], wanted)
+            flows = f"flow_tower.features.{layer}.{kind}"
+            assert torch.equal(after[flows], before[flows] if layer == 0 else wanted)
+    assert torch.equal(after["fc6.weight"], vgg["classifier.0.weight"])
+    assert torch.equal(after["fc6.bias"], vgg["classifier.0.bias"])
+    others = [key for key in after if not key.startswith(("rgb_tower", "flow_tower", "fc6"))]
+    assert others
+    assert all(torch.equal(after[key], before[key]) for key in others)
+
+
+def test_the_report_parts_all_parameters_into_loaded_and_random(tmp_path: Path) -> None:
+    network = _network()
+    report = load_imagenet(network, _saved(tmp_path / "vgg16.pth", _torchvision()))
+    names = {name for name, _ in network.named_parameters()}
+
+    assert set(report.loaded) == set(imagenet_targets(network))
+    assert set(report.loaded) | set(report.random) == names
+    assert not set(report.loaded) & set(report.random)
+    assert len(report.loaded) == 26 + 24 + 2
+    assert {"flow_tower.features.0.weight", "flow_tower.features.0.bias"} <= set(report.random)
+
+
+def test_the_report_reads_as_a_line(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "vgg16.pth", _torchvision())
+    loaded, random = str(load_imagenet(_network(), path)).split("; ")
+
+    assert loaded == f"{path}: loaded rgb_tower (26), flow_tower (24), fc6 (2)"
+    assert random.startswith("left random flow_tower.features.0 (2), fusion (2), branch_lstms (")
+
+
+def test_fc6_may_stay_random(tmp_path: Path) -> None:
+    network = _network()
+    assert network.fc6 is not None
+    before = network.fc6.weight.clone()
+    report = load_imagenet(network, _saved(tmp_path / "vgg16.pth", _torchvision()), fc6="random")
+
+    assert torch.equal(network.fc6.weight, before)
+    assert "fc6.weight" in report.random
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"), [({"streams": "rgb"}, 28), ({"streams": "flow"}, 26), ({"branches": "conv"}, 50)]
+)
+def test_what_the_network_has_not_is_not_asked_for(changes: dict[str, str], count: int, tmp_path: Path) -> None:
+    report = load_imagenet(_network(**changes), _saved(tmp_path / "vgg16.pth", _torchvision()))
+
+    assert len(report.loaded) == count
+
+
+def test_the_full_layout_fits_the_full_network() -> None:
+    with torch.device("meta"):
+        network = FusionNetwork.faithful()
+    state, targets = network.state_dict(), imagenet_targets(network)
+
+    assert len(targets) == 52
+    assert tuple(state["rgb_tower.features.28.weight"].shape) == (512, 512, 3, 3)
+    assert targets["rgb_tower.features.28.weight"] == "features.28.weight"
+    assert tuple(state["fc6.weight"].shape) == (4096, 25_088)
+    assert targets["fc6.weight"] == "classifier.0.weight"
+
+
+def test_missing_tensors_are_named_and_nothing_is_changed(tmp_path: Path) -> None:
+    tensors = _torchvision()
+    del tensors["features.5.bias"], tensors["classifier.0.weight"]
+    network = _network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+
+    with pytest.raises(WeightsError, match=r"lacks 2 tensors: classifier.0.weight, features.5.bias"):
+        load_imagenet(network, _saved(tmp_path / "vgg16.pth", tensors))
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_other_shapes_are_named_and_nothing_is_changed(tmp_path: Path) -> None:
+    tensors = _torchvision()
+    tensors["features.28.weight"] = torch.zeros(9, 8, 3, 3)
+    network = _network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+
+    with pytest.raises(WeightsError, match=r"features.28.weight has shape \[9, 8, 3, 3\].*wants \[8, 8, 3, 3\]"):
+        load_imagenet(network, _saved(tmp_path / "vgg16.pth", tensors))
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_fc6_for_other_frames_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"classifier.0.weight .*leave fc6 random, or take 224-pixel frames"):
+        load_imagenet(_network(image_size=112), _saved(tmp_path / "vgg16.pth", _torchvision()))
+
+
+def test_a_tower_with_batch_norm_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="lacks"):
+        load_imagenet(_network(batch_norm=True), _saved(tmp_path / "vgg16.pth", _torchvision()))
+
+
+class _Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_in_a_pickle_is_never_run(save: Any, tmp_path: Path) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "vgg16.pth"
+    save({**_torchvision(), "features.0.weight": _Malicious(mark)}, path)
+
+    with pytest.raises(WeightsError, match="could run code"):
+        load_imagenet(_network(), path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["vgg16.pth", "vgg16.pt", "model.bin", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut short"])
+def test_damaged_files_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(WeightsError) as error:
+        load_imagenet(_network(), path)
+    assert error.value.subject == str(path)
+
+
+@pytest.mark.parametrize("value", [[torch.zeros(2)], {"state_dict": {"features.0.weight": torch.zeros(2)}}])
+def test_something_else_than_a_dictionary_of_tensors_is_refused(value: object, tmp_path: Path) -> None:
+    torch.save(value, tmp_path / "vgg16.pth")
+
+    with pytest.raises(WeightsError, match="no plain dictionary of tensors"):
+        load_imagenet(_network(), tmp_path / "vgg16.pth")
+
+
+def test_a_missing_file_and_a_strange_one_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        load_imagenet(_network(), tmp_path / "vgg16.pth")
+    (tmp_path / "vgg16.npz").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"\.npz is no format"):
+        load_imagenet(_network(), str(tmp_path / "vgg16.npz"))
+
+
+def test_without_a_source_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, str] = {}
+    path = _saved(tmp_path / "model.safetensors", _timm(_torchvision()))
+
+    def download(repo_id: str, filename: str) -> str:
+        asked.update(repo_id=repo_id, filename=filename)
+        return str(path)
+
+    monkeypatch.setattr(pretrained, "hf_hub_download", download)
+    report = load_imagenet(_network())
+
+    assert asked == {"repo_id": "timm/vgg16.tv_in1k", "filename": "model.safetensors"}
+    assert report.source == "timm/vgg16.tv_in1k/model.safetensors"
+    assert len(report.loaded) == 52
+
+
+@pytest.mark.parametrize("failure", [LocalEntryNotFoundError("no\nnetwork"), TimeoutError(), RuntimeError("transport")])
+def test_a_hub_that_cannot_be_reached_gives_one_line_that_helps(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+
+    def download(**_: str) -> str:
+        logger.warning("retrying")
+        raise failure
+
+    monkeypatch.setattr(pretrained, "hf_hub_download", download)
+    with pytest.raises(WeightsError) as error:
+        load_imagenet(_network())
+
+    line = str(error.value)
+    assert "\n" not in line
+    assert "download model.safetensors of timm/vgg16.tv_in1k" in line
+    assert "give its path" in line
+    assert logger.level == level

@@ -1,0 +1,45 @@
+"""What the README says is so: its commands parse, its tables are those of the results, its links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from actionfusion.__main__ import COMMANDS, _parser, _with_recipe_path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines() if line.startswith("actionfusion ")]
+
+
+def test_there_are_commands_to_check():
+    assert len(LINES) >= 4
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_parses(line):
+    _, name, *words = shlex.split(line)
+    function = getattr(import_module(COMMANDS[name].module), name)
+    _parser(name, COMMANDS[name], function).parse_args(_with_recipe_path(words))
+
+
+def test_every_make_target_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_tables_are_those_of_the_results():
+    subprocess.run([sys.executable, str(ROOT / "docs" / "make_tables.py"), "--check"], check=True)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/model_card.md"])
+def test_links_lead_to_files(page):
+    path = ROOT / page
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert "://" in link or (path.parent / link).exists(), link
