@@ -38,3 +38,10 @@ def test_kinds_are_distinct_and_builtins_catch_them():
     assert len(set(kinds)) == len(kinds)
     assert issubclass(errors.VideoMissing, FileNotFoundError)
     assert issubclass(errors.VideoDamaged, ValueError)
+
+
+def test_a_name_that_is_no_utf8_can_be_printed():
+    name = b"caf\xe9.avi".decode("utf-8", "surrogateescape")
+    assert (
+        str(errors.VideoMissing(name, "is not there", "check the path")).encode("utf-8").startswith(b"caf\\udce9.avi")
+    )

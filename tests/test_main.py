@@ -84,7 +84,7 @@ def test_predict_json_keeps_to_the_contract_and_reports_broken_videos_in_place(t
     good = next((shapes_root / "test" / "motion_up").glob("*.mp4"))
     broken = tmp_path / "it's “broken”\n.avi"
     broken.write_bytes(b"no video at all")
-    missing = tmp_path / "absent.mp4"
+    missing = tmp_path / b"absent \xe9.mp4".decode("utf-8", "surrogateescape")
     assert (
         main(["predict", str(tiny_run), str(good), str(broken), str(missing), str(good), "--json", "--top_k", "3"]) == 1
     )
@@ -98,7 +98,7 @@ def test_predict_json_keeps_to_the_contract_and_reports_broken_videos_in_place(t
         assert shares == sorted(shares, reverse=True)
         assert all(0 <= share <= 1 for share in shares)
     assert entries[1]["predictions"] == []
-    assert str(missing) in entries[2]["error"]["message"]
+    assert "absent" in entries[2]["error"]["message"]
     assert captured.err.count("error:") == 2
 
 

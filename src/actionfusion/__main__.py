@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from actionfusion.errors import ActionFusionError
@@ -103,7 +102,7 @@ def _parser(name: str, command: Command, function: Callable[..., Any]) -> Argume
         parser.add_argument("--config", action="config", help="a recipe: its name or a YAML file")
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=special)
     if command.files:
-        parser.add_argument(command.files, nargs="+", type=Path, help=told[command.files])
+        parser.add_argument(command.files, nargs="+", type=str, help=told[command.files])
     for item in flags:
         parser.add_argument(f"--{item.name}", action=ActionYesNo, default=item.default, help=told[item.name])
     return parser

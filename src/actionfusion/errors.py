@@ -10,6 +10,11 @@ from os import PathLike, fspath
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """The text as it can be printed: bytes of a file name that are no UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class ActionFusionError(Exception):
     """An error that a person can act on.
 
@@ -29,7 +34,7 @@ class ActionFusionError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.subject}: {self.reason}; {self.remedy}."
-        return " ".join(text.splitlines())
+        return printable(" ".join(text.splitlines()))
 
 
 class VideoError(ActionFusionError):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actionfusion.errors import VideoError
+from actionfusion.errors import VideoError, printable
 from actionfusion.inference.recognizer import Prediction, Recognizer
 
 
@@ -45,7 +45,7 @@ class VideoPredictions(list[VideoPrediction]):
 
 
 def predict(
-    run: Path, videos: Sequence[Path], *, top_k: int = 5, json: bool = False, device: str | None = None
+    run: Path, videos: Sequence[str | Path], *, top_k: int = 5, json: bool = False, device: str | None = None
 ) -> VideoPredictions:
     """Name the action in each video and print a table, or JSON.
 
@@ -70,13 +70,13 @@ def predict(
     results = VideoPredictions()
     with console.status("") as status:
         for number, video in enumerate(videos, 1):
-            status.update(Text(f"{number}/{len(videos)} {video}"))
+            status.update(Text(printable(f"{number}/{len(videos)} {video}")))
             try:
                 results.append(VideoPrediction(str(video), tuple(recognizer.predict(video, top_k))))
             except VideoError as error:
                 results.append(VideoPrediction(str(video), error=error))
     if json:
-        print(dumps([item.as_json() for item in results], indent=2, ensure_ascii=False))  # noqa: T201
+        print(dumps([item.as_json() for item in results], indent=2))  # noqa: T201
     else:
         Console().print(_table(results), soft_wrap=False)
     for item in results:
@@ -91,9 +91,9 @@ def _table(results: Sequence[VideoPrediction]) -> Table:
     table.add_column("action", overflow="fold")
     table.add_column("probability", justify="right")
     for item in results:
-        name = Text(item.video)
+        name = Text(printable(item.video))
         if item.error:
-            table.add_row(name, Text(f"{item.error.kind}: {item.error.reason}", style="red"), "")
+            table.add_row(name, Text(printable(f"{item.error.kind}: {item.error.reason}"), style="red"), "")
         for place, prediction in enumerate(item.predictions):
             style = "bold" if place == 0 else "dim"
             share = Text(f"{prediction.probability:.1%}", style=style)
