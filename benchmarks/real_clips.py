@@ -1,6 +1,6 @@
 """Train from scratch on real clips, on the CPU: the fused network beside each stream alone and their average.
 
-    python benchmarks/real_clips.py DATA [--sets ucf101 weizmann] [--seeds 0] [--work DIR]
+    python benchmarks/real_clips.py DATA [--sets ucf101 weizmann] [--seeds 0] [--epochs N] [--work DIR]
 
 DATA holds ``UCF-101``, ``ucfTrainTestlist`` and ``weizmann``.  Nothing is tuned on the test clips: the recipe ``small``
 runs all its epochs and its last weights are measured once.  Each network is written down as soon as it is measured, and
@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,17 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--networks", nargs="+", choices=STREAMS, default=list(STREAMS))
+    parser.add_argument("--epochs", type=int, help="instead of each set's own number")
     parser.add_argument("--work", type=Path, default=Path("runs/real_clips"))
     arguments = parser.parse_args()
     for name in arguments.sets:
         for seed in arguments.seeds:
-            _run_set(name, arguments.data, arguments.work, seed)
+            epochs = arguments.epochs or SETS[name]["epochs"]
+            _run_set(name, arguments.data, arguments.work, seed, arguments.networks, epochs)
 
 
-def _run_set(name: str, data: Path, work: Path, seed: int) -> None:
+def _run_set(name: str, data: Path, work: Path, seed: int, networks: Sequence[str], epochs: int) -> None:
     how, settings = SETS[name], load_recipe("small")
     chosen = DataSettings(
         root=data / how["folder"],
@@ -73,18 +76,21 @@ def _run_set(name: str, data: Path, work: Path, seed: int) -> None:
     items = [(videos.listing.path(index), entry.path) for index, entry in enumerate(videos.listing.entries)]
     report = prepare(items, work / f"store_{name}", settings["clip"].flow)
     assert not report.failures, report.failures
-    session = replace(settings["training"].sessions[0], max_epochs=how["epochs"])
+    session = replace(settings["training"].sessions[0], max_epochs=epochs)
     training = replace(settings["training"], sessions=(session,))
     evaluations: dict[str, Evaluation] = {}
-    for streams_name, streams in STREAMS.items():
-        run = work / f"{name}_{streams}_{seed}"
+    for streams_name in networks:
+        streams = STREAMS[streams_name]
+        run = work / f"{name}_{streams}_{seed}_{epochs}"
         started = time.perf_counter()
         if not (run / "evaluation_test.json").is_file():
             network = replace(settings["network"], streams=streams)
             train(**settings | {"out": run, "data": chosen, "network": network, "training": training, "seed": seed})
         evaluations[streams_name] = evaluate(run, chosen.root, store=chosen.store)
-        _record(name, streams_name, seed, evaluations[streams_name], time.perf_counter() - started)
-    _record(name, "score average", seed, _average(evaluations["rgb alone"], evaluations["flow alone"]), 0.0)
+        _record(name, streams_name, seed, epochs, evaluations[streams_name], time.perf_counter() - started)
+    if {"rgb alone", "flow alone"} <= evaluations.keys():
+        average = _average(evaluations["rgb alone"], evaluations["flow alone"])
+        _record(name, "score average", seed, epochs, average, 0.0)
 
 
 def _average(first: Evaluation, second: Evaluation) -> Evaluation:
@@ -94,20 +100,20 @@ def _average(first: Evaluation, second: Evaluation) -> Evaluation:
     return replace(first, probabilities=probabilities, figures=figures)
 
 
-def _record(name: str, network: str, seed: int, evaluation: Evaluation, seconds: float) -> None:
+def _record(name: str, network: str, seed: int, epochs: int, evaluation: Evaluation, seconds: float) -> None:
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    key = {"set": name, "network": network, "seed": seed}
+    key = {"set": name, "network": network, "seed": seed, "epochs": epochs}
     old = next((row for row in rows if key.items() <= row.items()), {})
     row = key | {
+        "command": "python benchmarks/real_clips.py DATA " + " ".join(sys.argv[2:]),
         "split": evaluation.split,
-        "epochs": SETS[name]["epochs"],
         **evaluation.figures.top1.as_json(),
         "per_class": [item.share for item in evaluation.figures.per_class],
         "training_seconds": max(round(seconds), old.get("training_seconds", 0)),
     }
     rows = [other for other in rows if not key.items() <= other.items()] + [row]
     result = {
-        "command": "python benchmarks/real_clips.py DATA " + " ".join(sys.argv[2:]),
+        "command": "python benchmarks/real_clips.py DATA",
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},

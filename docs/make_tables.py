@@ -26,26 +26,31 @@ SET_NAMES = {"ucf101": "UCF101, 8 classes", "weizmann": "Weizmann, 4 classes"}
 def real_clips() -> str:
     """Accuracy of each network on real clips, seeds together."""
     result = json.loads((RESULTS / "real_clips.json").read_text(encoding="utf-8"))
-    rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    rows: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for row in result["rows"]:
-        rows[row["set"], row["network"]].append(row)
+        rows[row["set"], row["network"], row["epochs"]].append(row)
     lines = [
-        "| clips, from scratch | split | network | top-1 | seeds: right of all | 95 % interval of the first |",
-        "|---|---|---|---|---|---|",
+        "| clips, from scratch | split | network | epochs | top-1 | seed: right of all | 95 % interval of the first |",
+        "|---|---|---|---:|---:|---|---|",
     ]
-    for (name, network), runs in rows.items():
+    for (name, network, epochs), runs in sorted(rows.items(), key=_order):
         runs.sort(key=lambda row: row["seed"])
         shares = [100 * row["accuracy"] for row in runs]
         spread = f" ± {stdev(shares):.1f}" if len(shares) > 1 else ""
         low, high = Accuracy(runs[0]["correct"], runs[0]["count"]).interval
         counts = ", ".join(f"{row['seed']}: {row['correct']}/{row['count']}" for row in runs)
         lines.append(
-            f"| {SET_NAMES[name]} | {runs[0]['split']} | {network} | {mean(shares):.1f} %{spread} | {counts} "
-            f"| {100 * low:.1f} to {100 * high:.1f} % |"
+            f"| {SET_NAMES[name]} | {runs[0]['split']} | {network} | {epochs} | {mean(shares):.1f} %{spread} "
+            f"| {counts} | {100 * low:.1f} to {100 * high:.1f} % |"
         )
     lines.append("")
     lines.append(f"{result['machine']}, {result['date']}: `{result['command']}`")
     return "\n".join(lines)
+
+
+def _order(item: tuple[tuple[str, str, int], list[dict[str, Any]]]) -> tuple[str, int, int]:
+    name, network, epochs = item[0]
+    return name, epochs, ("fused", "rgb alone", "flow alone", "score average").index(network)
 
 
 TABLES = {"real_clips": real_clips}
