@@ -1,5 +1,6 @@
 """``train`` end to end on generated clips: what it writes, what it repeats, what it refuses."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import yaml
 
 from actionfusion.data.loading import ClipDataset, EpochLoader
-from actionfusion.errors import RunFolderError, SettingsError
+from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import open_run
 from actionfusion.training import loop
@@ -69,6 +70,26 @@ def test_a_missing_root_says_how_to_give_it(tmp_path, train_arguments):
     data = replace(train_arguments["data"], root=None)
     with pytest.raises(SettingsError, match=r"--data\.root"):
         train(**train_arguments | {"out": tmp_path / "run", "data": data})
+
+
+def test_what_was_loaded_is_printed_and_logged(tmp_path, train_arguments, monkeypatch, capsys):
+    from actionfusion.models.pretrained import LoadReport
+
+    report = LoadReport("vgg16.safetensors", ("rgb_tower.features.0.weight",), ("fc6.weight",))
+    asked_for = []
+    monkeypatch.setattr(
+        sys.modules[train.__module__], "load_imagenet", lambda _, source: asked_for.append(source) or report
+    )
+    train(**train_arguments | {"out": tmp_path / "run", "pretrained": "vgg16.safetensors"})
+    assert asked_for == ["vgg16.safetensors"]
+    assert str(report) in capsys.readouterr().err
+    assert str(report) in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_missing_weights_leave_no_run_behind(tmp_path, train_arguments):
+    with pytest.raises(WeightsError, match="absent"):
+        train(**train_arguments | {"out": tmp_path / "run", "pretrained": str(tmp_path / "absent.safetensors")})
+    assert not (tmp_path / "run").exists()
 
 
 def test_ctrl_c_leaves_a_run_that_predicts(tmp_path, train_arguments, monkeypatch):

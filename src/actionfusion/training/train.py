@@ -70,7 +70,6 @@ def train(
     out = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     videos = open_data(data)
     videos.check_store(clip.flow)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = replace(
         network,
         num_classes=len(videos.listing.labels),
@@ -79,32 +78,36 @@ def train(
     )
     torch.manual_seed(seed)
     model = FusionNetwork(network)
-    loaded = load_imagenet(model, None if pretrained == "imagenet" else pretrained) if pretrained else None
-    run = create_run(
-        out,
-        clip=clip,
-        network=network,
-        labels=videos.listing.labels,
-        further={
-            "data": describe_data(videos),
-            "augmentation": augmentation,
-            "training": training,
-            "pretrained": "imagenet" if pretrained else None,
-            "seed": seed,
-            "versions": _versions(),
-        },
-    )
+    start = str(load_imagenet(model, _checkpoint(pretrained))) if pretrained else "all weights start at random"
+    further = {
+        "data": describe_data(videos),
+        "augmentation": augmentation,
+        "training": training,
+        "pretrained": "imagenet" if pretrained else None,
+        "seed": seed,
+        "versions": _versions(),
+    }
+    run = create_run(out, clip=clip, network=network, labels=videos.listing.labels, further=further)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with _log_file(out / LOG):
-        log.info("%s, %d classes", videos.listing.dataset, len(videos.listing.labels))
-        log.info("split %s", videos.split.describe())
+        _tell(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
         for note in videos.split.notes:
-            log.info("note: %s", note)
-        if loaded:
-            log.info("%s", loaded)
+            _tell(f"note: {note}")
+        _tell(start)
         loaders = _loaders(videos, clip, augmentation, training, seed, pin_memory=chosen.type == "cuda")
         _fit_or_stop(model.to(chosen), loaders, training, run)
     Console(stderr=True).print(Text(f"written to {run.path}"), soft_wrap=True)
     return run.path
+
+
+def _checkpoint(pretrained: str) -> str | None:
+    """The local file, or None for the hub's."""
+    return None if pretrained == "imagenet" else pretrained
+
+
+def _tell(line: str) -> None:
+    log.info("%s", line)
+    Console(stderr=True).print(Text(line), soft_wrap=True)
 
 
 def describe_data(videos: LabelledVideos) -> dict[str, object]:
