@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"error: {error}", 1)
     except KeyboardInterrupt:
-        return _fail("stopped by hand", 1)
+        return _fail("stopped", 1)
     except BrokenPipeError:
         # Whoever read our output has gone, for example `head`; Python must not fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

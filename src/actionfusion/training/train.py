@@ -160,7 +160,7 @@ def _fit_or_stop(
     except KeyboardInterrupt:
         if not (run.path / WEIGHTS).is_file():
             run.save_weights(model)
-        log.warning("stopped by hand; the run holds its best weights so far")
+        _tell("stopped by hand; the run holds its weights so far and can predict")
         raise
 
 
