@@ -69,6 +69,12 @@ def test_an_unknown_setting_is_named(capsys, tmp_path):
     assert "batchsize" in capsys.readouterr().err
 
 
+def test_an_unknown_recipe_names_those_there_are(capsys):
+    assert main(["train", "--config", "smal"]) == 1
+    assert "smal: is no recipe" in (told := capsys.readouterr().err)
+    assert "small" in told
+
+
 def test_a_failure_is_one_line_and_exits_1(tmp_path, capsys):
     assert main(["predict", str(tmp_path), "a.avi"]) == 1
     captured = capsys.readouterr()

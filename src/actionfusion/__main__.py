@@ -14,7 +14,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from actionfusion.errors import ActionFusionError
-from actionfusion.recipes import recipe_path
+from actionfusion.recipes import find_recipe
 from actionfusion.version import __version__
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _with_recipe_path(words: list[str]) -> list[str]:
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     for place, word in enumerate(words[1:], 1):
         if words[place - 1] == "--config":
-            words[place] = str(recipe_path(word))
+            words[place] = str(find_recipe(word))
     return words
 
 

@@ -13,7 +13,7 @@ from actionfusion.data.layouts import open_dataset
 from actionfusion.data.prepare import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.errors import SettingsError
-from actionfusion.recipes import recipe_names, recipe_path
+from actionfusion.recipes import find_recipe
 from actionfusion.video.flow import FlowRecipe
 
 
@@ -71,9 +71,7 @@ def prepare(
 
 
 def _recipe_flow(name: str) -> FlowRecipe:
-    path = recipe_path(name)
-    if not path.is_file():
-        raise SettingsError(name, "is no recipe", f"give a YAML file or one of {', '.join(recipe_names())}")
+    path = find_recipe(name)
     try:
         return FlowRecipe(**yaml.safe_load(path.read_text(encoding="utf-8"))["clip"]["flow"])
     except (yaml.YAMLError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from actionfusion.errors import SettingsError
-from actionfusion.recipes import recipe_names, recipe_path
+from actionfusion.recipes import find_recipe
 from actionfusion.training.train import train
 
 
@@ -21,9 +21,7 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     Raises:
         SettingsError: no such recipe, or a line in it that ``train`` does not know.
     """
-    path = recipe_path(str(name))
-    if not path.is_file():
-        raise SettingsError(str(name), "is no recipe", f"give a YAML file or one of {', '.join(recipe_names())}")
+    path = find_recipe(str(name))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(train, as_group=False)
     try:
