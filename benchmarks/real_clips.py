@@ -2,9 +2,9 @@
 
     python benchmarks/real_clips.py DATA [--sets ucf101 weizmann] [--seeds 0] [--epochs N] [--work DIR]
 
-DATA holds ``UCF-101``, ``ucfTrainTestlist`` and ``weizmann``.  The recipe ``small``
-runs all its epochs and its last weights are measured once.  Each network is written down as soon as it is measured, and
-a second call goes on with those that are missing.
+DATA holds ``UCF-101``, ``ucfTrainTestlist`` and ``weizmann``.  The recipe ``small`` runs all its
+epochs and its last weights are measured once.  Each network is written down as soon as it is measured, and a second
+call goes on with those that are missing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from actionfusion.data.dataset import DataSettings, open_data
-from actionfusion.data.prepare import prepare
+from actionfusion.data.dataset import DataSettings
+from actionfusion.data.prepare_dataset import prepare
 from actionfusion.evaluation.evaluate import Evaluation, evaluate
 from actionfusion.evaluation.metrics import classification_figures
 from actionfusion.files import write_atomically
@@ -72,9 +71,7 @@ def _run_set(name: str, data: Path, work: Path, seed: int, networks: Sequence[st
         validation="none",
         store=work / f"store_{name}",
     )
-    videos = open_data(chosen)
-    items = [(videos.listing.path(index), entry.path) for index, entry in enumerate(videos.listing.entries)]
-    report = prepare(items, work / f"store_{name}", settings["clip"].flow)
+    report = prepare(chosen.dataset, data / how["folder"], store=work / f"store_{name}", config="small")
     assert not report.failures, report.failures
     session = replace(settings["training"].sessions[0], max_epochs=epochs)
     training = replace(settings["training"], sessions=(session,))
@@ -105,7 +102,6 @@ def _record(name: str, network: str, seed: int, epochs: int, evaluation: Evaluat
     key = {"set": name, "network": network, "seed": seed, "epochs": epochs}
     old = next((row for row in rows if key.items() <= row.items()), {})
     row = key | {
-        "command": "python benchmarks/real_clips.py DATA " + " ".join(sys.argv[2:]),
         "split": evaluation.split,
         **evaluation.figures.top1.as_json(),
         "per_class": [item.share for item in evaluation.figures.per_class],

@@ -376,12 +376,7 @@ class FusionNetwork(nn.Module):
         pooled = F.max_pool2d(maps.flatten(0, 1), 2).reshape(*maps.shape[:3], *half) if settings.pools else maps
         features: dict[str, Tensor] = {}
         if settings.branches != "fc":
-            if settings.conv_reduce == "average":
-                features["conv"] = maps.mean(dim=(-2, -1))
-            elif settings.conv_reduce == "max":
-                features["conv"] = maps.amax(dim=(-2, -1))
-            else:
-                features["conv"] = (pooled if settings.conv_reduce == "pool" else maps).flatten(2)
+            features["conv"] = _reduced(settings.conv_reduce, maps, pooled)
         if self.fc6 is not None:
             features["fc"] = self.dropout_fc6(F.relu(self.fc6(pooled.flatten(2))))
         if settings.norm_inputs:
