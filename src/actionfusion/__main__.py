@@ -31,6 +31,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("actionfusion.demo", "the whole chain on generated clips, with a report to look at"),
+    "check": Command("actionfusion.data.check", "what is broken, too short or doubled in a data set, as a manifest"),
     "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
     "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from actionfusion.data.doubles import with_equal_files
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split
 from actionfusion.data.loading import LabelledSource
+from actionfusion.data.manifest import read_manifest
 from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
@@ -39,6 +41,8 @@ class DataSettings:
         group_pattern: for ``folder``, a regular expression with a named part ``group`` that finds a video's group in
             its file name.
         store: folder of prepared clips; none reads the videos themselves.
+        manifest: what ``check`` wrote: videos that are not ok in it are left out, and doubles of any kind are known.
+            Without one, equal files are found by themselves.
 
     Raises:
         SettingsError: a fraction outside 0 to 1.
@@ -52,6 +56,7 @@ class DataSettings:
     validation_fraction: float = 0.2
     group_pattern: str | None = None
     store: Path | None = None
+    manifest: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -110,7 +115,7 @@ class LabelledVideos:
         if entry.kind == "frames":
             reason = "is a folder of pictures, which only the prepared store reads"
             raise DatasetError(self.listing.path(index), reason, "run prepare and give --data.store")
-        return VideoSource(self.listing.path(index), recipe)
+        return VideoSource(self.listing.path(index), recipe, entry.frames)
 
 
 def open_data(settings: DataSettings) -> LabelledVideos:
@@ -122,10 +127,27 @@ def open_data(settings: DataSettings) -> LabelledVideos:
     """
     if settings.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
-    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
+    listing = open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest)
     split = make_split(listing, settings.split, seed=settings.seed)
     if not split.train:
         raise DatasetError(settings.root, f"split {split.name!r} leaves no video to train on", "choose another split")
     if settings.validation == "hold_out" and not split.val:
         split = hold_out_validation(listing, split, settings.validation_fraction, settings.seed)
-    return LabelledVideos(listing, split, settings)
+    return LabelledVideos(listing, _with_leaks_said(listing, split), settings)
+
+
+def open_listing(dataset: str, root: Path, group_pattern: str | None, manifest: Path | None) -> Listing:
+    """The videos of a data set with what a manifest knows of them, or else with equal files told apart.
+
+    Raises:
+        SettingsError: an unknown layout, or a pattern that is none.
+        DatasetError: the folder is not what its layout says, or the manifest is not its own.
+    """
+    listing = open_dataset(dataset, root, group_pattern=group_pattern)
+    return with_equal_files(listing) if manifest is None else read_manifest(manifest).applied_to(listing)
+
+
+def _with_leaks_said(listing: Listing, split: Split) -> Split:
+    leaks = split.leaks(listing)
+    note = f"gives away: {leaks.describe()}"
+    return replace(split, notes=(*split.notes, note)) if leaks.found and note not in split.notes else split

@@ -8,26 +8,21 @@ fill one store at once: each video is claimed by a lock on its temporary file, w
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import cv2
-import numpy as np
-
 from actionfusion.data.claims import EntryClaim, claim_entry, remove_leftovers
-from actionfusion.data.layouts.tree import frame_files
+from actionfusion.data.source_videos import guess_frames, read_source_frames, source_hash, source_state
 from actionfusion.data.store import (
     DEFAULT_QUALITY,
     SourceIdentity,
@@ -37,15 +32,12 @@ from actionfusion.data.store import (
     write_stored_video,
 )
 from actionfusion.data.workers import WorkerDied, WorkerPool
-from actionfusion.errors import ActionFusionError, DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
+from actionfusion.errors import ActionFusionError, DatasetError, VideoDamaged, VideoError, VideoMissing
 from actionfusion.video.flow import FlowRecipe, flow_engine
-from actionfusion.video.reading import Frame, count_frames, iterate_frames
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of videos done, of all videos, and the name of the one just done."""
 
-# A folder of pictures says nothing of its rate; clips go by frame numbers, and this only labels them with times.
-PICTURES_A_SECOND = 25.0
 _SAMPLED_VIDEOS = 8
 _SAMPLED_FRAMES = 24
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -326,7 +318,7 @@ def _estimate(pool: WorkerPool, jobs: Sequence[PrepareJob]) -> int | None:
     total = 0
     for job in jobs:
         with suppress(OSError):
-            total += _stat(job.source)[0]
+            total += source_state(job.source)[0]
     return sum(entry for entry, _ in sizes) * total // sampled
 
 
@@ -337,10 +329,9 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
     # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
     recipe = replace(job.recipe, engine="dis")
     try:
-        with closing(_read_frames(job.source, job.recipe.size)) as frames:
+        with closing(read_source_frames(job.source, job.recipe.size)) as frames:
             first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
-        count = len(frame_files(job.source)) if job.source.is_dir() else count_frames(job.source)
-        return len(buffer.getvalue()) * count // first, _stat(job.source)[0]
+        return len(buffer.getvalue()) * guess_frames(job.source) // first, source_state(job.source)[0]
     except Exception:  # noqa: BLE001  Whatever it is, it is reported when the turn comes to the video.
         return None
 
@@ -361,12 +352,12 @@ def inspect_entry(job: PrepareJob) -> PrepareOutcome:
 
 
 def _same_source(job: PrepareJob, made_from: SourceIdentity) -> bool:
-    size, modified = _stat(job.source)
+    size, modified = source_state(job.source)
     if size != made_from.size:
         return False
     if modified == job.entry.stat().st_mtime_ns and not job.verify:
         return True
-    if _hash(job.source) != made_from.sha256:
+    if source_hash(job.source) != made_from.sha256:
         return False
     with suppress(OSError):  # Only spares the next run the hash.
         os.utime(job.entry, ns=(modified, modified))
@@ -409,11 +400,11 @@ def _prepare_video_in_turn(job: PrepareJob) -> PrepareOutcome:
 
 def _fill(job: PrepareJob, claim: EntryClaim) -> PrepareOutcome:
     try:
-        before = _stat(job.source)
-        source = SourceIdentity(job.name, before[0], _hash(job.source))
-        with closing(_read_frames(job.source, job.recipe.size)) as frames:
+        before = source_state(job.source)
+        source = SourceIdentity(job.name, before[0], source_hash(job.source))
+        with closing(read_source_frames(job.source, job.recipe.size)) as frames:
             count = write_stored_video(claim.stream, frames, job.recipe, source, job.quality)
-        if _stat(job.source) != before:
+        if source_state(job.source) != before:
             raise VideoDamaged(job.source, "changed while it was read", "prepare it when it is complete")
     except VideoMissing:
         raise
@@ -422,59 +413,3 @@ def _fill(job: PrepareJob, claim: EntryClaim) -> PrepareOutcome:
         job.entry.unlink(missing_ok=True)
         raise
     return PrepareOutcome("made", count, claim.publish(before[1]))
-
-
-@contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    """Tells the faults of a video's disk from those of the store's."""
-    try:
-        yield
-    except VideoError:
-        raise
-    except (OSError, DatasetError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise VideoMissing(source, f"cannot be read ({reason})", "check the path and your rights") from error
-
-
-def _read_frames(source: Path, size: int) -> Generator[Frame, None, None]:
-    """All frames of a video file or of a folder of pictures, ``size`` x ``size``."""
-    with _reading(source):
-        yield from _read_pictures(source, size) if source.is_dir() else iterate_frames(source, size=size)
-
-
-def _read_pictures(folder: Path, size: int) -> Iterator[Frame]:
-    files = frame_files(folder)
-    if not files:
-        raise NoFrames(folder, "not one picture in this folder", "leave it out")
-    for number, path in enumerate(files):
-        data = np.fromfile(path, np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if picture is None:
-            raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
-        shrinks = min(picture.shape[:2]) >= size
-        scaled = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        rgb = cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-        yield Frame(number, number / PICTURES_A_SECOND, rgb)
-
-
-def _files(source: Path) -> list[Path]:
-    return frame_files(source) if source.is_dir() else [source]
-
-
-def _stat(source: Path) -> tuple[int, int]:
-    """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures."""
-    with _reading(source):
-        stats = [path.stat() for path in _files(source)]
-        if not all(stat.S_ISREG(status.st_mode) for status in stats):
-            raise VideoMissing(source, "this is not a file", "give the path of a video file")  # A pipe would block.
-        return sum(status.st_size for status in stats), max((status.st_mtime_ns for status in stats), default=0)
-
-
-def _hash(source: Path) -> str:
-    """SHA-256 of a file; of a folder, that of its pictures' names and hashes."""
-    with _reading(source):
-        if not source.is_dir():
-            with source.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        lines = [f"{path.name}\0{_hash(path)}\0" for path in _files(source)]
-        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from actionfusion.data.layouts import open_dataset
+from actionfusion.data.manifest import read_manifest
 from actionfusion.data.prepare import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.errors import SettingsError
@@ -26,6 +27,7 @@ def prepare(
     flow: FlowRecipe = FlowRecipe(),
     workers: int | None = None,
     verify: bool = False,
+    manifest: Path | None = None,
 ) -> PrepareReport:
     """Decode every video once, compute its flow, and keep both in a store that training reads many times.
 
@@ -40,6 +42,7 @@ def prepare(
         flow: size and flow.
         workers: processes; none takes one a core, 0 works in this process.
         verify: check every byte of what is there, instead of a look at each entry's index.
+        manifest: what ``check`` wrote; videos that are not ok in it are left out.
 
     Returns:
         What was made, kept and left out.
@@ -50,9 +53,13 @@ def prepare(
     """
     recipe = flow if config is None else _recipe_flow(config)
     listing = open_dataset(dataset, root)
+    if manifest is not None:
+        listing = read_manifest(manifest).applied_to(listing)
     items = [(listing.path(index), entry.path) for index, entry in enumerate(listing.entries)]
     console = Console(stderr=True)
     console.print(Text(listing.describe()), soft_wrap=True)
+    for note in listing.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing", total=len(items))
         report = fill_store(

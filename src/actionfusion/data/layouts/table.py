@@ -14,25 +14,27 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actionfusion.data.layouts.folder import PARTS
 from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
 
-_TEXT = {".csv", ".tsv"}
-_PARQUET = {".parquet", ".pq"}
+TEXT_SUFFIXES = frozenset((".csv", ".tsv"))
+PARQUET_SUFFIXES = frozenset((".parquet", ".pq"))
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
+_OWN_COLUMNS = "path, label and, if wanted, group and split"
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One row: where it stands in the table, and its cells by column."""
+class Row:
+    """One row: where it stands in the table, such as ``line 7``, and its cells by column (names in lower case)."""
 
     place: str
     cells: Mapping[str, str]
@@ -59,7 +61,7 @@ def open_table(given: Path) -> Listing:
         DatasetError: no table, a column missing, or a row that is wrong: the error names line and column.
     """
     table = _find_table(existing(given))
-    rows = list(_read(table))
+    rows = list(read_rows(table))
     if not rows:
         raise DatasetError(table, "has a header and no rows", "add a row for each video")
     left_out = [row for row in rows if row.cells.get("status", "ok") != "ok"]
@@ -80,11 +82,13 @@ def open_table(given: Path) -> Listing:
 
 def _find_table(given: Path) -> Path:
     if not given.is_dir():
-        if given.suffix.lower() in _TEXT | _PARQUET:
+        if given.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES:
             return given
         raise DatasetError(given, "is no table by its ending", "give a .csv, .tsv or .parquet file")
     for folder in (given, given.parent):
-        tables = [file for file in scan(folder, LeftOut())[1] if file.suffix.lower() in _TEXT | _PARQUET]
+        tables = [
+            file for file in scan(folder, LeftOut())[1] if file.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES
+        ]
         if len(tables) == 1:
             return tables[0]
         if tables:
@@ -92,23 +96,37 @@ def _find_table(given: Path) -> Path:
     raise DatasetError(given, "holds no .csv, .tsv or .parquet file, nor does the folder above", "name the table")
 
 
-def _read(table: Path) -> Iterator[_Row]:
-    return _read_parquet(table) if table.suffix.lower() in _PARQUET else _read_text(table)
+def read_rows(
+    table: Path, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
+) -> Iterator[Row]:
+    """The rows of a CSV, TSV or Parquet file, as text.
+
+    Args:
+        table: the file; what it is, its ending says.
+        needed: columns that must be there.
+        once: columns that must not be there twice.
+
+    Raises:
+        DatasetError: a file that is not what its ending says, or not these columns.
+    """
+    reader = _read_parquet if table.suffix.lower() in PARQUET_SUFFIXES else _read_text
+    return reader(table, needed, once)
 
 
-def _columns(table: Path, names: Iterable[str], place: str) -> list[str]:
+def _columns(table: Path, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
     columns = [name.strip().lower() for name in names]
     counts = Counter(columns)
-    if missing := [name for name in _REQUIRED if name not in counts]:
+    if missing := [name for name in needed if name not in counts]:
         found = some([name for name in columns if name], most=12) or "nothing"
         reason = f"{place} has no column {' and no column '.join(missing)}, only {found}"
-        raise DatasetError(table, reason, "name the columns path, label and, if wanted, group and split")
-    if twice := [name for name in (*_REQUIRED, *_OPTIONAL) if counts[name] > 1]:
+        more = f"{', '.join(needed[:-1])} and {needed[-1]}" if needed != _REQUIRED else _OWN_COLUMNS
+        raise DatasetError(table, reason, f"name the columns {more}")
+    if twice := [name for name in once if counts[name] > 1]:
         raise DatasetError(table, f"{place} names column {twice[0]!r} twice", "keep one of them")
     return columns
 
 
-def _read_text(table: Path) -> Iterator[_Row]:
+def _read_text(table: Path, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -134,34 +152,43 @@ def _read_text(table: Path) -> Iterator[_Row]:
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
-            columns = _columns(table, cells, place)
+            columns = _columns(table, cells, place, needed, once)
         elif len(cells) != len(columns):
             reason = f"{place} has {len(cells)} cells where the header has {len(columns)}"
             raise DatasetError(table, reason, "quote a cell that holds the separator or a line end")
         else:
-            yield _Row(place, dict(zip(columns, cells, strict=True)))
+            yield Row(place, dict(zip(columns, cells, strict=True)))
 
 
-def _read_parquet(table: Path) -> Iterator[_Row]:
-    try:
-        # Heavy, and only Parquet needs it.
-        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
-        from pyarrow import parquet  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
-    except ImportError as error:
-        raise DatasetError(table, "Parquet needs pyarrow", "pip install pyarrow, or save it as CSV") from error
+def _read_parquet(table: Path, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+    pa, parquet = import_pyarrow(table)
     try:
         schema = parquet.read_schema(table)
-        columns = _columns(table, schema.names, "its schema")
-        wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in _REQUIRED + _OPTIONAL]
+        columns = _columns(table, schema.names, "its schema", needed, once)
+        wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in {*needed, *once}]
         rows = parquet.read_table(table, columns=wanted).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(table, f"is no readable Parquet file ({error})", "write it again") from error
     for number, row in enumerate(rows, start=1):
         cells = {name.strip().lower(): "" if value is None else str(value) for name, value in row.items()}
-        yield _Row(f"row {number}", cells)
+        yield Row(f"row {number}", cells)
 
 
-def _video(table: Path, row: _Row, seen: dict[str, str]) -> _Video:
+def import_pyarrow(table: Path) -> tuple[Any, Any]:
+    """The modules ``pyarrow`` and ``pyarrow.parquet``: heavy, and only Parquet needs them.
+
+    Raises:
+        DatasetError: they are not installed; it names the table that wants them.
+    """
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+        from pyarrow import parquet  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+    except ImportError as error:
+        raise DatasetError(table, "Parquet needs pyarrow", "pip install pyarrow, or take CSV") from error
+    return pa, parquet
+
+
+def _video(table: Path, row: Row, seen: dict[str, str]) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
         return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
 
@@ -233,7 +260,7 @@ def _column(entries: tuple[VideoEntry, ...], parts: Mapping[str, str | None]) ->
     return {"column": Split("column: split, val as test", train, val, notes=(note,))}, notes
 
 
-def _notes(left_out: list[_Row], videos: list[_Video]) -> list[str]:
+def _notes(left_out: list[Row], videos: list[_Video]) -> list[str]:
     notes = []
     if left_out:
         kinds = Counter(row.cells["status"] for row in left_out)

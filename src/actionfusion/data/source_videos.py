@@ -1,0 +1,105 @@
+"""A video of a data set as it lies on a disk, a file or a folder of pictures: its state, its hash and its frames.
+
+Whatever a disk refuses here is the video's fault (``VideoError``), so that callers can tell it from a fault of theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from actionfusion.data.layouts.tree import frame_files
+from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
+from actionfusion.video.reading import Frame, count_frames, iterate_frames
+
+# A folder of pictures says nothing of its rate; clips go by frame numbers, and this only labels them with times.
+PICTURES_A_SECOND = 25.0
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Tells the faults of a video's disk from those of the store's."""
+    try:
+        yield
+    except VideoError:
+        raise
+    except (OSError, DatasetError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise VideoMissing(source, f"cannot be read ({reason})", "check the path and your rights") from error
+
+
+def read_source_frames(source: Path, size: int, wanted: Collection[int] | None = None) -> Generator[Frame, None, int]:
+    """The frames of a video file or of a folder of pictures; all are decoded.
+
+    Args:
+        source: the video.
+        size: frames are scaled to ``size`` x ``size`` pixels.
+        wanted: the frames to give; all of them where None.
+
+    Returns:
+        As the generator's return value, how many frames there are.
+
+    Raises:
+        VideoError: it cannot be read; see ``iterate_frames``.
+    """
+    with _reading(source):
+        if source.is_dir():
+            return (yield from _read_pictures(source, size, wanted))
+        return (yield from iterate_frames(source, size=size, wanted=wanted))
+
+
+def guess_frames(source: Path) -> int:
+    """Frames as a file's packets or a folder's names suggest, which decoding may correct.
+
+    Raises:
+        VideoError: it cannot be opened.
+    """
+    with _reading(source):
+        return len(frame_files(source)) if source.is_dir() else count_frames(source)
+
+
+def _read_pictures(folder: Path, size: int, wanted: Collection[int] | None) -> Generator[Frame, None, int]:
+    files = frame_files(folder)
+    if not files:
+        raise NoFrames(folder, "not one picture in this folder", "leave it out")
+    for number, path in enumerate(files):
+        data = np.fromfile(path, np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if picture is None:
+            raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
+        if wanted is not None and number not in wanted:
+            continue
+        shrinks = min(picture.shape[:2]) >= size
+        scaled = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        rgb = cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+        yield Frame(number, number / PICTURES_A_SECOND, rgb)
+    return len(files)
+
+
+def _files(source: Path) -> list[Path]:
+    return frame_files(source) if source.is_dir() else [source]
+
+
+def source_state(source: Path) -> tuple[int, int]:
+    """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures."""
+    with _reading(source):
+        stats = [path.stat() for path in _files(source)]
+        if not all(stat.S_ISREG(status.st_mode) for status in stats):
+            raise VideoMissing(source, "this is not a file", "give the path of a video file")  # A pipe would block.
+        return sum(status.st_size for status in stats), max((status.st_mtime_ns for status in stats), default=0)
+
+
+def source_hash(source: Path) -> str:
+    """SHA-256 of a file; of a folder, that of its pictures' names and hashes."""
+    with _reading(source):
+        if not source.is_dir():
+            with source.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        lines = [f"{path.name}\0{source_hash(path)}\0" for path in _files(source)]
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
