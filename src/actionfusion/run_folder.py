@@ -1,8 +1,8 @@
 """The run folder: all that prediction needs, and nothing of the machine it came from.
 
 ``config.yaml`` (every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
-network's order), ``model.safetensors``, ``metrics.csv`` (a row an epoch) and ``train.log``.  Each file is replaced
-whole, so that a run stopped at any moment is a run that predicts.
+network's order), ``split.csv`` (which video was on which side), ``model.safetensors``, ``metrics.csv`` (a row an epoch)
+and ``train.log``.  Each file is replaced whole, so that a run stopped at any moment is a run that predicts.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from actionfusion.video.clip import ClipSettings
 Settings = TypeVar("Settings")
 
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
+SPLIT = "split.csv"
 _RESTORE = "train the run again, or copy the whole run folder"
 
 

@@ -21,10 +21,11 @@ from rich.text import Text
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings, LabelledVideos, open_data
 from actionfusion.data.loading import ClipDataset, EpochLoader
+from actionfusion.data.recorded_split import write_split
 from actionfusion.errors import DatasetError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.pretrained import load_imagenet
-from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, create_run
+from actionfusion.run_folder import LOG, SPLIT, WEIGHTS, RunFolder, create_run
 from actionfusion.training.loop import TrainingSettings, fit
 from actionfusion.training.progress import ConsoleProgress
 from actionfusion.version import __version__
@@ -88,10 +89,11 @@ def train(
         "versions": _versions(),
     }
     run = create_run(out, clip=clip, network=network, labels=videos.listing.labels, further=further)
+    write_split(out / SPLIT, videos)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with _log_file(out / LOG):
         _tell(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
-        for note in videos.split.notes:
+        for note in (*videos.listing.notes, *videos.split.notes):
             _tell(f"note: {note}")
         _tell(start)
         loaders = _loaders(videos, clip, augmentation, training, seed, pin_memory=chosen.type == "cuda")
@@ -117,6 +119,7 @@ def describe_data(videos: LabelledVideos) -> dict[str, object]:
         "dataset": settings.dataset,
         "split": settings.split,
         "split_name": split.name,
+        "split_notes": list(split.notes),
         "seed": settings.seed,
         "validation": settings.validation,
         "validation_fraction": settings.validation_fraction,
