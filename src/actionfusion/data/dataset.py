@@ -30,7 +30,8 @@ class DataSettings:
 
     Args:
         root: folder of the data set.
-        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class) or csv.
+        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or
+            shapes (generated).
         split: name of the split; none takes the layout's default (official lists, else the folder's own parts, else
             7:3 by groups, else a random 7:3).
         seed: of a random split.

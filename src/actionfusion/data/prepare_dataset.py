@@ -35,7 +35,7 @@ def prepare(
     up where it stopped.  A video that cannot be read is named and left out.
 
     Args:
-        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class) or csv.
+        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
         root: folder of the data set.
         store: folder of the store; made if it is not there.
         config: a recipe, by name or as a YAML file, whose size and flow are taken instead of ``flow``.

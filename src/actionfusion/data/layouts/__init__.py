@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actionfusion.data.layouts.folder import open_folder
 from actionfusion.data.layouts.hmdb51 import open_hmdb51
+from actionfusion.data.layouts.shapes import open_shapes
 from actionfusion.data.layouts.table import open_table
 from actionfusion.data.layouts.ucf11 import open_ucf11
 from actionfusion.data.layouts.ucf101 import open_ucf101
@@ -22,6 +23,7 @@ LAYOUTS: Mapping[str, Callable[[Path], Listing]] = {
     "hmdb51": open_hmdb51,
     "folder": open_folder,
     "csv": open_table,
+    "shapes": open_shapes,
 }
 
 
