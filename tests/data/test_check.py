@@ -244,6 +244,12 @@ def test_a_full_disk_ends_it_cleanly_and_keeps_what_was_found(clips, tmp_path, m
     assert len(check("folder", clips, out=tmp_path / "m.csv", workers=0).rows) == 10
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_work(clips, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DatasetError, match=r"m\.csv\.journal: cannot be written"):
+        check("folder", clips, out=tmp_path / "file" / "m.csv", workers=0)
+
+
 def test_a_process_that_dies_costs_one_video(clips, tmp_path, monkeypatch):
     class Pool(WorkerPool):
         def run(self, function, tasks):

@@ -19,7 +19,7 @@ from actionfusion.data import source_videos
 from actionfusion.data.claims import claim_entry
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
-from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.errors import DatasetError, SettingsError, VideoDamaged, VideoMissing
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.video_source import VideoSource
@@ -283,12 +283,22 @@ def test_folders_of_pictures(tmp_path):
     ]
     np.testing.assert_array_equal(np.argmin(errors, axis=1), np.arange(12))
     assert (np.diff(times) > 0).all()
+    # Straight from the pictures come the same frames and fields, but for the JPEGs of the store.
+    direct = source_videos.PictureFolderSource(folder, RECIPE)
+    assert direct.num_frames == video.num_frames == 12
+    for ours, stored in zip(direct.read([0, 5], [2, 3]), video.read([0, 5], [2, 3]), strict=True):
+        assert ours.shape == stored.shape
+        assert np.abs(ours.astype(float) - stored).mean() < 3
     assert prepare([item], tmp_path / "store", RECIPE, workers=0).kept == 1
     for broken in (b"broken", b""):
         (folder / "frame 5.png").write_bytes(broken)
         failure = prepare([item], tmp_path / "store", RECIPE, workers=0).failures[0]
         assert failure.kind == "damaged"
         assert "frame 5.png" in failure.message
+        with pytest.raises(VideoDamaged, match=r"frame 5\.png"):
+            direct.read([5], [])
+    with pytest.raises(VideoMissing):
+        _ = source_videos.PictureFolderSource(tmp_path / "gone", RECIPE).num_frames
 
 
 ODD_NAMES = [

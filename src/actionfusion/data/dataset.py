@@ -14,6 +14,7 @@ from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.manifest import read_manifest
+from actionfusion.data.source_videos import PictureFolderSource
 from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
@@ -114,8 +115,7 @@ class LabelledVideos:
         if self.settings.store is not None:
             return StoredVideo(entry_path(self.settings.store, entry.path))
         if entry.kind == "frames":
-            reason = "is a folder of pictures, which only the prepared store reads"
-            raise DatasetError(self.listing.path(index), reason, "run prepare and give --data.store")
+            return PictureFolderSource(self.listing.path(index), recipe)
         return VideoSource(self.listing.path(index), recipe, entry.frames)
 
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
+from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.pictures import UInt8Array
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 
 # A folder of pictures says nothing of its rate; clips go by frame numbers, and this only labels them with times.
@@ -65,21 +68,81 @@ def guess_frames(source: Path) -> int:
 
 
 def _read_pictures(folder: Path, size: int, wanted: Collection[int] | None) -> Generator[Frame, None, int]:
+    files = _pictures(folder)
+    for number, path in enumerate(files):
+        picture = _decode(path)
+        if wanted is None or number in wanted:
+            yield Frame(number, number / PICTURES_A_SECOND, _scaled(picture, size))
+    return len(files)
+
+
+def _pictures(folder: Path) -> list[Path]:
     files = frame_files(folder)
     if not files:
         raise NoFrames(folder, "not one picture in this folder", "leave it out")
-    for number, path in enumerate(files):
-        data = np.fromfile(path, np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if picture is None:
-            raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
-        if wanted is not None and number not in wanted:
-            continue
-        shrinks = min(picture.shape[:2]) >= size
-        scaled = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        rgb = cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-        yield Frame(number, number / PICTURES_A_SECOND, rgb)
-    return len(files)
+    return files
+
+
+def _decode(path: Path) -> UInt8Array:
+    data = np.fromfile(path, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
+    return picture.astype(np.uint8, copy=False)
+
+
+def _scaled(bgr: UInt8Array, size: int) -> UInt8Array:
+    shrinks = min(bgr.shape[:2]) >= size
+    scaled = cv2.resize(bgr, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+class PictureFolderSource:
+    """Implements ``ClipSource`` on a folder of pictures; only the pictures that are asked for are decoded.
+
+    Args:
+        folder: the folder.
+        recipe: how flow is made; its ``size`` is the size of the frames.
+    """
+
+    def __init__(self, folder: Path, recipe: FlowRecipe) -> None:
+        self._folder, self._recipe = folder, recipe
+        self._files: list[Path] | None = None
+
+    @property
+    def recipe(self) -> FlowRecipe:
+        """The recipe of the flow that ``read`` gives."""
+        return self._recipe
+
+    @property
+    def num_frames(self) -> int:
+        """Pictures in the folder, at least 1.
+
+        Raises:
+            VideoError: the folder cannot be read, or holds no picture.
+        """
+        if self._files is None:
+            with _reading(self._folder):
+                self._files = _pictures(self._folder)
+        return len(self._files)
+
+    def read(
+        self, frames: Sequence[int], fields: Sequence[int]
+    ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
+        """Read pictures and compute flow; see ``ClipSource.read``.
+
+        Raises:
+            VideoError: a picture cannot be read.
+        """
+        assert self.num_frames
+        files = self._files or []
+        with _reading(self._folder):
+            pictures = {
+                number: _scaled(_decode(files[number]), self._recipe.size)
+                for number in sorted({*frames, *fields, *(start + 1 for start in fields)})
+            }
+        codes = flow_fields(pictures, fields, self._recipe)
+        return np.stack([pictures[number] for number in frames]), codes, np.array(frames) / PICTURES_A_SECOND
 
 
 def _files(source: Path) -> list[Path]:
