@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from actionfusion.errors import ActionFusionError
@@ -79,11 +80,27 @@ def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
     function: Callable[..., Any] = getattr(import_module(command.module), name)
     parser = _parser(name, command, function)
-    values = vars(parser.instantiate(parser.parse_args(_with_recipe_path(words))))
+    parsed = parser.parse_args(_with_recipe_path(words))
+    if name in RECIPE_COMMANDS and parsed.resume and parsed.out is not None:
+        # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
+        parser.set_defaults(_recorded(parsed.out))
+        parsed = parser.parse_args(_with_recipe_path(words))
+    values = vars(parser.instantiate(parsed))
     if name in RECIPE_COMMANDS:
         values.pop("config")
     result = function(**values)
     return 1 if getattr(result, "failed", False) is True else 0
+
+
+def _recorded(out: str) -> dict[str, Any]:
+    """The settings of a run by their names on the command line."""
+    from actionfusion.training.resume import recorded_values  # noqa: PLC0415
+
+    return {
+        f"{group}.{name}" if name else group: value
+        for group, part in recorded_values(Path(out)).items()
+        for name, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }
 
 
 def _parser(name: str, command: Command, function: Callable[..., Any]) -> ArgumentParser:

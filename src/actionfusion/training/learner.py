@@ -1,0 +1,88 @@
+"""A network and the optimiser that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actionfusion.data.loading import Batch
+from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.training.measuring import Totals, totals_of
+from actionfusion.training.settings import TrainingSettings
+
+
+class Learner:
+    """The network and its optimiser.
+
+    Args:
+        network: on the device that it is to train on.
+        settings: how to learn.
+    """
+
+    def __init__(self, network: FusionNetwork, settings: TrainingSettings) -> None:
+        self.network, self.settings = network, settings
+        self.optimizer = self._new_optimizer()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def restart(self) -> None:
+        """Forget what the optimiser has gathered: each session starts without it."""
+        self.optimizer = self._new_optimizer()
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        # Decay belongs on weights that multiply features; gains, shifts and biases are left alone.
+        decayed = [tensor for tensor in self.network.parameters() if tensor.ndim > 1]
+        others = [tensor for tensor in self.network.parameters() if tensor.ndim <= 1]
+        decay = self.settings.weight_decay
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        # Without decay AdamW is Adam to the bit.
+        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights as ``network.<name>`` and the optimiser's moments as ``optimizer.<name of the weight>:<moment>``."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            for moment, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}:{moment}"] = value
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what ``tensors`` gave.
+
+        Raises:
+            KeyError, RuntimeError: tensors of another network.
+        """
+        self.network.load_state_dict({name: tensors[f"network.{name}"] for name in self.network.state_dict()})
+        self.optimizer = self._new_optimizer()
+        parameters = dict(self.network.named_parameters())
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                name, moment = key.removeprefix("optimizer.").rsplit(":", 1)
+                self.optimizer.state[parameters[name]][moment] = _like(value, parameters[name], moment)
+
+    def step(self, batch: Batch, rate: float) -> Totals:
+        """Learn from a batch at a learning rate."""
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        targets = batch.targets.to(self.device, non_blocking=True)
+        rgb, flow = (tensor.to(self.device, non_blocking=True) for tensor in (batch.rgb, batch.flow))
+        logits = self.network(rgb, flow)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        return totals_of(loss.item(), logits, targets)
+
+
+def _like(value: Tensor, parameter: Tensor, moment: str) -> Tensor:
+    """The moment where and how PyTorch itself would keep it: beside its weight, the count of steps on the CPU."""
+    return value if moment == "step" else torch.empty_like(parameter).copy_(value)

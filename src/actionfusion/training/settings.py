@@ -1,0 +1,51 @@
+"""How a network learns: every setting of the training loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actionfusion.errors import SettingsError
+from actionfusion.training.sessions import PAPER_SESSIONS, Session
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the network learns.
+
+    Args:
+        sessions: one after the other, each from the best weights of the one before.
+        batch_size: clips a step.
+        weight_decay: decoupled, as in AdamW, on weight matrices and kernels alone; 0 is the paper's plain Adam.
+        clip_norm: largest norm of all gradients together; none clips nothing.
+        label_smoothing: share of the target that is spread over all classes, 0 to below 1.
+        workers: processes that read videos ahead; none takes one less than there are cores, at most 8.
+        checkpoint_steps: a checkpoint is written after every epoch, and within an epoch after so many steps; none
+            writes them after epochs alone.
+
+    Raises:
+        SettingsError: a value outside its range.
+    """
+
+    sessions: tuple[Session, ...] = PAPER_SESSIONS
+    batch_size: int = 4
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    workers: int | None = None
+    checkpoint_steps: int | None = 500
+
+    def __post_init__(self) -> None:
+        if not self.sessions:
+            raise SettingsError("training.sessions", "there is none", "give at least one session")
+        if self.batch_size < 1:
+            raise SettingsError("training.batch_size", f"{self.batch_size}", "take 1 or more")
+        if self.weight_decay < 0:
+            raise SettingsError("training.weight_decay", f"{self.weight_decay}", "take 0 or more")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise SettingsError("training.clip_norm", f"{self.clip_norm}", "take a positive norm, or null")
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingsError("training.label_smoothing", f"{self.label_smoothing}", "take 0 to below 1")
+        if self.workers is not None and self.workers < 0:
+            raise SettingsError("training.workers", f"{self.workers}", "take 0 or more, or null")
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise SettingsError("training.checkpoint_steps", f"{self.checkpoint_steps}", "take 1 or more, or null")
