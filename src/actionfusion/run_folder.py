@@ -88,17 +88,8 @@ class RunFolder:
         """
         tensors = self.read_weights()
         network = FusionNetwork(self.network)
-        expected = network.state_dict()
-        wrong = [
-            f"{name} {list(tensors[name].shape) if name in tensors else 'missing'}, wanted {list(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name not in tensors or tensors[name].shape != tensor.shape
-        ]
-        wrong += [f"{name} is not of this network" for name in tensors if name not in expected]
-        if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            reason = f"does not fit {CONFIG}: {', '.join(wrong[:3])}{more}"
-            raise WeightsError(self.path / WEIGHTS, reason, _RESTORE)
+        if misfits := misfitting_tensors(tensors, network.state_dict()):
+            raise WeightsError(self.path / WEIGHTS, f"does not fit {CONFIG}: {misfits}", _RESTORE)
         network.load_state_dict(tensors)
         return network.eval()
 
@@ -144,8 +135,7 @@ def create_run(
     Raises:
         RunFolderError: the folder holds something already, or cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
+    refuse_taken(path)
     if any("\n" in label or not label.strip() for label in labels):
         raise RunFolderError(path, "a class name is empty or spans lines", "rename the class folder")
     config = {"clip": plain(clip), "network": plain(network)} | {name: plain(part) for name, part in further.items()}
@@ -155,6 +145,12 @@ def create_run(
     except OSError as error:
         raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from error
     return RunFolder(path, clip, network, tuple(labels), config)
+
+
+def refuse_taken(path: Path) -> None:
+    """Raise RunFolderError where a run folder holds something already, or is a file."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -191,6 +187,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def misfitting_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """Which tensors are missing, have another shape or belong to another network, in one line; empty if all fit."""
+    wrong = [
+        f"{name} {list(tensors[name].shape) if name in tensors else 'missing'}, wanted {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name not in tensors or tensors[name].shape != tensor.shape
+    ]
+    wrong += [f"{name} is not of this network" for name in tensors if name not in expected]
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return ", ".join(wrong[:3]) + more
 
 
 @contextmanager

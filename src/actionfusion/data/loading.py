@@ -178,6 +178,18 @@ class EpochLoader:
         """Batches a pass."""
         return len(self._batches)
 
+    def first(self) -> Batch:
+        """The first batch of the first epoch, read in this process.
+
+        Raises:
+            VideoError: a video cannot be read.
+        """
+        self._batches.epoch, self._batches.start = 1, 0
+        batch = collate([self.dataset[key] for key in next(iter(self._batches))])
+        if isinstance(batch, ActionFusionError):
+            raise batch
+        return batch
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from batch ``start`` on; those before it are not read.
 

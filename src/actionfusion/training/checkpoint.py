@@ -97,8 +97,20 @@ def load_checkpoint(run: RunFolder, learner: Learner) -> TrainingState:
             seconds=plain["seconds"],
             rows=plain["rows"],
         )
-    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunFolderError(path, f"does not fit this run ({_line(error)})", _AGAIN) from error
+
+
+def read_network(run: RunFolder) -> dict[str, Tensor]:
+    """The weights in a run's checkpoint, which are never those of a training gone wrong.
+
+    Raises:
+        RunFolderError: as ``read_state``.
+    """
+    read_state(run.path)
+    with safe_open(run.path / CHECKPOINT, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith("network.")]  # noqa: SIM118
+        return {name.removeprefix("network."): file.get_tensor(name) for name in names}
 
 
 def read_state(folder: Path) -> Mapping[str, Any]:

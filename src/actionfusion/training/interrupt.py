@@ -39,6 +39,9 @@ class StopSwitch:
             raise StopRequested
 
 
+NEVER = StopSwitch()
+
+
 @contextmanager
 def stop_switch() -> Iterator[StopSwitch]:
     """A switch that the first Ctrl-C (or SIGTERM) turns on; the second one stops at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from actionfusion.data.loading import Batch
 from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.run_folder import misfitting_tensors
+from actionfusion.training.guards import refuse_bad_gradients, refuse_bad_loss
 from actionfusion.training.measuring import Totals, totals_of
 from actionfusion.training.settings import TrainingSettings
 
@@ -56,9 +59,12 @@ class Learner:
         """Take back what ``tensors`` gave.
 
         Raises:
-            KeyError, RuntimeError: tensors of another network.
+            ValueError: tensors of another network; names and shapes that differ are named.
         """
-        self.network.load_state_dict({name: tensors[f"network.{name}"] for name in self.network.state_dict()})
+        own = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+        if misfits := misfitting_tensors(own, self.network.state_dict()):
+            raise ValueError(misfits)
+        self.network.load_state_dict(own)
         self.optimizer = self._new_optimizer()
         parameters = dict(self.network.named_parameters())
         for key, value in tensors.items():
@@ -67,7 +73,11 @@ class Learner:
                 self.optimizer.state[parameters[name]][moment] = _like(value, parameters[name], moment)
 
     def step(self, batch: Batch, rate: float) -> Totals:
-        """Learn from a batch at a learning rate."""
+        """Learn from a batch at a learning rate.
+
+        Raises:
+            TrainingError: loss or gradients are not finite, or the loss has exploded; the weights stay as they were.
+        """
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -77,10 +87,13 @@ class Learner:
         loss = F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        # Without a limit this only measures.
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm or math.inf)
+        value = loss.item()
+        refuse_bad_loss(value, self.network.settings.num_classes, self.settings.explosion, batch.names)
+        refuse_bad_gradients(norm.item(), batch.names)
         self.optimizer.step()
-        return totals_of(loss.item(), logits, targets)
+        return totals_of(value, logits, targets)
 
 
 def _like(value: Tensor, parameter: Tensor, moment: str) -> Tensor:

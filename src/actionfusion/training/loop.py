@@ -14,7 +14,8 @@ from actionfusion.data.loading import EpochLoader
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder
 from actionfusion.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from actionfusion.training.interrupt import StopRequested, StopSwitch
+from actionfusion.training.guards import refuse_targets_out_of_range
+from actionfusion.training.interrupt import NEVER, StopRequested, StopSwitch
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Figures, measure
 from actionfusion.training.progress import Progress
@@ -33,7 +34,7 @@ def fit(
     run: RunFolder,
     progress: Progress,
     resume: bool = False,
-    stop: StopSwitch | None = None,
+    stop: StopSwitch = NEVER,
 ) -> list[dict[str, object]]:
     """Train through all sessions; the run folder holds the best weights (or the last, see ``Session.patience``).
 
@@ -54,8 +55,10 @@ def fit(
     Raises:
         KeyboardInterrupt: ``stop`` was turned on.
         RunFolderError: the run cannot be written, or has no checkpoint to go on from.
+        DatasetError: a class number that the network has no output for.
+        TrainingError: the loss is no number or has exploded.
     """
-    stop = stop or StopSwitch()
+    refuse_targets_out_of_range(network.settings.num_classes, training, validation)
     learner = Learner(network, settings)
     state = load_checkpoint(run, learner) if resume else TrainingState()
     save = partial(save_checkpoint, run, learner, state)
@@ -102,7 +105,8 @@ def _steps(
     """The rest of an epoch, step by step; between two steps ``state`` says all that there is to know."""
     started = time.perf_counter() - state.seconds
     for batch in training.epoch(len(state.rows) + 1, state.step):
-        state.totals.add(learner.step(batch, _rate(session, state.epoch, state.step, len(training))))
+        rate = _rate(session, state.epoch, state.step, len(training))
+        state.totals.add(learner.step(batch, rate))
         state.step += 1
         state.seconds = time.perf_counter() - started
         figures = state.totals.figures()

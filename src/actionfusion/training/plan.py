@@ -21,6 +21,8 @@ from actionfusion.errors import DatasetError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.pretrained import load_imagenet
 from actionfusion.run_folder import RunFolder, create_run, plain
+from actionfusion.training.cost import StepCost, free_memory, step_cost
+from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.version import __version__
 from actionfusion.video.clip import ClipSettings
@@ -65,13 +67,33 @@ class Plan:
     videos: LabelledVideos
     device: torch.device
 
-    def check(self) -> None:
+    def check(self, out: Path) -> StepCost:
         """Find what would stop the training later.
 
+        Args:
+            out: the run folder that is to be written.
+
+        Returns:
+            What a step needs.
+
         Raises:
-            ActionFusionError: the store lacks videos, or was made by another recipe.
+            ActionFusionError: the store lacks videos or was made by another recipe, a class has no training video, or
+                there is too little memory or disk.
         """
-        self.videos.check_store(self.arguments.clip.flow)
+        given = self.arguments
+        self.videos.check_store(given.clip.flow)
+        refuse_unlearnable(self.videos)
+        cost = step_cost(given.network, given.clip.frames)
+        if given.training.check_memory:
+            refuse_too_large(cost, given.training.batch_size, free_memory(self.device))
+        refuse_full_disk(out, cost.parameters)
+        return cost
+
+    @property
+    def workers(self) -> int:
+        """Processes that read videos ahead."""
+        chosen = self.arguments.training.workers
+        return chosen if chosen is not None else min((os.cpu_count() or 1) - 1, 8)
 
     def config(self) -> dict[str, Any]:
         """``config.yaml`` as plain values: every setting as resolved, and no path of this machine."""
@@ -121,10 +143,7 @@ class Plan:
         Raises:
             DatasetError: the split has no part to validate on.
         """
-        given, videos = self.arguments, self.videos
-        workers = given.training.workers
-        if workers is None:
-            workers = min((os.cpu_count() or 1) - 1, 8)
+        given, videos, workers = self.arguments, self.videos, self.workers
         parts: dict[str, Part | None] = {"hold_out": "val", "test": "test", "none": None}
         part = parts[videos.settings.validation]
         chosen = videos.part(part) if part else ()

@@ -21,6 +21,9 @@ class TrainingSettings:
         workers: processes that read videos ahead; none takes one less than there are cores, at most 8.
         checkpoint_steps: a checkpoint is written after every epoch, and within an epoch after so many steps; none
             writes them after epochs alone.
+        explosion: a batch whose loss is more than so many times that of guessing (ln K, or 1 for two classes) stops the
+            training, as a loss that is no number does.
+        check_memory: refuse a batch size that by estimate does not fit into the memory that is free.
 
     Raises:
         SettingsError: a value outside its range.
@@ -33,6 +36,8 @@ class TrainingSettings:
     label_smoothing: float = 0.0
     workers: int | None = None
     checkpoint_steps: int | None = 500
+    explosion: float = 20.0
+    check_memory: bool = True
 
     def __post_init__(self) -> None:
         if not self.sessions:
@@ -49,3 +54,5 @@ class TrainingSettings:
             raise SettingsError("training.workers", f"{self.workers}", "take 0 or more, or null")
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
             raise SettingsError("training.checkpoint_steps", f"{self.checkpoint_steps}", "take 1 or more, or null")
+        if not self.explosion > 1:
+            raise SettingsError("training.explosion", f"{self.explosion}", "take more than 1")

@@ -15,10 +15,13 @@ from rich.text import Text
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings
-from actionfusion.errors import SettingsError
+from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run
-from actionfusion.training.checkpoint import read_state
+from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
+from actionfusion.training.checkpoint import read_network, read_state
+from actionfusion.training.cost import StepCost, free_memory
+from actionfusion.training.dry_run import try_one_batch
+from actionfusion.training.guards import fitting_batch, is_out_of_memory
 from actionfusion.training.interrupt import stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, TrainArguments, make_plan
@@ -42,6 +45,7 @@ def train(
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
+    dry_run: bool = False,
 ) -> Path:
     """Train a recogniser on a folder of labelled videos and write a run folder.
 
@@ -61,29 +65,35 @@ def train(
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         resume: go on with the run in ``out`` from its last checkpoint, to the result of an uninterrupted training; all
             other arguments are the run's, and one that contradicts it is refused.
+        dry_run: check all that can be checked, try one batch, tell time and memory, and write nothing.
 
     Returns:
-        The run folder.
+        The run folder; a dry run does not make it.
 
     Raises:
         ActionFusionError: the data, the settings or the run folder are at fault; the message says which.
     """
     given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device)
     if resume:
+        if dry_run:
+            raise SettingsError("dry_run", "tries a new training, not one to resume", "leave out one of the two")
         return _go_on(out, given)
     out = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     plan = make_plan(given)
-    plan.check()
+    refuse_taken(out)
+    cost = plan.check(out)
     model, start = plan.make_network()
+    if dry_run:
+        _introduce(plan, start)
+        with _memory_explained(plan, cost):
+            try_one_batch(plan, model, cost, _tell)
+        return out
     run = plan.create_run(out)
     remember_places(run, data, device)
     with _log_file(out / LOG):
-        videos = plan.videos
-        _tell(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
-        for note in videos.split.notes:
-            _tell(f"note: {note}")
-        _tell(start)
-        _fit_or_stop(plan, model, run, resume=False)
+        _introduce(plan, start)
+        with _memory_explained(plan, cost):
+            _fit_or_stop(plan, model, run, resume=False)
     return _finished(run)
 
 
@@ -101,7 +111,7 @@ def _go_on(out: Path | None, given: TrainArguments) -> Path:
     plan = make_plan(given)
     now = plan.config()
     refuse_contradictions(run.config, now, out)
-    plan.check()
+    cost = plan.check(out)
     if now["versions"] != run.config.get("versions"):
         _tell("note: other versions of Python or its libraries than at the start; the result may differ in last digits")
     model, _ = plan.make_network(load=False)
@@ -112,8 +122,19 @@ def _go_on(out: Path | None, given: TrainArguments) -> Path:
         os.truncate(out / LOG, min(state["log_size"], (out / LOG).stat().st_size))
     with _log_file(out / LOG):
         _tell(f"resumed in session {state['session'] + 1} after {len(state['rows'])} epochs and {state['step']} steps")
-        _fit_or_stop(plan, model, run, resume=True)
+        with _memory_explained(plan, cost):
+            _fit_or_stop(plan, model, run, resume=True)
     return _finished(run)
+
+
+def _introduce(plan: Plan, start: str) -> None:
+    videos = plan.videos
+    _tell(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
+    for note in videos.split.notes:
+        _tell(f"note: {note}")
+    if videos.settings.validation == "test":
+        _tell("note: the test part ends the sessions and chooses the weights, so its accuracy flatters")
+    _tell(start)
 
 
 def _finished(run: RunFolder) -> Path:
@@ -134,11 +155,29 @@ def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bo
         with ConsoleProgress() as progress, stop_switch() as stop:
             settings = plan.arguments.training
             fit(model, learn, check, settings, run=run, progress=progress, resume=resume, stop=stop)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TrainingError) as error:
         if not (run.path / WEIGHTS).is_file():
+            model.load_state_dict(read_network(run))
             run.save_weights(model)
-        _tell(f"stopped by hand; the run can predict, and train --resume --out {run.path.name} goes on with it")
+        if isinstance(error, TrainingError):
+            log.info("%s", error)
+        else:
+            _tell(f"stopped by hand; the run can predict, and train --resume --out {run.path.name} goes on with it")
         raise
+
+
+@contextmanager
+def _memory_explained(plan: Plan, cost: StepCost) -> Iterator[None]:
+    """Say in one line that the memory was not enough, and what would be."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = plan.arguments.training.batch_size
+        reason = f"a batch of {size} clips did not fit into the memory of {plan.device}"
+        remedy = fitting_batch(cost, size, free_memory(plan.device))
+        raise TrainingError("training.batch_size", reason, remedy) from error
 
 
 @contextmanager
