@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from actionfusion.data.loading import Batch
 from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.models.pretrained import imagenet_targets
 from actionfusion.run_folder import misfitting_tensors
 from actionfusion.training.guards import refuse_bad_gradients, refuse_bad_loss
 from actionfusion.training.measuring import Totals, totals_of
@@ -40,10 +41,15 @@ class Learner:
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         # Decay belongs on weights that multiply features; gains, shifts and biases are left alone.
-        decayed = [tensor for tensor in self.network.parameters() if tensor.ndim > 1]
-        others = [tensor for tensor in self.network.parameters() if tensor.ndim <= 1]
-        decay = self.settings.weight_decay
-        groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        backbone, decay = imagenet_targets(self.network), self.settings.weight_decay
+        members: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            scale = self.settings.backbone_rate_scale if name in backbone else 1.0
+            members.setdefault((scale, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        groups = [
+            {"params": parameters, "weight_decay": decay, "rate_scale": scale}
+            for (scale, decay), parameters in members.items()
+        ]
         # Without decay AdamW is Adam to the bit.
         return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
 
@@ -80,7 +86,7 @@ class Learner:
         """
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_scale"]
         targets = batch.targets.to(self.device, non_blocking=True)
         rgb, flow = (tensor.to(self.device, non_blocking=True) for tensor in (batch.rgb, batch.flow))
         logits = self.network(rgb, flow)

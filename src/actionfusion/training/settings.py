@@ -15,6 +15,9 @@ class TrainingSettings:
     Args:
         sessions: one after the other, each from the best weights of the one before.
         batch_size: clips a step.
+        backbone_rate_scale: learning rate of the layers that ImageNet's VGG-16 has weights for (the towers'
+            convolutions but the flow's first, and fc6) over that of the session, which the new layers have; 1 is the
+            paper's single rate, 0 leaves them as they are.
         weight_decay: decoupled, as in AdamW, on weight matrices and kernels alone; 0 is the paper's plain Adam.
         clip_norm: largest norm of all gradients together; none clips nothing.
         label_smoothing: share of the target that is spread over all classes, 0 to below 1.
@@ -31,6 +34,7 @@ class TrainingSettings:
 
     sessions: tuple[Session, ...] = PAPER_SESSIONS
     batch_size: int = 4
+    backbone_rate_scale: float = 1.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
@@ -44,6 +48,8 @@ class TrainingSettings:
             raise SettingsError("training.sessions", "there is none", "give at least one session")
         if self.batch_size < 1:
             raise SettingsError("training.batch_size", f"{self.batch_size}", "take 1 or more")
+        if not 0 <= self.backbone_rate_scale <= 1:
+            raise SettingsError("training.backbone_rate_scale", f"{self.backbone_rate_scale}", "take 0 to 1")
         if self.weight_decay < 0:
             raise SettingsError("training.weight_decay", f"{self.weight_decay}", "take 0 or more")
         if self.clip_norm is not None and self.clip_norm <= 0:
