@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,3 +48,23 @@ def tiny_run(tmp_path_factory, train_arguments) -> Path:
     from actionfusion.training.train import train
 
     return train(**train_arguments | {"out": tmp_path_factory.mktemp("runs") / "tiny"})
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("only root may mount a small disk")
+        return folder
+
+    if sys.platform != "linux":
+        pytest.skip("needs Linux's tmpfs")
+    yield mount
+    subprocess.run(["umount", folder], check=False, capture_output=True)

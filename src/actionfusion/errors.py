@@ -97,6 +97,12 @@ class RecipeMismatch(ActionFusionError, ValueError):
     kind = "recipe_mismatch"
 
 
+class TrainingError(ActionFusionError, RuntimeError):
+    """A training that cannot go on."""
+
+    kind = "training"
+
+
 class WeightsError(ActionFusionError, ValueError):
     """A file of weights that is missing, unsafe to read, or does not fit the network."""
 

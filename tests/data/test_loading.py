@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.loading import Batch, ClipDataset, EpochLoader, LabelledSource
@@ -55,6 +56,24 @@ def test_the_number_of_workers_changes_nothing():
 def test_an_epoch_can_be_read_alone():
     both, second = collect(make_dataset(), 0), collect(make_dataset(), 0, epochs=(2,))
     assert_equal(both[3:], second)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_can_be_gone_on_with_and_what_is_passed_over_is_not_read(workers):
+    whole = collect(make_dataset(), 0, epochs=(4,))
+    dataset = make_dataset()
+    for name in whole[0].names:
+        dataset.sources[int(name.removesuffix(".avi"))] = LabelledSource(name, damaged, 0)
+    loader = EpochLoader(dataset, batch_size=3, shuffle=True, workers=workers)
+    assert_equal(whole[1:], list(loader.epoch(4, 1)))
+    assert list(loader.epoch(4, 3)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_leaves_the_global_random_numbers_alone(workers):
+    before = torch.get_rng_state()
+    collect(make_dataset(), workers, epochs=(1,))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_epochs_and_seeds_differ():

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 from collections import Counter, namedtuple
 
 import av
@@ -402,26 +401,6 @@ def test_a_disk_that_fills_up(items, undisturbed, tmp_path, monkeypatch):
     assert len(contents(tmp_path)) == 2
     assert prepare(items, tmp_path, RECIPE, workers=0).made == 4
     assert contents(tmp_path) == contents(undisturbed)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options):
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
-        )
-        if done.returncode:
-            pytest.skip("only root may mount a small disk")
-        return folder
-
-    if sys.platform != "linux":
-        pytest.skip("needs Linux's tmpfs")
-    yield mount
-    subprocess.run(["umount", folder], check=False, capture_output=True)
 
 
 def test_a_disk_that_is_really_full(items, undisturbed, small_disk):

@@ -7,6 +7,7 @@ draws its random numbers from these and the seed.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +119,7 @@ class ClipDataset(Dataset["Sample | ActionFusionError"]):
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) keys; set ``epoch`` before each pass.
+    """Batches of (epoch, index) keys; set ``epoch``, and the first batch ``start``, before each pass.
 
     Args:
         count: number of videos.
@@ -129,15 +130,15 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     def __init__(self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
-        self.epoch = 0
+        self.epoch, self.start = 0, 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches of the current epoch."""
+        """The batches of the current epoch, from ``start`` on; what is passed over is not read."""
         order = np.arange(self.count)
         if self.shuffle:
             # A third number keeps the order's draws apart from every sample's.
             order = np.random.default_rng([self.seed, self.epoch, 2**31, 1]).permutation(self.count)
-        for start in range(0, self.count, self.batch_size):
+        for start in range(self.start * self.batch_size, self.count, self.batch_size):
             yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
 
     def __len__(self) -> int:
@@ -169,19 +170,33 @@ class EpochLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_init_worker,
+            # Else it would draw from torch's own generator at each pass, and move dropout's draws.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
         """Batches a pass."""
         return len(self._batches)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch.
+    def first(self) -> Batch:
+        """The first batch of the first epoch, read in this process.
 
         Raises:
             VideoError: a video cannot be read.
         """
-        self._batches.epoch = number
+        self._batches.epoch, self._batches.start = 1, 0
+        batch = collate([self.dataset[key] for key in next(iter(self._batches))])
+        if isinstance(batch, ActionFusionError):
+            raise batch
+        return batch
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from batch ``start`` on; those before it are not read.
+
+        Raises:
+            VideoError: a video cannot be read.
+        """
+        self._batches.epoch, self._batches.start = number, start
         for batch in self._loader:
             if isinstance(batch, ActionFusionError):
                 raise batch
@@ -205,5 +220,7 @@ def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusi
 
 
 def _init_worker(worker: int) -> None:  # noqa: ARG001
+    # Ctrl-C reaches every process of a terminal; the training decides what becomes of it, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The workers are the parallelism; threads inside each would only fight over the cores.
     cv2.setNumThreads(0)

@@ -17,10 +17,10 @@ log = logging.getLogger("actionfusion.training")
 class Progress(Protocol):
     """Listens to the training loop."""
 
-    def epoch_started(self, session: int, epoch: int, max_epochs: int, batches: int) -> None:
-        """An epoch of so many batches begins; epochs count from 1 in each session."""
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
+        """An epoch of so many steps begins, some of them done already; sessions and epochs count from 1."""
 
-    def batch_done(self, loss: float, accuracy: float) -> None:
+    def step_done(self, loss: float, accuracy: float) -> None:
         """A step is done; the figures are means over the epoch so far."""
 
     def epoch_ended(self, row: Mapping[str, object]) -> None:
@@ -58,12 +58,12 @@ class ConsoleProgress:
         """Take the bar away."""
         self._bar.stop()
 
-    def epoch_started(self, session: int, epoch: int, max_epochs: int, batches: int) -> None:
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
         """Start the bar anew."""
         description = f"session {session}, epoch {epoch}/{max_epochs}"
-        self._bar.reset(self._task, total=batches, description=description, loss=0.0, accuracy=0.0)
+        self._bar.reset(self._task, total=steps, completed=done, description=description, loss=0.0, accuracy=0.0)
 
-    def batch_done(self, loss: float, accuracy: float) -> None:
+    def step_done(self, loss: float, accuracy: float) -> None:
         """Move the bar."""
         self._bar.update(self._task, advance=1, loss=loss, accuracy=accuracy)
 
