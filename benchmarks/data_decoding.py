@@ -40,9 +40,9 @@ BARE: Mapping[EngineName, Callable[[], Callable[..., Any]]] = {
         lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 5, 13, 10, 5, 1.1, 0)
     ),
 }
-# TV-L1 takes most of the time, so the others are measured more often.
-PASSES = {"dis": 12, "farneback": 3, "tvl1": 1}
-FLOW_FRAMES = 5
+# TV-L1 takes most of the time, so the others are measured on more frames and more often.
+FLOW_FRAMES = {"dis": 45, "farneback": 15, "tvl1": 5}
+PASSES = {"dis": 3, "farneback": 2, "tvl1": 1}
 
 
 def _ours(path: Path, size: int | None) -> int:
@@ -173,13 +173,18 @@ def flow_costs(clips: Sequence[Path], sizes: Sequence[int], repetitions: int) ->
     """Each engine inside ``prepare`` over bare OpenCV on the same pictures, and the engines among themselves."""
     rows: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder, one_opencv_thread():
-        short = [_first_frames(path, Path(folder) / f"{number}.avi") for number, path in enumerate(clips)]
+        short = {
+            name: [
+                _first_frames(path, count, Path(folder) / f"{name}-{number}.avi") for number, path in enumerate(clips)
+            ]
+            for name, count in FLOW_FRAMES.items()
+        }
         for size in sizes:
             inside: dict[str, list[float]] = {name: [] for name in ENGINES}
             bare: dict[str, list[float]] = {name: [] for name in ENGINES}
             for _ in range(repetitions):
                 for name in ENGINES:
-                    runs = [_flow_cost(short, FlowRecipe(name, size=size)) for _ in range(PASSES[name])]
+                    runs = [_flow_cost(short[name], FlowRecipe(name, size=size)) for _ in range(PASSES[name])]
                     inside[name].append(median(run[0] for run in runs))
                     bare[name].append(median(run[1] for run in runs))
             rows += [
@@ -201,19 +206,19 @@ def flow_costs(clips: Sequence[Path], sizes: Sequence[int], repetitions: int) ->
     }
 
 
-def _first_frames(path: Path, target: Path) -> Path:
+def _first_frames(path: Path, count: int, target: Path) -> Path:
     """The first pictures of a clip as they are stored, in a file of their own: TV-L1 takes long."""
     with av.open(str(path)) as source, av.open(str(target), "w") as made:
         stream = source.streams.video[0]
         copy = made.add_stream_from_template(stream)
-        for packet in islice(source.demux(stream), FLOW_FRAMES):
+        for packet in islice(source.demux(stream), count):
             packet.stream = copy
             made.mux(packet)
     return target
 
 
 def _flow_cost(clips: Sequence[Path], recipe: FlowRecipe) -> tuple[float, float]:
-    """Core seconds a field inside ``prepare`` (grey, engine, 8-bit codes), and of the bare engine on the same pictures."""
+    """Core seconds a field inside ``prepare`` (grey, engine, 8-bit codes), and of the bare engine likewise."""
     parts = prepare_in_parts(clips, recipe)
     compute = BARE[recipe.engine]()
     compute(*parts.pairs[0])

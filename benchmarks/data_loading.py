@@ -67,10 +67,10 @@ def prepare_processes(clips: Sequence[Path], flow: FlowRecipe, store: Path, repe
 
     costs: dict[int, list[Cost]] = {1: [], 2: []}
     for repetition in range(repetitions):
-        for workers in costs:
+        for workers, taken in costs.items():
             with tempfile.TemporaryDirectory() as folder:
                 target = store if repetition == repetitions - 1 and workers == 2 else Path(folder)
-                with timed(costs[workers]):
+                with timed(taken):
                     fill(workers, target)
     seconds = {workers: [cost.seconds for cost in taken] for workers, taken in costs.items()}
     return {
@@ -148,6 +148,10 @@ def _loader(setup: Setup, clips: ClipDataset, workers: int) -> EpochLoader:
     return EpochLoader(clips, batch_size=setup.batch_size, shuffle=True, workers=workers)
 
 
+def _read(loader: EpochLoader, epoch: int) -> int:
+    return sum(len(batch.names) for batch in loader.epoch(epoch))
+
+
 def _rates(setup: Setup, sets: Mapping[str, ClipDataset], workers: int, repetitions: int) -> dict[str, list[float]]:
     """Batches a second, epoch by epoch in turn; the workers have started before."""
     loaders = {source: _loader(setup, clips, workers) for source, clips in sets.items()}
@@ -155,8 +159,7 @@ def _rates(setup: Setup, sets: Mapping[str, ClipDataset], workers: int, repetiti
 
     def run(source: str) -> None:
         numbers[source] += 1
-        for _ in loaders[source].epoch(numbers[source]):
-            pass
+        _read(loaders[source], numbers[source])
 
     costs = in_turn({source: partial(run, source) for source in sets}, repetitions)
     return {source: [len(loaders[source]) / cost.seconds for cost in taken] for source, taken in costs.items()}
@@ -164,8 +167,7 @@ def _rates(setup: Setup, sets: Mapping[str, ClipDataset], workers: int, repetiti
 
 def _in_parts(setup: Setup, clips: ClipDataset) -> tuple[Stopwatch, float]:
     loader = _loader(setup, clips, 0)
-    for _ in loader.epoch(1):
-        pass
+    _read(loader, 1)
     with Stopwatch() as watch:
         watch.time(video_source, "count_frames", "decoding")
         watch.time_iterator(reading, "_decode", "decoding")
@@ -175,32 +177,30 @@ def _in_parts(setup: Setup, clips: ClipDataset) -> tuple[Stopwatch, float]:
         watch.time(cv2, "imdecode", "JPEG")
         watch.time(loading, "augment", "augmentation")
         started = time.process_time()
-        for _ in loader.epoch(1):
-            pass
+        _read(loader, 1)
         return watch, time.process_time() - started
 
 
 def memory(setup: Setup, clips: Sequence[Path], store: Path, epochs: int) -> Figure:
-    """Megabytes of the larger of two worker processes after each epoch, and its largest ever."""
+    """Megabytes that the larger of two worker processes has for itself after each epoch, and its peak so far."""
     rows = {}
     for source in SOURCES:
         before = set(multiprocessing.active_children())
         loader = _loader(setup, dataset(setup, clips, store, source), 2)
-        resident, peak = [], []
+        own, peak = [], []
         for epoch in range(1, epochs + 1):
-            for _ in loader.epoch(epoch):
-                pass
+            _read(loader, epoch)
             workers = [psutil.Process(child.pid) for child in set(multiprocessing.active_children()) - before]
             assert len(workers) == 2, workers
-            resident.append(round(max(worker.memory_info().rss for worker in workers) / 1e6, 1))
+            own.append(round(max(worker.memory_full_info().uss for worker in workers) / 1e6, 1))
             peak.append(round(max(_peak(worker) for worker in workers) / 1e6, 1))
-        rows[source] = {"resident_megabytes": resident, "peak_megabytes": peak}
+        rows[source] = {"own_megabytes": own, "peak_megabytes": peak}
         del loader
     return {"setup": setup.name, "clips": len(clips), "epochs": epochs, "sources": rows}
 
 
 def _peak(process: psutil.Process) -> int:
-    """Bytes; Linux keeps them in kilobytes."""
+    """Bytes of the process's largest resident set, with what it shares; Linux keeps them in kilobytes."""
     status = Path(f"/proc/{process.pid}/status")
     if not status.is_file():
         return int(process.memory_info().rss)
