@@ -91,6 +91,12 @@ class DatasetError(ActionFusionError, ValueError):
     kind = "dataset"
 
 
+class ClusterError(ActionFusionError, RuntimeError):
+    """A cluster that cannot be reached, that is lost during the work, or whose machines are not set up alike."""
+
+    kind = "cluster"
+
+
 class RecipeMismatch(ActionFusionError, ValueError):
     """Clips of another flow recipe or another shape than the run was trained on."""
 

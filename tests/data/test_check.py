@@ -256,7 +256,7 @@ def test_a_process_that_dies_costs_one_video(clips, tmp_path, monkeypatch):
             for number, task in enumerate(tasks):
                 yield task, WorkerDied(-9) if number == 2 else function(task)
 
-    monkeypatch.setattr("actionfusion.data.check.WorkerPool", Pool)
+    monkeypatch.setattr("actionfusion.data.check.open_pool", lambda *_: Pool(0))
     report = check("folder", clips, out=tmp_path / "m.csv")
     assert [row.reason for row in report.faults] == ["the process that read it died (Killed)"]
     monkeypatch.undo()

@@ -17,8 +17,8 @@ from actionfusion.data.doubles import Double, clusters, equal_videos, near_video
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
+from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.splits import default_split, make_splits
-from actionfusion.data.workers import WorkerPool
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.video.fingerprint import Fingerprint
 
@@ -104,6 +104,7 @@ def check(
     min_frames: int = 2,
     strict: bool = False,
     workers: int | None = None,
+    ray: str | None = None,
 ) -> CheckReport:
     """Read every video of a data set to its end and write a manifest: what each holds, and what is wrong with it.
 
@@ -120,7 +121,9 @@ def check(
         group_pattern: a regular expression with a named part ``group`` that finds a video's group in its file name.
         min_frames: videos with fewer frames are too short; 2 is the least that have any motion.
         strict: exit with 1 if a video is not ok, or a group or double is on both sides of a split.
-        workers: processes; none takes one a core, 0 works in this process.
+        workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
+        ray: address of a Ray cluster to work on, whose machines see the data set under the same paths: HOST:PORT if
+            this machine belongs to it, ray://HOST:PORT if not, auto for the one running here.
 
     Returns:
         What was found.
@@ -128,6 +131,7 @@ def check(
     Raises:
         DatasetError: the folder is not what its layout says, or manifest or journal cannot be written.
         SettingsError: an unknown layout or split, or an ending that is no table's.
+        ClusterError: the cluster cannot be reached, was lost, or does not see the videos.
     """
     if min_frames < 1:
         raise SettingsError("min_frames", f"{min_frames}", "take 1 or more")
@@ -135,8 +139,8 @@ def check(
     console = Console(stderr=True)
     listing = open_dataset(dataset, root, group_pattern=group_pattern)
     _say(console, listing.describe(), *(f"note: {note}" for note in listing.notes))
-    with _bar(console) as bar:
-        videos = _check_all(listing, out, workers, bar)
+    with open_pool(workers, ray) as pool, _bar(console) as bar:
+        videos = _check_all(listing, out, pool, bar, on_cluster=ray is not None)
         doubles = _find_doubles(videos, bar)
     first_of = clusters(doubles, videos)
     rows = tuple(
@@ -167,14 +171,15 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _check_all(listing: Listing, out: Path, workers: int | None, bar: Progress) -> dict[str, CheckedVideo]:
+def _check_all(listing: Listing, out: Path, pool: Pool, bar: Progress, *, on_cluster: bool) -> dict[str, CheckedVideo]:
     task = bar.add_task("checking", total=len(listing.entries))
-    with CheckJournal(out.with_name(f"{out.name}.journal")) as journal, WorkerPool(workers) as pool:
+    with CheckJournal(out.with_name(f"{out.name}.journal")) as journal:
         videos = check_videos(
             listing,
             journal,
             pool,
             progress=lambda done, total, path: bar.update(task, completed=done, total=total),  # noqa: ARG005
+            on_cluster=on_cluster,
         )
         journal.keep_only(videos)
     return videos

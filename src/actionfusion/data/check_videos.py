@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -22,8 +23,10 @@ import numpy as np
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.data.listing import Listing
 from actionfusion.data.manifest import OK
+from actionfusion.data.pools import Pool
+from actionfusion.data.shared_folders import where_seen
 from actionfusion.data.source_videos import guess_frames, read_source_frames, source_hash, source_state
-from actionfusion.data.workers import WorkerDied, WorkerPool
+from actionfusion.data.workers import WorkerDied
 from actionfusion.errors import DatasetError, VideoError
 from actionfusion.files import write_atomically
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
@@ -130,7 +133,12 @@ def _frames_before(source: Path) -> int:
 
 
 def check_videos(
-    listing: Listing, journal: CheckJournal, pool: WorkerPool, progress: Progress | None = None
+    listing: Listing,
+    journal: CheckJournal,
+    pool: Pool,
+    progress: Progress | None = None,
+    *,
+    on_cluster: bool = False,
 ) -> dict[str, CheckedVideo]:
     """Check the videos of a listing that the journal does not hold as they are now.
 
@@ -139,19 +147,23 @@ def check_videos(
         journal: what is known already; what is found out goes there at once.
         pool: who does the work.
         progress: called after each video, and once before the first.
+        on_cluster: whether other machines do it, which must see the videos under the same absolute paths.
 
     Returns:
         By path, in the listing's order.
 
     Raises:
         DatasetError: the journal cannot be written; what was found until then is kept.
+        ClusterError: the cluster is lost, or a machine of it does not see the videos.
     """
-    tasks = [CheckTask(listing.path(index), entry.path) for index, entry in enumerate(listing.entries)]
+    tasks = [CheckTask(listing.path(index).absolute(), entry.path) for index, entry in enumerate(listing.entries)]
     known = {task.path: journal.known[task.path] for task in tasks if _is_as_known(task, journal.known)}
     due = [task for task in tasks if task.path not in known]
     if progress is not None:
         progress(len(known), len(tasks), "")
-    for task, outcome in pool.run(check_video, due):
+    # Else a machine without the shared disk would call all videos missing.
+    to_see = [task.source for task in due if task.source.exists()][:1] if on_cluster else []
+    for task, outcome in pool.run(partial(where_seen, to_see, check_video), due):
         found = outcome if isinstance(outcome, CheckedVideo) else _died(task, outcome)
         journal.add(found)
         known[task.path] = found

@@ -2,6 +2,9 @@
 
 An entry is written under a temporary name beside it.  A lock on that file, which the system drops with its process,
 tells work that is going on from what a killed process has left.
+
+Of machines that share a disk: the disk's server drops the lock of a machine that died, NFS 4 after its lease (90
+seconds as a rule), NFS 3 when that machine is back.  Until then its entry is ``busy``, and waited for at the end.
 """
 
 from __future__ import annotations
@@ -43,12 +46,13 @@ class EntryClaim:
     """The right to make an entry, with the temporary file that it is made in.
 
     Attributes:
+        path: of the file.
         stream: the file, empty at first.
     """
 
     def __init__(self, entry: Path, path: Path, stream: IO[bytes], *, locked: bool) -> None:
-        self.stream = stream
-        self._entry, self._path, self._locked = entry, path, locked
+        self.path, self.stream = path, stream
+        self._entry, self._locked = entry, locked
         self._published = False
 
     def publish(self, modified_ns: int) -> int:
@@ -58,19 +62,19 @@ class EntryClaim:
             Its size in bytes.
         """
         self.stream.flush()
-        os.utime(self._path, ns=(modified_ns, modified_ns))
+        os.utime(self.path, ns=(modified_ns, modified_ns))
         os.fsync(self.stream.fileno())
         size = os.fstat(self.stream.fileno()).st_size
         if not self._locked:  # With a lock it stays open, so that nobody takes the file over before it has its name.
             self.stream.close()
-        self._path.replace(self._entry)
+        self.path.replace(self._entry)
         self._published = True
         return size
 
     def release(self) -> None:
         """Remove what was not published, then let go."""
         if not self._published:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
         with suppress(OSError):  # A full disk refuses the rest, which is not wanted any more.
             self.stream.close()
 

@@ -3,6 +3,11 @@
 An entry appears under its name only when it is whole and on the disk.  So whatever ends the work costs the videos
 that were at work, and the next run goes on; it may end by Ctrl-C, a full disk, a kill or a power cut.  Several runs may
 fill one store at once: each video is claimed by a lock on its temporary file, which the system drops with the process.
+
+The same goes for a cluster, where a machine may end at any moment.  What it was at is begun again on another: if its
+entry had its name by then, it is kept, and else made; if the machine was merely cut off and its process still holds the
+lock, that is waited for.  A file system without locks may let both make it, each under a name of its own; both write
+the same bytes.
 """
 
 from __future__ import annotations
@@ -14,14 +19,17 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Literal
 
 from actionfusion.data.claims import EntryClaim, claim_entry, remove_leftovers
+from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
+from actionfusion.data.pools import Pool, open_pool
+from actionfusion.data.shared_folders import landmarks, where_seen
 from actionfusion.data.source_videos import guess_frames, read_source_frames, source_hash, source_state
 from actionfusion.data.store import (
     DEFAULT_QUALITY,
@@ -35,59 +43,10 @@ from actionfusion.data.workers import WorkerDied, WorkerPool
 from actionfusion.errors import ActionFusionError, DatasetError, VideoDamaged, VideoError, VideoMissing
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
-Progress = Callable[[int, int, str], None]
-"""Called with the number of videos done, of all videos, and the name of the one just done."""
-
 _SAMPLED_VIDEOS = 8
 _SAMPLED_FRAMES = 24
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOOKS_A_TASK = 64
 _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
-
-
-@dataclass(frozen=True)
-class PrepareFailure:
-    """A video that gave no entry.
-
-    Attributes:
-        name: as given to ``prepare``.
-        source: the video.
-        kind: ``kind`` of the error, or ``error`` for one that nobody foresaw.
-        message: one line for a person.
-    """
-
-    name: str
-    source: Path
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class PrepareReport:
-    """What ``prepare`` did.
-
-    Attributes:
-        made: videos decoded and written.
-        kept: videos whose entry was there already.
-        failures: videos without an entry, in the order given.
-        frames: in the entries of all videos, made and kept.
-        size: bytes of these entries.
-        estimated_size: bytes that the entries to be made were expected to take; None if none was to be made or none
-            of the sampled videos could be read.
-        seconds: that it took.
-    """
-
-    made: int
-    kept: int
-    failures: tuple[PrepareFailure, ...]
-    frames: int
-    size: int
-    estimated_size: int | None
-    seconds: float
-
-    @property
-    def failed(self) -> bool:
-        """Whether any video gave no entry."""
-        return bool(self.failures)
 
 
 def prepare(
@@ -97,6 +56,7 @@ def prepare(
     *,
     quality: int = DEFAULT_QUALITY,
     workers: int | None = None,
+    ray: str | None = None,
     verify: bool = False,
     check_space: bool = True,
     progress: Progress | None = None,
@@ -109,12 +69,18 @@ def prepare(
 
     Worker processes are spawned: a script that calls this needs ``if __name__ == "__main__":``.
 
+    On a Ray cluster all machines, this one among them, must see the videos and the store under the same absolute paths
+    (a network disk), and have the same version of this package.  One that does not is named and ends the work, lest it
+    call videos missing or fill a folder of its own.
+
     Args:
         items: each video's file (or folder of pictures) and its path within the data set, with forward slashes.
         store: folder of the store; made if it is not there.
         recipe: size and flow.
         quality: JPEG quality.
-        workers: processes; one a core if None; 0 works in this process.
+        workers: processes; one a core if None; 0 works in this process.  On a cluster the most videos at once, as many
+            as it has CPUs if None.
+        ray: address of a Ray cluster to work on: ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``.
         verify: hold every byte of the entries against its checksum, and hash all sources, instead of a look at each
             entry's index.
         check_space: refuse to begin if the disk seems too small.
@@ -123,65 +89,27 @@ def prepare(
     Raises:
         DatasetError: two videos of one name, a name outside the store, a store that cannot be written, or a disk that
             is full or seems too small.  What was made until then stays, and the next run goes on from there.
-        SettingsError: ``workers``, ``quality`` or the recipe's engine is not possible.
+        SettingsError: ``workers``, ``ray``, ``quality`` or the recipe's engine is not possible.
+        ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     started = time.perf_counter()
     check_quality(quality)
     flow_engine(recipe.engine)
     folder = Path(store)
     jobs = _jobs(items, folder, recipe, quality, verify=verify)
-    tally = _Tally(jobs, folder, progress)
+    if ray is not None:  # The machines of a cluster work in folders of their own.
+        folder = folder.absolute()
+        jobs = [replace(job, source=job.source.absolute(), entry=job.entry.absolute()) for job in jobs]
+    tally = Tally(jobs, folder, progress)
     try:
-        with WorkerPool(workers) as pool:
-            to_make = _inspect(pool, jobs, tally)
+        with open_pool(workers, ray) as pool:
+            to_make = _inspect(pool, jobs, tally, on_cluster=ray is not None)
             estimated = _begin(pool, to_make, folder, check_space=check_space)
-            _make(pool, to_make, tally)
+            with landmarks((job.source for job in to_make), folder) if ray and to_make else nullcontext(()) as to_see:
+                _make(pool, to_make, tally, to_see)
     finally:
         remove_leftovers(folder)
     return tally.report(estimated, time.perf_counter() - started)
-
-
-@dataclass(frozen=True)
-class PrepareJob:
-    """One video to prepare, all that a worker on any machine needs to know.
-
-    Attributes:
-        source: the video.
-        name: its path within the data set.
-        entry: where the store keeps it.
-        recipe: size and flow.
-        quality: JPEG quality.
-        verify: whether an entry that is there already is read in full.
-    """
-
-    source: Path
-    name: str
-    entry: Path
-    recipe: FlowRecipe
-    quality: int
-    verify: bool = False
-
-
-@dataclass(frozen=True)
-class PrepareOutcome:
-    """What became of one video.
-
-    Attributes:
-        status: ``made``; ``kept``; ``due`` (still to be made); ``busy`` (another process is making it); ``failed``;
-            ``unwritable`` (the store's fault, not the video's).
-        frames: in the entry.
-        size: bytes of the entry.
-        kind: of the error.
-        message: of the error.
-        code: the system's number of the error that a store gave.
-    """
-
-    status: Literal["made", "kept", "due", "busy", "failed", "unwritable"]
-    frames: int = 0
-    size: int = 0
-    kind: str = ""
-    message: str = ""
-    code: int = 0
 
 
 def _jobs(
@@ -194,52 +122,10 @@ def _jobs(
     return jobs
 
 
-class _Tally:
-    """Counts what has become of the videos."""
-
-    def __init__(self, jobs: Sequence[PrepareJob], store: Path, progress: Progress | None) -> None:
-        self._jobs, self._store, self._progress = jobs, store, progress
-        self._outcomes: dict[str, PrepareOutcome] = {}
-
-    def _count(self, status: str) -> int:
-        return sum(outcome.status == status for outcome in self._outcomes.values())
-
-    def add(self, job: PrepareJob, outcome: PrepareOutcome) -> None:
-        """Note an outcome; a store that cannot be written ends the work here."""
-        if outcome.status == "unwritable":
-            done = self._count("made") + self._count("kept")
-            raise _store_fault(
-                self._store, outcome.code, outcome.message, f"; {done} of {len(self._jobs)} videos are in it"
-            )
-        self._outcomes[job.name] = outcome
-        if self._progress is not None:
-            self._progress(len(self._outcomes), len(self._jobs), job.name)
-
-    def report(self, estimated: int | None, seconds: float) -> PrepareReport:
-        """Everything together."""
-        failures = [
-            PrepareFailure(job.name, job.source, self._outcomes[job.name].kind, self._outcomes[job.name].message)
-            for job in self._jobs
-            if self._outcomes[job.name].status == "failed"
-        ]
-        outcomes = self._outcomes.values()
-        return PrepareReport(
-            made=self._count("made"),
-            kept=self._count("kept"),
-            failures=tuple(failures),
-            frames=sum(outcome.frames for outcome in outcomes),
-            size=sum(outcome.size for outcome in outcomes),
-            estimated_size=estimated,
-            seconds=seconds,
-        )
-
-
-def _inspect(pool: WorkerPool, jobs: Sequence[PrepareJob], tally: _Tally) -> list[PrepareJob]:
+def _inspect(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, *, on_cluster: bool) -> list[PrepareJob]:
     """The jobs that are to be done."""
     due = set()
-    # To look at an index takes less than to send a task to a process, and a run with nothing to do needs none.
-    here = WorkerPool(0)
-    for job, outcome in (pool if any(job.verify for job in jobs) else here).run(inspect_entry, jobs):
+    for job, outcome in _looks(pool, jobs, on_cluster=on_cluster):
         if isinstance(outcome, WorkerDied) or outcome.status != "kept":
             due.add(job.name)
         else:
@@ -247,7 +133,22 @@ def _inspect(pool: WorkerPool, jobs: Sequence[PrepareJob], tally: _Tally) -> lis
     return [job for job in jobs if job.name in due]
 
 
-def _begin(pool: WorkerPool, jobs: Sequence[PrepareJob], store: Path, *, check_space: bool) -> int | None:
+def _looks(
+    pool: Pool, jobs: Sequence[PrepareJob], *, on_cluster: bool
+) -> Iterator[tuple[PrepareJob, PrepareOutcome | WorkerDied]]:
+    if any(job.verify for job in jobs):
+        yield from pool.run(inspect_entry, jobs)
+    elif on_cluster:
+        # A network disk answers one machine slowly, and many at once; and a few looks cost less than a task.
+        batches = [jobs[start : start + _LOOKS_A_TASK] for start in range(0, len(jobs), _LOOKS_A_TASK)]
+        for batch, outcomes in pool.run(_inspect_entries, batches):
+            yield from zip(batch, repeat(outcomes) if isinstance(outcomes, WorkerDied) else outcomes, strict=False)
+    else:
+        # To look at an index takes less than to send a task to a process, and a run with nothing to do needs none.
+        yield from WorkerPool(0).run(inspect_entry, jobs)
+
+
+def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: Path, *, check_space: bool) -> int | None:
     """See that the store can be written and has room; the bytes that are expected."""
     if not jobs:
         return None
@@ -256,7 +157,7 @@ def _begin(pool: WorkerPool, jobs: Sequence[PrepareJob], store: Path, *, check_s
         with tempfile.TemporaryFile(dir=store):
             pass
     except OSError as error:
-        raise _store_fault(store, error.errno, error.strerror or str(error)) from error
+        raise store_fault(store, error.errno, error.strerror or str(error)) from error
     remove_leftovers(store)
     need = _estimate(pool, jobs)
     replaced = sum(_entry_size(job) for job in jobs)
@@ -274,21 +175,23 @@ def _entry_size(job: PrepareJob) -> int:
         return 0
 
 
-def _make(pool: WorkerPool, jobs: Sequence[PrepareJob], tally: _Tally) -> None:
+def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence[Path]) -> None:
     busy = []
-    for job, outcome in pool.run(prepare_video, jobs):
+    for job, outcome in pool.run(partial(where_seen, to_see, prepare_video), jobs):
         if isinstance(outcome, PrepareOutcome) and outcome.status == "busy":
             busy.append(job)
         else:
-            tally.add(job, _survived(job, outcome))
+            tally.add(job, _survived(pool, job, outcome))
     # What another run was at, once all the rest is done.
-    for job, outcome in pool.run(_prepare_video_in_turn, busy):
-        tally.add(job, _survived(job, outcome))
+    for job, outcome in pool.run(partial(where_seen, to_see, _prepare_video_in_turn), busy):
+        tally.add(job, _survived(pool, job, outcome))
 
 
-def _survived(job: PrepareJob, outcome: PrepareOutcome | WorkerDied) -> PrepareOutcome:
+def _survived(pool: Pool, job: PrepareJob, outcome: PrepareOutcome | WorkerDied) -> PrepareOutcome:
     if isinstance(outcome, PrepareOutcome):
-        return outcome
+        # It was not there when this run began: the first try made it, and its machine did not live to say so.
+        again = outcome.status == "kept" and job in pool.repeated
+        return replace(outcome, status="made") if again else outcome
     reason = f"the process that read it died ({outcome})"
     return _failed(VideoError(job.source, reason, "leave it out, or see whether the machine ran out of memory"))
 
@@ -297,18 +200,11 @@ def _failed(error: ActionFusionError) -> PrepareOutcome:
     return PrepareOutcome("failed", kind=error.kind, message=str(error))
 
 
-def _store_fault(store: Path, code: int | None, reason: str, done: str = "") -> DatasetError:
-    if code in _DISK_FULL:
-        remedy = "free some space and run it again, which goes on from there"
-        return DatasetError(store, f"the disk is full ({reason}){done}", remedy)
-    return DatasetError(store, f"cannot be written ({reason}){done}", "choose a folder that you may write to")
-
-
 def _amount(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def _estimate(pool: WorkerPool, jobs: Sequence[PrepareJob]) -> int | None:
+def _estimate(pool: Pool, jobs: Sequence[PrepareJob]) -> int | None:
     """Bytes that the entries will take, from the first frames of a few videos spread over the list."""
     sample = [jobs[number * len(jobs) // _SAMPLED_VIDEOS] for number in range(_SAMPLED_VIDEOS)]
     sizes = [result for _, result in pool.run(_sample, list(dict.fromkeys(sample))) if isinstance(result, tuple)]
@@ -349,6 +245,10 @@ def inspect_entry(job: PrepareJob) -> PrepareOutcome:
     except (DatasetError, OSError):
         pass
     return PrepareOutcome("due")
+
+
+def _inspect_entries(jobs: Sequence[PrepareJob]) -> list[PrepareOutcome]:
+    return [inspect_entry(job) for job in jobs]
 
 
 def _same_source(job: PrepareJob, made_from: SourceIdentity) -> bool:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.manifest import read_manifest
-from actionfusion.data.prepare import PrepareReport
+from actionfusion.data.outcomes import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.errors import SettingsError
 from actionfusion.recipes import find_recipe
@@ -26,6 +26,7 @@ def prepare(
     config: str | None = None,
     flow: FlowRecipe = FlowRecipe(),
     workers: int | None = None,
+    ray: str | None = None,
     verify: bool = False,
     manifest: Path | None = None,
 ) -> PrepareReport:
@@ -40,7 +41,9 @@ def prepare(
         store: folder of the store; made if it is not there.
         config: a recipe, by name or as a YAML file, whose size and flow are taken instead of ``flow``.
         flow: size and flow.
-        workers: processes; none takes one a core, 0 works in this process.
+        workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
+        ray: address of a Ray cluster to work on, whose machines see the data set and the store under the same paths:
+            HOST:PORT if this machine belongs to it, ray://HOST:PORT if not, auto for the one running here.
         verify: check every byte of what is there, instead of a look at each entry's index.
         manifest: what ``check`` wrote; videos that are not ok in it are left out.
 
@@ -49,7 +52,8 @@ def prepare(
 
     Raises:
         DatasetError: the folder is not what its layout says, or the store cannot be written or would fill the disk.
-        SettingsError: an unknown layout, recipe or engine.
+        SettingsError: an unknown layout, recipe or engine, no address, or the package ray is not installed.
+        ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     recipe = flow if config is None else _recipe_flow(config)
     listing = open_dataset(dataset, root)
@@ -67,6 +71,7 @@ def prepare(
             store,
             recipe,
             workers=workers,
+            ray=ray,
             verify=verify,
             progress=lambda done, total, name: bar.update(task, completed=done, total=total),  # noqa: ARG005
         )
