@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from actionfusion.data import prepare as prepare_module
+from actionfusion.data import source_files
 from actionfusion.data.claims import claim_entry
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
@@ -172,7 +173,7 @@ def test_a_new_date_alone_is_no_other_source(copied, monkeypatch):
         os.utime(path)
     assert prepare(videos, store, RECIPE, workers=0).kept == 6
     # The dates agree again, so that the next run has nothing to hash.
-    monkeypatch.setattr(prepare_module, "_hash", lambda source: pytest.fail("hashed again"))
+    monkeypatch.setattr(prepare_module, "source_hash", lambda source: pytest.fail("hashed again"))
     assert prepare(videos, store, RECIPE, workers=0).kept == 6
 
 
@@ -232,14 +233,14 @@ def test_an_old_entry_of_a_video_now_broken_goes_but_not_that_of_a_missing_one(c
 
 
 def test_a_library_in_trouble_costs_one_video(items, tmp_path, monkeypatch):
-    real = prepare_module.iterate_frames
+    real = source_files.iterate_frames
 
     def troubled(path, **settings):
         if "v_03" in str(path):
             raise LookupError("unheard of")
         return real(path, **settings)
 
-    monkeypatch.setattr(prepare_module, "iterate_frames", troubled)
+    monkeypatch.setattr(source_files, "iterate_frames", troubled)
     report = prepare(items, tmp_path, RECIPE, workers=0)
     assert report.made == 5
     assert [(failure.kind, "LookupError: unheard of" in failure.message) for failure in report.failures] == [
@@ -250,7 +251,7 @@ def test_a_library_in_trouble_costs_one_video(items, tmp_path, monkeypatch):
 def test_a_source_that_changes_meanwhile_is_not_taken(items, tmp_path, monkeypatch):
     source = tmp_path / "growing.avi"
     shutil.copy(items[0][0], source)
-    real = prepare_module.iterate_frames
+    real = source_files.iterate_frames
 
     def slow(path, **settings):
         for frame in real(path, **settings):
@@ -258,7 +259,7 @@ def test_a_source_that_changes_meanwhile_is_not_taken(items, tmp_path, monkeypat
             with source.open("ab") as file:
                 file.write(b"more")
 
-    monkeypatch.setattr(prepare_module, "iterate_frames", slow)
+    monkeypatch.setattr(source_files, "iterate_frames", slow)
     report = prepare([(source, "growing.avi")], tmp_path / "store", RECIPE, workers=0)
     assert "changed while it was read" in report.failures[0].message
     assert contents(tmp_path / "store") == {}

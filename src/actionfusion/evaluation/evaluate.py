@@ -21,6 +21,7 @@ from actionfusion.errors import DatasetError, RunFolderError, SettingsError, Vid
 from actionfusion.evaluation.metrics import CONFIDENCE, ClassificationFigures, classification_figures
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.places import AnyPlace, place
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.video.clip import Clip, cut_clip
 
@@ -100,10 +101,10 @@ class Evaluation:
 
 def evaluate(
     run: Path,
-    root: Path | None = None,
+    root: AnyPlace | None = None,
     *,
     part: Part = "test",
-    store: Path | None = None,
+    store: AnyPlace | None = None,
     out: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
@@ -111,9 +112,9 @@ def evaluate(
 
     Args:
         run: the run folder that ``train`` wrote.
-        root: folder of the data set that the run was trained on.
+        root: folder of the data set that the run was trained on, or its address.
         part: side of the split: test, val or train.
-        store: folder of prepared clips; none reads the videos themselves.
+        store: folder of prepared clips, or its address; none reads the videos themselves.
         out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
@@ -141,11 +142,11 @@ def evaluate(
     return evaluation
 
 
-def reopen_data(folder: RunFolder, root: Path | None, store: Path | None) -> LabelledVideos:
+def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
     """The videos that a run was split on, split as they were then.
 
     Raises:
-        SettingsError: no root was given.
+        SettingsError: no root was given, or an address that cannot be opened here.
         RunFolderError: the run does not say what it was trained on.
         DatasetError: other classes, or another split, than the run's.
     """
@@ -158,9 +159,11 @@ def reopen_data(folder: RunFolder, root: Path | None, store: Path | None) -> Lab
     videos = open_data(DataSettings(root=root, store=store, **{name: recorded[name] for name in names}))
     remedy = "give the folder that the run was trained on"
     if videos.listing.labels != folder.labels:
-        raise DatasetError(root, "holds other classes than the run", remedy)
+        raise DatasetError(place(root), "holds other classes than the run", remedy)
     if videos.digest() != recorded.get("digest"):
-        raise DatasetError(root, f"splits into other videos than the run's {recorded.get('split_name')!r}", remedy)
+        raise DatasetError(
+            place(root), f"splits into other videos than the run's {recorded.get('split_name')!r}", remedy
+        )
     return videos
 
 

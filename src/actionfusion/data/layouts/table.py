@@ -4,30 +4,36 @@
     jump/anna_1.mp4,jump,anna,train
     jump/ben_1.mp4,jump,ben,test
 
-A path starts from the table's folder, or is absolute; it may also name a folder of pictures.  Further columns do no
-harm, so a manifest of ``check`` is such a table; where it has a column ``status``, only the rows that say ``ok`` count.
+A path starts from the table's folder, or is absolute, or an address; it may also name a folder of pictures.  Further
+columns do no harm, so a manifest of ``check`` is such a table; where it has a column ``status``, only the rows that say
+``ok`` count.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from actionfusion.data.layouts.folder import PARTS
 from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
+from actionfusion.places import Place, ask_many, beside, common_folder, relative
+from actionfusion.remote_path import RemotePath
 
 _TEXT = {".csv", ".tsv"}
 _PARQUET = {".parquet", ".pq"}
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
+
+Location = tuple[Place | None, Kind | None]
+Locate = Callable[[str], Location]
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,14 @@ class _Row:
 class _Video:
     """A row that was found good."""
 
-    path: Path
+    path: Place
     kind: Kind
     label: str
     group: str | None
     part: str | None
 
 
-def open_table(given: Path) -> Listing:
+def open_table(given: Place) -> Listing:
     """Read a table of videos.
 
     Args:
@@ -63,8 +69,9 @@ def open_table(given: Path) -> Listing:
     if not rows:
         raise DatasetError(table, "has a header and no rows", "add a row for each video")
     left_out = [row for row in rows if row.cells.get("status", "ok") != "ok"]
-    seen: dict[str, str] = {}
-    videos = [_video(table, row, seen) for row in rows if row.cells.get("status", "ok") == "ok"]
+    good = [row for row in rows if row.cells.get("status", "ok") == "ok"]
+    locate, seen = _locator(table.parent, good), dict[str, str]()
+    videos = [_video(table, row, seen, locate) for row in good]
     if not videos:
         raise DatasetError(table, "every row has a status other than ok", "check the videos that it names")
     root = _root(table, videos)
@@ -78,7 +85,7 @@ def open_table(given: Path) -> Listing:
     return Listing("csv", root, entries, labels, official, tuple(notes))
 
 
-def _find_table(given: Path) -> Path:
+def _find_table(given: Place) -> Place:
     if not given.is_dir():
         if given.suffix.lower() in _TEXT | _PARQUET:
             return given
@@ -92,11 +99,11 @@ def _find_table(given: Path) -> Path:
     raise DatasetError(given, "holds no .csv, .tsv or .parquet file, nor does the folder above", "name the table")
 
 
-def _read(table: Path) -> Iterator[_Row]:
+def _read(table: Place) -> Iterator[_Row]:
     return _read_parquet(table) if table.suffix.lower() in _PARQUET else _read_text(table)
 
 
-def _columns(table: Path, names: Iterable[str], place: str) -> list[str]:
+def _columns(table: Place, names: Iterable[str], place: str) -> list[str]:
     columns = [name.strip().lower() for name in names]
     counts = Counter(columns)
     if missing := [name for name in _REQUIRED if name not in counts]:
@@ -108,7 +115,7 @@ def _columns(table: Path, names: Iterable[str], place: str) -> list[str]:
     return columns
 
 
-def _read_text(table: Path) -> Iterator[_Row]:
+def _read_text(table: Place) -> Iterator[_Row]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -142,7 +149,7 @@ def _read_text(table: Path) -> Iterator[_Row]:
             yield _Row(place, dict(zip(columns, cells, strict=True)))
 
 
-def _read_parquet(table: Path) -> Iterator[_Row]:
+def _read_parquet(table: Place) -> Iterator[_Row]:
     try:
         # Heavy, and only Parquet needs it.
         import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
@@ -150,10 +157,11 @@ def _read_parquet(table: Path) -> Iterator[_Row]:
     except ImportError as error:
         raise DatasetError(table, "Parquet needs pyarrow", "pip install pyarrow, or save it as CSV") from error
     try:
-        schema = parquet.read_schema(table)
+        source = table if isinstance(table, Path) else io.BytesIO(table.read_bytes())
+        schema = parquet.read_schema(source)
         columns = _columns(table, schema.names, "its schema")
         wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in _REQUIRED + _OPTIONAL]
-        rows = parquet.read_table(table, columns=wanted).to_pylist()
+        rows = parquet.read_table(source, columns=wanted).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(table, f"is no readable Parquet file ({error})", "write it again") from error
     for number, row in enumerate(rows, start=1):
@@ -161,14 +169,14 @@ def _read_parquet(table: Path) -> Iterator[_Row]:
         yield _Row(f"row {number}", cells)
 
 
-def _video(table: Path, row: _Row, seen: dict[str, str]) -> _Video:
+def _video(table: Place, row: _Row, seen: dict[str, str], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
         return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
 
     written = row.cells["path"]
     if not written.strip():
         raise wrong("path", "is empty", _OWN_PATH)
-    path, kind = _locate(table.parent, written)
+    path, kind = locate(written)
     if path is None:
         raise wrong("path", f"{written!r} is not there", _OWN_PATH)
     if kind is None:
@@ -186,10 +194,19 @@ def _video(table: Path, row: _Row, seen: dict[str, str]) -> _Video:
     return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
 
 
-def _locate(folder: Path, written: str) -> tuple[Path | None, Kind | None]:
-    """The path on this machine and what is there; backslashes count as slashes where that finds the video."""
+def _locator(folder: Place, rows: Iterable[_Row]) -> Locate:
+    """``_locate`` for these rows; answers of a far side are fetched all together."""
+    locate = partial(_locate, folder)
+    written = [row.cells["path"] for row in rows if row.cells["path"].strip()]
+    if any(isinstance(beside(folder, text), RemotePath) for text in written):
+        return dict(ask_many(locate, written)).__getitem__
+    return locate
+
+
+def _locate(folder: Place, written: str) -> Location:
+    """The path and what is there; backslashes count as slashes where that finds the video."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
-        path = Path(os.path.normpath(folder / text))
+        path = beside(folder, text)
         try:
             if path.is_file():
                 return path, "file"
@@ -201,19 +218,22 @@ def _locate(folder: Path, written: str) -> tuple[Path | None, Kind | None]:
     return None, None
 
 
-def _root(table: Path, videos: Iterable[_Video]) -> Path:
+def _root(table: Place, videos: Iterable[_Video]) -> Place:
     """The table's folder, or the folder that also holds the videos which lie outside it."""
-    folders = {table.parent, *(video.path.parent for video in videos)}
+    folders: set[Place] = {video.path.parent for video in videos}
+    # A table on this machine may name videos that are all behind addresses.
+    if not all(isinstance(folder, RemotePath) for folder in folders) or isinstance(table, RemotePath):
+        folders.add(table.parent)
     try:
-        return Path(os.path.commonpath(folders))
+        return common_folder(folders)
     except ValueError as error:
-        raise DatasetError(table, "names videos on several drives", "put them on one") from error
+        raise DatasetError(table, "names videos on several drives or servers", "put them on one") from error
 
 
-def _entries(videos: Iterable[_Video], root: Path) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
+def _entries(videos: Iterable[_Video], root: Place) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
     parts, entries = {}, []
     for video in videos:
-        path = video.path.relative_to(root).as_posix()
+        path = relative(video.path, root)
         entries.append(VideoEntry(path, video.label, video.group, video.kind))
         parts[path] = video.part
     return sorted_entries(entries), parts
