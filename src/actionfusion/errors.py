@@ -19,16 +19,17 @@ class ActionFusionError(Exception):
     """An error that a person can act on.
 
     Args:
-        subject: the file, folder or setting that is at fault.
+        subject: the file, folder, address or setting that is at fault.
         reason: what is wrong with it, as a clause without a full stop.
         remedy: what to do about it, as a clause without a full stop.
     """
 
     kind: ClassVar[str] = "error"
 
-    def __init__(self, subject: str | PathLike[str], reason: str, remedy: str) -> None:
-        super().__init__(fspath(subject), reason, remedy)
-        self.subject = fspath(subject)
+    def __init__(self, subject: object, reason: str, remedy: str) -> None:
+        named = fspath(subject) if isinstance(subject, PathLike) else str(subject)
+        super().__init__(named, reason, remedy)
+        self.subject = named
         self.reason = reason
         self.remedy = remedy
 

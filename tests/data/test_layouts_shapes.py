@@ -31,3 +31,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DatasetError, match=r"no shapes\.json"):
         open_dataset("shapes", tmp_path)
+    for place in ("mine.txt", "x" * 300, "a\0b"):
+        with pytest.raises(DatasetError, match=r"is a file|cannot be written there"):
+            open_dataset("shapes", tmp_path / place)

@@ -20,6 +20,7 @@ from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, che
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.places import AnyPlace
 from actionfusion.video.fingerprint import Fingerprint
 
 # Lines of one kind that are printed; the manifest has them all.
@@ -95,7 +96,7 @@ class CheckReport:
 
 def check(
     dataset: str,
-    root: Path,
+    root: AnyPlace,
     *,
     out: Path = _MANIFEST,
     split: str | None = None,
@@ -114,7 +115,7 @@ def check(
 
     Args:
         dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
-        root: folder of the data set.
+        root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
         out: the manifest, .csv, .tsv or .parquet; beside it lies a journal of the work.
         split: the split to look for groups and doubles on both sides of; none takes all official ones, or the default.
         seed: of a random split.
@@ -220,7 +221,7 @@ def _row(label: str, group: str | None, video: CheckedVideo, min_frames: int, do
 
 def _look_at_splits(listing: Listing, rows: Sequence[ManifestRow], name: str | None, seed: int) -> list[SplitFinding]:
     try:
-        listing = Manifest(listing.root, tuple(rows), ()).applied_to(listing)
+        listing = Manifest(_MANIFEST, tuple(rows), ()).applied_to(listing)
         names = [name] if name else list(listing.official) or [default_split(listing)]
         return [_look_at(listing, split) for chosen in names for split in make_splits(listing, chosen, seed)]
     except DatasetError as error:

@@ -25,10 +25,19 @@ from actionfusion.data.listing import Listing
 from actionfusion.data.manifest import OK
 from actionfusion.data.pools import Pool
 from actionfusion.data.shared_folders import where_seen
-from actionfusion.data.source_videos import guess_frames, read_source_frames, source_hash, source_state
+from actionfusion.data.source_videos import (
+    at_hand,
+    guess_frames,
+    read_source_frames,
+    source_hash,
+    source_status,
+    source_status_anew,
+)
 from actionfusion.data.workers import WorkerDied
 from actionfusion.errors import DatasetError, VideoError
 from actionfusion.files import write_atomically
+from actionfusion.places import Place, ask_many
+from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
 from actionfusion.video.reading import probe
 
@@ -46,7 +55,7 @@ class CheckTask:
         path: within the data set.
     """
 
-    source: Path
+    source: Place
     path: str
 
 
@@ -80,14 +89,30 @@ def check_video(task: CheckTask) -> CheckedVideo:
     """Read a video to its end.  Never raises for a fault of it: that is what ``status`` and ``reason`` are for."""
     found = CheckedVideo(task.path)
     try:
-        size, modified = source_state(task.source)
-        found = replace(found, size=size, modified=modified, hash=source_hash(task.source))
-        found = replace(found, **_container(task.source))
-        return _decoded(task.source, found)
+        size, modified = source_status_anew(task.source)
+        found = replace(found, size=size, modified=modified)
+        with at_hand(task.source) as video:
+            found = _read(video, found)
+        has_changed = source_status_anew(task.source) != (size, modified)
+        return _faulty(found, VideoError.kind, "changed while it was read") if has_changed else found
     except VideoError as error:
-        return replace(found, status=error.kind, reason=error.reason, frames=_frames_before(task.source))
+        return _faulty(found, error.kind, error.reason)
     except Exception as error:  # noqa: BLE001  One video in a library's blind spot must not end a night's work.
-        return replace(found, status="error", reason=" ".join(f"{type(error).__name__}: {error}".split()))
+        return _faulty(found, "error", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _faulty(found: CheckedVideo, status: str, reason: str) -> CheckedVideo:
+    return replace(found, status=status, reason=reason, fingerprint="")
+
+
+def _read(video: Path, found: CheckedVideo) -> CheckedVideo:
+    """What a file or folder of this machine holds, also of one with a fault."""
+    found = replace(found, hash=source_hash(video))
+    try:
+        found = replace(found, **_container(video))
+        return _decoded(video, found)
+    except VideoError as error:
+        return replace(_faulty(found, error.kind, error.reason), frames=_frames_before(video))
 
 
 def _container(source: Path) -> dict[str, Any]:
@@ -118,8 +143,6 @@ def _decoded(source: Path, found: CheckedVideo) -> CheckedVideo:
                 count: int = end.value
                 break
     seen = Fingerprint.of(thumbnails, count)
-    if source_state(source) != (found.size, found.modified):
-        raise VideoError(source, "changed while it was read", "check it when it is complete")
     return replace(found, frames=count, fingerprint=seen.encode() if seen else "")
 
 
@@ -157,12 +180,16 @@ def check_videos(
         ClusterError: the cluster is lost, or a machine of it does not see the videos.
     """
     tasks = [CheckTask(listing.path(index).absolute(), entry.path) for index, entry in enumerate(listing.entries)]
-    known = {task.path: journal.known[task.path] for task in tasks if _is_as_known(task, journal.known)}
+    is_as_known = partial(_is_as_known, journal.known)
+    is_remote = isinstance(listing.root, RemotePath)
+    answers = ask_many(is_as_known, tasks) if is_remote else ((task, is_as_known(task)) for task in tasks)
+    known = {task.path: journal.known[task.path] for task, is_known in answers if is_known}
     due = [task for task in tasks if task.path not in known]
     if progress is not None:
         progress(len(known), len(tasks), "")
     # Else a machine without the shared disk would call all videos missing.
-    to_see = [task.source for task in due if task.source.exists()][:1] if on_cluster else []
+    here = [task.source for task in due if isinstance(task.source, Path) and task.source.exists()]
+    to_see = here[:1] if on_cluster else []
     for task, outcome in pool.run(partial(where_seen, to_see, check_video), due):
         found = outcome if isinstance(outcome, CheckedVideo) else _died(task, outcome)
         journal.add(found)
@@ -172,13 +199,13 @@ def check_videos(
     return {task.path: known[task.path] for task in tasks}
 
 
-def _is_as_known(task: CheckTask, known: Mapping[str, CheckedVideo]) -> bool:
+def _is_as_known(known: Mapping[str, CheckedVideo], task: CheckTask) -> bool:
     found = known.get(task.path)
     # A fault may have been the disk's, or the memory's; to look again costs little.
-    if found is None or found.status in {"missing", "video", "error"}:
+    if found is None or found.status in {"missing", "video", "error"} or found.size == UNKNOWN_SIZE:
         return False
     try:
-        return source_state(task.source) == (found.size, found.modified)
+        return source_status(task.source) == (found.size, found.modified)
     except VideoError:
         return False
 

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -114,19 +115,23 @@ def clusters(doubles: Iterable[Double], order: Iterable[str]) -> dict[str, str]:
 def with_equal_files(listing: Listing) -> Listing:
     """The listing with its equal files told apart from the rest; only files of one size are read.
 
-    Files that cannot be read are passed over: whoever opens them reports them.
+    Files that cannot be read are passed over: whoever opens them reports them.  So are remote ones, which would have to
+    be fetched: ``check`` does that.
     """
+    files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
     for index, entry in enumerate(listing.entries):
-        if entry.kind == "file":
+        file = listing.path(index)
+        if entry.kind == "file" and isinstance(file, Path):
             with suppress(OSError):
-                sizes[entry.path] = listing.path(index).stat().st_size
+                sizes[entry.path] = file.stat().st_size
+                files[entry.path] = file
     count = Counter(sizes.values())
     hashes: dict[str, str] = defaultdict(str)
     for path, size in sizes.items():
         if count[size] > 1 and size:
-            with suppress(OSError), (listing.root / path).open("rb") as file:
-                hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            with suppress(OSError), files[path].open("rb") as stream:
+                hashes[path] = hashlib.file_digest(stream, "sha256").hexdigest()
     doubles = equal_videos(hashes)
     if not doubles:
         return listing

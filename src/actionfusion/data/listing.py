@@ -10,10 +10,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.places import Place
 
 Kind = Literal["file", "frames"]
 
@@ -147,7 +148,7 @@ class Listing:
 
     Args:
         dataset: name of the layout.
-        root: folder that every entry's path starts from.
+        root: folder that every entry's path starts from, on this machine or behind an address.
         entries: the videos, sorted by path.
         labels: the classes in the order of the network's outputs: the official index where there is one, else sorted.
         official: splits that come with the data, by the name that ``make_split`` takes: ``official-1``, ``folders``
@@ -160,7 +161,7 @@ class Listing:
     """
 
     dataset: str
-    root: Path
+    root: Place
     entries: tuple[VideoEntry, ...]
     labels: tuple[str, ...]
     official: Mapping[str, Split] = field(default_factory=dict)
@@ -185,8 +186,8 @@ class Listing:
         """The groups that are known, sorted."""
         return tuple(sorted({entry.group for entry in self.entries if entry.group is not None}))
 
-    def path(self, index: int) -> Path:
-        """Where that video lies on this machine."""
+    def path(self, index: int) -> Place:
+        """Where that video lies; ``places.local_copy`` makes a file of this machine of it."""
         return self.root / self.entries[index].path
 
     def describe(self) -> str:

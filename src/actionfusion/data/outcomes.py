@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from actionfusion.errors import DatasetError
+from actionfusion.places import Place
+from actionfusion.remote_path import RemotePath
 from actionfusion.video.flow import FlowRecipe
 
 Progress = Callable[[int, int, str], None]
@@ -29,7 +31,7 @@ class PrepareFailure:
     """
 
     name: str
-    source: Path
+    source: Place
     kind: str
     message: str
 
@@ -45,8 +47,8 @@ class PrepareReport:
         failures: videos without an entry, in the order given.
         frames: in the entries of all videos, made and kept.
         size: bytes of these entries.
-        estimated_size: bytes that the entries to be made were expected to take; None if none was to be made or none
-            of the sampled videos could be read.
+        estimated_size: bytes that the entries to be made were expected to take; None if none was to be made, none of
+            the sampled videos could be read, or the store is remote.
         seconds: that it took.
     """
 
@@ -77,9 +79,9 @@ class PrepareJob:
         verify: whether an entry that is there already is read in full.
     """
 
-    source: Path
+    source: Place
     name: str
-    entry: Path
+    entry: Place
     recipe: FlowRecipe
     quality: int
     verify: bool = False
@@ -110,7 +112,7 @@ class PrepareOutcome:
 class Tally:
     """Counts what has become of the videos."""
 
-    def __init__(self, jobs: Sequence[PrepareJob], store: Path, progress: Progress | None) -> None:
+    def __init__(self, jobs: Sequence[PrepareJob], store: Place, progress: Progress | None) -> None:
         self._jobs, self._store, self._progress = jobs, store, progress
         self._outcomes: dict[str, PrepareOutcome] = {}
 
@@ -147,8 +149,13 @@ class Tally:
         )
 
 
-def store_fault(store: Path, code: int | None, reason: str, done: str = "") -> DatasetError:
+def store_fault(store: Place, code: int | None, reason: str, done: str = "") -> DatasetError:
     """What is wrong with a store that gave the system's error ``code``."""
+    if isinstance(store, RemotePath):
+        remedy = "check the connection and your rights, and run it again, which goes on from there"
+        if code in _DISK_FULL:
+            remedy = f"free some space, there or in {tempfile.gettempdir()}, and run it again"
+        return DatasetError(store, f"cannot be written ({reason}){done}", remedy)
     if code in _DISK_FULL:
         remedy = "free some space and run it again, which goes on from there"
         return DatasetError(store, f"the disk is full ({reason}){done}", remedy)

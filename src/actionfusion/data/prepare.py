@@ -8,6 +8,9 @@ The same goes for a cluster, where a machine may end at any moment.  What it was
 entry had its name by then, it is kept, and else made; if the machine was merely cut off and its process still holds the
 lock, that is waited for.  A file system without locks may let both make it, each under a name of its own; both write
 the same bytes.
+
+Videos and store may lie behind addresses.  The worker that prepares a remote video fetches it once, into a temporary
+file that goes whatever happens.  Of a remote store see ``claims``: it has no locks.
 """
 
 from __future__ import annotations
@@ -26,11 +29,18 @@ from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 
-from actionfusion.data.claims import EntryClaim, claim_entry, remove_leftovers
+from actionfusion.data.claims import EntryClaim, UploadClaim, claim_entry, remove_leftovers
 from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.shared_folders import landmarks, where_seen
-from actionfusion.data.source_videos import guess_frames, read_source_frames, source_hash, source_state
+from actionfusion.data.source_videos import (
+    at_hand,
+    guess_frames,
+    read_source_frames,
+    source_hash,
+    source_status,
+    source_status_anew,
+)
 from actionfusion.data.store import (
     DEFAULT_QUALITY,
     SourceIdentity,
@@ -41,6 +51,9 @@ from actionfusion.data.store import (
 )
 from actionfusion.data.workers import WorkerDied, WorkerPool
 from actionfusion.errors import ActionFusionError, DatasetError, VideoDamaged, VideoError, VideoMissing
+from actionfusion.files import remove_scratch_of_the_dead
+from actionfusion.places import AnyPlace, Place, ask_many, place
+from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
 _SAMPLED_VIDEOS = 8
@@ -50,8 +63,8 @@ _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 def prepare(
-    items: Iterable[tuple[str | os.PathLike[str], str]],
-    store: str | os.PathLike[str],
+    items: Iterable[tuple[AnyPlace, str]],
+    store: AnyPlace,
     recipe: FlowRecipe,
     *,
     quality: int = DEFAULT_QUALITY,
@@ -67,6 +80,10 @@ def prepare(
     that of the source, or else the hash of the source is that in the entry.  A video that cannot be read is reported,
     never replaced by another; what an older version of it left in the store is removed.
 
+    What is remote is not fetched to find that out: an entry is kept if its source has the size that it had, and the
+    time of its change is the entry's own (the entry of a remote store must not be older than its source).  Where a far
+    side does not say times or sizes, the other alone counts; ``verify`` compares the hashes.
+
     Worker processes are spawned: a script that calls this needs ``if __name__ == "__main__":``.
 
     On a Ray cluster all machines, this one among them, must see the videos and the store under the same absolute paths
@@ -74,8 +91,9 @@ def prepare(
     call videos missing or fill a folder of its own.
 
     Args:
-        items: each video's file (or folder of pictures) and its path within the data set, with forward slashes.
-        store: folder of the store; made if it is not there.
+        items: each video's file (or folder of pictures), here or behind an address, and its path within the data set,
+            with forward slashes.
+        store: folder of the store, or an address; made if it is not there.
         recipe: size and flow.
         quality: JPEG quality.
         workers: processes; one a core if None; 0 works in this process.  On a cluster the most videos at once, as many
@@ -83,19 +101,20 @@ def prepare(
         ray: address of a Ray cluster to work on: ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``.
         verify: hold every byte of the entries against its checksum, and hash all sources, instead of a look at each
             entry's index.
-        check_space: refuse to begin if the disk seems too small.
+        check_space: refuse to begin if the disk seems too small; what room a remote store has is not known.
         progress: called after each video.
 
     Raises:
         DatasetError: two videos of one name, a name outside the store, a store that cannot be written, or a disk that
             is full or seems too small.  What was made until then stays, and the next run goes on from there.
-        SettingsError: ``workers``, ``ray``, ``quality`` or the recipe's engine is not possible.
+        SettingsError: ``workers``, ``ray``, ``quality`` or the recipe's engine is not possible, or an address cannot be
+            opened here.
         ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     started = time.perf_counter()
     check_quality(quality)
     flow_engine(recipe.engine)
-    folder = Path(store)
+    folder = place(store)
     jobs = _jobs(items, folder, recipe, quality, verify=verify)
     if ray is not None:  # The machines of a cluster work in folders of their own.
         folder = folder.absolute()
@@ -103,23 +122,49 @@ def prepare(
     tally = Tally(jobs, folder, progress)
     try:
         with open_pool(workers, ray) as pool:
+            _reach(folder)
+            _forget_listings(jobs)
             to_make = _inspect(pool, jobs, tally, on_cluster=ray is not None)
             estimated = _begin(pool, to_make, folder, check_space=check_space)
             with landmarks((job.source for job in to_make), folder) if ray and to_make else nullcontext(()) as to_see:
                 _make(pool, to_make, tally, to_see)
     finally:
         remove_leftovers(folder)
+        if any(map(_is_remote, jobs)):
+            remove_scratch_of_the_dead()
     return tally.report(estimated, time.perf_counter() - started)
 
 
 def _jobs(
-    items: Iterable[tuple[str | os.PathLike[str], str]], store: Path, recipe: FlowRecipe, quality: int, *, verify: bool
+    items: Iterable[tuple[AnyPlace, str]], store: Place, recipe: FlowRecipe, quality: int, *, verify: bool
 ) -> list[PrepareJob]:
-    jobs = [PrepareJob(Path(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items]
+    jobs = [PrepareJob(place(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items]
     entry, count = Counter(job.entry for job in jobs).most_common(1)[0] if jobs else (store, 1)
     if count > 1:
         raise DatasetError(entry, f"{count} videos would have this one entry", "give each video a path of its own")
     return jobs
+
+
+def _is_remote(job: PrepareJob) -> bool:
+    return isinstance(job.source, RemotePath) or isinstance(job.entry, RemotePath)
+
+
+def _reach(store: Place) -> None:
+    """See that a remote store answers, before a night's work is decoded for it."""
+    if isinstance(store, RemotePath):
+        try:
+            store.forget_all()
+            store.exists()
+        except OSError as error:
+            raise store_fault(store, error.errno, error.strerror or str(error)) from error
+
+
+def _forget_listings(jobs: Sequence[PrepareJob]) -> None:
+    """What a file system has listed before, in this process, may have changed since."""
+    systems = {job.source.system: job.source for job in jobs if isinstance(job.source, RemotePath)}
+    for source in systems.values():
+        with suppress(OSError):  # Each of its videos will be reported.
+            source.forget_all()
 
 
 def _inspect(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, *, on_cluster: bool) -> list[PrepareJob]:
@@ -143,14 +188,19 @@ def _looks(
         batches = [jobs[start : start + _LOOKS_A_TASK] for start in range(0, len(jobs), _LOOKS_A_TASK)]
         for batch, outcomes in pool.run(_inspect_entries, batches):
             yield from zip(batch, repeat(outcomes) if isinstance(outcomes, WorkerDied) else outcomes, strict=False)
+    elif any(map(_is_remote, jobs)):
+        yield from ask_many(inspect_entry, jobs)
     else:
         # To look at an index takes less than to send a task to a process, and a run with nothing to do needs none.
         yield from WorkerPool(0).run(inspect_entry, jobs)
 
 
-def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: Path, *, check_space: bool) -> int | None:
+def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: Place, *, check_space: bool) -> int | None:
     """See that the store can be written and has room; the bytes that are expected."""
     if not jobs:
+        return None
+    if isinstance(store, RemotePath):
+        remove_leftovers(store)
         return None
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -211,11 +261,14 @@ def _estimate(pool: Pool, jobs: Sequence[PrepareJob]) -> int | None:
     sampled = sum(source for _, source in sizes)
     if not sampled:
         return None
-    total = 0
-    for job in jobs:
-        with suppress(OSError):
-            total += source_state(job.source)[0]
-    return sum(entry for entry, _ in sizes) * total // sampled
+    each = (size for _, size in ask_many(_source_size, jobs)) if any(map(_is_remote, jobs)) else map(_source_size, jobs)
+    return sum(entry for entry, _ in sizes) * sum(each) // sampled
+
+
+def _source_size(job: PrepareJob) -> int:
+    with suppress(OSError):
+        return max(source_status(job.source)[0], 0)
+    return 0
 
 
 def _sample(job: PrepareJob) -> tuple[int, int] | None:
@@ -225,9 +278,10 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
     # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
     recipe = replace(job.recipe, engine="dis")
     try:
-        with closing(read_source_frames(job.source, job.recipe.size)) as frames:
-            first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
-        return len(buffer.getvalue()) * guess_frames(job.source) // first, source_state(job.source)[0]
+        with at_hand(job.source) as video:
+            with closing(read_source_frames(video, job.recipe.size)) as frames:
+                first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
+            return len(buffer.getvalue()) * guess_frames(video) // first, source_status(video)[0]
     except Exception:  # noqa: BLE001  Whatever it is, it is reported when the turn comes to the video.
         return None
 
@@ -242,7 +296,7 @@ def inspect_entry(job: PrepareJob) -> PrepareOutcome:
         alike = (stored.recipe, stored.quality, stored.source.name) == (job.recipe, job.quality, job.name)
         if alike and _same_source(job, stored.source):
             return PrepareOutcome("kept", stored.num_frames, size)
-    except (DatasetError, OSError):
+    except (DatasetError, VideoError, OSError):
         pass
     return PrepareOutcome("due")
 
@@ -252,16 +306,29 @@ def _inspect_entries(jobs: Sequence[PrepareJob]) -> list[PrepareOutcome]:
 
 
 def _same_source(job: PrepareJob, made_from: SourceIdentity) -> bool:
-    size, modified = source_state(job.source)
-    if size != made_from.size:
+    size, modified = source_status(job.source)
+    if size not in (made_from.size, UNKNOWN_SIZE):
         return False
-    if modified == job.entry.stat().st_mtime_ns and not job.verify:
-        return True
-    if source_hash(job.source) != made_from.sha256:
-        return False
-    with suppress(OSError):  # Only spares the next run the hash.
-        os.utime(job.entry, ns=(modified, modified))
+    if not job.verify:
+        if _times_agree(job.entry, modified):
+            return True
+        if isinstance(job.source, RemotePath):  # Once it is fetched for its hash, it is as well prepared.
+            return False
+    with at_hand(job.source) as video:
+        if source_hash(video) != made_from.sha256:
+            return False
+    if isinstance(job.entry, Path):
+        with suppress(OSError):  # Only spares the next run the hash.
+            os.utime(job.entry, ns=(modified, modified))
     return True
+
+
+def _times_agree(entry: Place, modified: int) -> bool:
+    own = entry.stat().st_mtime_ns
+    if isinstance(entry, Path):
+        return own == modified
+    # Its time is that of the upload.
+    return not own or not modified or own // 10**9 >= modified // 10**9
 
 
 def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareOutcome:
@@ -298,13 +365,15 @@ def _prepare_video_in_turn(job: PrepareJob) -> PrepareOutcome:
     return prepare_video(job, wait_for_others=True)
 
 
-def _fill(job: PrepareJob, claim: EntryClaim) -> PrepareOutcome:
+def _fill(job: PrepareJob, claim: EntryClaim | UploadClaim) -> PrepareOutcome:
     try:
-        before = source_state(job.source)
-        source = SourceIdentity(job.name, before[0], source_hash(job.source))
-        with closing(read_source_frames(job.source, job.recipe.size)) as frames:
-            count = write_stored_video(claim.stream, frames, job.recipe, source, job.quality)
-        if source_state(job.source) != before:
+        before = source_status_anew(job.source)
+        with at_hand(job.source) as video:
+            size = before[0] if video is job.source else source_status(video)[0]
+            source = SourceIdentity(job.name, size, source_hash(video))
+            with closing(read_source_frames(video, job.recipe.size)) as frames:
+                count = write_stored_video(claim.stream, frames, job.recipe, source, job.quality)
+        if source_status_anew(job.source) != before:
             raise VideoDamaged(job.source, "changed while it was read", "prepare it when it is complete")
     except VideoMissing:
         raise

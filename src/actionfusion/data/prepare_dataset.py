@@ -14,15 +14,17 @@ from actionfusion.data.manifest import read_manifest
 from actionfusion.data.outcomes import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.errors import SettingsError
+from actionfusion.places import AnyPlace, place
 from actionfusion.recipes import find_recipe
+from actionfusion.remote_path import RemotePath
 from actionfusion.video.flow import FlowRecipe
 
 
 def prepare(
     dataset: str,
-    root: Path,
+    root: AnyPlace,
     *,
-    store: Path,
+    store: AnyPlace,
     config: str | None = None,
     flow: FlowRecipe = FlowRecipe(),
     workers: int | None = None,
@@ -37,8 +39,8 @@ def prepare(
 
     Args:
         dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
-        root: folder of the data set.
-        store: folder of the store; made if it is not there.
+        root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
+        store: folder of the store, or its address; made if it is not there.
         config: a recipe, by name or as a YAML file, whose size and flow are taken instead of ``flow``.
         flow: size and flow.
         workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
@@ -52,10 +54,12 @@ def prepare(
 
     Raises:
         DatasetError: the folder is not what its layout says, or the store cannot be written or would fill the disk.
-        SettingsError: an unknown layout, recipe or engine, no address, or the package ray is not installed.
+        SettingsError: an unknown layout, recipe or engine, an address that cannot be opened here, or the package ray is
+            not installed.
         ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     recipe = flow if config is None else _recipe_flow(config)
+    kept_in = place(store)
     listing = open_dataset(dataset, root)
     if manifest is not None:
         listing = read_manifest(manifest).applied_to(listing)
@@ -64,11 +68,13 @@ def prepare(
     console.print(Text(listing.describe()), soft_wrap=True)
     for note in listing.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
+    if isinstance(kept_in, RemotePath):
+        console.print(Text(f"the room in {kept_in} is not known, so it was not checked"), soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing", total=len(items))
         report = fill_store(
             items,
-            store,
+            kept_in,
             recipe,
             workers=workers,
             ray=ray,

@@ -10,28 +10,35 @@ import platform
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from actionfusion.data.claims import claim_entry
+from actionfusion.data.claims import EntryClaim, claim_entry
 from actionfusion.errors import ClusterError
+from actionfusion.places import Place
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 @contextmanager
-def landmarks(sources: Iterable[Path], store: Path) -> Iterator[Sequence[Path]]:
+def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Path]]:
     """One of the sources, if any is there, and a file made in the store that stays as long as the block lasts.
+
+    What lies behind an address is the same from everywhere, and has none.
 
     Raises:
         OSError: the store cannot be written.
     """
-    source = next(filter(_is_there, sources), None)
+    seen = list(islice((source for source in sources if isinstance(source, Path) and _is_there(source)), 1))
+    if not isinstance(store, Path):
+        yield seen
+        return
     # A claim, so that ``remove_leftovers`` leaves it alone, and removes that of a process that died.
     with claim_entry(store / uuid.uuid4().hex) as claim:
-        assert claim is not None
-        yield [claim.path] if source is None else [source, claim.path]
+        assert isinstance(claim, EntryClaim)
+        yield [*seen, claim.path]
 
 
 def where_seen(landmarks: Sequence[Path], function: Callable[[Task], Result], task: Task) -> Result:

@@ -1,4 +1,4 @@
-"""A video of a data set as it lies on a disk, a file or a folder of pictures: its state, its hash and its frames.
+"""A video of a data set as it lies here or behind an address, a file or a folder of pictures: its hash and frames.
 
 Whatever a disk refuses here is the video's fault (``VideoError``), so that callers can tell it from a fault of theirs.
 """
@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
+from actionfusion.places import Place, local_copy
+from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.video.flow import FlowRecipe, flow_fields
 from actionfusion.video.pictures import UInt8Array
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
@@ -26,7 +28,7 @@ PICTURES_A_SECOND = 25.0
 
 
 @contextmanager
-def _reading(source: Path) -> Iterator[None]:
+def _reading(source: Place) -> Iterator[None]:
     """Tells the faults of a video's disk from those of the store's."""
     try:
         yield
@@ -35,6 +37,15 @@ def _reading(source: Path) -> Iterator[None]:
     except (OSError, DatasetError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise VideoMissing(source, f"cannot be read ({reason})", "check the path and your rights") from error
+
+
+@contextmanager
+def at_hand(source: Place) -> Iterator[Path]:
+    """The video as a file, or as a folder of pictures, of this machine; see ``local_copy``."""
+    with _reading(source):
+        files = frame_files(source) if isinstance(source, RemotePath) and source.is_dir() else None
+    with local_copy(source, files) as video:
+        yield video
 
 
 def read_source_frames(source: Path, size: int, wanted: Collection[int] | None = None) -> Generator[Frame, None, int]:
@@ -84,7 +95,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _decode(path: Path) -> UInt8Array:
-    data = np.fromfile(path, np.uint8)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
         raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
@@ -145,17 +156,35 @@ class PictureFolderSource:
         return np.stack([pictures[number] for number in frames]), codes, np.array(frames) / PICTURES_A_SECOND
 
 
-def _files(source: Path) -> list[Path]:
+def _files(source: Place) -> list[Place]:
     return frame_files(source) if source.is_dir() else [source]
 
 
-def source_state(source: Path) -> tuple[int, int]:
-    """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures."""
+def source_status_anew(source: Place) -> tuple[int, int]:
+    """``source_status`` without what a far side has said before."""
     with _reading(source):
+        if isinstance(source, RemotePath):
+            source.forget()
+    return source_status(source)
+
+
+def source_status(source: Place) -> tuple[int, int]:
+    """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures.
+
+    A far side that does not say them gives ``UNKNOWN_SIZE`` and 0.
+
+    Raises:
+        VideoMissing: nothing is there, or what is there is neither of them; so do all of these functions.
+    """
+    with _reading(source):
+        if isinstance(source, RemotePath):
+            source.stat(again=True)
         stats = [path.stat() for path in _files(source)]
         if not all(stat.S_ISREG(status.st_mode) for status in stats):
             raise VideoMissing(source, "this is not a file", "give the path of a video file")  # A pipe would block.
-        return sum(status.st_size for status in stats), max((status.st_mtime_ns for status in stats), default=0)
+        sizes = [status.st_size for status in stats]
+        size = UNKNOWN_SIZE if UNKNOWN_SIZE in sizes else sum(sizes)
+        return size, max((status.st_mtime_ns for status in stats), default=0)
 
 
 def source_hash(source: Path) -> str:
@@ -164,5 +193,5 @@ def source_hash(source: Path) -> str:
         if not source.is_dir():
             with source.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        lines = [f"{path.name}\0{source_hash(path)}\0" for path in _files(source)]
+        lines = [f"{path.name}\0{source_hash(path)}\0" for path in frame_files(source)]
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

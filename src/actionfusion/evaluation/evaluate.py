@@ -22,6 +22,7 @@ from actionfusion.errors import DatasetError, RunFolderError, VideoError
 from actionfusion.evaluation.metrics import CONFIDENCE, ClassificationFigures, classification_figures
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.places import AnyPlace
 from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run
 from actionfusion.video.clip import Clip, cut_clip
 
@@ -104,10 +105,10 @@ class Evaluation:
 
 def evaluate(
     run: Path,
-    root: Path | None = None,
+    root: AnyPlace | None = None,
     *,
     part: Part = "test",
-    store: Path | None = None,
+    store: AnyPlace | None = None,
     out: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
@@ -115,9 +116,9 @@ def evaluate(
 
     Args:
         run: the run folder that ``train`` wrote.
-        root: folder of the data set that the run was trained on.
+        root: folder of the data set that the run was trained on, or its address.
         part: side of the split: test, val or train.
-        store: folder of prepared clips; none reads the videos themselves.
+        store: folder of prepared clips, or its address; none reads the videos themselves.
         out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
@@ -145,11 +146,11 @@ def evaluate(
     return evaluation
 
 
-def reopen_data(folder: RunFolder, root: Path | None, store: Path | None) -> LabelledVideos:
+def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
     """The videos that a run was split on, split as they were then.
 
     Raises:
-        SettingsError: no root was given.
+        SettingsError: no root was given, or an address that cannot be opened here.
         RunFolderError: the run does not say what it was trained on.
         DatasetError: a video of the run's split is not there, or has another label.
     """

@@ -17,18 +17,26 @@ from actionfusion.data.listing import Listing, VideoEntry
 from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
 from actionfusion.errors import DatasetError
+from actionfusion.places import Place
 
 TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 25
 
 
-def open_shapes(given: Path) -> Listing:
-    """Open generated clips; a folder that is not there, or empty, is filled: 800 training and 200 test clips, seed 0.
+def open_shapes(given: Place) -> Listing:
+    """Open generated clips; a local folder that is not there, or empty, is filled with 800 training and 200 test clips.
 
     Raises:
         DatasetError: the folder holds something else.
     """
-    if not (given / SETTINGS_FILE).is_file():
-        _make(given)
+    if isinstance(given, Path):
+        try:
+            if not (given / SETTINGS_FILE).is_file():
+                _make(given)
+        except (OSError, ValueError) as error:
+            if isinstance(error, DatasetError):
+                raise
+            reason = f"generated clips cannot be written there ({getattr(error, 'strerror', None) or error})"
+            raise DatasetError(given, reason, "choose another folder") from error
     listing = open_folder(given)
     abilities = {label: ability for ability, labels in SHAPE_GROUPS.items() for label in labels}
     if strange := [label for label in listing.labels if label not in abilities]:

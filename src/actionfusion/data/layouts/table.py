@@ -4,18 +4,19 @@
     jump/anna_1.mp4,jump,anna,train
     jump/ben_1.mp4,jump,ben,test
 
-A path starts from the table's folder, or is absolute; it may also name a folder of pictures.  Further columns do no
-harm, so a manifest of ``check`` is such a table; where it has a column ``status``, only the rows that say ``ok`` count.
+A path starts from the table's folder, or is absolute, or an address; it may also name a folder of pictures.  Further
+columns do no harm, so a manifest of ``check`` is such a table; where it has a column ``status``, only the rows that say
+``ok`` count.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from actionfusion.data.layouts.folder import PARTS
 from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
+from actionfusion.places import Place, ask_many, beside, common_folder, relative
+from actionfusion.remote_path import RemotePath
 
 TEXT_SUFFIXES = frozenset((".csv", ".tsv"))
 PARQUET_SUFFIXES = frozenset((".parquet", ".pq"))
@@ -30,6 +33,9 @@ _REQUIRED = ("path", "label")
 _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
 _OWN_COLUMNS = "path, label and, if wanted, group and split"
+
+Location = tuple[Place | None, Kind | None]
+Locate = Callable[[str], Location]
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,14 @@ class Row:
 class _Video:
     """A row that was found good."""
 
-    path: Path
+    path: Place
     kind: Kind
     label: str
     group: str | None
     part: str | None
 
 
-def open_table(given: Path) -> Listing:
+def open_table(given: Place) -> Listing:
     """Read a table of videos.
 
     Args:
@@ -65,8 +71,9 @@ def open_table(given: Path) -> Listing:
     if not rows:
         raise DatasetError(table, "has a header and no rows", "add a row for each video")
     left_out = [row for row in rows if row.cells.get("status", "ok") != "ok"]
-    seen: dict[str, str] = {}
-    videos = [_video(table, row, seen) for row in rows if row.cells.get("status", "ok") == "ok"]
+    good = [row for row in rows if row.cells.get("status", "ok") == "ok"]
+    locate, seen = _locator(table.parent, good), dict[str, str]()
+    videos = [_video(table, row, seen, locate) for row in good]
     if not videos:
         raise DatasetError(table, "every row has a status other than ok", "check the videos that it names")
     root = _root(table, videos)
@@ -80,7 +87,7 @@ def open_table(given: Path) -> Listing:
     return Listing("csv", root, entries, labels, official, tuple(notes))
 
 
-def _find_table(given: Path) -> Path:
+def _find_table(given: Place) -> Place:
     if not given.is_dir():
         if given.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES:
             return given
@@ -97,7 +104,7 @@ def _find_table(given: Path) -> Path:
 
 
 def read_rows(
-    table: Path, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
+    table: Place, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
 ) -> Iterator[Row]:
     """The rows of a CSV, TSV or Parquet file, as text.
 
@@ -113,7 +120,7 @@ def read_rows(
     return reader(table, needed, once)
 
 
-def _columns(table: Path, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
+def _columns(table: Place, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
     columns = [name.strip().lower() for name in names]
     counts = Counter(columns)
     if missing := [name for name in needed if name not in counts]:
@@ -126,7 +133,7 @@ def _columns(table: Path, names: Iterable[str], place: str, needed: Sequence[str
     return columns
 
 
-def _read_text(table: Path, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+def _read_text(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -160,13 +167,14 @@ def _read_text(table: Path, needed: Sequence[str], once: Sequence[str]) -> Itera
             yield Row(place, dict(zip(columns, cells, strict=True)))
 
 
-def _read_parquet(table: Path, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+def _read_parquet(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     pa, parquet = import_pyarrow(table)
     try:
-        schema = parquet.read_schema(table)
+        source = table if isinstance(table, Path) else io.BytesIO(table.read_bytes())
+        schema = parquet.read_schema(source)
         columns = _columns(table, schema.names, "its schema", needed, once)
         wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in {*needed, *once}]
-        rows = parquet.read_table(table, columns=wanted).to_pylist()
+        rows = parquet.read_table(source, columns=wanted).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(table, f"is no readable Parquet file ({error})", "write it again") from error
     for number, row in enumerate(rows, start=1):
@@ -174,7 +182,7 @@ def _read_parquet(table: Path, needed: Sequence[str], once: Sequence[str]) -> It
         yield Row(f"row {number}", cells)
 
 
-def import_pyarrow(table: Path) -> tuple[Any, Any]:
+def import_pyarrow(table: Place) -> tuple[Any, Any]:
     """The modules ``pyarrow`` and ``pyarrow.parquet``: heavy, and only Parquet needs them.
 
     Raises:
@@ -188,14 +196,14 @@ def import_pyarrow(table: Path) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _video(table: Path, row: Row, seen: dict[str, str]) -> _Video:
+def _video(table: Place, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
         return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
 
     written = row.cells["path"]
     if not written.strip():
         raise wrong("path", "is empty", _OWN_PATH)
-    path, kind = _locate(table.parent, written)
+    path, kind = locate(written)
     if path is None:
         raise wrong("path", f"{written!r} is not there", _OWN_PATH)
     if kind is None:
@@ -213,10 +221,19 @@ def _video(table: Path, row: Row, seen: dict[str, str]) -> _Video:
     return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
 
 
-def _locate(folder: Path, written: str) -> tuple[Path | None, Kind | None]:
-    """The path on this machine and what is there; backslashes count as slashes where that finds the video."""
+def _locator(folder: Place, rows: Iterable[Row]) -> Locate:
+    """``_locate`` for these rows; answers of a far side are fetched all together."""
+    locate = partial(_locate, folder)
+    written = [row.cells["path"] for row in rows if row.cells["path"].strip()]
+    if any(isinstance(beside(folder, text), RemotePath) for text in written):
+        return dict(ask_many(locate, written)).__getitem__
+    return locate
+
+
+def _locate(folder: Place, written: str) -> Location:
+    """The path and what is there; backslashes count as slashes where that finds the video."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
-        path = Path(os.path.normpath(folder / text))
+        path = beside(folder, text)
         try:
             if path.is_file():
                 return path, "file"
@@ -228,19 +245,22 @@ def _locate(folder: Path, written: str) -> tuple[Path | None, Kind | None]:
     return None, None
 
 
-def _root(table: Path, videos: Iterable[_Video]) -> Path:
+def _root(table: Place, videos: Iterable[_Video]) -> Place:
     """The table's folder, or the folder that also holds the videos which lie outside it."""
-    folders = {table.parent, *(video.path.parent for video in videos)}
+    folders: set[Place] = {video.path.parent for video in videos}
+    # A table on this machine may name videos that are all behind addresses.
+    if not all(isinstance(folder, RemotePath) for folder in folders) or isinstance(table, RemotePath):
+        folders.add(table.parent)
     try:
-        return Path(os.path.commonpath(folders))
+        return common_folder(folders)
     except ValueError as error:
-        raise DatasetError(table, "names videos on several drives", "put them on one") from error
+        raise DatasetError(table, "names videos on several drives or servers", "put them on one") from error
 
 
-def _entries(videos: Iterable[_Video], root: Path) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
+def _entries(videos: Iterable[_Video], root: Place) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
     parts, entries = {}, []
     for video in videos:
-        path = video.path.relative_to(root).as_posix()
+        path = relative(video.path, root)
         entries.append(VideoEntry(path, video.label, video.group, video.kind))
         parts[path] = video.part
     return sorted_entries(entries), parts
