@@ -108,8 +108,11 @@ def _work_through(
                 number = running.pop(reference)
                 outcome, value = _collect(ray, reference)
                 ends[outcome, number] += 1
-                if outcome in ("done", "raised"):
+                if outcome == "done":
                     yield outcome, number, value
+                elif outcome == "raised":
+                    yield outcome, number, value
+                    return
                 elif ends[outcome, number] < (_MOST_CRASHES if outcome == "crashed" else _MOST_LOST_MACHINES):
                     waiting.appendleft(number)
                     yield "again", number, None

@@ -100,6 +100,7 @@ class RayPool:
                 if outcome == "again":
                     self.repeated.append(tasks[number])
                 elif outcome == "raised":
+                    left = 0  # It gives up the others by itself.
                     raise raised_by_worker(value)
                 else:
                     left -= 1
