@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch.distributed import DistError
+
 from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import some
 from actionfusion.data.loading import EpochLoader
@@ -17,6 +19,7 @@ from actionfusion.training.cost import StepCost
 
 # PyTorch has an error of its own for a GPU alone; on a CPU its allocator says one of these.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read timeout", "Timed out waiting")
 _CHECKPOINT_COPIES = 3  # weights and two moments of Adam
 
 
@@ -146,6 +149,11 @@ def _stopped(subject: str, reason: str, names: Sequence[str]) -> TrainingError:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch ran out of memory, on whichever device."""
     return isinstance(error, RuntimeError | MemoryError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether another process of the training has gone, as the backends of torch.distributed say it."""
+    return isinstance(error, DistError) or any(sign in str(error) for sign in _LOST)
 
 
 def giga(size: float) -> str:

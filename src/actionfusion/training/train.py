@@ -22,7 +22,7 @@ from actionfusion.training.checkpoint import read_network, read_state
 from actionfusion.training.cost import StepCost
 from actionfusion.training.distributed import Processes, find_processes
 from actionfusion.training.dry_run import try_one_batch
-from actionfusion.training.guards import fitting_batch, is_out_of_memory
+from actionfusion.training.guards import fitting_batch, is_lost_connection, is_out_of_memory
 from actionfusion.training.interrupt import NEVER, stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, TrainArguments, make_plan
@@ -88,14 +88,14 @@ def train(
     model, start = plan.make_network()
     if dry_run:
         _introduce(plan, start)
-        with _memory_explained(plan, cost):
+        with _explained(plan, cost):
             try_one_batch(plan, model, cost, _tell)
         return out
     if not processes.main:
-        return _help(plan, model, plan.run_folder(out), resume=False)
+        return _help(plan, cost, model, plan.run_folder(out), resume=False)
     run = plan.create_run(out)
     remember_places(run, data, device)
-    with _log_file(out / LOG), _memory_explained(plan, cost):
+    with _log_file(out / LOG), _explained(plan, cost):
         _introduce(plan, start)
         _fit_or_stop(plan, model, run, resume=False)
     return _finished(run)
@@ -119,13 +119,13 @@ def _go_on(out: Path | None, given: TrainArguments, processes: Processes) -> Pat
     cost = plan.check(out)
     model, _ = plan.make_network(load=False)
     if not processes.main:
-        return _help(plan, model, run, resume=True)
+        return _help(plan, cost, model, run, resume=True)
     for leftover in out.glob(".*.partial"):
         leftover.unlink()
     # What came after the checkpoint is done again, and told again.
     if (out / LOG).is_file():
         os.truncate(out / LOG, min(state["log_size"], (out / LOG).stat().st_size))
-    with _log_file(out / LOG), _memory_explained(plan, cost):
+    with _log_file(out / LOG), _explained(plan, cost):
         if now["versions"] != run.config.get("versions"):
             _tell("note: other versions of Python or its libraries than at the start; last digits may differ")
         _tell(f"resumed in session {state['session'] + 1} after {len(state['rows'])} epochs and {state['step']} steps")
@@ -133,15 +133,16 @@ def _go_on(out: Path | None, given: TrainArguments, processes: Processes) -> Pat
     return _finished(run)
 
 
-def _help(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bool) -> Path:
+def _help(plan: Plan, cost: StepCost, model: FusionNetwork, run: RunFolder, *, resume: bool) -> Path:
     """Learn beside the main process, which writes and talks."""
     learn, check = plan.loaders()
     plan.processes.draw_apart(plan.arguments.seed)
     settings = plan.arguments.training
-    fit(
-        model.to(plan.processes.device), learn, check, settings,
-        run=run, progress=SilentProgress(), resume=resume, processes=plan.processes,
-    )  # fmt: skip
+    with _explained(plan, cost):
+        fit(
+            model.to(plan.processes.device), learn, check, settings,
+            run=run, progress=SilentProgress(), resume=resume, processes=plan.processes,
+        )  # fmt: skip
     return run.path
 
 
@@ -189,17 +190,21 @@ def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bo
 
 
 @contextmanager
-def _memory_explained(plan: Plan, cost: StepCost) -> Iterator[None]:
-    """Say in one line that the memory was not enough, and what would be."""
+def _explained(plan: Plan, cost: StepCost) -> Iterator[None]:
+    """Say in one line that the memory was not enough, and what would be, or that another process has ended."""
+    share = plan.processes.share
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        size = plan.arguments.training.batch_size
-        reason = f"a batch of {size} clips did not fit into the memory of {plan.processes.device}"
-        remedy = fitting_batch(cost, size, plan.free_memory())
-        raise TrainingError("training.batch_size", reason, remedy) from error
+        if is_out_of_memory(error):
+            size = plan.arguments.training.batch_size
+            reason = f"a batch of {size} clips did not fit into the memory of {plan.processes.device}"
+            raise TrainingError("training.batch_size", reason, fitting_batch(cost, size, plan.free_memory())) from error
+        if share.processes > 1 and is_lost_connection(error):
+            remedy = "see what that one says; --resume goes on from the last checkpoint"
+            subject = f"process {share.rank} of {share.processes}"
+            raise TrainingError(subject, "another process has ended in the middle of a step", remedy) from error
+        raise
 
 
 @contextmanager
