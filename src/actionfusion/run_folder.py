@@ -1,7 +1,8 @@
 """The run folder: all that prediction needs, and nothing of the machine it came from.
 
 ``config.yaml`` (every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
-network's order), ``model.safetensors``, ``metrics.csv`` (a row an epoch) and ``train.log``.  Each file is replaced
+network's order), ``model.safetensors``, ``metrics.csv`` (a row an epoch), ``curves.png`` (of them), ``split.csv`` (who
+was on which side) and ``train.log``.  Each file is replaced
 whole, so that a run stopped at any moment is a run that predicts.  ``checkpoint.safetensors`` is for training to go on
 from; nothing else reads it.
 """
@@ -30,7 +31,7 @@ from actionfusion.video.clip import ClipSettings
 Settings = TypeVar("Settings")
 
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, CURVES, SPLIT = "checkpoint.safetensors", "curves.png", "split.csv"
 _RESTORE = "train the run again, or copy the whole run folder"
 
 

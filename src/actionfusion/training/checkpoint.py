@@ -66,55 +66,19 @@ class TrainingState:
         self.session, self.epoch, self.plateau = self.session + 1, 0, Plateau()
 
 
-class RunKeeper:
-    """Writes a run as it grows; of several processes the main one alone does.
+def save_checkpoint(run: RunFolder, learner: Learner, state: TrainingState) -> None:
+    """Replace the run's checkpoint; all processes call it, and the main one writes.
 
-    Args:
-        run: the folder.
-        learner: whose weights are kept.
+    Raises:
+        RunFolderError: it cannot be written, for example because the disk is full; the one before it is whole.
     """
-
-    def __init__(self, run: RunFolder, learner: Learner) -> None:
-        self.run, self.learner, self.processes = run, learner, learner.processes
-
-    def save_weights(self) -> None:
-        """Put the network's weights in place of those that are there.
-
-        Raises:
-            RunFolderError: they cannot be written.
-        """
-        if self.processes.main:
-            self.run.save_weights(self.learner.network)
-
-    def reload_weights(self) -> None:
-        """Give the weights that were saved last to all processes, and forget the optimiser's moments."""
-        if self.processes.main:
-            self.learner.network.load_state_dict(self.run.read_weights())
-        self.processes.agree(self.learner.network)
-        self.learner.restart()
-
-    def write_metrics(self, rows: list[dict[str, object]]) -> None:
-        """Write ``metrics.csv``.
-
-        Raises:
-            RunFolderError: it cannot be written.
-        """
-        if self.processes.main:
-            self.run.write_metrics(rows)
-
-    def save_checkpoint(self, state: TrainingState) -> None:
-        """Replace the run's checkpoint.
-
-        Raises:
-            RunFolderError: it cannot be written, for example because the disk is full; the one before it is whole.
-        """
-        random = _random_numbers(self.processes)
-        if not self.processes.main:
-            return
-        path, log = self.run.path / CHECKPOINT, self.run.path / LOG
-        plain = asdict(state) | {"format": FORMAT, "log_size": log.stat().st_size if log.is_file() else 0}
-        with writing(path), replacing(path) as temporary:
-            save_file(self.learner.tensors() | random, temporary, metadata={_STATE: json.dumps(plain)})
+    random = _random_numbers(learner.processes)
+    if not learner.processes.main:
+        return
+    path, log = run.path / CHECKPOINT, run.path / LOG
+    plain = asdict(state) | {"format": FORMAT, "log_size": log.stat().st_size if log.is_file() else 0}
+    with writing(path), replacing(path) as temporary:
+        save_file(learner.tensors() | random, temporary, metadata={_STATE: json.dumps(plain)})
 
 
 def load_checkpoint(run: RunFolder, learner: Learner) -> TrainingState:

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from actionfusion.data.loading import EpochLoader
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder
-from actionfusion.training.checkpoint import RunKeeper, TrainingState, load_checkpoint
+from actionfusion.training.checkpoint import TrainingState, load_checkpoint
 from actionfusion.training.cost import step_cost
 from actionfusion.training.distributed import Processes
 from actionfusion.training.guards import refuse_targets_out_of_range
 from actionfusion.training.interrupt import NEVER, StopRequested, StopSwitch
+from actionfusion.training.keeper import RunKeeper
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Figures, measure
 from actionfusion.training.progress import Progress
@@ -85,7 +86,7 @@ def fit(
             if better or session.patience is None:
                 keeper.save_weights()
             state.end_epoch(_row(state, session, len(training), checked, reached))
-            keeper.write_metrics(state.rows)
+            keeper.save_epoch(state.rows)
             progress.epoch_ended(state.rows[-1])
             settled = state.plateau.reached(session.patience)
             if settled:

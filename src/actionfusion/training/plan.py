@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -18,13 +21,15 @@ import torch
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings, LabelledVideos, Part, open_data
 from actionfusion.data.loading import ClipDataset, EpochLoader
-from actionfusion.errors import DatasetError
+from actionfusion.errors import DatasetError, printable
+from actionfusion.files import write_atomically
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.pretrained import load_imagenet
-from actionfusion.run_folder import RunFolder, create_run, plain
+from actionfusion.run_folder import SPLIT, RunFolder, create_run, plain, writing
 from actionfusion.training.cost import StepCost, free_memory, step_cost
 from actionfusion.training.distributed import Processes
 from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable, refuse_wrong_gradients
+from actionfusion.training.keeper import refuse_without_tensorboard
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.version import __version__
 from actionfusion.video.clip import ClipSettings
@@ -85,6 +90,8 @@ class Plan:
         given = self.arguments
         self.videos.check_store(given.clip.flow)
         refuse_unlearnable(self.videos)
+        if given.training.tensorboard:
+            refuse_without_tensorboard()
         precision = given.training.precision
         refuse_wrong_gradients(given.network, given.clip.frames, precision, self.processes.device.type)
         cost = step_cost(given.network, given.clip.frames, precision)
@@ -117,6 +124,7 @@ class Plan:
             "seed": given.seed,
             "processes": self.processes.share.processes,
             "versions": _versions(),
+            "git": _git_state(),
         }
 
     def create_run(self, out: Path) -> RunFolder:
@@ -126,10 +134,11 @@ class Plan:
             RunFolderError: it holds something already, or cannot be written.
         """
         further = {name: part for name, part in self.config().items() if name not in {"clip", "network"}}
-        given = self.arguments
-        return create_run(
-            out, clip=given.clip, network=given.network, labels=self.videos.listing.labels, further=further
-        )
+        given, videos = self.arguments, self.videos
+        run = create_run(out, clip=given.clip, network=given.network, labels=videos.listing.labels, further=further)
+        with writing(out / SPLIT):
+            write_atomically(out / SPLIT, split_table(videos))
+        return run
 
     def run_folder(self, out: Path) -> RunFolder:
         """The run folder that another process writes."""
@@ -217,6 +226,34 @@ def describe_data(videos: LabelledVideos) -> dict[str, Any]:
         "counts": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "digest": videos.digest(),
     }
+
+
+def split_table(videos: LabelledVideos) -> str:
+    """CSV of who is on which side: ``path,label,part``, paths relative to the data set's folder."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "part"))
+    names: tuple[Part, ...] = ("train", "val", "test")
+    for name in names:
+        entries = (videos.listing.entries[index] for index in sorted(videos.part(name)))
+        writer.writerows((printable(entry.path), printable(entry.label), name) for entry in entries)
+    return text.getvalue()
+
+
+def _git_state() -> dict[str, Any] | None:
+    """The commit of this package's source and whether it was changed since; none where it is no checkout of git."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie within somebody else's checkout
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "../.."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _versions() -> dict[str, str]:

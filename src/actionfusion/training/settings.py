@@ -44,6 +44,8 @@ class TrainingSettings:
             writes them after epochs alone.
         explosion: a batch whose loss is more than so many times that of guessing (ln K, or 1 for two classes) stops the
             training, as a loss that is no number does.
+        tensorboard: write each epoch's figures for TensorBoard too, into the run's folder ``tensorboard``; the names of
+            its files carry the machine's.  Needs the extra of that name.
         check_memory: refuse a batch size that by estimate does not fit into the memory that is free.
 
     Raises:
@@ -64,6 +66,7 @@ class TrainingSettings:
     workers: int | None = None
     checkpoint_steps: int | None = 500
     explosion: float = 20.0
+    tensorboard: bool = False
     check_memory: bool = True
 
     def __post_init__(self) -> None:

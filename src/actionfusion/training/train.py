@@ -126,8 +126,9 @@ def _go_on(out: Path | None, given: TrainArguments, processes: Processes) -> Pat
     if (out / LOG).is_file():
         os.truncate(out / LOG, min(state["log_size"], (out / LOG).stat().st_size))
     with _log_file(out / LOG), _explained(plan, cost):
-        if now["versions"] != run.config.get("versions"):
-            _tell("note: other versions of Python or its libraries than at the start; last digits may differ")
+        for name in ("versions", "git"):
+            if now[name] != run.config.get(name):
+                _tell(f"note: other {name} than at the start, {now[name]} now; last digits may differ, or more")
         _tell(f"resumed in session {state['session'] + 1} after {len(state['rows'])} epochs and {state['step']} steps")
         _fit_or_stop(plan, model, run, resume=True)
     return _finished(run)
