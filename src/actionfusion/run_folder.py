@@ -2,9 +2,8 @@
 
 ``config.yaml`` (every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
 network's order), ``split.csv`` (which video was on which side), ``model.safetensors``, ``metrics.csv`` (a row an epoch)
-and ``train.log``.  Each file is replaced whole, so that a run stopped at any moment is a run that predicts.
-``checkpoint.safetensors`` is for training to go on
-from; nothing else reads it.
+with ``curves.png``, and ``train.log``.  Each file is replaced whole, so that a run stopped at any moment is a run that
+predicts.  ``checkpoint.safetensors`` is for training to go on from; nothing else reads it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from actionfusion.video.clip import ClipSettings
 Settings = TypeVar("Settings")
 
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
-CHECKPOINT, SPLIT = "checkpoint.safetensors", "split.csv"
+CHECKPOINT, CURVES, SPLIT = "checkpoint.safetensors", "curves.png", "split.csv"
 _RESTORE = "train the run again, or copy the whole run folder"
 
 

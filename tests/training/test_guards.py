@@ -12,7 +12,7 @@ import torch
 from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings, LabelledVideos, open_data
 from actionfusion.data.listing import Split
-from actionfusion.data.loading import ClipDataset, EpochLoader
+from actionfusion.data.loading import ClipDataset, EpochLoader, Step
 from actionfusion.errors import DatasetError, RecipeMismatch, RunFolderError, SettingsError, TrainingError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.run_folder import open_run
@@ -66,7 +66,7 @@ def test_a_bad_gradient_never_reaches_the_weights(tiny_run, shapes_root):
     pupil = learner.Learner(network, loop.TrainingSettings())
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
     with pytest.raises(TrainingError, match=r"the gradient: has norm nan on the batch of .*mp4"):
-        pupil.step(batch, 0.1)
+        pupil.step(Step((batch,), 2), 0.1)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.named_parameters())
 
 
@@ -132,7 +132,7 @@ def test_too_large_a_batch_is_told_the_largest_that_fits():
 
 def test_a_run_that_cannot_fit_is_refused_before_a_run_folder_is_made(train_arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "free_memory", lambda _: 50_000_000)
-    with pytest.raises(SettingsError, match=r"training\.batch_size: .*take --training\.batch_size [1-7]\."):
+    with pytest.raises(SettingsError, match=r"training\.batch_size: .*take --training\.batch_size [1-7] "):
         train(**train_arguments | {"out": tmp_path / "run"})
     assert not (tmp_path / "run").exists()
     lenient = replace(train_arguments["training"], check_memory=False)
@@ -144,7 +144,9 @@ def test_memory_that_runs_out_is_told_in_one_line(train_arguments, tmp_path, mon
         torch.empty(2**60, dtype=torch.uint8)  # PyTorch's own error
 
     monkeypatch.setattr(learner.Learner, "step", exhaust)
-    with pytest.raises(TrainingError, match=r"a batch of 8 clips did not fit into the memory of cpu; take .* 7\."):
+    with pytest.raises(
+        TrainingError, match=r"a batch of 8 clips did not fit into the memory of cpu; take --training.batch_size 7 "
+    ):
         train(**train_arguments | {"out": tmp_path / "run"})
     assert guards.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert not guards.is_out_of_memory(RuntimeError("shapes do not fit"))
@@ -174,14 +176,14 @@ import resource, torch
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.training.learner import Learner
 from actionfusion.training.settings import TrainingSettings
-from actionfusion.data.loading import Batch
+from actionfusion.data.loading import Batch, Step
 
 settings = FusionNetworkSettings.tiny(8, image_size=96, tower=(32, 32, "M", 32))
 pupil = Learner(FusionNetwork(settings), TrainingSettings())
 def batch(size):
     rgb = torch.zeros(size, 8, 3, 96, 96, dtype=torch.uint8)
     flow = torch.zeros(size, 8, 8, 96, 96, dtype=torch.uint8)
-    return Batch(rgb, flow, torch.zeros(size, dtype=torch.int64), ("a",) * size)
+    return Step((Batch(rgb, flow, torch.zeros(size, dtype=torch.int64), ("a",) * size),), size)
 peaks = []
 for size in (2, 6):
     pupil.step(batch(size), 1e-4)
@@ -195,6 +197,16 @@ def test_the_estimate_is_near_the_memory_that_a_step_takes():
     done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
     cost = step_cost(FusionNetworkSettings.tiny(8, image_size=96, tower=(32, 32, "M", 32)), 8)
     assert 0.6 < cost.per_clip / float(done.stdout) < 1.5
+
+
+def test_a_precision_that_the_cpu_gets_wrong_is_refused():
+    short = FusionNetworkSettings.tiny(8)
+    guards.refuse_wrong_gradients(short, 3, "bfloat16", "cpu")
+    guards.refuse_wrong_gradients(short, 2, "float32", "cpu")
+    guards.refuse_wrong_gradients(short, 2, "bfloat16", "cuda")
+    guards.refuse_wrong_gradients(replace(short, fusion_time_kernel=1), 2, "bfloat16", "cpu")
+    with pytest.raises(SettingsError, match=r"training\.precision: bfloat16 on a CPU gives wrong gradients"):
+        guards.refuse_wrong_gradients(short, 2, "bfloat16", "cpu")
 
 
 def test_free_memory_heeds_the_limit_of_a_container(tmp_path, monkeypatch):

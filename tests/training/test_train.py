@@ -10,7 +10,7 @@ from actionfusion.data.loading import ClipDataset, EpochLoader
 from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, create_run, open_run
-from actionfusion.training import learner, loop, plan
+from actionfusion.training import keeper, learner, loop, plan
 from actionfusion.training.loop import fit
 from actionfusion.training.sessions import Session
 from actionfusion.training.settings import TrainingSettings
@@ -113,7 +113,7 @@ def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(ma
     figures = iter([(0.9, 0.2), (0.8, 0.6), (0.7, 0.6), (0.6, 0.5), (0.5, 0.5), (0.5, 0.4)])
     saved, started_from = [], []
     save, restart = RunFolder.save_weights, learner.Learner.restart
-    monkeypatch.setattr(loop, "measure", lambda *_: loop.Figures(*next(figures)))
+    monkeypatch.setattr(loop, "_validate", lambda *_: loop.Figures(*next(figures)))
     monkeypatch.setattr(
         RunFolder, "save_weights", lambda self, network: saved.append(copied(network)) or save(self, network)
     )
@@ -127,7 +127,7 @@ def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(ma
         (1, 0.2), (1, 0.6), (1, 0.6), (1, 0.5), (2, 0.5), (2, 0.4),
     ]  # fmt: skip
     assert [row["learning_rate"] for row in rows] == [1e-3] * 4 + [1e-4] * 2
-    (second,) = started_from
+    _, second = started_from
     assert all(torch.equal(second[name], tensor) for name, tensor in saved[2].items())
 
 
@@ -140,22 +140,24 @@ def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up):
     assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_it_learns_four_clips_by_heart(made_up):
+def test_it_learns_four_clips_by_heart(made_up, monkeypatch):
     """A6-14, through the real loop."""
+    monkeypatch.setattr(keeper, "save_curves", lambda *_: None)  # forty pictures that nobody looks at
     network, learn, _, run = made_up
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     fit(network, learn, None, TrainingSettings(sessions=(Session(3e-3, 40, None),)), run=run, progress=Silence())
-    assert loop.measure(network, learn.epoch(0)).accuracy == 1.0
+    assert loop.measure(network, learn.epoch(0)).figures().accuracy == 1.0
 
 
 def test_measure_counts_each_clip_once(made_up):
     network, learn, *_ = made_up
     whole = loop.measure(network, learn.epoch(0))
     pieces = EpochLoader(learn.dataset, batch_size=3, shuffle=False, workers=0)
-    assert loop.measure(network, pieces.epoch(0)).loss == pytest.approx(whole.loss, rel=1e-4)
-    assert loop.measure(network, pieces.epoch(0)).accuracy == whole.accuracy
+    again = loop.measure(network, pieces.epoch(0))
+    assert again.loss == pytest.approx(whole.loss, rel=1e-4)
+    assert (again.correct, again.count) == (whole.correct, whole.count) == (whole.correct, 4)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,11 @@ def test_measure_counts_each_clip_once(made_up):
         {"clip_norm": 0},
         {"label_smoothing": 1},
         {"checkpoint_steps": 0},
+        {"accumulate": 0},
+        {"precision": "float8"},
+        {"optimizer_kernel": "quick"},
+        {"explosion": 1},
+        {"backbone_rate_scale": 2},
     ],
 )
 def test_wrong_settings_are_refused(wrong):

@@ -21,6 +21,7 @@ from torch import Tensor
 from actionfusion.errors import RunFolderError
 from actionfusion.files import replacing
 from actionfusion.run_folder import CHECKPOINT, LOG, RunFolder, writing
+from actionfusion.training.distributed import Processes
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Totals
 from actionfusion.training.sessions import Plateau
@@ -41,6 +42,7 @@ class TrainingState:
         totals: running sums of the current epoch.
         plateau: what the session knows of its best epoch.
         seconds: that the current epoch has taken so far.
+        waited: those of them in which the network waited for clips.
         rows: of ``metrics.csv``, one for each epoch of all sessions.
     """
 
@@ -50,12 +52,14 @@ class TrainingState:
     totals: Totals = field(default_factory=Totals)
     plateau: Plateau = field(default_factory=Plateau)
     seconds: float = 0.0
+    waited: float = 0.0
     rows: list[dict[str, object]] = field(default_factory=list)
 
     def end_epoch(self, row: dict[str, object]) -> None:
         """Write an epoch down and stand before the next."""
         self.rows.append(row)
-        self.epoch, self.step, self.seconds, self.totals = self.epoch + 1, 0, 0.0, Totals()
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
+        self.seconds = self.waited = 0.0
 
     def end_session(self) -> None:
         """Stand before the next session."""
@@ -63,16 +67,18 @@ class TrainingState:
 
 
 def save_checkpoint(run: RunFolder, learner: Learner, state: TrainingState) -> None:
-    """Replace the run's checkpoint.
+    """Replace the run's checkpoint; all processes call it, and the main one writes.
 
     Raises:
-        RunFolderError: it cannot be written, for example because the disk is full; the one before it is still whole.
+        RunFolderError: it cannot be written, for example because the disk is full; the one before it is whole.
     """
-    log = run.path / LOG
+    random = _random_numbers(learner.processes)
+    if not learner.processes.main:
+        return
+    path, log = run.path / CHECKPOINT, run.path / LOG
     plain = asdict(state) | {"format": FORMAT, "log_size": log.stat().st_size if log.is_file() else 0}
-    tensors = learner.tensors() | _random_numbers()
-    with writing(run.path / CHECKPOINT), replacing(run.path / CHECKPOINT) as temporary:
-        save_file(tensors, temporary, metadata={_STATE: json.dumps(plain)})
+    with writing(path), replacing(path) as temporary:
+        save_file(learner.tensors() | random, temporary, metadata={_STATE: json.dumps(plain)})
 
 
 def load_checkpoint(run: RunFolder, learner: Learner) -> TrainingState:
@@ -87,7 +93,7 @@ def load_checkpoint(run: RunFolder, learner: Learner) -> TrainingState:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         learner.restore(tensors)
-        _restore_random_numbers(tensors)
+        _restore_random_numbers(tensors, learner.processes.share.rank)
         return TrainingState(
             session=plain["session"],
             epoch=plain["epoch"],
@@ -95,6 +101,7 @@ def load_checkpoint(run: RunFolder, learner: Learner) -> TrainingState:
             totals=Totals(**plain["totals"]),
             plateau=Plateau(**plain["plateau"]),
             seconds=plain["seconds"],
+            waited=plain["waited"],
             rows=plain["rows"],
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -132,17 +139,22 @@ def read_state(folder: Path) -> Mapping[str, Any]:
     return plain
 
 
-def _random_numbers() -> dict[str, Tensor]:
-    tensors = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    return tensors
+def _random_numbers(processes: Processes) -> dict[str, Tensor]:
+    """The state of each process's generators, as ``random.<kind>.<rank>``."""
+    states = {"cpu": torch.get_rng_state()}
+    if processes.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(processes.device)
+    return {
+        f"random.{kind}.{rank}": tensor
+        for kind, state in states.items()
+        for rank, tensor in enumerate(processes.gather(state))
+    }
 
 
-def _restore_random_numbers(tensors: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(tensors["random.cpu"])
-    if torch.cuda.is_available() and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+def _restore_random_numbers(tensors: Mapping[str, Tensor], rank: int) -> None:
+    torch.set_rng_state(tensors[f"random.cpu.{rank}"])
+    if torch.cuda.is_available() and f"random.cuda.{rank}" in tensors:
+        torch.cuda.set_rng_state(tensors[f"random.cuda.{rank}"])
 
 
 def _line(error: Exception) -> str:

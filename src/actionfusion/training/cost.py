@@ -18,6 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.training.measuring import autocast
+from actionfusion.training.settings import PrecisionName
 
 _BATCH = 8  # clips that are counted at once; what does not grow with them is then a small share
 _FLOAT = 4
@@ -56,9 +58,9 @@ class StepCost:
 
 
 @lru_cache(maxsize=8)
-def step_cost(settings: FusionNetworkSettings, frames: int) -> StepCost:
+def step_cost(settings: FusionNetworkSettings, frames: int, precision: PrecisionName = "float32") -> StepCost:
     """Count the cost of a step of this network on clips of T frames."""
-    counts = _count(settings, frames, _BATCH)
+    counts = _count(settings, frames, _BATCH, precision)
     # Backward holds the gradient of the largest map beside that of its input.
     per_clip = (counts.kept + 2 * counts.largest) // _BATCH
     fixed = _COPIES * _FLOAT * counts.parameters
@@ -88,7 +90,7 @@ class _Counts:
     largest: int
 
 
-def _count(settings: FusionNetworkSettings, frames: int, batch_size: int) -> _Counts:
+def _count(settings: FusionNetworkSettings, frames: int, batch_size: int, precision: PrecisionName) -> _Counts:
     sizes: dict[int, int] = {}
     held: list[Tensor] = []  # a storage that is gone could lend its number to another
     with FakeTensorMode():
@@ -106,8 +108,10 @@ def _count(settings: FusionNetworkSettings, frames: int, batch_size: int) -> _Co
         rgb = torch.zeros(shape, dtype=torch.uint8)
         flow = torch.zeros((*shape[:2], settings.flow_channels, *shape[3:]), dtype=torch.uint8)
         with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            logits = network(rgb, flow)
-            forward_flops = counter.get_total_flops()
-            F.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.int64)).backward()  # type: ignore[no-untyped-call]
+            with autocast(torch.device("cpu"), precision):
+                logits = network(rgb, flow)
+                forward_flops = counter.get_total_flops()
+                loss = F.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.int64))
+            loss.backward()  # type: ignore[no-untyped-call]
         parameters = sum(parameter.numel() for parameter in network.parameters())
     return _Counts(parameters, counter.get_total_flops(), forward_flops, sum(sizes.values()), max(sizes.values()))

@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import torch
 
-from actionfusion.data.loading import EpochLoader
+from actionfusion.data.loading import EpochLoader, Step
 from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.training.cost import StepCost, free_memory
+from actionfusion.training.cost import StepCost
 from actionfusion.training.guards import giga, refuse_targets_out_of_range
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
@@ -59,11 +59,11 @@ def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Call
     learn, check = plan.loaders()
     settings = plan.arguments.training
     refuse_targets_out_of_range(network.settings.num_classes, learn, check)
-    timing = _time_a_batch(learn, Learner(network.to(plan.device), plan.arguments.training))
+    timing = _time_a_batch(learn, Learner(network.to(plan.processes.device), plan.arguments.training))
     workers = plan.workers
-    epoch = timing.epoch(len(learn), len(check) if check else 0, workers)
+    epoch = timing.epoch(len(learn.plan.batches(1)), len(check.plan.batches(0)) if check else 0, workers)
     most = sum(session.max_epochs for session in settings.sessions)
-    free = free_memory(plan.device)
+    free = plan.free_memory()
     tell(f"network: {cost.parameters:,} parameters, {cost.flops / 1e9:.3g} GFLOP a clip forward and backward")
     tell(f"a batch of {settings.batch_size}: {timing.read:.3g} s to read in one process, {timing.learn:.3g} s to learn")
     tell(
@@ -71,7 +71,7 @@ def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Call
         f"cores; at most {most} epochs, {_duration(most * epoch)}"
     )
     tell(
-        f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.device}"
+        f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.processes.device}"
         + (f", {giga(free)} are free" if free is not None else "")
     )
     tell(f"disk: {giga(16 * cost.parameters)} for weights and checkpoint")
@@ -81,9 +81,13 @@ def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Call
 def _time_a_batch(loader: EpochLoader, learner: Learner) -> Timing:
     started = time.perf_counter()
     batch = loader.first()
+    step = Step((batch,), count=len(batch.names))
     read = time.perf_counter() - started
-    learn = min(_seconds(lambda: learner.step(batch, 1e-12), learner.device) for _ in range(_TRIES))
-    answer = min(_seconds(lambda: measure(learner.network, [batch]), learner.device) for _ in range(_TRIES))
+    learn = min(_seconds(lambda: learner.step(step, 1e-12), learner.device) for _ in range(_TRIES))
+    answer = min(
+        _seconds(lambda: measure(learner.network, [batch], learner.settings.precision), learner.device)
+        for _ in range(_TRIES)
+    )
     return Timing(read, learn, answer)
 
 

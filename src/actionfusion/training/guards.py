@@ -8,14 +8,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch.distributed import DistError
+
 from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import some
 from actionfusion.data.loading import EpochLoader
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError
+from actionfusion.models.fusion_network import FusionNetworkSettings
 from actionfusion.training.cost import StepCost
 
 # PyTorch has an error of its own for a GPU alone; on a CPU its allocator says one of these.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read timeout", "Timed out waiting")
 _CHECKPOINT_COPIES = 3  # weights and two moments of Adam
 
 
@@ -66,7 +70,22 @@ def fitting_batch(cost: StepCost, batch_size: int, available: int | None) -> str
     largest = min(cost.largest_batch(available), batch_size - 1) if available is not None else batch_size // 2
     if largest < 1:
         return "one clip is too much: take fewer or smaller frames, a smaller network, or a machine with more memory"
-    return f"take --training.batch_size {largest}"
+    return f"take --training.batch_size {largest} (--training.accumulate makes up for it)"
+
+
+def refuse_wrong_gradients(network: FusionNetworkSettings, frames: int, precision: str, device: str) -> None:
+    """See that PyTorch can differentiate the fusion in that precision.
+
+    The gradient of a bfloat16 Conv3d whose kernel is three frames long is garbage on CPUs, up to 1e35, for a clip of
+    two frames; one frame, three or more, and float16 are right (measured with PyTorch 2.13 and AVX-512 bfloat16).
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    fuses = network.fusion == "conv3d" and network.streams == "both" and network.fusion_time_kernel == 3
+    if fuses and device == "cpu" and precision == "bfloat16" and frames == 2:
+        reason = "bfloat16 on a CPU gives wrong gradients for clips of two frames"
+        raise SettingsError("training.precision", reason, "take float32, or clip.frames of 3 or more")
 
 
 def refuse_full_disk(out: Path, parameters: int) -> None:
@@ -130,6 +149,11 @@ def _stopped(subject: str, reason: str, names: Sequence[str]) -> TrainingError:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch ran out of memory, on whichever device."""
     return isinstance(error, RuntimeError | MemoryError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether another process of the training has gone, as the backends of torch.distributed say it."""
+    return isinstance(error, DistError) or any(sign in str(error) for sign in _LOST)
 
 
 def giga(size: float) -> str:

@@ -8,19 +8,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from functools import partial
 
 from actionfusion.data.loading import EpochLoader
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder
-from actionfusion.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from actionfusion.training.checkpoint import TrainingState, load_checkpoint
+from actionfusion.training.cost import step_cost
+from actionfusion.training.distributed import Processes
 from actionfusion.training.guards import refuse_targets_out_of_range
 from actionfusion.training.interrupt import NEVER, StopRequested, StopSwitch
+from actionfusion.training.keeper import RunKeeper
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Figures, measure
 from actionfusion.training.progress import Progress
 from actionfusion.training.sessions import Session
 from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.throughput import Speed, matrix_peak, speed
 
 log = logging.getLogger("actionfusion.training")
 
@@ -35,6 +38,7 @@ def fit(
     progress: Progress,
     resume: bool = False,
     stop: StopSwitch = NEVER,
+    processes: Processes | None = None,
 ) -> list[dict[str, object]]:
     """Train through all sessions; the run folder holds the best weights (or the last, see ``Session.patience``).
 
@@ -48,6 +52,7 @@ def fit(
         resume: go on from the run's checkpoint; the result is the same as without the interruption, on the CPU to the
             bit.
         stop: ends the training between two steps, with a checkpoint.
+        processes: that learn together; none is this one alone.
 
     Returns:
         The rows of ``metrics.csv``.
@@ -59,11 +64,11 @@ def fit(
         TrainingError: the loss is no number or has exploded.
     """
     refuse_targets_out_of_range(network.settings.num_classes, training, validation)
-    learner = Learner(network, settings)
+    learner = Learner(network, settings, processes)
+    keeper = RunKeeper(run, learner)
     state = load_checkpoint(run, learner) if resume else TrainingState()
-    save = partial(save_checkpoint, run, learner, state)
     if not resume:
-        save()
+        keeper.save_checkpoint(state)
     try:
         while state.session < len(settings.sessions):
             session = settings.sessions[state.session]
@@ -73,16 +78,15 @@ def fit(
             )
             for _ in _steps(learner, training, session, state, progress):
                 if settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0:
-                    save()
+                    keeper.save_checkpoint(state)
                 stop.check()
-            started = time.perf_counter()
-            checked = measure(network, stop.watch(validation.epoch(0))) if validation else None
+            reached = _speed(learner, training, state)
+            checked = _validate(learner, validation, state, stop)
             better = checked is None or state.plateau.update(checked.accuracy, checked.loss)
             if better or session.patience is None:
-                run.save_weights(network)
-            state.seconds += time.perf_counter() - started
-            state.end_epoch(_row(state, session, len(training), checked))
-            run.write_metrics(state.rows)
+                keeper.save_weights()
+            state.end_epoch(_row(state, session, len(training), checked, reached))
+            keeper.save_epoch(state.rows)
             progress.epoch_ended(state.rows[-1])
             settled = state.plateau.reached(session.patience)
             if settled:
@@ -90,11 +94,10 @@ def fit(
             if settled or state.epoch == session.max_epochs:
                 state.end_session()
                 if state.session < len(settings.sessions):
-                    network.load_state_dict(run.read_weights())
-                    learner.restart()
-            save()
+                    keeper.reload_weights()
+            keeper.save_checkpoint(state)
     except StopRequested:
-        save()
+        keeper.save_checkpoint(state)
         raise KeyboardInterrupt from None
     return state.rows
 
@@ -104,18 +107,47 @@ def _steps(
 ) -> Iterator[None]:
     """The rest of an epoch, step by step; between two steps ``state`` says all that there is to know."""
     started = time.perf_counter() - state.seconds
-    for batch in training.epoch(len(state.rows) + 1, state.step):
+    asked = time.perf_counter()
+    for step in training.steps(len(state.rows) + 1, state.step):
+        state.waited += time.perf_counter() - asked
         rate = _rate(session, state.epoch, state.step, len(training))
-        state.totals.add(learner.step(batch, rate))
+        state.totals.add(learner.step(step, rate))
         state.step += 1
         state.seconds = time.perf_counter() - started
         figures = state.totals.figures()
         progress.step_done(figures.loss, figures.accuracy)
         yield
+        asked = time.perf_counter()
+
+
+def _validate(
+    learner: Learner, validation: EpochLoader | None, state: TrainingState, stop: StopSwitch
+) -> Figures | None:
+    """Loss and accuracy over the whole validation part, each clip counted once over all processes."""
+    if validation is None:
+        return None
+    started = time.perf_counter()
+    learner.processes.agree(learner.network)
+    own = measure(learner.network, stop.watch(validation.epoch(0)), learner.settings.precision)
+    state.seconds += time.perf_counter() - started
+    return learner.processes.sum(own).figures()
 
 
 def _rate(session: Session, epoch: int, step: int, steps: int) -> float:
     return session.rate_at((epoch + step / steps) / session.max_epochs)
+
+
+def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Speed:
+    """How fast the epoch's learning was."""
+    precision = learner.settings.precision
+    cost = step_cost(learner.network.settings, training.dataset.settings.frames, precision)
+    return speed(
+        clips=state.totals.count,
+        seconds=state.seconds,
+        waited=state.waited,
+        flops_per_clip=cost.flops,
+        peak=matrix_peak(learner.device, precision) * learner.processes.share.processes,
+    )
 
 
 def _announce(session: Session, state: TrainingState) -> None:
@@ -128,7 +160,9 @@ def _announce(session: Session, state: TrainingState) -> None:
         )
 
 
-def _row(state: TrainingState, session: Session, steps: int, checked: Figures | None) -> dict[str, object]:
+def _row(
+    state: TrainingState, session: Session, steps: int, checked: Figures | None, reached: Speed
+) -> dict[str, object]:
     learnt = state.totals.figures()
     return {
         "epoch": len(state.rows) + 1,
@@ -139,4 +173,8 @@ def _row(state: TrainingState, session: Session, steps: int, checked: Figures | 
         "val_loss": checked.loss if checked else "",
         "val_accuracy": checked.accuracy if checked else "",
         "seconds": round(state.seconds, 3),
+        "samples_per_second": round(reached.samples_per_second, 3),
+        "data_wait": round(reached.data_wait, 4),
+        "tflops": round(reached.tflops, 6),
+        "peak_share": round(reached.peak_share, 4),
     }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from actionfusion.data.loading import Batch
+from actionfusion.training.settings import PRECISIONS, PrecisionName
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,25 @@ class Totals:
         return Figures(self.loss / count, self.correct / count)
 
 
-def totals_of(mean_loss: float, logits: torch.Tensor, targets: torch.Tensor) -> Totals:
-    """The sums over one batch of logits ``[B, K]``."""
-    return Totals(mean_loss * len(targets), int((logits.argmax(1) == targets).sum()), len(targets))
+def totals_of(loss: float, logits: torch.Tensor, targets: torch.Tensor) -> Totals:
+    """The sums over one batch of logits ``[B, K]``, ``loss`` being the sum of its clips'."""
+    return Totals(loss, int((logits.argmax(1) == targets).sum()), len(targets))
 
 
-def measure(network: nn.Module, batches: Iterable[Batch]) -> Figures:
-    """Loss and accuracy over a pass, without dropout and without learning."""
+def autocast(device: torch.device, precision: PrecisionName) -> torch.autocast:
+    """Within it the network multiplies in that precision."""
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
+
+
+def measure(network: nn.Module, batches: Iterable[Batch], precision: PrecisionName = "float32") -> Totals:
+    """Loss and right answers over a pass, without dropout and without learning."""
     device = next(network.parameters()).device
     network.eval()
     totals = Totals()
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(device, precision):
         for batch in batches:
             targets = batch.targets.to(device)
             logits = network(batch.rgb.to(device), batch.flow.to(device))
-            totals.add(totals_of(float(F.cross_entropy(logits, targets)), logits, targets))
-    return totals.figures()
+            loss = F.cross_entropy(logits, targets, reduction="sum")
+            totals.add(totals_of(float(loss), logits, targets))
+    return totals

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSetti
 from actionfusion.models.pretrained import load_imagenet
 from actionfusion.run_folder import SPLIT, RunFolder, create_run, plain, writing
 from actionfusion.training.cost import StepCost, free_memory, step_cost
-from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable
+from actionfusion.training.distributed import Processes
+from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable, refuse_wrong_gradients
+from actionfusion.training.keeper import refuse_without_tensorboard
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.version import __version__
 from actionfusion.video.clip import ClipSettings
@@ -61,12 +65,12 @@ class Plan:
     Attributes:
         arguments: as given, with the network's classes, picture size and flow channels as resolved.
         videos: found and split.
-        device: that the network is to train on.
+        processes: that learn together, with this one's device.
     """
 
     arguments: TrainArguments
     videos: LabelledVideos
-    device: torch.device
+    processes: Processes
 
     def check(self, out: Path) -> StepCost:
         """Find what would stop the training later.
@@ -84,17 +88,26 @@ class Plan:
         given = self.arguments
         self.videos.check_store(given.clip.flow)
         refuse_unlearnable(self.videos)
-        cost = step_cost(given.network, given.clip.frames)
+        if given.training.tensorboard:
+            refuse_without_tensorboard()
+        precision = given.training.precision
+        refuse_wrong_gradients(given.network, given.clip.frames, precision, self.processes.device.type)
+        cost = step_cost(given.network, given.clip.frames, precision)
         if given.training.check_memory:
-            refuse_too_large(cost, given.training.batch_size, free_memory(self.device))
+            refuse_too_large(cost, given.training.batch_size, self.free_memory())
         refuse_full_disk(out, cost.parameters)
         return cost
 
+    def free_memory(self) -> int | None:
+        """Bytes that this process could still take; none where nobody knows."""
+        free, device = free_memory(self.processes.device), self.processes.device
+        return free // self.processes.beside if free is not None and device.type == "cpu" else free
+
     @property
     def workers(self) -> int:
-        """Processes that read videos ahead."""
+        """Processes that read videos ahead for this one."""
         chosen = self.arguments.training.workers
-        return chosen if chosen is not None else min((os.cpu_count() or 1) - 1, 8)
+        return chosen if chosen is not None else max(min((os.cpu_count() or 1) // self.processes.beside - 1, 8), 0)
 
     def config(self) -> dict[str, Any]:
         """``config.yaml`` as plain values: every setting as resolved, and no path of this machine."""
@@ -107,7 +120,9 @@ class Plan:
             "training": plain(given.training),
             "pretrained": "imagenet" if given.pretrained else None,
             "seed": given.seed,
+            "processes": self.processes.share.processes,
             "versions": _versions(),
+            "git": _git_state(),
         }
 
     def create_run(self, out: Path) -> RunFolder:
@@ -117,13 +132,16 @@ class Plan:
             RunFolderError: it holds something already, or cannot be written.
         """
         further = {name: part for name, part in self.config().items() if name not in {"clip", "network"}}
-        given = self.arguments
-        run = create_run(
-            out, clip=given.clip, network=given.network, labels=self.videos.listing.labels, further=further
-        )
+        given, videos = self.arguments, self.videos
+        run = create_run(out, clip=given.clip, network=given.network, labels=videos.listing.labels, further=further)
         with writing(out / SPLIT):
-            write_split(out / SPLIT, self.videos)
+            write_split(out / SPLIT, videos)
         return run
+
+    def run_folder(self, out: Path) -> RunFolder:
+        """The run folder that another process writes."""
+        given = self.arguments
+        return RunFolder(out, given.clip, given.network, self.videos.listing.labels, self.config())
 
     def make_network(self, *, load: bool = True) -> tuple[FusionNetwork, str]:
         """The network before its first step, on the CPU, and a line that says what it starts from.
@@ -159,15 +177,25 @@ class Plan:
             videos.sources(videos.split.train, flow), given.clip, augmentation=given.augmentation, seed=seed
         )
         check = ClipDataset(videos.sources(chosen, flow), given.clip, seed=seed)
-        size, pin = given.training.batch_size, self.device.type == "cuda"
+        together = partial(
+            EpochLoader,
+            batch_size=given.training.batch_size,
+            workers=workers,
+            share=self.processes.share,
+            pin_memory=self.processes.device.type == "cuda",
+        )
         return (
-            EpochLoader(learn, batch_size=size, shuffle=True, workers=workers, pin_memory=pin),
-            EpochLoader(check, batch_size=size, shuffle=False, workers=workers, pin_memory=pin) if chosen else None,
+            together(learn, shuffle=True, accumulate=given.training.accumulate),
+            together(check, shuffle=False) if chosen else None,
         )
 
 
-def make_plan(given: TrainArguments) -> Plan:
+def make_plan(given: TrainArguments, processes: Processes) -> Plan:
     """Find the videos and resolve the settings.
+
+    Args:
+        given: what ``train`` was given.
+        processes: that are to learn together.
 
     Raises:
         ActionFusionError: the data or the settings are at fault.
@@ -179,8 +207,7 @@ def make_plan(given: TrainArguments) -> Plan:
         image_size=given.clip.flow.size,
         flow_channels=given.clip.flow_channels,
     )
-    device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Plan(replace(given, network=network), videos, device)
+    return Plan(replace(given, network=network), videos, processes)
 
 
 def describe_data(videos: LabelledVideos) -> dict[str, Any]:
@@ -198,6 +225,22 @@ def describe_data(videos: LabelledVideos) -> dict[str, Any]:
         "counts": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "digest": videos.digest(),
     }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """The commit of this package's source and whether it was changed since; none where it is no checkout of git."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie within somebody else's checkout
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "../.."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _versions() -> dict[str, str]:

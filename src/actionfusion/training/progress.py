@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from actionfusion.training.throughput import Speed
 
 log = logging.getLogger("actionfusion.training")
 
@@ -76,5 +79,20 @@ class ConsoleProgress:
         if row["val_accuracy"] != "":
             line += f"  validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.1%}"
         line += f"  {row['seconds']:.1f} s"
+        reached = Speed(*(row[part.name] for part in fields(Speed)))  # type: ignore[arg-type]
         log.info("%s", line)
-        self._console.print(line, highlight=False)
+        log.info("speed: %s", reached)
+        self._console.print(line, f"        {reached}", sep="\n", highlight=False)
+
+
+class SilentProgress:
+    """For the processes beside the main one."""
+
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
+        """Say nothing."""
+
+    def step_done(self, loss: float, accuracy: float) -> None:
+        """Say nothing."""
+
+    def epoch_ended(self, row: Mapping[str, object]) -> None:
+        """Say nothing."""

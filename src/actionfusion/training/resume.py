@@ -19,6 +19,7 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import write_atomically
 from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.places import place
 from actionfusion.run_folder import CONFIG, RunFolder, open_run, typed, writing
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.video.clip import ClipSettings
@@ -35,8 +36,9 @@ _PLACES = ("root", "store", "manifest")
 
 
 def remember_places(run: RunFolder, data: DataSettings, device: str | None) -> None:
-    """Write down where this machine has the videos, until the training is finished."""
-    places = {name: str(Path(value).absolute()) for name in _PLACES if (value := getattr(data, name)) is not None}
+    """Write down where this machine has the videos, until the training is finished; no password in an address."""
+    given = {name: getattr(data, name) for name in _PLACES}
+    places = {name: str(place(value).absolute()) for name, value in given.items() if value is not None}
     with writing(run.path / LOCAL):
         write_atomically(run.path / LOCAL, json.dumps({"data": places, "device": device}, indent=1) + "\n")
 

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from inspect import signature
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
 from actionfusion.training.checkpoint import read_network, read_state
-from actionfusion.training.cost import StepCost, free_memory
+from actionfusion.training.cost import StepCost
+from actionfusion.training.distributed import Processes, find_processes
 from actionfusion.training.dry_run import try_one_batch
-from actionfusion.training.guards import fitting_batch, is_out_of_memory
-from actionfusion.training.interrupt import stop_switch
+from actionfusion.training.guards import fitting_batch, is_lost_connection, is_out_of_memory
+from actionfusion.training.interrupt import NEVER, stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, TrainArguments, make_plan
-from actionfusion.training.progress import ConsoleProgress
+from actionfusion.training.progress import ConsoleProgress, SilentProgress
 from actionfusion.training.resume import forget_places, recorded_arguments, refuse_contradictions, remember_places
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.video.clip import ClipSettings
@@ -74,57 +75,76 @@ def train(
         ActionFusionError: the data, the settings or the run folder are at fault; the message says which.
     """
     given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device)
+    processes = find_processes(device)
+    if dry_run and (resume or processes.share.processes > 1):
+        raise SettingsError("dry_run", "tries a new training in one process", "leave out --resume and torchrun")
     if resume:
-        if dry_run:
-            raise SettingsError("dry_run", "tries a new training, not one to resume", "leave out one of the two")
-        return _go_on(out, given)
+        return _go_on(out, given, processes)
     out = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    plan = make_plan(given)
-    refuse_taken(out)
+    plan = make_plan(given, processes)
+    if processes.main:
+        refuse_taken(out)
     cost = plan.check(out)
     model, start = plan.make_network()
     if dry_run:
         _introduce(plan, start)
-        with _memory_explained(plan, cost):
+        with _explained(plan, cost):
             try_one_batch(plan, model, cost, _tell)
         return out
+    if not processes.main:
+        return _help(plan, cost, model, plan.run_folder(out), resume=False)
     run = plan.create_run(out)
     remember_places(run, data, device)
-    with _log_file(out / LOG):
+    with _log_file(out / LOG), _explained(plan, cost):
         _introduce(plan, start)
-        with _memory_explained(plan, cost):
-            _fit_or_stop(plan, model, run, resume=False)
+        _fit_or_stop(plan, model, run, resume=False)
     return _finished(run)
 
 
-def _go_on(out: Path | None, given: TrainArguments) -> Path:
+def _go_on(out: Path | None, given: TrainArguments, processes: Processes) -> Path:
     if out is None:
         raise SettingsError("out", "is not given", "say which run to go on with: --resume --out RUN")
     run, state = open_run(out), read_state(out)
     defaults = {name: parameter.default for name, parameter in signature(train).parameters.items()}
     given = given.completed(recorded_arguments(out), defaults)
     if state["session"] >= len(run.config["training"]["sessions"]):
-        Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
+        if processes.main:
+            Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
         return run.path
     if given.data.root is None:
         raise SettingsError("data.root", "is not known", "say where the videos of the run are: --data.root DIR")
-    plan = make_plan(given)
+    plan = make_plan(given, processes)
     now = plan.config()
     refuse_contradictions(run.config, now, out)
     cost = plan.check(out)
-    if now["versions"] != run.config.get("versions"):
-        _tell("note: other versions of Python or its libraries than at the start; the result may differ in last digits")
     model, _ = plan.make_network(load=False)
+    if not processes.main:
+        return _help(plan, cost, model, run, resume=True)
     for leftover in out.glob(".*.partial"):
         leftover.unlink()
     # What came after the checkpoint is done again, and told again.
     if (out / LOG).is_file():
         os.truncate(out / LOG, min(state["log_size"], (out / LOG).stat().st_size))
-    with _log_file(out / LOG):
+    with _log_file(out / LOG), _explained(plan, cost):
+        for name in ("versions", "git"):
+            if now[name] != run.config.get(name):
+                _tell(f"note: other {name} than at the start, {now[name]} now; last digits may differ, or more")
         _tell(f"resumed in session {state['session'] + 1} after {len(state['rows'])} epochs and {state['step']} steps")
-        with _memory_explained(plan, cost):
-            _fit_or_stop(plan, model, run, resume=True)
+        _fit_or_stop(plan, model, run, resume=True)
     return _finished(run)
+
+
+def _help(plan: Plan, cost: StepCost, model: FusionNetwork, run: RunFolder, *, resume: bool) -> Path:
+    """Learn beside the main process, which writes and talks."""
+    learn, check = plan.loaders()
+    plan.processes.draw_apart(plan.arguments.seed)
+    settings = plan.arguments.training
+    with _explained(plan, cost):
+        fit(
+            model.to(plan.processes.device), learn, check, settings,
+            run=run, progress=SilentProgress(), resume=resume, processes=plan.processes,
+        )  # fmt: skip
+    return run.path
 
 
 def _introduce(plan: Plan, start: str) -> None:
@@ -150,11 +170,15 @@ def _tell(line: str) -> None:
 
 def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bool) -> None:
     learn, check = plan.loaders()
-    model.to(plan.device)
+    processes, settings = plan.processes, plan.arguments.training
+    # Several processes would have to agree on the step after which they stop; they stop at once instead.
+    switch = stop_switch() if processes.share.processes == 1 else nullcontext(NEVER)
     try:
-        with ConsoleProgress() as progress, stop_switch() as stop:
-            settings = plan.arguments.training
-            fit(model, learn, check, settings, run=run, progress=progress, resume=resume, stop=stop)
+        with ConsoleProgress() as progress, switch as stop:
+            fit(
+                model.to(processes.device), learn, check, settings,
+                run=run, progress=progress, resume=resume, stop=stop, processes=processes,
+            )  # fmt: skip
     except (KeyboardInterrupt, TrainingError) as error:
         if not (run.path / WEIGHTS).is_file():
             model.load_state_dict(read_network(run))
@@ -167,17 +191,21 @@ def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bo
 
 
 @contextmanager
-def _memory_explained(plan: Plan, cost: StepCost) -> Iterator[None]:
-    """Say in one line that the memory was not enough, and what would be."""
+def _explained(plan: Plan, cost: StepCost) -> Iterator[None]:
+    """Say in one line that the memory was not enough, and what would be, or that another process has ended."""
+    share = plan.processes.share
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        size = plan.arguments.training.batch_size
-        reason = f"a batch of {size} clips did not fit into the memory of {plan.device}"
-        remedy = fitting_batch(cost, size, free_memory(plan.device))
-        raise TrainingError("training.batch_size", reason, remedy) from error
+        if is_out_of_memory(error):
+            size = plan.arguments.training.batch_size
+            reason = f"a batch of {size} clips did not fit into the memory of {plan.processes.device}"
+            raise TrainingError("training.batch_size", reason, fitting_batch(cost, size, plan.free_memory())) from error
+        if share.processes > 1 and is_lost_connection(error):
+            remedy = "see what that one says; --resume goes on from the last checkpoint"
+            subject = f"process {share.rank} of {share.processes}"
+            raise TrainingError(subject, "another process has ended in the middle of a step", remedy) from error
+        raise
 
 
 @contextmanager
