@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -52,9 +53,11 @@ def totals_of(loss: float, logits: torch.Tensor, targets: torch.Tensor) -> Total
     return Totals(loss, int((logits.argmax(1) == targets).sum()), len(targets))
 
 
-def autocast(device: torch.device, precision: PrecisionName) -> torch.autocast:
+def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[object]:
     """Within it the network multiplies in that precision."""
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
 def measure(network: nn.Module, batches: Iterable[Batch], precision: PrecisionName = "float32") -> Totals:

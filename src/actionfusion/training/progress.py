@@ -82,7 +82,7 @@ class ConsoleProgress:
         reached = Speed(*(row[part.name] for part in fields(Speed)))  # type: ignore[arg-type]
         log.info("%s", line)
         log.info("speed: %s", reached)
-        self._console.print(line, f"        {reached}", sep="\n", highlight=False)
+        self._console.print(line, f"        {reached}", sep="\n", highlight=False, soft_wrap=True)
 
 
 class SilentProgress:

@@ -186,7 +186,9 @@ def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bo
         if isinstance(error, TrainingError):
             log.info("%s", error)
         else:
-            _tell(f"stopped by hand; the run can predict, and train --resume --out {run.path.name} goes on with it")
+            log.info("stopped by hand")
+            line = f"stopped by hand; the run can predict, and train --resume --out {run.path} goes on with it"
+            Console(stderr=True).print(Text(line), soft_wrap=True)
         raise
 
 
