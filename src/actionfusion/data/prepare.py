@@ -35,7 +35,7 @@ from actionfusion.data.claims import EntryClaim, claim_entry, remove_leftovers
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
 from actionfusion.data.pools import Pool, open_pool
-from actionfusion.data.shared_folders import landmarks, where_seen
+from actionfusion.data.shared_folders import Landmark, landmarks, where_seen
 from actionfusion.data.store import (
     DEFAULT_QUALITY,
     SourceIdentity,
@@ -183,7 +183,7 @@ def _entry_size(job: PrepareJob) -> int:
         return 0
 
 
-def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence[Path]) -> None:
+def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence[Landmark]) -> None:
     busy = []
     for job, outcome in pool.run(partial(where_seen, to_see, prepare_video), jobs):
         if isinstance(outcome, PrepareOutcome) and outcome.status == "busy":

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from actionfusion.data.claims import claim_entry
 from actionfusion.errors import ClusterError
@@ -20,8 +20,20 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+class Landmark(NamedTuple):
+    """What a machine must see to be looking at the right files.
+
+    Attributes:
+        path: a file or folder that is there.
+        of: what it stands for.
+    """
+
+    path: Path
+    of: Path
+
+
 @contextmanager
-def landmarks(sources: Iterable[Path], store: Path) -> Iterator[Sequence[Path]]:
+def landmarks(sources: Iterable[Path], store: Path) -> Iterator[Sequence[Landmark]]:
     """One of the sources, if any is there, and a file made in the store that stays as long as the block lasts.
 
     Raises:
@@ -31,19 +43,20 @@ def landmarks(sources: Iterable[Path], store: Path) -> Iterator[Sequence[Path]]:
     # A claim, so that ``remove_leftovers`` leaves it alone, and removes that of a process that died.
     with claim_entry(store / uuid.uuid4().hex) as claim:
         assert claim is not None
-        yield [claim.path] if source is None else [source, claim.path]
+        found = [] if source is None else [Landmark(source, source)]
+        yield [*found, Landmark(claim.path, store)]
 
 
-def where_seen(landmarks: Sequence[Path], function: Callable[[Task], Result], task: Task) -> Result:
-    """Do a task on a machine that sees these files.
+def where_seen(landmarks: Sequence[Landmark], function: Callable[[Task], Result], task: Task) -> Result:
+    """Do a task on a machine that sees these.
 
     Raises:
         ClusterError: this one does not.
     """
-    for path in landmarks:
-        if not _is_there(path):
-            reason = f"{platform.node()} of the cluster does not see it"
-            raise ClusterError(path, reason, "give all its machines the same files under the same paths")
+    for landmark in landmarks:
+        if not _is_there(landmark.path):
+            reason = f"the machine {platform.node()} of the cluster does not see it"
+            raise ClusterError(landmark.of, reason, "give all its machines the same files under the same paths")
     return function(task)
 
 
