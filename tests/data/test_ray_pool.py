@@ -26,12 +26,15 @@ import actionfusion
 from actionfusion.__main__ import main
 from actionfusion.data import prepare as prepare_module
 from actionfusion.data import ray_driver, ray_pool
+from actionfusion.data.check import check
 from actionfusion.data.pools import open_pool
 from actionfusion.data.prepare import prepare
 from actionfusion.data.ray_pool import RayPool
 from actionfusion.data.shared_folders import landmarks, where_seen
+from actionfusion.data.store import check_quality
 from actionfusion.data.workers import WorkerDied
 from actionfusion.errors import ClusterError, SettingsError
+from actionfusion.version import __version__
 from actionfusion.video.flow import FlowRecipe
 
 RECIPE = FlowRecipe("farneback", 10.0, 32)
@@ -46,7 +49,7 @@ import sys
 from ray.cluster_utils import Cluster
 
 node = {"num_cpus": 1, "object_store_memory": 80_000_000}
-few = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+few = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True, "dashboard_agent_listen_port": 0}
 cluster = Cluster(True, head_node_args={**node, **few})
 second = cluster.add_node(**node)
 print(cluster.address, flush=True)
@@ -148,6 +151,8 @@ def test_each_task_gives_one_result_whatever_becomes_of_its_process(cluster):
         assert list(pool.run(operator.neg, [])) == []
         with pytest.raises(RuntimeError, match="math domain error"):
             list(pool.run(math.sqrt, [-1.0]))
+        with pytest.raises(SettingsError, match="0 is no JPEG quality"):
+            list(pool.run(check_quality, [0]))
         assert dict(pool.run(math.sqrt, [4.0])) == {4.0: 2.0}
         # A run that is left in the middle disturbs none that comes after.
         assert next(pool.run(operator.neg, [1, 1, 1])) == (1, -1)
@@ -156,8 +161,11 @@ def test_each_task_gives_one_result_whatever_becomes_of_its_process(cluster):
 
 
 def test_leaving_by_an_exception_ends_the_work_and_not_the_cluster(cluster, tmp_path, monkeypatch, capfd):
-    monkeypatch.syspath_prepend(cluster.modules)
+    (tmp_path / "here_alone.py").write_text("def task(_): pass")
+    for folder in (cluster.modules, tmp_path):
+        monkeypatch.syspath_prepend(folder)
     import cluster_tasks
+    import here_alone
 
     def work():
         with RayPool(cluster.address) as pool:
@@ -172,6 +180,8 @@ def test_leaving_by_an_exception_ends_the_work_and_not_the_cluster(cluster, tmp_
     with open_pool(1, ray=cluster.address) as pool:
         folder = str(tmp_path / "occupied")
         assert list(pool.run(cluster_tasks.alone, [folder] * 30)) == [(folder, None)] * 30
+        with pytest.raises(ClusterError, match=r"the work \(.*No module named 'here_alone'.*\); the machines of the"):
+            list(pool.run(here_alone.task, [1, 2, 3]))
         # What the connection dies of is said, whatever work was under way.
         work = pool.run(time.sleep, [0, 600])
         next(work)
@@ -239,6 +249,17 @@ def test_a_machine_killed_during_prepare_costs_nothing(cluster, shapes_root, tmp
     assert {name: len(files) for name, files in seen.items()} == {f"{name}.zip": 1 for _, name in items}
 
 
+def test_check_finds_on_a_cluster_what_it_finds_here(cluster, shapes_root, tmp_path):
+    root = shutil.copytree(shapes_root / "test", tmp_path / "clips")
+    (root / "order_back" / "broken.mp4").parent.mkdir(exist_ok=True)
+    (root / "order_back" / "broken.mp4").write_bytes(b"no video")
+    there = check("folder", root, out=tmp_path / "there.csv", ray=cluster.address)
+    here = check("folder", root, out=tmp_path / "here.csv", workers=0)
+    assert len(there.faults) == 1
+    assert there.rows == here.rows
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
 def test_the_command_works_in_its_own_folder_and_names_what_fails(cluster, shapes_root, tmp_path, monkeypatch, capfd):
     for number, path in enumerate(sorted((shapes_root / "test").rglob("*.mp4"))[:4]):
         (tmp_path / "clips" / path.parent.name).mkdir(parents=True, exist_ok=True)
@@ -294,7 +315,7 @@ def test_a_machine_without_the_shared_disk_is_named(tmp_path):
         store.mkdir()  # as a machine has it that makes the folders it lacks
         with pytest.raises(ClusterError, match="does not see it; give all its machines the same files") as caught:
             where_seen(to_see, operator.neg, 1)
-        assert Path(caught.value.subject).parent == store
+        assert caught.value.subject == str(store)
         store.rmdir()
         (tmp_path / "elsewhere").rename(store)
         video.unlink()
@@ -333,6 +354,12 @@ def test_no_cluster_is_said_in_one_line(monkeypatch, capfd):
 def test_settings_that_cannot_be(settings, told):
     with pytest.raises(SettingsError, match=told):
         open_pool(**settings)
+
+
+def test_a_machine_with_another_version_does_nothing():
+    assert ray_driver._work(__version__, operator.neg, 1) == ("done", -1)
+    with pytest.raises(RuntimeError, match=f"has actionfusion {__version__}, where 0.0 is asked for"):
+        ray_driver._work("0.0", operator.neg, 1)
 
 
 def test_without_the_package_its_extra_is_named(monkeypatch):

@@ -9,6 +9,7 @@ import time
 import cv2
 import pytest
 
+from actionfusion.data.store import check_quality
 from actionfusion.data.workers import WorkerDied, WorkerPool
 from actionfusion.errors import SettingsError
 
@@ -22,6 +23,9 @@ def test_pool_gives_each_task_its_result():
         assert dict(pool.run(operator.neg, [1, 2, 3])) == {1: -1, 2: -2, 3: -3}
         with pytest.raises(RuntimeError, match="math domain error"):
             list(pool.run(math.sqrt, [-1.0]))
+        # An error of ours comes as it is.
+        with pytest.raises(SettingsError, match="0 is no JPEG quality"):
+            list(pool.run(check_quality, [0]))
     assert multiprocessing.active_children() == []
 
 

@@ -24,7 +24,7 @@ from actionfusion.data.layouts.tree import frame_files
 from actionfusion.data.listing import Listing
 from actionfusion.data.manifest import OK
 from actionfusion.data.pools import Pool
-from actionfusion.data.shared_folders import where_seen
+from actionfusion.data.shared_folders import Landmark, where_seen
 from actionfusion.data.source_videos import (
     at_hand,
     guess_frames,
@@ -189,7 +189,7 @@ def check_videos(
         progress(len(known), len(tasks), "")
     # Else a machine without the shared disk would call all videos missing.
     here = [task.source for task in due if isinstance(task.source, Path) and task.source.exists()]
-    to_see = here[:1] if on_cluster else []
+    to_see = [Landmark(source, source) for source in here[:1]] if on_cluster else []
     for task, outcome in pool.run(partial(where_seen, to_see, check_video), due):
         found = outcome if isinstance(outcome, CheckedVideo) else _died(task, outcome)
         journal.add(found)

@@ -32,7 +32,7 @@ from pathlib import Path
 from actionfusion.data.claims import EntryClaim, UploadClaim, claim_entry, remove_leftovers
 from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
 from actionfusion.data.pools import Pool, open_pool
-from actionfusion.data.shared_folders import landmarks, where_seen
+from actionfusion.data.shared_folders import Landmark, landmarks, where_seen
 from actionfusion.data.source_videos import (
     at_hand,
     guess_frames,
@@ -225,7 +225,7 @@ def _entry_size(job: PrepareJob) -> int:
         return 0
 
 
-def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence[Path]) -> None:
+def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence[Landmark]) -> None:
     busy = []
     for job, outcome in pool.run(partial(where_seen, to_see, prepare_video), jobs):
         if isinstance(outcome, PrepareOutcome) and outcome.status == "busy":

@@ -73,8 +73,8 @@ def _connect(address: str) -> Any:
 def _answer(ray: Any, connection: Connection, workers: int | None) -> None:
     connection.send(("connected", 0, None))
     while True:
-        function, tasks = connection.recv()
         try:
+            function, tasks = connection.recv()
             with closing(_work_through(ray, function, tasks, _Room(ray, workers), connection.poll)) as messages:
                 for message in messages:
                     connection.send(message)

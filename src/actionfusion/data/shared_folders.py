@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from actionfusion.data.claims import EntryClaim, claim_entry
 from actionfusion.errors import ClusterError
@@ -22,8 +22,20 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+class Landmark(NamedTuple):
+    """What a machine must see to be looking at the right files.
+
+    Attributes:
+        path: a file or folder that is there.
+        of: what it stands for.
+    """
+
+    path: Path
+    of: Path
+
+
 @contextmanager
-def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Path]]:
+def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Landmark]]:
     """One of the sources, if any is there, and a file made in the store that stays as long as the block lasts.
 
     What lies behind an address is the same from everywhere, and has none.
@@ -31,26 +43,27 @@ def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Path]
     Raises:
         OSError: the store cannot be written.
     """
-    seen = list(islice((source for source in sources if isinstance(source, Path) and _is_there(source)), 1))
+    here = (source for source in sources if isinstance(source, Path) and _is_there(source))
+    seen = [Landmark(source, source) for source in islice(here, 1)]
     if not isinstance(store, Path):
         yield seen
         return
     # A claim, so that ``remove_leftovers`` leaves it alone, and removes that of a process that died.
     with claim_entry(store / uuid.uuid4().hex) as claim:
         assert isinstance(claim, EntryClaim)
-        yield [*seen, claim.path]
+        yield [*seen, Landmark(claim.path, store)]
 
 
-def where_seen(landmarks: Sequence[Path], function: Callable[[Task], Result], task: Task) -> Result:
-    """Do a task on a machine that sees these files.
+def where_seen(landmarks: Sequence[Landmark], function: Callable[[Task], Result], task: Task) -> Result:
+    """Do a task on a machine that sees these.
 
     Raises:
         ClusterError: this one does not.
     """
-    for path in landmarks:
-        if not _is_there(path):
-            reason = f"{platform.node()} of the cluster does not see it"
-            raise ClusterError(path, reason, "give all its machines the same files under the same paths")
+    for landmark in landmarks:
+        if not _is_there(landmark.path):
+            reason = f"the machine {platform.node()} of the cluster does not see it"
+            raise ClusterError(landmark.of, reason, "give all its machines the same files under the same paths")
     return function(task)
 
 
