@@ -270,6 +270,18 @@ def test_a_library_in_trouble_costs_one_video(clips, monkeypatch):
     assert (found.status, found.reason) == ("error", "KeyError: 'colour'")
 
 
+def test_videos_behind_an_address_are_found_to_be_the_same(broken, tmp_path, memory):
+    import fsspec
+
+    fsspec.filesystem("memory").put(str(broken), "/clips", recursive=True)
+    here = check("folder", broken, out=tmp_path / "here.csv", workers=0)
+    there = check("folder", "memory://clips", out=tmp_path / "there.csv", workers=0)
+    assert there.rows == here.rows
+    lines = journal_lines(tmp_path / "there.csv")
+    assert check("folder", "memory://clips", out=tmp_path / "there.csv", workers=0).rows == here.rows
+    assert journal_lines(tmp_path / "there.csv") == lines
+
+
 def test_a_video_that_has_gone_is_missing(tmp_path):
     found = check_video(CheckTask(tmp_path / "gone.avi", "gone.avi"))
     assert (found.status, found.frames, found.hash) == ("missing", 0, "")
