@@ -180,7 +180,7 @@ def test_leaving_by_an_exception_ends_the_work_and_not_the_cluster(cluster, tmp_
     with open_pool(1, ray=cluster.address) as pool:
         folder = str(tmp_path / "occupied")
         assert list(pool.run(cluster_tasks.alone, [folder] * 30)) == [(folder, None)] * 30
-        with pytest.raises(ClusterError, match=r"the work \(.*No module named 'here_alone'.*\); the machines of the"):
+        with pytest.raises(ClusterError, match=r"the work \(ModuleNotFoundError: No module named 'here_alone'\); the"):
             list(pool.run(here_alone.task, [1, 2, 3]))
         # What the connection dies of is said, whatever work was under way.
         work = pool.run(time.sleep, [0, 600])
@@ -222,7 +222,7 @@ def watched(store):
 
 @pytest.mark.slow
 def test_a_machine_killed_during_prepare_costs_nothing(cluster, shapes_root, tmp_path, monkeypatch):
-    items = [(path, path.relative_to(shapes_root).as_posix()) for path in sorted(shapes_root.rglob("*.mp4"))[::5]]
+    items = [(path, path.relative_to(shapes_root).as_posix()) for path in sorted(shapes_root.rglob("*.mp4"))[::4]]
     pools, told = [], []
 
     def open_and_keep(*arguments):
@@ -231,7 +231,7 @@ def test_a_machine_killed_during_prepare_costs_nothing(cluster, shapes_root, tmp
 
     def kill_in_the_middle(done, total, name):
         told.append(name)
-        if done == 2:
+        if done == 1:
             deadline = time.monotonic() + 60
             while len(list((tmp_path / "store").rglob(".*.partial"))) < 3:  # one a machine, and the landmark
                 assert time.monotonic() < deadline

@@ -85,10 +85,11 @@ def _answer(ray: Any, connection: Connection, workers: int | None) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """The message, or of a long one (a traceback of another machine) its last line."""
-    lines = str(error).split("\n") if str(error) else [type(error).__name__]
-    whole = " ".join(" ".join(lines).split())
-    return whole if len(whole) <= _LONGEST_REASON else next(line for line in reversed(lines) if line.strip())
+    """The message, or of one with another machine's traceback its last line."""
+    text = str(error) or type(error).__name__
+    if "ray::" in text or len(text) > _LONGEST_REASON:
+        return next(line.strip() for line in reversed(text.split("\n")) if line.strip())
+    return " ".join(text.split())
 
 
 def _work_through(
@@ -101,7 +102,8 @@ def _work_through(
     ends: Counter[tuple[str, int]] = Counter()
     try:
         while (waiting or running) and not stopped():
-            while waiting and len(running) < room.tasks():
+            most = room.tasks()
+            while waiting and len(running) < most:
                 number = waiting.popleft()
                 running[remote.remote(__version__, function, tasks[number])] = number
             for reference in _finished(ray, list(running)):
