@@ -195,7 +195,7 @@ def test_killed_at_any_moment_the_manifest_ends_equal(broken, tmp_path):
     assert report.rows == expected.rows
     assert out.read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
     # No video that was written down is written down a second time.
-    paths = [json.loads(line)["path"] for line in known.splitlines()[1:] if line.endswith("}")]
+    paths = [json.loads(line)["row"]["path"] for line in known.splitlines()[1:] if line.endswith("}")]
     assert len(paths) == len(set(paths))
 
 
@@ -267,7 +267,7 @@ def test_a_process_that_dies_costs_one_video(clips, tmp_path, monkeypatch):
 def test_a_library_in_trouble_costs_one_video(clips, monkeypatch):
     monkeypatch.setattr(check_videos_module, "probe", lambda _: {}["colour"])
     found = check_video(CheckTask(clips / "run/ben_3.mp4", "run/ben_3.mp4"))
-    assert (found.status, found.reason) == ("error", "KeyError: 'colour'")
+    assert (found.row.status, found.row.reason) == ("error", "KeyError: 'colour'")
 
 
 def test_videos_behind_an_address_are_found_to_be_the_same(broken, tmp_path, memory):
@@ -284,7 +284,7 @@ def test_videos_behind_an_address_are_found_to_be_the_same(broken, tmp_path, mem
 
 def test_a_video_that_has_gone_is_missing(tmp_path):
     found = check_video(CheckTask(tmp_path / "gone.avi", "gone.avi"))
-    assert (found.status, found.frames, found.hash) == ("missing", 0, "")
+    assert (found.row.status, found.row.frames, found.row.hash) == ("missing", 0, "")
 
 
 def test_folders_of_pictures_are_checked_too(tmp_path, make_frames):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from rich.text import Text
 from actionfusion.data.check_videos import CheckedVideo, CheckJournal, check_videos
 from actionfusion.data.doubles import Double, clusters, equal_videos, near_videos
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.listing import Listing, Split
+from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.splits import default_split, make_splits
@@ -144,10 +144,7 @@ def check(
         videos = _check_all(listing, out, pool, bar, on_cluster=ray is not None)
         doubles = _find_doubles(videos, bar)
     first_of = clusters(doubles, videos)
-    rows = tuple(
-        _row(entry.label, entry.group, videos[entry.path], min_frames, first_of.get(entry.path, ""))
-        for entry in listing.entries
-    )
+    rows = tuple(_row(entry, videos[entry.path], min_frames, first_of.get(entry.path, "")) for entry in listing.entries)
     report = CheckReport(rows, tuple(doubles), tuple(_look_at_splits(listing, rows, split, seed)), out, strict)
     _write(report)
     _print(console, report)
@@ -187,7 +184,7 @@ def _check_all(listing: Listing, out: Path, pool: Pool, bar: Progress, *, on_clu
 
 
 def _find_doubles(videos: dict[str, CheckedVideo], bar: Progress) -> list[Double]:
-    equal = equal_videos({path: video.hash for path, video in videos.items()})
+    equal = equal_videos({path: video.row.hash for path, video in videos.items()})
     later = {double.second for double in equal}
     prints = {
         path: Fingerprint.decode(video.fingerprint)
@@ -198,25 +195,11 @@ def _find_doubles(videos: dict[str, CheckedVideo], bar: Progress) -> list[Double
     return equal + near_videos(prints, lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def _row(label: str, group: str | None, video: CheckedVideo, min_frames: int, double_of: str) -> ManifestRow:
-    status, reason = video.status, video.reason
-    if status == OK and video.frames < min_frames:
-        status, reason = TOO_SHORT, f"{video.frames} frames, where {min_frames} are the least"
-    return ManifestRow(
-        path=video.path,
-        label=label,
-        group=group,
-        frames=video.frames,
-        fps=video.fps,
-        width=video.width,
-        height=video.height,
-        codec=video.codec,
-        rotation=video.rotation,
-        hash=video.hash,
-        status=status,
-        reason=reason,
-        double_of=double_of,
-    )
+def _row(entry: VideoEntry, video: CheckedVideo, min_frames: int, double_of: str) -> ManifestRow:
+    row = replace(video.row, label=entry.label, group=entry.group, double_of=double_of)
+    if row.status == OK and row.frames < min_frames:
+        return replace(row, status=TOO_SHORT, reason=f"{row.frames} frames, where {min_frames} are the least")
+    return row
 
 
 def _look_at_splits(listing: Listing, rows: Sequence[ManifestRow], name: str | None, seed: int) -> list[SplitFinding]:

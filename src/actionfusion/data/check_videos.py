@@ -22,7 +22,7 @@ import numpy as np
 
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.data.listing import Listing
-from actionfusion.data.manifest import OK
+from actionfusion.data.manifest import ManifestRow
 from actionfusion.data.pools import Pool
 from actionfusion.data.shared_folders import Landmark, where_seen
 from actionfusion.data.source_videos import (
@@ -61,58 +61,53 @@ class CheckTask:
 
 @dataclass(frozen=True)
 class CheckedVideo:
-    """What was found out about one video; see ``ManifestRow`` for what is not told here.
+    """What was found out about one video.
 
     Attributes:
-        path: within the data set.
+        row: of the manifest, but for what the video itself does not tell: label, group and doubles.
         size: bytes of the file, or of a folder's pictures.
         modified: its latest change in nanoseconds.
         fingerprint: as ``Fingerprint.encode`` gives it; empty for a video with a fault.
     """
 
-    path: str
+    row: ManifestRow
     size: int = 0
     modified: int = 0
-    frames: int = 0
-    fps: float | None = None
-    width: int = 0
-    height: int = 0
-    codec: str = ""
-    rotation: int = 0
-    hash: str = ""
-    status: str = OK
-    reason: str = ""
     fingerprint: str = field(default="", repr=False)
+
+    def told(self, **facts: Any) -> CheckedVideo:
+        """The same with other cells in its row."""
+        return replace(self, row=replace(self.row, **facts))
+
+    def faulty(self, status: str, reason: str) -> CheckedVideo:
+        """The same with a fault."""
+        return replace(self.told(status=status, reason=reason), fingerprint="")
 
 
 def check_video(task: CheckTask) -> CheckedVideo:
     """Read a video to its end.  Never raises for a fault of it: that is what ``status`` and ``reason`` are for."""
-    found = CheckedVideo(task.path)
+    found = CheckedVideo(ManifestRow(task.path, ""))
     try:
         size, modified = source_status_anew(task.source)
         found = replace(found, size=size, modified=modified)
         with at_hand(task.source) as video:
             found = _read(video, found)
         has_changed = source_status_anew(task.source) != (size, modified)
-        return _faulty(found, VideoError.kind, "changed while it was read") if has_changed else found
+        return found.faulty(VideoError.kind, "changed while it was read") if has_changed else found
     except VideoError as error:
-        return _faulty(found, error.kind, error.reason)
+        return found.faulty(error.kind, error.reason)
     except Exception as error:  # noqa: BLE001  One video in a library's blind spot must not end a night's work.
-        return _faulty(found, "error", " ".join(f"{type(error).__name__}: {error}".split()))
-
-
-def _faulty(found: CheckedVideo, status: str, reason: str) -> CheckedVideo:
-    return replace(found, status=status, reason=reason, fingerprint="")
+        return found.faulty("error", " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _read(video: Path, found: CheckedVideo) -> CheckedVideo:
     """What a file or folder of this machine holds, also of one with a fault."""
-    found = replace(found, hash=source_hash(video))
+    found = found.told(hash=source_hash(video))
     try:
-        found = replace(found, **_container(video))
+        found = found.told(**_container(video))
         return _decoded(video, found)
     except VideoError as error:
-        return replace(_faulty(found, error.kind, error.reason), frames=_frames_before(video))
+        return found.faulty(error.kind, error.reason).told(frames=_frames_before(video))
 
 
 def _container(source: Path) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def _decoded(source: Path, found: CheckedVideo) -> CheckedVideo:
                 count: int = end.value
                 break
     seen = Fingerprint.of(thumbnails, count)
-    return replace(found, frames=count, fingerprint=seen.encode() if seen else "")
+    return replace(found.told(frames=count), fingerprint=seen.encode() if seen else "")
 
 
 def _frames_before(source: Path) -> int:
@@ -202,7 +197,7 @@ def check_videos(
 def _is_as_known(known: Mapping[str, CheckedVideo], task: CheckTask) -> bool:
     found = known.get(task.path)
     # A fault may have been the disk's, or the memory's; to look again costs little.
-    if found is None or found.status in {"missing", "video", "error"} or found.size == UNKNOWN_SIZE:
+    if found is None or found.row.status in {"missing", "video", "error"} or found.size == UNKNOWN_SIZE:
         return False
     try:
         return source_status(task.source) == (found.size, found.modified)
@@ -211,7 +206,7 @@ def _is_as_known(known: Mapping[str, CheckedVideo], task: CheckTask) -> bool:
 
 
 def _died(task: CheckTask, how: WorkerDied) -> CheckedVideo:
-    return CheckedVideo(task.path, status=VideoError.kind, reason=f"the process that read it died ({how})")
+    return CheckedVideo(ManifestRow(task.path, "")).faulty(VideoError.kind, f"the process that read it died ({how})")
 
 
 class CheckJournal:
@@ -228,7 +223,7 @@ class CheckJournal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known = {found.path: found for found in _read_journal(path)}
+        self.known = {found.row.path: found for found in _read_journal(path)}
         self._stream: IO[bytes] | None = None
 
     def __enter__(self) -> CheckJournal:
@@ -252,7 +247,7 @@ class CheckJournal:
             _write_whole(stream, _line(asdict(found)))
         except OSError as error:
             raise _cannot_write(self.path, error) from error
-        self.known[found.path] = found
+        self.known[found.row.path] = found
 
     def keep_only(self, paths: Collection[str]) -> None:
         """Forget videos that are gone, and older lines of those that have changed."""
@@ -300,8 +295,9 @@ def _read_journal(path: Path) -> Iterator[CheckedVideo]:
         raise DatasetError(path, "is no journal of this version's check", "remove it, and every video is checked again")
     for line in lines:
         # What a kill has cut is checked again.
-        with suppress(ValueError, TypeError):
-            yield CheckedVideo(**json.loads(line))
+        with suppress(ValueError, TypeError, KeyError):
+            values = json.loads(line)
+            yield CheckedVideo(**values | {"row": ManifestRow(**values["row"])})
 
 
 def _cannot_write(path: Path, error: OSError) -> DatasetError:
