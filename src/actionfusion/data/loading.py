@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,29 +42,50 @@ class LabelledSource:
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips.
+    """B clips, or what frozen towers made of them.
 
     Attributes:
-        rgb: ``[B, T, 3, size, size]`` uint8.
-        flow: ``[B, T, 2L, size, size]`` uint8 codes.
+        rgb: ``[B, T, 3, size, size]`` uint8, or maps ``[B, T, D, h, w]`` in floating point.
+        flow: ``[B, T, 2L, size, size]`` uint8 codes, or maps ``[B, T, D, h, w]``.
         targets: ``[B]`` class numbers, int64.
         names: B paths.
+        maps: whether ``rgb`` and ``flow`` are maps; the network is to be told.
     """
 
     rgb: torch.Tensor
     flow: torch.Tensor
     targets: torch.Tensor
     names: tuple[str, ...]
+    maps: bool = False
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the loader calls this where a GPU waits for it."""
-        return Batch(self.rgb.pin_memory(), self.flow.pin_memory(), self.targets.pin_memory(), self.names)
+        pinned = {name: getattr(self, name).pin_memory() for name in ("rgb", "flow", "targets")}
+        return replace(self, **pinned)
+
+
+class KeyedDataset(Dataset[Any]):
+    """Samples that are functions of (epoch, index), and how they become a batch: what `EpochLoader` reads.
+
+    Attributes:
+        seed: of the order.
+    """
+
+    seed: int
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        raise NotImplementedError
+
+    def collate(self, samples: Sequence[Any]) -> Batch | ActionFusionError:
+        """Samples side by side, or the first error among them."""
+        raise NotImplementedError
 
 
 Sample = tuple[Clip, int, str]
 
 
-class ClipDataset(Dataset["Sample | ActionFusionError"]):
+class ClipDataset(KeyedDataset):
     """Cuts a clip of a video at each access.
 
     Args:
@@ -99,6 +121,10 @@ class ClipDataset(Dataset["Sample | ActionFusionError"]):
             return self._sample(*key)
         except ActionFusionError as error:
             return error
+
+    def collate(self, samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
+        """Clips side by side, or the first error among them."""
+        return collate(samples)
 
     def _sample(self, epoch: int, index: int) -> Sample:
         source = self.sources[index]
@@ -149,7 +175,7 @@ class EpochLoader:
     """Batches of a data set, pass by pass.
 
     Args:
-        dataset: the clips.
+        dataset: the clips, or the maps of them.
         batch_size: clips a batch.
         shuffle: whether the order changes from epoch to epoch.
         workers: processes that cut clips ahead of the network; 0 cuts them in this process.
@@ -157,19 +183,11 @@ class EpochLoader:
     """
 
     def __init__(
-        self, dataset: ClipDataset, *, batch_size: int, shuffle: bool, workers: int, pin_memory: bool = False
+        self, dataset: KeyedDataset, *, batch_size: int, shuffle: bool, workers: int, pin_memory: bool = False
     ) -> None:
         self.dataset = dataset
         self._batches = EpochBatches(len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed)
-        self._loader: Iterable[Batch | ActionFusionError] = DataLoader(
-            dataset,
-            batch_sampler=self._batches,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=pin_memory,
-            persistent_workers=workers > 0,
-            worker_init_fn=_init_worker,
-        )
+        self._loader = _loader(dataset, self._batches, workers, pin_memory=pin_memory, persistent=True)
 
     def __len__(self) -> int:
         """Batches a pass."""
@@ -182,10 +200,42 @@ class EpochLoader:
             VideoError: a video cannot be read.
         """
         self._batches.epoch = number
-        for batch in self._loader:
-            if isinstance(batch, ActionFusionError):
-                raise batch
-            yield batch
+        yield from _good(self._loader)
+
+
+def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[tuple[int, int]]], workers: int) -> Iterator[Batch]:
+    """The batches of these keys (epoch, index), in this order.
+
+    Raises:
+        ActionFusionError: a sample cannot be had.
+    """
+    yield from _good(_loader(dataset, keys, workers))
+
+
+def _loader(
+    dataset: KeyedDataset,
+    batches: Iterable[Sequence[tuple[int, int]]],
+    workers: int,
+    *,
+    pin_memory: bool = False,
+    persistent: bool = False,
+) -> Iterable[Batch | ActionFusionError]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=dataset.collate,
+        pin_memory=pin_memory,
+        persistent_workers=persistent and workers > 0,
+        worker_init_fn=_init_worker,
+    )
+
+
+def _good(batches: Iterable[Batch | ActionFusionError]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, ActionFusionError):
+            raise batch
+        yield batch
 
 
 def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:

@@ -153,7 +153,7 @@ class VGGTower(nn.Module):
         if not torch.is_grad_enabled() or not (self._num_frozen or self.checkpoint_frames):
             features: Tensor = self.features(pictures)
             return features
-        chunks = torch.split(pictures, self.checkpoint_frames or len(pictures))  # type: ignore[no-untyped-call]
+        chunks = torch.split(pictures, self.checkpoint_frames or len(pictures))
         return torch.cat([self._learning(chunk) for chunk in chunks])
 
     def _learning(self, pictures: Tensor) -> Tensor:
