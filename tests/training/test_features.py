@@ -173,6 +173,22 @@ def test_without_draws_both_parts_are_the_clips_of_eqs_13_and_14(tmp_path):
     np.testing.assert_allclose(losses, even, rtol=1e-6)
 
 
+def test_filling_moves_no_random_numbers_and_leaves_the_network_as_it_was(tmp_path):
+    network = make_network(batch_norm=True).train()
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    before = torch.get_rng_state()
+    make_maps(tmp_path / "features", network)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert network.training
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_the_space_is_told_first(tmp_path, caplog):
+    with caplog.at_level("INFO", "actionfusion.training"):
+        make_maps(tmp_path / "features")
+    assert "features: 10 clips to compute, 0.1 MB; " in caplog.text
+
+
 KILLED = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])

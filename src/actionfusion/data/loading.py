@@ -187,7 +187,15 @@ class EpochLoader:
     ) -> None:
         self.dataset = dataset
         self._batches = EpochBatches(len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed)
-        self._loader = _loader(dataset, self._batches, workers, pin_memory=pin_memory, persistent=True)
+        self._loader: Iterable[Batch | ActionFusionError] = DataLoader(
+            dataset,
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=dataset.collate,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            worker_init_fn=_init_worker,
+        )
 
     def __len__(self) -> int:
         """Batches a pass."""
@@ -200,7 +208,10 @@ class EpochLoader:
             VideoError: a video cannot be read.
         """
         self._batches.epoch = number
-        yield from _good(self._loader)
+        for batch in self._loader:
+            if isinstance(batch, ActionFusionError):
+                raise batch
+            yield batch
 
 
 def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[tuple[int, int]]], workers: int) -> Iterator[Batch]:
@@ -209,30 +220,15 @@ def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[tuple[int, int]]],
     Raises:
         ActionFusionError: a sample cannot be had.
     """
-    yield from _good(_loader(dataset, keys, workers))
-
-
-def _loader(
-    dataset: KeyedDataset,
-    batches: Iterable[Sequence[tuple[int, int]]],
-    workers: int,
-    *,
-    pin_memory: bool = False,
-    persistent: bool = False,
-) -> Iterable[Batch | ActionFusionError]:
-    return DataLoader(
+    loader: Iterable[Batch | ActionFusionError] = DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=keys,  # type: ignore[arg-type]  # any iterable of lists will do
         num_workers=workers,
         collate_fn=dataset.collate,
-        pin_memory=pin_memory,
-        persistent_workers=persistent and workers > 0,
         worker_init_fn=_init_worker,
+        generator=torch.Generator(),  # else it would draw from torch's own, and move what is drawn later
     )
-
-
-def _good(batches: Iterable[Batch | ActionFusionError]) -> Iterator[Batch]:
-    for batch in batches:
+    for batch in loader:
         if isinstance(batch, ActionFusionError):
             raise batch
         yield batch

@@ -9,6 +9,7 @@ Source: specification A2-29 and A4: the paper's times fit its data sets only if 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ from actionfusion.training.feature_store import (
     names_digest,
     tower_digest,
 )
+
+log = logging.getLogger("actionfusion.training")
 
 Progress = Callable[[int, int], None]
 """Called with the number of clips done and of all clips to compute."""
@@ -198,6 +201,7 @@ def _maps(network: FusionNetwork, batch: Batch) -> TowerMaps:
 
 def _check_space(store: FeatureStore, missing: int) -> None:
     needed, free = missing * store.recipe.clip_bytes, shutil.disk_usage(store.folder).free
+    log.info("features: %d clips to compute, %s; %s are free", missing, _amount(needed), _amount(free))
     if needed > free:
         reason = f"{missing} clips want {_amount(needed)}, and {_amount(free)} are free"
         raise DatasetError(store.folder, reason, "make room, take fewer --features.draws, or float16")
