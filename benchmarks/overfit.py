@@ -155,7 +155,7 @@ def table(result: dict[str, Any]) -> str:
     """The rows as Markdown."""
     count = len(result["clips"])
     lines = [
-        f"| learning rate of Adam | steps to {count} of {count} right | at the end: right | loss | largest probability |",
+        f"| Adam's learning rate | steps to {count} of {count} right | right at the end | loss | largest probability |",
         "|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
@@ -168,7 +168,7 @@ def table(result: dict[str, Any]) -> str:
     network = result["network"]
     note = (
         f"{network['parameters']:,} parameters, of which {network['learning']:,} learn; towers {network['towers']}; "
-        f"{network['head']} head of {network['classes']} outputs, whose loss floor is {network['head_loss_floor']:.3f}. "
+        f"{network['head']} head of {network['classes']} outputs, of loss floor {network['head_loss_floor']:.3f}. "
         f"{result['machine']}, {result['date']}: `{result['command']}`"
     )
     return "\n".join([*lines, "", note])
