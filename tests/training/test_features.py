@@ -278,7 +278,7 @@ def test_the_weights_behind_the_towers_do_not_matter(tmp_path):
 @pytest.mark.parametrize("place", [0, 3, 20, 60, 200, 400, 800, -1])
 def test_damage_anywhere_is_found(tmp_path, place):
     maps = make_maps(tmp_path / "features")[0]
-    path = maps.store.path(maps.names[1], 0)
+    path = maps.store.path(maps.sources[1].name, 0)
     data = bytearray(path.read_bytes())
     data[place] ^= 4
     path.write_bytes(data)
@@ -292,7 +292,7 @@ def test_a_file_cut_short_or_in_anothers_place_is_computed_anew(tmp_path):
     folder = tmp_path / "features"
     maps = make_maps(folder)[0]
     whole = contents(folder)
-    first, second, third = (maps.store.path(name, 1) for name in maps.names[:3])
+    first, second, third = (maps.store.path(source.name, 1) for source in maps.sources[:3])
     first.write_bytes(first.read_bytes()[:-1])
     shutil.copy(third, second)
     third.unlink()

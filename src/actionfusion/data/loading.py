@@ -68,14 +68,16 @@ class KeyedDataset(Dataset[Any]):
     """Samples that are functions of (epoch, index), and how they become a batch: what `EpochLoader` reads.
 
     Attributes:
+        sources: the videos, by their index.
         seed: of the order.
     """
 
+    sources: Sequence[LabelledSource]
     seed: int
 
     def __len__(self) -> int:
         """Number of videos."""
-        raise NotImplementedError
+        return len(self.sources)
 
     def collate(self, samples: Sequence[Any]) -> Batch | ActionFusionError:
         """Samples side by side, or the first error among them."""
@@ -107,10 +109,6 @@ class ClipDataset(KeyedDataset):
         self.settings = settings
         self.augmentation = augmentation
         self.seed = seed
-
-    def __len__(self) -> int:
-        """Number of videos."""
-        return len(self.sources)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | ActionFusionError:
         """The clip of (epoch, index), or the error that its video gave.

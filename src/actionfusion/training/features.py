@@ -20,7 +20,7 @@ from typing import get_args
 
 import torch
 
-from actionfusion.data.loading import Batch, ClipDataset, KeyedDataset, batches_of
+from actionfusion.data.loading import Batch, ClipDataset, KeyedDataset, LabelledSource, batches_of
 from actionfusion.errors import ActionFusionError, DatasetError, RecipeMismatch, SettingsError
 from actionfusion.models.fusion_network import FusionNetwork, TowerMaps
 from actionfusion.training.feature_store import (
@@ -76,27 +76,22 @@ class MapDataset(KeyedDataset):
 
     Args:
         store: holds the maps of all these videos.
-        names: the videos' paths within their data set.
-        targets: numbers of their classes.
+        sources: the videos, which are not opened.
         draws: draws kept of each video, taken in turn by epochs; 0 for the clip of eqs 13-14.
         seed: of the order.
     """
 
     def __init__(
-        self, store: FeatureStore, names: Sequence[str], targets: Sequence[int], *, draws: int = 0, seed: int = 0
+        self, store: FeatureStore, sources: Sequence[LabelledSource], *, draws: int = 0, seed: int = 0
     ) -> None:
-        self.store, self.names, self.targets, self.draws, self.seed = store, list(names), list(targets), draws, seed
-
-    def __len__(self) -> int:
-        """Number of videos."""
-        return len(self.names)
+        self.store, self.sources, self.draws, self.seed = store, list(sources), draws, seed
 
     def __getitem__(self, key: tuple[int, int]) -> MapSample | ActionFusionError:
         """The maps of (epoch, index), or the error that their file gave."""
         epoch, index = key
-        draw = epoch % self.draws if self.draws else None
+        source, draw = self.sources[index], epoch % self.draws if self.draws else None
         try:
-            return self.store.read(self.names[index], draw, index), self.targets[index], self.names[index]
+            return self.store.read(source.name, draw, index), source.target, source.name
         except ActionFusionError as error:
             return error
 
@@ -245,10 +240,10 @@ def train_from_features(
         ActionFusionError: as `FeatureStore` and `fill_features`.
     """
     assert settings.folder is not None
-    names = [source.name for source in learn.sources]
     draws = None
     if settings.draws and learn.augmentation is not None:
-        draws = Draws(settings.seed, learn.augmentation, names_digest(names))
+        names = names_digest([source.name for source in learn.sources])
+        draws = Draws(settings.seed, learn.augmentation, names)
     number = settings.draws if draws else 0
     recipe = feature_recipe(network, learn.settings, settings.dtype, prepared=prepared, draws=draws)
     store = FeatureStore(settings.folder, recipe)
@@ -258,8 +253,5 @@ def train_from_features(
     parts = [(drawn, number)] + ([(check, 0)] if check is not None else [])
     report = fill_features(network, store, parts, workers=workers, share=share, progress=progress)
     network.freeze_towers("all")
-    trained = MapDataset(store, names, [source.target for source in learn.sources], draws=number, seed=learn.seed)
-    if check is None:
-        return trained, None, report
-    checked = MapDataset(store, [source.name for source in check.sources], [source.target for source in check.sources])
-    return trained, checked, report
+    maps = MapDataset(store, learn.sources, draws=number, seed=learn.seed)
+    return maps, MapDataset(store, check.sources) if check is not None else None, report
