@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,3 +51,74 @@ def tiny_run(tmp_path_factory, train_arguments) -> Path:
     from actionfusion.training.train import train
 
     return train(**train_arguments | {"out": tmp_path_factory.mktemp("runs") / "tiny"})
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("only root may mount a small disk")
+        return folder
+
+    if sys.platform != "linux":
+        pytest.skip("needs Linux's tmpfs")
+    yield mount
+    subprocess.run(["umount", folder], check=False, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def shelf_package(tmp_path_factory) -> Path:
+    """The folder of an installed package that gives fsspec the protocol ``shelf``, in this process and its children."""
+    import fsspec
+
+    site = tmp_path_factory.mktemp("site")
+    shutil.copy(Path(__file__).with_name("shelf_filesystem.py"), site)
+    about = site / "shelf-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[fsspec.specs]\nshelf = shelf_filesystem:ShelfFileSystem\n")
+    sys.path.insert(0, str(site))
+    fsspec.register_implementation("shelf", "shelf_filesystem.ShelfFileSystem", clobber=True)
+    return site
+
+
+@pytest.fixture
+def shelf(shelf_package, tmp_path, monkeypatch) -> Path:
+    """The folder that ``shelf://`` leads to, empty."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setenv("SHELF", str(folder))
+    monkeypatch.delenv("SHELF_FAULTS", raising=False)
+    return folder
+
+
+@pytest.fixture
+def memory() -> Iterator[None]:
+    """``memory://`` is empty, before and after."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def clear() -> None:
+        MemoryFileSystem.store.clear()
+        MemoryFileSystem.pseudo_dirs[:] = [""]
+
+    clear()
+    yield
+    clear()
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The folder of temporary files, in which none of ours may be left at the end."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+    assert list(folder.glob("actionfusion-*")) == []

@@ -2,7 +2,9 @@
 
 import pytest
 
+from actionfusion.data.augment import Augmentation
 from actionfusion.errors import SettingsError
+from actionfusion.models.fusion_network import FusionNetworkSettings
 from actionfusion.recipes import recipe_names, recipe_path
 from actionfusion.training.recipe import load_recipe
 
@@ -22,8 +24,61 @@ def test_an_unknown_recipe_names_those_that_exist():
         load_recipe("no_such_recipe")
 
 
-def test_a_wrong_line_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "named", "meant"),
+    [
+        ("training:\n  batch_sise: 3\n", "batch_sise", "training.batch_size"),
+        ("trainin:\n  batch_size: 3\n", "trainin.batch_size", "training.batch_size"),
+        ("clip:\n  flow:\n    enginee: dis\n", "flow.enginee", "clip.flow.engine"),
+        ("seeed: 3\n", "seeed", "seed"),
+        ("training:\n  sessions:\n    - learning_rat: 0.1\n", "learning_rat", "learning_rate"),
+    ],
+)
+def test_a_wrong_line_is_named_with_the_nearest_right_one(tmp_path, text, named, meant):
     path = tmp_path / "mine.yaml"
-    path.write_text("training:\n  batch_sise: 3\n")
-    with pytest.raises(SettingsError, match="batch_sise"):
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=rf"{named}'.*did you mean {meant}\?"):
         load_recipe(path)
+
+
+def test_a_wrong_value_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("network:\n  head: lineal\n")
+    with pytest.raises(SettingsError, match=r"network\.head.*lineal"):
+        load_recipe(path)
+
+
+SETS = ("ucf101", "ucf11", "ucfsports")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_faithful_is_the_specification_line_by_line(name):
+    """Table A1, rows 16 to 29, and A5."""
+    settings = load_recipe(f"{name}-faithful")
+    clip, data, augmentation, training = (settings[part] for part in ("clip", "data", "augmentation", "training"))
+    assert (clip.frames, clip.flow_fields, clip.flow.size) == (17, 4, 224)
+    assert clip.flow.engine == "tvl1"
+    assert settings["network"] == FusionNetworkSettings.faithful(101)
+    assert augmentation == Augmentation(intervals=(2, 10))
+    assert (data.dataset, data.split, data.validation) == (name, "random-7:3", "test")
+    assert [(one.learning_rate, one.max_epochs, one.schedule) for one in training.sessions] == [
+        (1e-5, 140, "constant"),
+        (1e-6, 46, "constant"),
+    ]
+    assert all(one.patience for one in training.sessions)
+    assert (training.backbone_rate_scale, training.weight_decay, training.clip_norm) == (1, 0, None)
+    assert training.label_smoothing == 0
+    assert settings["pretrained"] == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("ucf101", "official-1"), ("ucf11", "grouped-7:3"), ("ucfsports", "stratified-7:3")]
+)
+def test_practical_never_looks_at_the_test_part(name, split):
+    settings = load_recipe(f"{name}-practical")
+    assert (settings["data"].dataset, settings["data"].split) == (name, split)
+    assert settings["data"].validation == "hold_out"
+    assert settings["network"] == FusionNetworkSettings.practical(101)
+    training = settings["training"]
+    assert training.sessions[0].learning_rate * training.backbone_rate_scale == pytest.approx(1e-5)
+    assert 5 <= training.clip_norm <= 10

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from actionfusion.version import __version__
 
 if TYPE_CHECKING:
+    from actionfusion.data.check import check
     from actionfusion.data.prepare_dataset import prepare
     from actionfusion.demo import demo
     from actionfusion.errors import ActionFusionError, VideoError
@@ -26,6 +27,7 @@ _HOMES = {
     "Prediction": "actionfusion.inference.recognizer",
     "Recognizer": "actionfusion.inference.recognizer",
     "VideoError": "actionfusion.errors",
+    "check": "actionfusion.data.check",
     "demo": "actionfusion.demo",
     "evaluate": "actionfusion.evaluation.evaluate",
     "predict": "actionfusion.inference.predict",
@@ -39,6 +41,7 @@ __all__ = [
     "Recognizer",
     "VideoError",
     "__version__",
+    "check",
     "demo",
     "evaluate",
     "predict",

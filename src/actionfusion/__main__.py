@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from actionfusion.errors import ActionFusionError
-from actionfusion.recipes import find_recipe
+from actionfusion.recipes import did_you_mean, find_recipe
 from actionfusion.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("actionfusion.demo", "the whole chain on generated clips, with a report to look at"),
+    "check": Command("actionfusion.data.check", "what is broken, too short or doubled in a data set, as a manifest"),
     "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
     "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
@@ -76,14 +78,37 @@ def _no_command(words: list[str]) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
+    from jsonargparse import ArgumentError  # noqa: PLC0415
+
     command = COMMANDS[name]
     function: Callable[..., Any] = getattr(import_module(command.module), name)
     parser = _parser(name, command, function)
-    values = vars(parser.instantiate(parser.parse_args(_with_recipe_path(words))))
+    try:
+        parsed = parser.parse_args(_with_recipe_path(words))
+        if name in RECIPE_COMMANDS and parsed.resume and parsed.out is not None:
+            # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
+            parser.set_defaults(_recorded(parsed.out))
+            parsed = parser.parse_args(_with_recipe_path(words))
+        values = vars(parser.instantiate(parsed))
+    except ArgumentError as error:
+        near = did_you_mean(message := " ".join(str(error).split()), parser.get_defaults().keys())
+        hint = f"did you mean {near}?" if near else f"see actionfusion {name} --help"
+        return _fail(f"error: {message}; {hint}", 2)
     if name in RECIPE_COMMANDS:
         values.pop("config")
     result = function(**values)
     return 1 if getattr(result, "failed", False) is True else 0
+
+
+def _recorded(out: str) -> dict[str, Any]:
+    """The settings of a run by their names on the command line."""
+    from actionfusion.training.resume import recorded_values  # noqa: PLC0415
+
+    return {
+        f"{group}.{name}" if name else group: value
+        for group, part in recorded_values(Path(out)).items()
+        for name, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }
 
 
 def _parser(name: str, command: Command, function: Callable[..., Any]) -> ArgumentParser:
@@ -92,7 +117,12 @@ def _parser(name: str, command: Command, function: Callable[..., Any]) -> Argume
 
     docstring = parse_docstring(function.__doc__ or "")
     told = {parameter.arg_name: parameter.description for parameter in docstring.params}
-    parser = ArgumentParser(prog=f"actionfusion {name}", description=docstring.short_description)
+    parser = ArgumentParser(
+        prog=f"actionfusion {name}",
+        description=docstring.short_description,
+        exit_on_error=False,
+        allow_abbrev=False,  # a misspelt name is told the right one, not taken for another
+    )
     # jsonargparse would want `--json true` and a JSON list of files; a person types `--json` and `a.avi b.avi`.
     kinds = get_type_hints(function)
     flags = [item for item in signature(function).parameters.values() if kinds[item.name] is bool]

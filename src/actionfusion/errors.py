@@ -19,16 +19,17 @@ class ActionFusionError(Exception):
     """An error that a person can act on.
 
     Args:
-        subject: the file, folder or setting that is at fault.
+        subject: the file, folder, address or setting that is at fault.
         reason: what is wrong with it, as a clause without a full stop.
         remedy: what to do about it, as a clause without a full stop.
     """
 
     kind: ClassVar[str] = "error"
 
-    def __init__(self, subject: str | PathLike[str], reason: str, remedy: str) -> None:
-        super().__init__(fspath(subject), reason, remedy)
-        self.subject = fspath(subject)
+    def __init__(self, subject: object, reason: str, remedy: str) -> None:
+        named = fspath(subject) if isinstance(subject, PathLike) else str(subject)
+        super().__init__(named, reason, remedy)
+        self.subject = named
         self.reason = reason
         self.remedy = remedy
 
@@ -91,10 +92,22 @@ class DatasetError(ActionFusionError, ValueError):
     kind = "dataset"
 
 
+class ClusterError(ActionFusionError, RuntimeError):
+    """A cluster that cannot be reached, that is lost during the work, or whose machines are not set up alike."""
+
+    kind = "cluster"
+
+
 class RecipeMismatch(ActionFusionError, ValueError):
     """Clips of another flow recipe or another shape than the run was trained on."""
 
     kind = "recipe_mismatch"
+
+
+class TrainingError(ActionFusionError, RuntimeError):
+    """A training that cannot go on."""
+
+    kind = "training"
 
 
 class WeightsError(ActionFusionError, ValueError):

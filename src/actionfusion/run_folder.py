@@ -1,15 +1,17 @@
 """The run folder: all that prediction needs, and nothing of the machine it came from.
 
 ``config.yaml`` (every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
-network's order), ``model.safetensors``, ``metrics.csv`` (a row an epoch) and ``train.log``.  Each file is replaced
-whole, so that a run stopped at any moment is a run that predicts.
+network's order), ``split.csv`` (which video was on which side), ``model.safetensors``, ``metrics.csv`` (a row an epoch)
+with ``curves.png``, and ``train.log``.  Each file is replaced whole, so that a run stopped at any moment is a run that
+predicts.  ``checkpoint.safetensors`` is for training to go on from; nothing else reads it.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ from actionfusion.video.clip import ClipSettings
 Settings = TypeVar("Settings")
 
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
+CHECKPOINT, CURVES, SPLIT = "checkpoint.safetensors", "curves.png", "split.csv"
 _RESTORE = "train the run again, or copy the whole run folder"
 
 
@@ -50,9 +53,13 @@ class RunFolder:
     config: Mapping[str, Any] = field(repr=False)
 
     def save_weights(self, network: FusionNetwork) -> None:
-        """Put the network's weights in place of those that are there."""
+        """Put the network's weights in place of those that are there.
+
+        Raises:
+            RunFolderError: they cannot be written; those that were there are still whole.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        with replacing(self.path / WEIGHTS) as temporary:
+        with writing(self.path / WEIGHTS), replacing(self.path / WEIGHTS) as temporary:
             save_file(tensors, temporary)
 
     def read_weights(self) -> dict[str, torch.Tensor]:
@@ -81,27 +88,23 @@ class RunFolder:
         """
         tensors = self.read_weights()
         network = FusionNetwork(self.network)
-        expected = network.state_dict()
-        wrong = [
-            f"{name} {list(tensors[name].shape) if name in tensors else 'missing'}, wanted {list(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name not in tensors or tensors[name].shape != tensor.shape
-        ]
-        wrong += [f"{name} is not of this network" for name in tensors if name not in expected]
-        if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            reason = f"does not fit {CONFIG}: {', '.join(wrong[:3])}{more}"
-            raise WeightsError(self.path / WEIGHTS, reason, _RESTORE)
+        if misfits := misfitting_tensors(tensors, network.state_dict()):
+            raise WeightsError(self.path / WEIGHTS, f"does not fit {CONFIG}: {misfits}", _RESTORE)
         network.load_state_dict(tensors)
         return network.eval()
 
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Write ``metrics.csv`` from all rows so far; the first row's keys are the columns."""
+        """Write ``metrics.csv`` from all rows so far; the first row's keys are the columns.
+
+        Raises:
+            RunFolderError: it cannot be written; what was there is still whole.
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.path / METRICS, text.getvalue())
+        with writing(self.path / METRICS):
+            write_atomically(self.path / METRICS, text.getvalue())
 
     def read_metrics(self) -> list[dict[str, float | None]]:
         """The rows of ``metrics.csv`` as numbers, None where a cell is empty; no rows if no epoch has ended."""
@@ -132,8 +135,7 @@ def create_run(
     Raises:
         RunFolderError: the folder holds something already, or cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
+    refuse_taken(path)
     if any("\n" in label or not label.strip() for label in labels):
         raise RunFolderError(path, "a class name is empty or spans lines", "rename the class folder")
     config = {"clip": plain(clip), "network": plain(network)} | {name: plain(part) for name, part in further.items()}
@@ -143,6 +145,12 @@ def create_run(
     except OSError as error:
         raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from error
     return RunFolder(path, clip, network, tuple(labels), config)
+
+
+def refuse_taken(path: Path) -> None:
+    """Raise RunFolderError where a run folder holds something already, or is a file."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -163,8 +171,8 @@ def open_run(path: str | Path) -> RunFolder:
         raise RunFolderError(path, f"cannot be read ({error})", remedy) from error
     if not isinstance(config, dict) or not {"clip", "network"} <= config.keys():
         raise RunFolderError(path / CONFIG, "holds no clip and network settings", remedy)
-    clip = _typed(ClipSettings, config["clip"], path / CONFIG)
-    network = _typed(FusionNetworkSettings, config["network"], path / CONFIG)
+    clip = typed(ClipSettings, config["clip"], path / CONFIG)
+    network = typed(FusionNetworkSettings, config["network"], path / CONFIG)
     if len(labels) != network.num_classes:
         raise RunFolderError(path / LABELS, f"{len(labels)} labels for {network.num_classes} classes", remedy)
     return RunFolder(path, clip, network, labels, config)
@@ -181,7 +189,40 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _typed(kind: type[Settings], values: object, path: Path) -> Settings:
+def misfitting_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """Which tensors are missing, have another shape or belong to another network, in one line; empty if all fit."""
+    wrong = [
+        f"{name} {list(tensors[name].shape) if name in tensors else 'missing'}, wanted {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name not in tensors or tensors[name].shape != tensor.shape
+    ]
+    wrong += [f"{name} is not of this network" for name in tensors if name not in expected]
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return ", ".join(wrong[:3]) + more
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line that a file of a run cannot be written."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        remedy = "free some space or mend the folder, then train with --resume; what was there is whole"
+        raise RunFolderError(path, f"cannot be written ({reason})", remedy) from error
+
+
+def typed(kind: type[Settings], values: object, path: Path) -> Settings:
+    """Settings from plain values.
+
+    Args:
+        kind: their dataclass.
+        values: as ``plain`` gives them.
+        path: the file that they are from, for the error.
+
+    Raises:
+        RunFolderError: a value that the dataclass does not take.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--settings", type=kind)
     try:

@@ -1,5 +1,6 @@
 """One draw for both streams: RGB and flow stay aligned, and flow stays true."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,42 @@ def test_crop_moves_both_streams_alike_and_scales_displacements():
     assert cropped.rgb.shape == clip.rgb.shape
     # The right half was taken: its left border lies at the middle of the pattern.
     assert abs(int(cropped.rgb[0, 0, 0, 0]) - int(pattern[0, SIZE // 2])) <= 2
+
+
+@given(share=st.floats(0.5, 1), left=st.floats(0, 1), top=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_crop_is_that_of_whole_pictures_with_their_channels_last(share, left, top, seed):
+    clip = make_clip(seed)
+    cropped = crop(clip, share, left, top)
+    side = max(round(SIZE * share), 1)
+    x, y = round(left * (SIZE - side)), round(top * (SIZE - side))
+    for before, after, grows in ((clip.rgb, cropped.rgb, False), (clip.flow, cropped.flow, True)):
+        for picture, result in zip(before, after, strict=True):
+            window = np.ascontiguousarray(picture[:, y : y + side, x : x + side].transpose(1, 2, 0))
+            expected = cv2.resize(window, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
+            if grows:
+                expected = np.clip(np.rint((expected.astype(float) - 128) * (SIZE / side)), -127, 127) + 128
+            np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_brightness_is_one_curve_for_all_pixels(count):
+    clip = make_clip(3, count)
+    changed = augment(clip, Augmentation(brightness=0.4), np.random.default_rng(4))
+    curve = {before: set(changed.rgb[clip.rgb == before].tolist()) for before in np.unique(clip.rgb).tolist()}
+    assert all(len(after) == 1 for after in curve.values())
+    values = np.array([after.pop() for _, after in sorted(curve.items())])
+    assert (np.diff(values) >= 0).all()
+    middle = (values > 0) & (values < 255)
+    assert np.abs(np.diff(np.diff(values[middle]))).max() <= 1  # a line, but for rounding
+
+
+def test_a_code_that_only_lossy_storage_makes_does_not_wrap():
+    clip = make_clip()
+    clip.flow[:] = 0
+    mirrored = flip(clip)
+    assert (mirrored.flow[:, 0::2] == 255).all()
+    assert (mirrored.flow[:, 1::2] == 0).all()
 
 
 @given(seed=st.integers(0, 2**32), low=st.floats(0.5, 1), brightness=st.floats(0, 0.5), mirrored=st.booleans())

@@ -4,9 +4,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actionfusion.data.augment import Augmentation
-from actionfusion.data.loading import Batch, ClipDataset, EpochLoader, LabelledSource
+from actionfusion.data.loading import Batch, ClipDataset, EpochLoader, EpochPlan, LabelledSource, Share
 from actionfusion.errors import VideoDamaged
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
@@ -55,6 +58,52 @@ def test_the_number_of_workers_changes_nothing():
 def test_an_epoch_can_be_read_alone():
     both, second = collect(make_dataset(), 0), collect(make_dataset(), 0, epochs=(2,))
     assert_equal(both[3:], second)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_can_be_gone_on_with_and_what_is_passed_over_is_not_read(workers):
+    whole = collect(make_dataset(), 0, epochs=(4,))
+    dataset = make_dataset()
+    for name in whole[0].names:
+        dataset.sources[int(name.removesuffix(".avi"))] = LabelledSource(name, damaged, 0)
+    loader = EpochLoader(dataset, batch_size=3, shuffle=True, workers=workers)
+    assert_equal(whole[1:], [batch for step in loader.steps(4, 1) for batch in step.batches])
+    assert list(loader.steps(4, 3)) == []
+
+
+@given(
+    count=st.integers(1, 40), size=st.integers(1, 5), accumulate=st.integers(1, 4), processes=st.integers(1, 5),
+    epoch=st.integers(1, 3),
+)  # fmt: skip
+def test_the_shares_of_all_processes_hold_each_video_once(count, size, accumulate, processes, epoch):
+    plans = [
+        EpochPlan(count, size, shuffle=True, accumulate=accumulate, share=Share(rank, processes))
+        for rank in range(processes)
+    ]
+    passes = [key for plan in plans for batch in plan.batches(epoch) for key in batch]
+    assert sorted(passes) == [(epoch, index) for index in range(count)]
+    together = list(zip(*(plan.steps(epoch) for plan in plans), strict=True))
+    assert len(together) == plans[0].steps_per_epoch
+    alone = EpochPlan(count, size * accumulate * processes, shuffle=True)
+    for shares, (whole,) in zip(together, (step.batches for step in alone.steps(epoch)), strict=True):
+        assert [key for share in shares if share.counted for batch in share.batches for key in batch] == list(whole)
+        assert {share.count for share in shares} == {len(whole)}
+        assert shares[0].counted, "the main process has always some"
+        for share in shares:
+            assert 1 <= len(share.batches) <= accumulate
+            assert all(1 <= len(batch) <= size for batch in share.batches)
+        assert max(map(_size, shares)) - min(map(_size, shares)) <= 1
+
+
+def _size(share):
+    return sum(map(len, share.batches)) if share.counted else 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_leaves_the_global_random_numbers_alone(workers):
+    before = torch.get_rng_state()
+    collect(make_dataset(), workers, epochs=(1,))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_epochs_and_seeds_differ():

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 from collections import Counter, namedtuple
 
 import av
@@ -15,10 +14,11 @@ import numpy as np
 import pytest
 
 from actionfusion.data import prepare as prepare_module
+from actionfusion.data import source_videos
 from actionfusion.data.claims import claim_entry
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
-from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.errors import DatasetError, SettingsError, VideoDamaged, VideoMissing
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.video_source import VideoSource
@@ -172,7 +172,7 @@ def test_a_new_date_alone_is_no_other_source(copied, monkeypatch):
         os.utime(path)
     assert prepare(videos, store, RECIPE, workers=0).kept == 6
     # The dates agree again, so that the next run has nothing to hash.
-    monkeypatch.setattr(prepare_module, "_hash", lambda source: pytest.fail("hashed again"))
+    monkeypatch.setattr(prepare_module, "source_hash", lambda source: pytest.fail("hashed again"))
     assert prepare(videos, store, RECIPE, workers=0).kept == 6
 
 
@@ -232,14 +232,14 @@ def test_an_old_entry_of_a_video_now_broken_goes_but_not_that_of_a_missing_one(c
 
 
 def test_a_library_in_trouble_costs_one_video(items, tmp_path, monkeypatch):
-    real = prepare_module.iterate_frames
+    real = source_videos.iterate_frames
 
     def troubled(path, **settings):
         if "v_03" in str(path):
             raise LookupError("unheard of")
         return real(path, **settings)
 
-    monkeypatch.setattr(prepare_module, "iterate_frames", troubled)
+    monkeypatch.setattr(source_videos, "iterate_frames", troubled)
     report = prepare(items, tmp_path, RECIPE, workers=0)
     assert report.made == 5
     assert [(failure.kind, "LookupError: unheard of" in failure.message) for failure in report.failures] == [
@@ -250,7 +250,7 @@ def test_a_library_in_trouble_costs_one_video(items, tmp_path, monkeypatch):
 def test_a_source_that_changes_meanwhile_is_not_taken(items, tmp_path, monkeypatch):
     source = tmp_path / "growing.avi"
     shutil.copy(items[0][0], source)
-    real = prepare_module.iterate_frames
+    real = source_videos.iterate_frames
 
     def slow(path, **settings):
         for frame in real(path, **settings):
@@ -258,7 +258,7 @@ def test_a_source_that_changes_meanwhile_is_not_taken(items, tmp_path, monkeypat
             with source.open("ab") as file:
                 file.write(b"more")
 
-    monkeypatch.setattr(prepare_module, "iterate_frames", slow)
+    monkeypatch.setattr(source_videos, "iterate_frames", slow)
     report = prepare([(source, "growing.avi")], tmp_path / "store", RECIPE, workers=0)
     assert "changed while it was read" in report.failures[0].message
     assert contents(tmp_path / "store") == {}
@@ -282,12 +282,22 @@ def test_folders_of_pictures(tmp_path):
     ]
     np.testing.assert_array_equal(np.argmin(errors, axis=1), np.arange(12))
     assert (np.diff(times) > 0).all()
+    # Straight from the pictures come the same frames and fields, but for the JPEGs of the store.
+    direct = source_videos.PictureFolderSource(folder, RECIPE)
+    assert direct.num_frames == video.num_frames == 12
+    for ours, stored in zip(direct.read([0, 5], [2, 3]), video.read([0, 5], [2, 3]), strict=True):
+        assert ours.shape == stored.shape
+        assert np.abs(ours.astype(float) - stored).mean() < 3
     assert prepare([item], tmp_path / "store", RECIPE, workers=0).kept == 1
     for broken in (b"broken", b""):
         (folder / "frame 5.png").write_bytes(broken)
         failure = prepare([item], tmp_path / "store", RECIPE, workers=0).failures[0]
         assert failure.kind == "damaged"
         assert "frame 5.png" in failure.message
+        with pytest.raises(VideoDamaged, match=r"frame 5\.png"):
+            direct.read([5], [])
+    with pytest.raises(VideoMissing):
+        _ = source_videos.PictureFolderSource(tmp_path / "gone", RECIPE).num_frames
 
 
 ODD_NAMES = [
@@ -391,26 +401,6 @@ def test_a_disk_that_fills_up(items, undisturbed, tmp_path, monkeypatch):
     assert len(contents(tmp_path)) == 2
     assert prepare(items, tmp_path, RECIPE, workers=0).made == 4
     assert contents(tmp_path) == contents(undisturbed)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options):
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
-        )
-        if done.returncode:
-            pytest.skip("only root may mount a small disk")
-        return folder
-
-    if sys.platform != "linux":
-        pytest.skip("needs Linux's tmpfs")
-    yield mount
-    subprocess.run(["umount", folder], check=False, capture_output=True)
 
 
 def test_a_disk_that_is_really_full(items, undisturbed, small_disk):

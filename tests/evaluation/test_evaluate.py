@@ -41,12 +41,36 @@ def test_broken_videos_are_listed_and_not_counted(tiny_run, shapes_root, tmp_pat
 def test_other_videos_than_the_runs_are_refused(tiny_run, shapes_root, tmp_path):
     root = shutil.copytree(shapes_root, tmp_path / "shapes")
     sorted((root / "test" / "motion_up").glob("*.mp4"))[0].unlink()
-    with pytest.raises(DatasetError, match="other videos"):
+    with pytest.raises(DatasetError, match="1 of the 48 videos of the run's split are not there: 'test/motion_up"):
         evaluate(tiny_run, root, out=tmp_path / "figures.json")
     for part in ("train", "test"):
         shutil.rmtree(root / part / "motion_up")
-    with pytest.raises(DatasetError, match="other classes"):
+    with pytest.raises(DatasetError, match="6 of the 48 videos"):
         evaluate(tiny_run, root, out=tmp_path / "figures.json")
+
+
+def test_videos_that_came_later_change_nothing(tiny_run, shapes_root, tmp_path):
+    root = shutil.copytree(shapes_root, tmp_path / "shapes")
+    first = sorted((root / "train" / "motion_up").glob("*.mp4"))[0]
+    shutil.copy(first, root / "test" / "motion_up" / "later.mp4")
+    (root / "test" / "unheard_of").mkdir()
+    shutil.copy(first, root / "test" / "unheard_of" / "later.mp4")
+    before = evaluate(tiny_run, shapes_root, out=tmp_path / "before.json")
+    assert evaluate(tiny_run, root, out=tmp_path / "after.json").as_json() == before.as_json()
+
+
+def test_a_changed_split_is_refused(tiny_run, shapes_root, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    table = (run / "split.csv").read_text()
+    (run / "split.csv").write_text(table.replace(",train\n", ",test\n", 1))
+    with pytest.raises(RunFolderError, match="one of them was changed"):
+        evaluate(run, shapes_root, out=tmp_path / "figures.json")
+    (run / "split.csv").write_text(table.replace(",train\n", ",exam\n", 1))
+    with pytest.raises(DatasetError, match="column part: 'exam'"):
+        evaluate(run, shapes_root, out=tmp_path / "figures.json")
+    (run / "split.csv").unlink()
+    with pytest.raises(RunFolderError, match="what it was trained on"):
+        evaluate(run, shapes_root, out=tmp_path / "figures.json")
 
 
 def test_a_part_that_is_not_there_and_no_root_are_said(tiny_run, shapes_root):

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from actionfusion.curves import Curves, save_curves
 from actionfusion.errors import RunFolderError, SettingsError
-from actionfusion.report.figures import Curves, curves_svg, save_curves
+from actionfusion.report.figures import curves_svg
 
 
 def _polyline(svg: str, colour: str) -> np.ndarray:
@@ -138,7 +139,7 @@ def test_neither_a_persons_style_nor_ours_reaches_the_other(tmp_path, make_epoch
 def test_drawing_leaves_pyplot_alone():
     # A fresh interpreter, since another test may have imported it.
     program = (
-        "import sys; from actionfusion.report.figures import Curves, curves_svg, save_curves;"
+        "import sys; from actionfusion.curves import Curves; from actionfusion.report.figures import curves_svg;"
         "rows = [dict(epoch=1, session=1, train_loss=1, train_accuracy=.5)];"
         "curves_svg(Curves.from_rows(rows), 'loss', 'x');"
         "sys.exit('matplotlib.pyplot' in sys.modules)"

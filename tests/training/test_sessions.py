@@ -14,29 +14,29 @@ def test_the_papers_two_sessions():
 
 
 def test_plateau_waits_for_its_patience_and_starts_anew_when_accuracy_rises():
-    plateau = Plateau(2)
+    plateau = Plateau()
     seen = [(0.5, 1.0), (0.5, 0.9), (0.6, 0.9), (0.6, 0.8), (0.5, 0.1)]
     better = [plateau.update(*figures) for figures in seen[:4]]
     assert better == [True, True, True, True]
-    assert not plateau.reached
+    assert not plateau.reached(2)
     assert not plateau.update(*seen[4])
-    assert plateau.reached
+    assert plateau.reached(2)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(1, 5))
 def test_plateau_is_reached_exactly_when_the_best_is_that_old(accuracies, patience):
-    plateau = Plateau(patience)
+    plateau = Plateau()
     for count, accuracy in enumerate(accuracies, 1):
         plateau.update(accuracy, 1.0)
         first_best = accuracies.index(max(accuracies[:count]))
-        assert plateau.reached == (count - 1 - first_best >= patience)
+        assert plateau.reached(patience) == (count - 1 - first_best >= patience)
 
 
 def test_no_patience_never_ends():
-    plateau = Plateau(None)
+    plateau = Plateau()
     for _ in range(100):
         plateau.update(0.1, 1.0)
-    assert not plateau.reached
+    assert not plateau.reached(None)
 
 
 def test_cosine_climbs_and_falls_to_zero():

@@ -1,6 +1,5 @@
 """``train`` end to end on generated clips: what it writes, what it repeats, what it refuses."""
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -10,10 +9,11 @@ import yaml
 from actionfusion.data.loading import ClipDataset, EpochLoader
 from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.run_folder import open_run
-from actionfusion.training import loop
-from actionfusion.training.loop import TrainingSettings, fit
+from actionfusion.run_folder import RunFolder, create_run, open_run
+from actionfusion.training import keeper, learner, loop, plan
+from actionfusion.training.loop import fit
 from actionfusion.training.sessions import Session
+from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.train import train
 
 
@@ -23,10 +23,10 @@ class Silence:
     def __init__(self):
         self.rows = []
 
-    def epoch_started(self, session, epoch, max_epochs, batches):
+    def epoch_started(self, session, epoch, max_epochs, *, steps, done):
         pass
 
-    def batch_done(self, loss, accuracy):
+    def step_done(self, loss, accuracy):
         pass
 
     def epoch_ended(self, row):
@@ -77,9 +77,7 @@ def test_what_was_loaded_is_printed_and_logged(tmp_path, train_arguments, monkey
 
     report = LoadReport("vgg16.safetensors", ("rgb_tower.features.0.weight",), ("fc6.weight",))
     asked_for = []
-    monkeypatch.setattr(
-        sys.modules[train.__module__], "load_imagenet", lambda _, source: asked_for.append(source) or report
-    )
+    monkeypatch.setattr(plan, "load_imagenet", lambda _, source: asked_for.append(source) or report)
     train(**train_arguments | {"out": tmp_path / "run", "pretrained": "vgg16.safetensors"})
     assert asked_for == ["vgg16.safetensors"]
     assert str(report) in capsys.readouterr().err
@@ -92,114 +90,91 @@ def test_missing_weights_leave_no_run_behind(tmp_path, train_arguments):
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_leaves_a_run_that_predicts(tmp_path, train_arguments, monkeypatch):
-    steps = iter(range(100))
-
-    def interrupted(*arguments, **options):
-        if next(steps) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments, **options)
-
-    real = loop.F.cross_entropy
-    monkeypatch.setattr(loop.F, "cross_entropy", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(**train_arguments | {"out": tmp_path / "run"})
-    monkeypatch.undo()
-    assert open_run(tmp_path / "run").load_network()(*blank(open_run(tmp_path / "run"))).shape == (1, 8)
-    assert "stopped by hand" in (tmp_path / "run" / "train.log").read_text()
-
-
-def blank(run):
-    size, frames = run.clip.flow.size, run.clip.frames
-    return torch.zeros(1, frames, 3, size, size), torch.full((1, frames, run.clip.flow_channels, size, size), 128.0)
-
-
 @pytest.fixture
-def made_up(tiny_run):
-    """A network, and loaders of the generated clips, for the loop alone."""
+def made_up(tiny_run, tmp_path, shapes_root):
+    """A network, loaders of a few generated clips, and a run folder, for the loop alone."""
     from actionfusion.data.dataset import DataSettings, open_data
 
     run = open_run(tiny_run)
-
-    def make(root, validate=True):
-        videos = open_data(DataSettings(root=root, split="folders", validation="test"))
-        learn = ClipDataset(videos.sources(videos.split.test[:4], run.clip.flow), run.clip)
-        check = ClipDataset(videos.sources(videos.split.test[4:6], run.clip.flow), run.clip)
-        loaders = [EpochLoader(part, batch_size=4, shuffle=False, workers=0) for part in (learn, check)]
-        return FusionNetwork(run.network), loaders[0], loaders[1] if validate else None
-
-    return make
+    videos = open_data(DataSettings(root=shapes_root, split="folders", validation="test"))
+    learn = ClipDataset(videos.sources(videos.split.test[:4], run.clip.flow), run.clip)
+    check = ClipDataset(videos.sources(videos.split.test[4:6], run.clip.flow), run.clip)
+    loaders = [EpochLoader(part, batch_size=4, shuffle=False, workers=0) for part in (learn, check)]
+    folder = create_run(tmp_path / "run", clip=run.clip, network=run.network, labels=run.labels, further={})
+    return FusionNetwork(run.network), *loaders, folder
 
 
-class Weights:
-    """Stands in for the run folder: keeps what was saved."""
-
-    def __init__(self):
-        self.saved = []
-
-    def save_weights(self, network):
-        self.saved.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-
-    def read_weights(self):
-        return self.saved[-1]
-
-    def write_metrics(self, rows):
-        self.rows = list(rows)
+def copied(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(made_up, shapes_root, monkeypatch):
-    network, learn, check = made_up(shapes_root)
+def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(made_up, monkeypatch):
+    network, learn, check, run = made_up
     figures = iter([(0.9, 0.2), (0.8, 0.6), (0.7, 0.6), (0.6, 0.5), (0.5, 0.5), (0.5, 0.4)])
-    started_from = []
-
-    class Watched(loop._Learner):
-        def __init__(self, network, *others):
-            started_from.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-            super().__init__(network, *others)
-
-    monkeypatch.setattr(loop, "measure", lambda *_: loop.Figures(*next(figures)))
-    monkeypatch.setattr(loop, "_Learner", Watched)
-    weights = Weights()
+    saved, started_from = [], []
+    save, restart = RunFolder.save_weights, learner.Learner.restart
+    monkeypatch.setattr(loop, "_validate", lambda *_: loop.Figures(*next(figures)))
+    monkeypatch.setattr(
+        RunFolder, "save_weights", lambda self, network: saved.append(copied(network)) or save(self, network)
+    )
+    monkeypatch.setattr(
+        learner.Learner, "restart", lambda self: started_from.append(copied(self.network)) or restart(self)
+    )
     settings = TrainingSettings(sessions=(Session(1e-3, 10, 2), Session(1e-4, 10, 1)), workers=0)
-    rows = fit(network, learn, check, settings, run=weights, progress=Silence())
+    rows = fit(network, learn, check, settings, run=run, progress=Silence())
     # Accuracies 0.2 0.6 | 0.6 (a tie, of lower loss) 0.5 -> two epochs without a rise; then 0.5, 0.4 -> one.
     assert [(row["session"], row["val_accuracy"]) for row in rows] == [
         (1, 0.2), (1, 0.6), (1, 0.6), (1, 0.5), (2, 0.5), (2, 0.4),
     ]  # fmt: skip
     assert [row["learning_rate"] for row in rows] == [1e-3] * 4 + [1e-4] * 2
-    best_of_first = weights.saved[2]
-    assert all(torch.equal(started_from[1][name], best_of_first[name]) for name in best_of_first)
+    _, second = started_from
+    assert all(torch.equal(second[name], tensor) for name, tensor in saved[2].items())
 
 
-def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up, shapes_root):
-    network, learn, _ = made_up(shapes_root, validate=False)
-    weights = Weights()
-    rows = fit(network, learn, None, TrainingSettings(sessions=(Session(1e-3, 3, 1),)), run=weights, progress=Silence())
+def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up):
+    network, learn, _, run = made_up
+    rows = fit(network, learn, None, TrainingSettings(sessions=(Session(1e-3, 3, 1),)), run=run, progress=Silence())
     assert len(rows) == 3
     assert all(row["val_accuracy"] == "" for row in rows)
-    assert all(torch.equal(weights.saved[-1][name], tensor) for name, tensor in network.state_dict().items())
+    weights = run.read_weights()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_it_learns_eight_clips_by_heart(made_up, shapes_root):
+def test_it_learns_four_clips_by_heart(made_up, monkeypatch):
     """A6-14, through the real loop."""
-    network, learn, _ = made_up(shapes_root, validate=False)
+    monkeypatch.setattr(keeper, "save_curves", lambda *_: None)  # forty pictures that nobody looks at
+    network, learn, _, run = made_up
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    fit(network, learn, None, TrainingSettings(sessions=(Session(3e-3, 40, None),)), run=Weights(), progress=Silence())
-    assert loop.measure(network, learn.epoch(0)).accuracy == 1.0
+    fit(network, learn, None, TrainingSettings(sessions=(Session(3e-3, 40, None),)), run=run, progress=Silence())
+    assert loop.measure(network, learn.epoch(0)).figures().accuracy == 1.0
 
 
-def test_measure_counts_each_clip_once(made_up, shapes_root):
-    network, learn, _ = made_up(shapes_root)
+def test_measure_counts_each_clip_once(made_up):
+    network, learn, *_ = made_up
     whole = loop.measure(network, learn.epoch(0))
     pieces = EpochLoader(learn.dataset, batch_size=3, shuffle=False, workers=0)
-    assert loop.measure(network, pieces.epoch(0)).loss == pytest.approx(whole.loss, rel=1e-4)
-    assert loop.measure(network, pieces.epoch(0)).accuracy == whole.accuracy
+    again = loop.measure(network, pieces.epoch(0))
+    assert again.loss == pytest.approx(whole.loss, rel=1e-4)
+    assert (again.correct, again.count) == (whole.correct, whole.count) == (whole.correct, 4)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sessions": ()}, {"batch_size": 0}, {"weight_decay": -1}, {"clip_norm": 0}, {"label_smoothing": 1}]
+    "wrong",
+    [
+        {"sessions": ()},
+        {"batch_size": 0},
+        {"weight_decay": -1},
+        {"clip_norm": 0},
+        {"label_smoothing": 1},
+        {"checkpoint_steps": 0},
+        {"accumulate": 0},
+        {"precision": "float8"},
+        {"optimizer_kernel": "quick"},
+        {"explosion": 1},
+        {"backbone_rate_scale": 2},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):

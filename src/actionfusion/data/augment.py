@@ -18,6 +18,9 @@ from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE
 
 UInt8Array = npt.NDArray[np.uint8]
 
+# A code of 0, which only lossy storage makes, is taken for 1: its negative would not fit.
+_NEGATED = (2 * ZERO_CODE - np.maximum(np.arange(256), 1)).astype(np.uint8)
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -64,17 +67,15 @@ def augment(clip: Clip, settings: Augmentation, generator: np.random.Generator) 
         gain = 1 + (2 * contrast - 1) * settings.brightness
         shift = (2 * lightness - 1) * settings.brightness * 127.5
         table = np.clip(np.rint((np.arange(256) - 127.5) * gain + 127.5 + shift), 0, 255).astype(np.uint8)
-        clip = replace(clip, rgb=table[clip.rgb])
+        clip = replace(clip, rgb=_mapped(clip.rgb, table))
     return clip
 
 
 def flip(clip: Clip) -> Clip:
     """The clip in a mirror: columns reversed and u negated."""
-    flow = clip.flow[..., ::-1].copy()
-    u = flow[:, 0::2]
-    # Codes run from 1 to 255; a code of 0 would wrap, and the recipe never makes one.
-    u[...] = 2 * ZERO_CODE - np.maximum(u.astype(np.int16), 1)
-    return replace(clip, rgb=np.ascontiguousarray(clip.rgb[..., ::-1]), flow=flow)
+    flow = _mirrored(clip.flow)
+    flow[:, 0::2] = _mapped(flow[:, 0::2], _NEGATED)
+    return replace(clip, rgb=_mirrored(clip.rgb), flow=flow)
 
 
 def crop(clip: Clip, share: float, left: float, top: float) -> Clip:
@@ -93,18 +94,28 @@ def crop(clip: Clip, share: float, left: float, top: float) -> Clip:
     steps = np.clip(np.rint((np.arange(256) - ZERO_CODE) * scale), -LARGEST_CODE_STEP, LARGEST_CODE_STEP)
     table = (steps + ZERO_CODE).astype(np.uint8)
     window = (..., slice(y, y + side), slice(x, x + side))
-    return replace(clip, rgb=_enlarge(clip.rgb[window], full), flow=table[_enlarge(clip.flow[window], full)])
+    return replace(clip, rgb=_enlarge(clip.rgb[window], full), flow=_mapped(_enlarge(clip.flow[window], full), table))
 
 
+# OpenCV works on rows of single bytes with vector instructions, on more than four channels and NumPy without; and the
+# augmentation would be half of what a clip from the store costs.
 def _enlarge(pictures: UInt8Array, size: int) -> UInt8Array:
     """Bilinear resize of ``[T, C, h, w]`` to ``[T, C, size, size]``."""
-    frames, channels = pictures.shape[:2]
     if pictures.shape[-1] == size:
         return np.ascontiguousarray(pictures)
-    resized = np.empty((frames, size, size, channels), np.uint8)
-    for row, picture in enumerate(pictures):
-        # OpenCV reads channels last and at most four of them at full speed, but takes any number.
-        resized[row] = cv2.resize(
-            np.ascontiguousarray(picture.transpose(1, 2, 0)), (size, size), interpolation=cv2.INTER_LINEAR
-        )
-    return np.ascontiguousarray(resized.transpose(0, 3, 1, 2))
+    resized = np.empty((*pictures.shape[:2], size, size), np.uint8)
+    for row in np.ndindex(*pictures.shape[:2]):
+        cv2.resize(pictures[row], (size, size), dst=resized[row], interpolation=cv2.INTER_LINEAR)
+    return resized
+
+
+def _mirrored(pictures: UInt8Array) -> UInt8Array:
+    """The columns of ``[T, C, H, W]`` in reverse."""
+    rows = np.ascontiguousarray(pictures).reshape(-1, pictures.shape[-1])
+    return cv2.flip(rows, 1).astype(np.uint8, copy=False).reshape(pictures.shape)
+
+
+def _mapped(pictures: UInt8Array, table: UInt8Array) -> UInt8Array:
+    """``table[pictures]``."""
+    rows = np.ascontiguousarray(pictures).reshape(-1, pictures.shape[-1])
+    return cv2.LUT(rows, table).astype(np.uint8, copy=False).reshape(pictures.shape)

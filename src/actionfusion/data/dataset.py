@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
+from actionfusion.data.doubles import with_equal_files
+from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split
 from actionfusion.data.loading import LabelledSource
+from actionfusion.data.manifest import read_manifest
+from actionfusion.data.source_videos import PictureFolderSource
 from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
+from actionfusion.places import AnyPlace, Place, ask_many, place
+from actionfusion.remote_path import RemotePath
 from actionfusion.video.clip import ClipSource
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.video_source import VideoSource
@@ -27,8 +34,9 @@ class DataSettings:
     """Which videos, and who is on which side.
 
     Args:
-        root: folder of the data set.
-        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class) or csv.
+        root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
+        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or
+            shapes (generated).
         split: name of the split; none takes the layout's default (official lists, else the folder's own parts, else
             7:3 by groups, else a random 7:3).
         seed: of a random split.
@@ -38,20 +46,23 @@ class DataSettings:
         validation_fraction: share of the training part that ``hold_out`` takes.
         group_pattern: for ``folder``, a regular expression with a named part ``group`` that finds a video's group in
             its file name.
-        store: folder of prepared clips; none reads the videos themselves.
+        store: folder of prepared clips, or its address; none reads the videos themselves.
+        manifest: what ``check`` wrote: videos that are not ok in it are left out, and doubles of any kind are known.
+            Without one, equal files are found by themselves.
 
     Raises:
         SettingsError: a fraction outside 0 to 1.
     """
 
-    root: Path | None = None
+    root: AnyPlace | None = None
     dataset: str = "folder"
     split: str | None = None
     seed: int = 0
     validation: Literal["hold_out", "test", "none"] = "hold_out"
     validation_fraction: float = 0.2
     group_pattern: str | None = None
-    store: Path | None = None
+    store: AnyPlace | None = None
+    manifest: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -65,6 +76,11 @@ class LabelledVideos:
     listing: Listing
     split: Split
     settings: DataSettings
+
+    @cached_property
+    def store(self) -> Place | None:
+        """Where the prepared clips are."""
+        return None if self.settings.store is None else place(self.settings.store)
 
     def part(self, name: Part) -> tuple[int, ...]:
         """Indices into ``listing.entries`` of one side of the split."""
@@ -87,13 +103,19 @@ class LabelledVideos:
             RecipeMismatch: the store was made by another recipe.
             DatasetError: a video is not in the store, or its entry is damaged.
         """
-        if self.settings.store is None:
+        if self.store is None:
             return
-        for index in (*self.split.train, *self.split.val, *self.split.test):
-            stored = StoredVideo(entry_path(self.settings.store, self.listing.entries[index].path))
+        wanted = (*self.split.train, *self.split.val, *self.split.test)
+        entries = [entry_path(self.store, self.listing.entries[index].path) for index in wanted]
+        each: Iterable[StoredVideo] = map(StoredVideo, entries)
+        if isinstance(self.store, RemotePath):
+            with suppress(OSError):  # Whatever it is, the entries tell it better.
+                self.store.forget_all()
+            each = (stored for _, stored in ask_many(StoredVideo, entries))
+        for stored in each:
             if stored.recipe != recipe:
                 reason = f"was made by {stored.recipe}, wanted is {recipe}"
-                raise RecipeMismatch(self.settings.store, reason, "prepare with the recipe that you train with")
+                raise RecipeMismatch(self.store, reason, "prepare with the recipe that you train with")
 
     def digest(self) -> str:
         """A hash of who is on which side, the same on every machine."""
@@ -105,27 +127,49 @@ class LabelledVideos:
 
     def _open(self, index: int, recipe: FlowRecipe) -> ClipSource:
         entry = self.listing.entries[index]
-        if self.settings.store is not None:
-            return StoredVideo(entry_path(self.settings.store, entry.path))
+        if self.store is not None:
+            return StoredVideo(entry_path(self.store, entry.path))
+        video = self.listing.path(index)
         if entry.kind == "frames":
-            reason = "is a folder of pictures, which only the prepared store reads"
-            raise DatasetError(self.listing.path(index), reason, "run prepare and give --data.store")
-        return VideoSource(self.listing.path(index), recipe)
+            if isinstance(video, Path):
+                return PictureFolderSource(video, recipe)
+            reason = "is a folder of pictures behind an address, which only the prepared store reads"
+            raise DatasetError(video, reason, "run prepare and give --data.store")
+        return VideoSource(video, recipe, entry.frames) if isinstance(video, Path) else FetchedVideo(video, recipe)
 
 
 def open_data(settings: DataSettings) -> LabelledVideos:
     """Find the videos and split them.
 
     Raises:
-        SettingsError: no root was given.
+        SettingsError: no root was given, or an address that cannot be opened here.
         DatasetError: the folder is not what its layout says, or a part of the split is empty.
     """
     if settings.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
-    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
+    listing = open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest)
     split = make_split(listing, settings.split, seed=settings.seed)
     if not split.train:
-        raise DatasetError(settings.root, f"split {split.name!r} leaves no video to train on", "choose another split")
+        raise DatasetError(
+            place(settings.root), f"split {split.name!r} leaves no video to train on", "choose another split"
+        )
     if settings.validation == "hold_out" and not split.val:
         split = hold_out_validation(listing, split, settings.validation_fraction, settings.seed)
-    return LabelledVideos(listing, split, settings)
+    return LabelledVideos(listing, _with_leaks_said(listing, split), settings)
+
+
+def open_listing(dataset: str, root: AnyPlace, group_pattern: str | None, manifest: Path | None) -> Listing:
+    """The videos of a data set with what a manifest knows of them, or else with equal files told apart.
+
+    Raises:
+        SettingsError: an unknown layout, or a pattern that is none.
+        DatasetError: the folder is not what its layout says, or the manifest is not its own.
+    """
+    listing = open_dataset(dataset, root, group_pattern=group_pattern)
+    return with_equal_files(listing) if manifest is None else read_manifest(manifest).applied_to(listing)
+
+
+def _with_leaks_said(listing: Listing, split: Split) -> Split:
+    leaks = split.leaks(listing)
+    note = f"gives away: {leaks.describe()}"
+    return replace(split, notes=(*split.notes, note)) if leaks.found and note not in split.notes else split

@@ -10,10 +10,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.places import Place
 
 Kind = Literal["file", "frames"]
 
@@ -33,12 +34,17 @@ class VideoEntry:
         group: videos of one group share scene, actor or source film; none where that is not known.  A group inside one
             class alone is written ``<label>/<group>``: g08 of one class has nothing to do with g08 of another.
         kind: ``file``, or ``frames`` for a folder that holds the video as single pictures.
+        frames: how many decoding gives, where a manifest tells it.
+        double_of: path of the first of the videos that show the same, itself among them; none where it is the only
+            one, as far as anybody has looked.
     """
 
     path: str
     label: str
     group: str | None = None
     kind: Kind = "file"
+    frames: int | None = None
+    double_of: str | None = None
 
     @property
     def fold(self) -> str | None:
@@ -48,7 +54,7 @@ class VideoEntry:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What a split gives away: groups that are on both sides of it.
+    """What a split gives away: groups, and videos that show the same, on both sides of it.
 
     Args:
         groups: those groups.
@@ -56,6 +62,7 @@ class Leaks:
         same_label: those of them with such a mate of their own class, which gives the answer away.
         tested: all test videos.
         ungrouped: test videos whose group is not known, which nobody can vouch for.
+        doubles: paths of the test videos with a double in the training or validation part.
     """
 
     groups: tuple[str, ...]
@@ -63,16 +70,27 @@ class Leaks:
     same_label: int
     tested: int
     ungrouped: int
+    doubles: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        """Whether anything is known to be given away."""
+        return bool(self.test_videos or self.doubles)
 
     def describe(self) -> str:
         """One line for a person."""
         if self.ungrouped == self.tested:
-            return "groups are not known, so what the split gives away cannot be counted"
-        text = (
-            f"{self.test_videos} of {self.tested} test videos have a group-mate in training "
-            f"({self.same_label} of their own class; {len(self.groups)} groups on both sides)"
-        )
-        return f"{text}; {self.ungrouped} have no known group" if self.ungrouped else text
+            parts = ["groups are not known, so what the split gives away cannot be counted"]
+        else:
+            mates = f"{self.same_label} of their own class; {len(self.groups)} groups on both sides"
+            parts = [f"{self.test_videos} of {self.tested} test videos have a group-mate in training ({mates})"]
+            if self.ungrouped:
+                parts.append(f"{self.ungrouped} have no known group")
+        if self.doubles:
+            parts.append(
+                f"{len(self.doubles)} of {self.tested} test videos have a double in training: {some(self.doubles)}"
+            )
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -103,8 +121,9 @@ class Split:
             raise DatasetError(self.name, f"video {twice} is named twice", "put every video in one part alone")
 
     def leaks(self, listing: Listing) -> Leaks:
-        """Count the groups on both sides; validation counts as seen, since it chooses the weights."""
+        """Count the groups and doubles on both sides; validation counts as seen, since it chooses the weights."""
         seen = [listing.entries[index] for index in (*self.train, *self.val)]
+        shown_already = {entry.double_of for entry in seen} - {None}
         groups = {entry.group for entry in seen if entry.group is not None}
         own = {(entry.group, entry.label) for entry in seen if entry.group is not None}
         test = [listing.entries[index] for index in self.test]
@@ -114,6 +133,7 @@ class Split:
             same_label=sum((entry.group, entry.label) in own for entry in test),
             tested=len(test),
             ungrouped=sum(entry.group is None for entry in test),
+            doubles=tuple(entry.path for entry in test if entry.double_of in shown_already),
         )
 
     def describe(self) -> str:
@@ -128,7 +148,7 @@ class Listing:
 
     Args:
         dataset: name of the layout.
-        root: folder that every entry's path starts from.
+        root: folder that every entry's path starts from, on this machine or behind an address.
         entries: the videos, sorted by path.
         labels: the classes in the order of the network's outputs: the official index where there is one, else sorted.
         official: splits that come with the data, by the name that ``make_split`` takes: ``official-1``, ``folders``
@@ -141,7 +161,7 @@ class Listing:
     """
 
     dataset: str
-    root: Path
+    root: Place
     entries: tuple[VideoEntry, ...]
     labels: tuple[str, ...]
     official: Mapping[str, Split] = field(default_factory=dict)
@@ -166,8 +186,8 @@ class Listing:
         """The groups that are known, sorted."""
         return tuple(sorted({entry.group for entry in self.entries if entry.group is not None}))
 
-    def path(self, index: int) -> Path:
-        """Where that video lies on this machine."""
+    def path(self, index: int) -> Place:
+        """Where that video lies; ``places.local_copy`` makes a file of this machine of it."""
         return self.root / self.entries[index].path
 
     def describe(self) -> str:
@@ -210,6 +230,11 @@ class Listing:
                 *(f"split {name} is not offered any more: one of its parts is empty" for name in emptied),
             ),
         )
+
+    def with_doubles(self, double_of: Mapping[str, str]) -> Listing:
+        """The same listing, in which these paths are known to show what the video that they are mapped to shows."""
+        entries = tuple(replace(entry, double_of=double_of.get(entry.path)) for entry in self.entries)
+        return replace(self, entries=entries)
 
     def grouped_by(self, pattern: str) -> Listing:
         """The same listing with the groups that a regular expression finds in the file names.

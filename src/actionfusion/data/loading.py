@@ -1,15 +1,18 @@
 """Videos become batches: the same batches whatever the number of workers.
 
 A sample is a function of (seed, epoch, index) alone: the batch sampler hands (epoch, index) to the data set, which
-draws its random numbers from these and the seed.
+draws its random numbers from these and the seed.  So an epoch can be gone on with in its middle, and several processes
+can share it.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -69,10 +72,12 @@ class KeyedDataset(Dataset[Any]):
 
     Attributes:
         sources: the videos, by their index.
+        settings: what a clip is.
         seed: of the order.
     """
 
     sources: Sequence[LabelledSource]
+    settings: ClipSettings
     seed: int
 
     def __len__(self) -> int:
@@ -84,6 +89,7 @@ class KeyedDataset(Dataset[Any]):
         raise NotImplementedError
 
 
+Key = tuple[int, int]
 Sample = tuple[Clip, int, str]
 
 
@@ -110,7 +116,7 @@ class ClipDataset(KeyedDataset):
         self.augmentation = augmentation
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | ActionFusionError:
+    def __getitem__(self, key: Key) -> Sample | ActionFusionError:
         """The clip of (epoch, index), or the error that its video gave.
 
         Errors are handed on as values: a worker process would turn a raised one into a bare RuntimeError.
@@ -141,32 +147,104 @@ class ClipDataset(KeyedDataset):
         return random_interval(num_frames, self.settings.frames, generator, self.augmentation.intervals)
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) keys; set ``epoch`` before each pass.
+@dataclass(frozen=True)
+class Share:
+    """The part of one of several processes that learn together.
+
+    Attributes:
+        rank: of this process, from 0.
+        processes: how many there are.
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+
+WHOLE = Share()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of the optimiser learns from, in one process.
+
+    Attributes:
+        batches: one after the other in memory; at least one.
+        count: videos of the batches of all processes together.
+        counted: false where there were fewer videos than processes: the batch then stands in, and must not count.
+    """
+
+    batches: tuple[Batch, ...]
+    count: int
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class _StepKeys:
+    """The same before it is read: the keys of each batch."""
+
+    batches: tuple[tuple[Key, ...], ...]
+    count: int
+    counted: bool
+
+
+class EpochPlan:
+    """Which (epoch, index) keys make up the batches and steps of an epoch.
 
     Args:
         count: number of videos.
         batch_size: videos a batch; the last batch of a pass may be smaller.
         shuffle: another order each epoch, from (seed, epoch) alone.
         seed: of the run.
+        accumulate: batches of each process that make one step.
+        share: this process's part; all parts together hold each video once.
     """
 
-    def __init__(self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
+    def __init__(
+        self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0, accumulate: int = 1, share: Share = WHOLE
+    ) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
-        self.epoch = 0
+        self.share = share
+        self.step_size = batch_size * accumulate * share.processes
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches of the current epoch."""
+    @property
+    def steps_per_epoch(self) -> int:
+        """The same in all processes."""
+        return math.ceil(self.count / self.step_size)
+
+    def batches(self, epoch: int) -> list[tuple[Key, ...]]:
+        """This process's batches of a pass in which each video is seen once."""
+        keys = self._keys(epoch)
+        return _pieces(keys, self.batch_size)[self.share.rank :: self.share.processes]
+
+    def steps(self, epoch: int, start: int = 0) -> Iterator[_StepKeys]:
+        """The steps of an epoch, from step ``start`` on."""
+        keys = self._keys(epoch)
+        for whole in _pieces(keys, self.step_size)[start:]:
+            rank, processes = self.share.rank, self.share.processes
+            # The first processes have one more where it does not come out even, so that the main one has always some.
+            ends = [-(-len(whole) * number // processes) for number in (rank, rank + 1)]
+            own = whole[slice(*ends)]
+            yield _StepKeys(tuple(_pieces(own or whole[:1], self.batch_size)), len(whole), counted=bool(own))
+
+    def _keys(self, epoch: int) -> tuple[Key, ...]:
         order = np.arange(self.count)
         if self.shuffle:
             # A third number keeps the order's draws apart from every sample's.
-            order = np.random.default_rng([self.seed, self.epoch, 2**31, 1]).permutation(self.count)
-        for start in range(0, self.count, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+            order = np.random.default_rng([self.seed, epoch, 2**31, 1]).permutation(self.count)
+        return tuple((epoch, int(index)) for index in order)
+
+
+class _Chosen(Sampler[list[Key]]):
+    """Hands the loader the batches that were put into it last."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Sequence[Key]] = ()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter([list(batch) for batch in self.batches])
 
     def __len__(self) -> int:
-        """Batches a pass."""
-        return math.ceil(self.count / self.batch_size)
+        return len(self.batches)
 
 
 class EpochLoader:
@@ -177,42 +255,87 @@ class EpochLoader:
         batch_size: clips a batch.
         shuffle: whether the order changes from epoch to epoch.
         workers: processes that cut clips ahead of the network; 0 cuts them in this process.
+        accumulate: batches that make one step.
+        share: this process's part, where several learn together.
         pin_memory: whether batches go to page-locked memory, for a GPU.
     """
 
     def __init__(
-        self, dataset: KeyedDataset, *, batch_size: int, shuffle: bool, workers: int, pin_memory: bool = False
+        self,
+        dataset: KeyedDataset,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        workers: int,
+        accumulate: int = 1,
+        share: Share = WHOLE,
+        pin_memory: bool = False,
     ) -> None:
         self.dataset = dataset
-        self._batches = EpochBatches(len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed)
+        self.plan = EpochPlan(
+            len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed, accumulate=accumulate, share=share
+        )
+        self._chosen = _Chosen()
         self._loader: Iterable[Batch | ActionFusionError] = DataLoader(
             dataset,
-            batch_sampler=self._batches,
+            batch_sampler=self._chosen,
             num_workers=workers,
             collate_fn=dataset.collate,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_init_worker,
+            # Else it would draw from torch's own generator at each pass, and move dropout's draws.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
-        """Batches a pass."""
-        return len(self._batches)
+        """Steps an epoch."""
+        return self.plan.steps_per_epoch
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch.
+    def first(self) -> Batch:
+        """The first batch of the first epoch, read in this process.
 
         Raises:
             VideoError: a video cannot be read.
         """
-        self._batches.epoch = number
-        for batch in self._loader:
-            if isinstance(batch, ActionFusionError):
-                raise batch
-            yield batch
+        return _good(self.dataset.collate([self.dataset[key] for key in self.plan.batches(1)[0]]))
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """This process's batches of one epoch; over all processes each video comes once.
+
+        Raises:
+            VideoError: a video cannot be read.
+        """
+        return self._read(self.plan.batches(number))
+
+    def steps(self, epoch: int, start: int = 0) -> Iterator[Step]:
+        """The steps of one epoch, from step ``start`` on; what lies before it is not read.
+
+        Raises:
+            VideoError: a video cannot be read.
+        """
+        steps = list(self.plan.steps(epoch, start))
+        batches = self._read([batch for step in steps for batch in step.batches])
+        for step in steps:
+            yield Step(tuple(islice(batches, len(step.batches))), step.count, step.counted)
+
+    def _read(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+        self._chosen.batches = batches
+        for batch in self._loader if batches else ():
+            yield _good(batch)
 
 
-def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[tuple[int, int]]], workers: int) -> Iterator[Batch]:
+def _good(batch: Batch | ActionFusionError) -> Batch:
+    if isinstance(batch, ActionFusionError):
+        raise batch
+    return batch
+
+
+def _pieces(keys: Sequence[Key], size: int) -> list[tuple[Key, ...]]:
+    return [tuple(keys[start : start + size]) for start in range(0, len(keys), size)]
+
+
+def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[Key]], workers: int) -> Iterator[Batch]:
     """The batches of these keys (epoch, index), in this order.
 
     Raises:
@@ -227,9 +350,7 @@ def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[tuple[int, int]]],
         generator=torch.Generator(),  # else it would draw from torch's own, and move what is drawn later
     )
     for batch in loader:
-        if isinstance(batch, ActionFusionError):
-            raise batch
-        yield batch
+        yield _good(batch)
 
 
 def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
@@ -249,5 +370,7 @@ def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusi
 
 
 def _init_worker(worker: int) -> None:  # noqa: ARG001
+    # Ctrl-C reaches every process of a terminal; the training decides what becomes of it, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The workers are the parallelism; threads inside each would only fight over the cores.
     cv2.setNumThreads(0)

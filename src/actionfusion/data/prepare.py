@@ -3,31 +3,44 @@
 An entry appears under its name only when it is whole and on the disk.  So whatever ends the work costs the videos
 that were at work, and the next run goes on; it may end by Ctrl-C, a full disk, a kill or a power cut.  Several runs may
 fill one store at once: each video is claimed by a lock on its temporary file, which the system drops with the process.
+
+The same goes for a cluster, where a machine may end at any moment.  What it was at is begun again on another: if its
+entry had its name by then, it is kept, and else made; if the machine was merely cut off and its process still holds the
+lock, that is waited for.  A file system without locks may let both make it, each under a name of its own; both write
+the same bytes.
+
+Videos and store may lie behind addresses.  The worker that prepares a remote video fetches it once, into a temporary
+file that goes whatever happens.  Of a remote store see ``claims``: it has no locks.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Literal
 
-import cv2
-import numpy as np
-
-from actionfusion.data.claims import EntryClaim, claim_entry, remove_leftovers
-from actionfusion.data.layouts.tree import frame_files
+from actionfusion.data.claims import EntryClaim, UploadClaim, claim_entry, remove_leftovers
+from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
+from actionfusion.data.pools import Pool, open_pool
+from actionfusion.data.shared_folders import landmarks, where_seen
+from actionfusion.data.source_videos import (
+    at_hand,
+    guess_frames,
+    read_source_frames,
+    source_hash,
+    source_status,
+    source_status_anew,
+)
 from actionfusion.data.store import (
     DEFAULT_QUALITY,
     SourceIdentity,
@@ -37,74 +50,26 @@ from actionfusion.data.store import (
     write_stored_video,
 )
 from actionfusion.data.workers import WorkerDied, WorkerPool
-from actionfusion.errors import ActionFusionError, DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
+from actionfusion.errors import ActionFusionError, DatasetError, VideoDamaged, VideoError, VideoMissing
+from actionfusion.files import remove_scratch_of_the_dead
+from actionfusion.places import AnyPlace, Place, ask_many, place
+from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.video.flow import FlowRecipe, flow_engine
-from actionfusion.video.reading import Frame, count_frames, iterate_frames
 
-Progress = Callable[[int, int, str], None]
-"""Called with the number of videos done, of all videos, and the name of the one just done."""
-
-# A folder of pictures says nothing of its rate; clips go by frame numbers, and this only labels them with times.
-PICTURES_A_SECOND = 25.0
 _SAMPLED_VIDEOS = 8
 _SAMPLED_FRAMES = 24
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOOKS_A_TASK = 64
 _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
-@dataclass(frozen=True)
-class PrepareFailure:
-    """A video that gave no entry.
-
-    Attributes:
-        name: as given to ``prepare``.
-        source: the video.
-        kind: ``kind`` of the error, or ``error`` for one that nobody foresaw.
-        message: one line for a person.
-    """
-
-    name: str
-    source: Path
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class PrepareReport:
-    """What ``prepare`` did.
-
-    Attributes:
-        made: videos decoded and written.
-        kept: videos whose entry was there already.
-        failures: videos without an entry, in the order given.
-        frames: in the entries of all videos, made and kept.
-        size: bytes of these entries.
-        estimated_size: bytes that the entries to be made were expected to take; None if none was to be made or none
-            of the sampled videos could be read.
-        seconds: that it took.
-    """
-
-    made: int
-    kept: int
-    failures: tuple[PrepareFailure, ...]
-    frames: int
-    size: int
-    estimated_size: int | None
-    seconds: float
-
-    @property
-    def failed(self) -> bool:
-        """Whether any video gave no entry."""
-        return bool(self.failures)
-
-
 def prepare(
-    items: Iterable[tuple[str | os.PathLike[str], str]],
-    store: str | os.PathLike[str],
+    items: Iterable[tuple[AnyPlace, str]],
+    store: AnyPlace,
     recipe: FlowRecipe,
     *,
     quality: int = DEFAULT_QUALITY,
     workers: int | None = None,
+    ray: str | None = None,
     verify: bool = False,
     check_space: bool = True,
     progress: Progress | None = None,
@@ -115,139 +80,97 @@ def prepare(
     that of the source, or else the hash of the source is that in the entry.  A video that cannot be read is reported,
     never replaced by another; what an older version of it left in the store is removed.
 
+    What is remote is not fetched to find that out: an entry is kept if its source has the size that it had, and the
+    time of its change is the entry's own (the entry of a remote store must not be older than its source).  Where a far
+    side does not say times or sizes, the other alone counts; ``verify`` compares the hashes.
+
     Worker processes are spawned: a script that calls this needs ``if __name__ == "__main__":``.
 
+    On a Ray cluster all machines, this one among them, must see the videos and the store under the same absolute paths
+    (a network disk), and have the same version of this package.  One that does not is named and ends the work, lest it
+    call videos missing or fill a folder of its own.
+
     Args:
-        items: each video's file (or folder of pictures) and its path within the data set, with forward slashes.
-        store: folder of the store; made if it is not there.
+        items: each video's file (or folder of pictures), here or behind an address, and its path within the data set,
+            with forward slashes.
+        store: folder of the store, or an address; made if it is not there.
         recipe: size and flow.
         quality: JPEG quality.
-        workers: processes; one a core if None; 0 works in this process.
+        workers: processes; one a core if None; 0 works in this process.  On a cluster the most videos at once, as many
+            as it has CPUs if None.
+        ray: address of a Ray cluster to work on: ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``.
         verify: hold every byte of the entries against its checksum, and hash all sources, instead of a look at each
             entry's index.
-        check_space: refuse to begin if the disk seems too small.
+        check_space: refuse to begin if the disk seems too small; what room a remote store has is not known.
         progress: called after each video.
 
     Raises:
         DatasetError: two videos of one name, a name outside the store, a store that cannot be written, or a disk that
             is full or seems too small.  What was made until then stays, and the next run goes on from there.
-        SettingsError: ``workers``, ``quality`` or the recipe's engine is not possible.
+        SettingsError: ``workers``, ``ray``, ``quality`` or the recipe's engine is not possible, or an address cannot be
+            opened here.
+        ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     started = time.perf_counter()
     check_quality(quality)
     flow_engine(recipe.engine)
-    folder = Path(store)
+    folder = place(store)
     jobs = _jobs(items, folder, recipe, quality, verify=verify)
-    tally = _Tally(jobs, folder, progress)
+    if ray is not None:  # The machines of a cluster work in folders of their own.
+        folder = folder.absolute()
+        jobs = [replace(job, source=job.source.absolute(), entry=job.entry.absolute()) for job in jobs]
+    tally = Tally(jobs, folder, progress)
     try:
-        with WorkerPool(workers) as pool:
-            to_make = _inspect(pool, jobs, tally)
+        with open_pool(workers, ray) as pool:
+            _reach(folder)
+            _forget_listings(jobs)
+            to_make = _inspect(pool, jobs, tally, on_cluster=ray is not None)
             estimated = _begin(pool, to_make, folder, check_space=check_space)
-            _make(pool, to_make, tally)
+            with landmarks((job.source for job in to_make), folder) if ray and to_make else nullcontext(()) as to_see:
+                _make(pool, to_make, tally, to_see)
     finally:
         remove_leftovers(folder)
+        if any(map(_is_remote, jobs)):
+            remove_scratch_of_the_dead()
     return tally.report(estimated, time.perf_counter() - started)
 
 
-@dataclass(frozen=True)
-class PrepareJob:
-    """One video to prepare, all that a worker on any machine needs to know.
-
-    Attributes:
-        source: the video.
-        name: its path within the data set.
-        entry: where the store keeps it.
-        recipe: size and flow.
-        quality: JPEG quality.
-        verify: whether an entry that is there already is read in full.
-    """
-
-    source: Path
-    name: str
-    entry: Path
-    recipe: FlowRecipe
-    quality: int
-    verify: bool = False
-
-
-@dataclass(frozen=True)
-class PrepareOutcome:
-    """What became of one video.
-
-    Attributes:
-        status: ``made``; ``kept``; ``due`` (still to be made); ``busy`` (another process is making it); ``failed``;
-            ``unwritable`` (the store's fault, not the video's).
-        frames: in the entry.
-        size: bytes of the entry.
-        kind: of the error.
-        message: of the error.
-        code: the system's number of the error that a store gave.
-    """
-
-    status: Literal["made", "kept", "due", "busy", "failed", "unwritable"]
-    frames: int = 0
-    size: int = 0
-    kind: str = ""
-    message: str = ""
-    code: int = 0
-
-
 def _jobs(
-    items: Iterable[tuple[str | os.PathLike[str], str]], store: Path, recipe: FlowRecipe, quality: int, *, verify: bool
+    items: Iterable[tuple[AnyPlace, str]], store: Place, recipe: FlowRecipe, quality: int, *, verify: bool
 ) -> list[PrepareJob]:
-    jobs = [PrepareJob(Path(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items]
+    jobs = [PrepareJob(place(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items]
     entry, count = Counter(job.entry for job in jobs).most_common(1)[0] if jobs else (store, 1)
     if count > 1:
         raise DatasetError(entry, f"{count} videos would have this one entry", "give each video a path of its own")
     return jobs
 
 
-class _Tally:
-    """Counts what has become of the videos."""
-
-    def __init__(self, jobs: Sequence[PrepareJob], store: Path, progress: Progress | None) -> None:
-        self._jobs, self._store, self._progress = jobs, store, progress
-        self._outcomes: dict[str, PrepareOutcome] = {}
-
-    def _count(self, status: str) -> int:
-        return sum(outcome.status == status for outcome in self._outcomes.values())
-
-    def add(self, job: PrepareJob, outcome: PrepareOutcome) -> None:
-        """Note an outcome; a store that cannot be written ends the work here."""
-        if outcome.status == "unwritable":
-            done = self._count("made") + self._count("kept")
-            raise _store_fault(
-                self._store, outcome.code, outcome.message, f"; {done} of {len(self._jobs)} videos are in it"
-            )
-        self._outcomes[job.name] = outcome
-        if self._progress is not None:
-            self._progress(len(self._outcomes), len(self._jobs), job.name)
-
-    def report(self, estimated: int | None, seconds: float) -> PrepareReport:
-        """Everything together."""
-        failures = [
-            PrepareFailure(job.name, job.source, self._outcomes[job.name].kind, self._outcomes[job.name].message)
-            for job in self._jobs
-            if self._outcomes[job.name].status == "failed"
-        ]
-        outcomes = self._outcomes.values()
-        return PrepareReport(
-            made=self._count("made"),
-            kept=self._count("kept"),
-            failures=tuple(failures),
-            frames=sum(outcome.frames for outcome in outcomes),
-            size=sum(outcome.size for outcome in outcomes),
-            estimated_size=estimated,
-            seconds=seconds,
-        )
+def _is_remote(job: PrepareJob) -> bool:
+    return isinstance(job.source, RemotePath) or isinstance(job.entry, RemotePath)
 
 
-def _inspect(pool: WorkerPool, jobs: Sequence[PrepareJob], tally: _Tally) -> list[PrepareJob]:
+def _reach(store: Place) -> None:
+    """See that a remote store answers, before a night's work is decoded for it."""
+    if isinstance(store, RemotePath):
+        try:
+            store.forget_all()
+            store.exists()
+        except OSError as error:
+            raise store_fault(store, error.errno, error.strerror or str(error)) from error
+
+
+def _forget_listings(jobs: Sequence[PrepareJob]) -> None:
+    """What a file system has listed before, in this process, may have changed since."""
+    systems = {job.source.system: job.source for job in jobs if isinstance(job.source, RemotePath)}
+    for source in systems.values():
+        with suppress(OSError):  # Each of its videos will be reported.
+            source.forget_all()
+
+
+def _inspect(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, *, on_cluster: bool) -> list[PrepareJob]:
     """The jobs that are to be done."""
     due = set()
-    # To look at an index takes less than to send a task to a process, and a run with nothing to do needs none.
-    here = WorkerPool(0)
-    for job, outcome in (pool if any(job.verify for job in jobs) else here).run(inspect_entry, jobs):
+    for job, outcome in _looks(pool, jobs, on_cluster=on_cluster):
         if isinstance(outcome, WorkerDied) or outcome.status != "kept":
             due.add(job.name)
         else:
@@ -255,16 +178,36 @@ def _inspect(pool: WorkerPool, jobs: Sequence[PrepareJob], tally: _Tally) -> lis
     return [job for job in jobs if job.name in due]
 
 
-def _begin(pool: WorkerPool, jobs: Sequence[PrepareJob], store: Path, *, check_space: bool) -> int | None:
+def _looks(
+    pool: Pool, jobs: Sequence[PrepareJob], *, on_cluster: bool
+) -> Iterator[tuple[PrepareJob, PrepareOutcome | WorkerDied]]:
+    if any(job.verify for job in jobs):
+        yield from pool.run(inspect_entry, jobs)
+    elif on_cluster:
+        # A network disk answers one machine slowly, and many at once; and a few looks cost less than a task.
+        batches = [jobs[start : start + _LOOKS_A_TASK] for start in range(0, len(jobs), _LOOKS_A_TASK)]
+        for batch, outcomes in pool.run(_inspect_entries, batches):
+            yield from zip(batch, repeat(outcomes) if isinstance(outcomes, WorkerDied) else outcomes, strict=False)
+    elif any(map(_is_remote, jobs)):
+        yield from ask_many(inspect_entry, jobs)
+    else:
+        # To look at an index takes less than to send a task to a process, and a run with nothing to do needs none.
+        yield from WorkerPool(0).run(inspect_entry, jobs)
+
+
+def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: Place, *, check_space: bool) -> int | None:
     """See that the store can be written and has room; the bytes that are expected."""
     if not jobs:
+        return None
+    if isinstance(store, RemotePath):
+        remove_leftovers(store)
         return None
     try:
         store.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=store):
             pass
     except OSError as error:
-        raise _store_fault(store, error.errno, error.strerror or str(error)) from error
+        raise store_fault(store, error.errno, error.strerror or str(error)) from error
     remove_leftovers(store)
     need = _estimate(pool, jobs)
     replaced = sum(_entry_size(job) for job in jobs)
@@ -282,21 +225,23 @@ def _entry_size(job: PrepareJob) -> int:
         return 0
 
 
-def _make(pool: WorkerPool, jobs: Sequence[PrepareJob], tally: _Tally) -> None:
+def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence[Path]) -> None:
     busy = []
-    for job, outcome in pool.run(prepare_video, jobs):
+    for job, outcome in pool.run(partial(where_seen, to_see, prepare_video), jobs):
         if isinstance(outcome, PrepareOutcome) and outcome.status == "busy":
             busy.append(job)
         else:
-            tally.add(job, _survived(job, outcome))
+            tally.add(job, _survived(pool, job, outcome))
     # What another run was at, once all the rest is done.
-    for job, outcome in pool.run(_prepare_video_in_turn, busy):
-        tally.add(job, _survived(job, outcome))
+    for job, outcome in pool.run(partial(where_seen, to_see, _prepare_video_in_turn), busy):
+        tally.add(job, _survived(pool, job, outcome))
 
 
-def _survived(job: PrepareJob, outcome: PrepareOutcome | WorkerDied) -> PrepareOutcome:
+def _survived(pool: Pool, job: PrepareJob, outcome: PrepareOutcome | WorkerDied) -> PrepareOutcome:
     if isinstance(outcome, PrepareOutcome):
-        return outcome
+        # It was not there when this run began: the first try made it, and its machine did not live to say so.
+        again = outcome.status == "kept" and job in pool.repeated
+        return replace(outcome, status="made") if again else outcome
     reason = f"the process that read it died ({outcome})"
     return _failed(VideoError(job.source, reason, "leave it out, or see whether the machine ran out of memory"))
 
@@ -305,29 +250,25 @@ def _failed(error: ActionFusionError) -> PrepareOutcome:
     return PrepareOutcome("failed", kind=error.kind, message=str(error))
 
 
-def _store_fault(store: Path, code: int | None, reason: str, done: str = "") -> DatasetError:
-    if code in _DISK_FULL:
-        remedy = "free some space and run it again, which goes on from there"
-        return DatasetError(store, f"the disk is full ({reason}){done}", remedy)
-    return DatasetError(store, f"cannot be written ({reason}){done}", "choose a folder that you may write to")
-
-
 def _amount(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def _estimate(pool: WorkerPool, jobs: Sequence[PrepareJob]) -> int | None:
+def _estimate(pool: Pool, jobs: Sequence[PrepareJob]) -> int | None:
     """Bytes that the entries will take, from the first frames of a few videos spread over the list."""
     sample = [jobs[number * len(jobs) // _SAMPLED_VIDEOS] for number in range(_SAMPLED_VIDEOS)]
     sizes = [result for _, result in pool.run(_sample, list(dict.fromkeys(sample))) if isinstance(result, tuple)]
     sampled = sum(source for _, source in sizes)
     if not sampled:
         return None
-    total = 0
-    for job in jobs:
-        with suppress(OSError):
-            total += _stat(job.source)[0]
-    return sum(entry for entry, _ in sizes) * total // sampled
+    each = (size for _, size in ask_many(_source_size, jobs)) if any(map(_is_remote, jobs)) else map(_source_size, jobs)
+    return sum(entry for entry, _ in sizes) * sum(each) // sampled
+
+
+def _source_size(job: PrepareJob) -> int:
+    with suppress(OSError):
+        return max(source_status(job.source)[0], 0)
+    return 0
 
 
 def _sample(job: PrepareJob) -> tuple[int, int] | None:
@@ -337,10 +278,10 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
     # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
     recipe = replace(job.recipe, engine="dis")
     try:
-        with closing(_read_frames(job.source, job.recipe.size)) as frames:
-            first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
-        count = len(frame_files(job.source)) if job.source.is_dir() else count_frames(job.source)
-        return len(buffer.getvalue()) * count // first, _stat(job.source)[0]
+        with at_hand(job.source) as video:
+            with closing(read_source_frames(video, job.recipe.size)) as frames:
+                first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
+            return len(buffer.getvalue()) * guess_frames(video) // first, source_status(video)[0]
     except Exception:  # noqa: BLE001  Whatever it is, it is reported when the turn comes to the video.
         return None
 
@@ -355,22 +296,39 @@ def inspect_entry(job: PrepareJob) -> PrepareOutcome:
         alike = (stored.recipe, stored.quality, stored.source.name) == (job.recipe, job.quality, job.name)
         if alike and _same_source(job, stored.source):
             return PrepareOutcome("kept", stored.num_frames, size)
-    except (DatasetError, OSError):
+    except (DatasetError, VideoError, OSError):
         pass
     return PrepareOutcome("due")
 
 
+def _inspect_entries(jobs: Sequence[PrepareJob]) -> list[PrepareOutcome]:
+    return [inspect_entry(job) for job in jobs]
+
+
 def _same_source(job: PrepareJob, made_from: SourceIdentity) -> bool:
-    size, modified = _stat(job.source)
-    if size != made_from.size:
+    size, modified = source_status(job.source)
+    if size not in (made_from.size, UNKNOWN_SIZE):
         return False
-    if modified == job.entry.stat().st_mtime_ns and not job.verify:
-        return True
-    if _hash(job.source) != made_from.sha256:
-        return False
-    with suppress(OSError):  # Only spares the next run the hash.
-        os.utime(job.entry, ns=(modified, modified))
+    if not job.verify:
+        if _times_agree(job.entry, modified):
+            return True
+        if isinstance(job.source, RemotePath):  # Once it is fetched for its hash, it is as well prepared.
+            return False
+    with at_hand(job.source) as video:
+        if source_hash(video) != made_from.sha256:
+            return False
+    if isinstance(job.entry, Path):
+        with suppress(OSError):  # Only spares the next run the hash.
+            os.utime(job.entry, ns=(modified, modified))
     return True
+
+
+def _times_agree(entry: Place, modified: int) -> bool:
+    own = entry.stat().st_mtime_ns
+    if isinstance(entry, Path):
+        return own == modified
+    # Its time is that of the upload.
+    return not own or not modified or own // 10**9 >= modified // 10**9
 
 
 def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareOutcome:
@@ -407,13 +365,15 @@ def _prepare_video_in_turn(job: PrepareJob) -> PrepareOutcome:
     return prepare_video(job, wait_for_others=True)
 
 
-def _fill(job: PrepareJob, claim: EntryClaim) -> PrepareOutcome:
+def _fill(job: PrepareJob, claim: EntryClaim | UploadClaim) -> PrepareOutcome:
     try:
-        before = _stat(job.source)
-        source = SourceIdentity(job.name, before[0], _hash(job.source))
-        with closing(_read_frames(job.source, job.recipe.size)) as frames:
-            count = write_stored_video(claim.stream, frames, job.recipe, source, job.quality)
-        if _stat(job.source) != before:
+        before = source_status_anew(job.source)
+        with at_hand(job.source) as video:
+            size = before[0] if video is job.source else source_status(video)[0]
+            source = SourceIdentity(job.name, size, source_hash(video))
+            with closing(read_source_frames(video, job.recipe.size)) as frames:
+                count = write_stored_video(claim.stream, frames, job.recipe, source, job.quality)
+        if source_status_anew(job.source) != before:
             raise VideoDamaged(job.source, "changed while it was read", "prepare it when it is complete")
     except VideoMissing:
         raise
@@ -422,59 +382,3 @@ def _fill(job: PrepareJob, claim: EntryClaim) -> PrepareOutcome:
         job.entry.unlink(missing_ok=True)
         raise
     return PrepareOutcome("made", count, claim.publish(before[1]))
-
-
-@contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    """Tells the faults of a video's disk from those of the store's."""
-    try:
-        yield
-    except VideoError:
-        raise
-    except (OSError, DatasetError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise VideoMissing(source, f"cannot be read ({reason})", "check the path and your rights") from error
-
-
-def _read_frames(source: Path, size: int) -> Generator[Frame, None, None]:
-    """All frames of a video file or of a folder of pictures, ``size`` x ``size``."""
-    with _reading(source):
-        yield from _read_pictures(source, size) if source.is_dir() else iterate_frames(source, size=size)
-
-
-def _read_pictures(folder: Path, size: int) -> Iterator[Frame]:
-    files = frame_files(folder)
-    if not files:
-        raise NoFrames(folder, "not one picture in this folder", "leave it out")
-    for number, path in enumerate(files):
-        data = np.fromfile(path, np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if picture is None:
-            raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
-        shrinks = min(picture.shape[:2]) >= size
-        scaled = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        rgb = cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-        yield Frame(number, number / PICTURES_A_SECOND, rgb)
-
-
-def _files(source: Path) -> list[Path]:
-    return frame_files(source) if source.is_dir() else [source]
-
-
-def _stat(source: Path) -> tuple[int, int]:
-    """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures."""
-    with _reading(source):
-        stats = [path.stat() for path in _files(source)]
-        if not all(stat.S_ISREG(status.st_mode) for status in stats):
-            raise VideoMissing(source, "this is not a file", "give the path of a video file")  # A pipe would block.
-        return sum(status.st_size for status in stats), max((status.st_mtime_ns for status in stats), default=0)
-
-
-def _hash(source: Path) -> str:
-    """SHA-256 of a file; of a folder, that of its pictures' names and hashes."""
-    with _reading(source):
-        if not source.is_dir():
-            with source.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        lines = [f"{path.name}\0{_hash(path)}\0" for path in _files(source)]
-        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -10,22 +10,27 @@ from rich.progress import Progress
 from rich.text import Text
 
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.prepare import PrepareReport
+from actionfusion.data.manifest import read_manifest
+from actionfusion.data.outcomes import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.errors import SettingsError
+from actionfusion.places import AnyPlace, place
 from actionfusion.recipes import find_recipe
+from actionfusion.remote_path import RemotePath
 from actionfusion.video.flow import FlowRecipe
 
 
 def prepare(
     dataset: str,
-    root: Path,
+    root: AnyPlace,
     *,
-    store: Path,
+    store: AnyPlace,
     config: str | None = None,
     flow: FlowRecipe = FlowRecipe(),
     workers: int | None = None,
+    ray: str | None = None,
     verify: bool = False,
+    manifest: Path | None = None,
 ) -> PrepareReport:
     """Decode every video once, compute its flow, and keep both in a store that training reads many times.
 
@@ -33,33 +38,46 @@ def prepare(
     up where it stopped.  A video that cannot be read is named and left out.
 
     Args:
-        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class) or csv.
-        root: folder of the data set.
-        store: folder of the store; made if it is not there.
+        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
+        root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
+        store: folder of the store, or its address; made if it is not there.
         config: a recipe, by name or as a YAML file, whose size and flow are taken instead of ``flow``.
         flow: size and flow.
-        workers: processes; none takes one a core, 0 works in this process.
+        workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
+        ray: address of a Ray cluster to work on, whose machines see the data set and the store under the same paths:
+            HOST:PORT if this machine belongs to it, ray://HOST:PORT if not, auto for the one running here.
         verify: check every byte of what is there, instead of a look at each entry's index.
+        manifest: what ``check`` wrote; videos that are not ok in it are left out.
 
     Returns:
         What was made, kept and left out.
 
     Raises:
         DatasetError: the folder is not what its layout says, or the store cannot be written or would fill the disk.
-        SettingsError: an unknown layout, recipe or engine.
+        SettingsError: an unknown layout, recipe or engine, an address that cannot be opened here, or the package ray is
+            not installed.
+        ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     recipe = flow if config is None else _recipe_flow(config)
+    kept_in = place(store)
     listing = open_dataset(dataset, root)
+    if manifest is not None:
+        listing = read_manifest(manifest).applied_to(listing)
     items = [(listing.path(index), entry.path) for index, entry in enumerate(listing.entries)]
     console = Console(stderr=True)
     console.print(Text(listing.describe()), soft_wrap=True)
+    for note in listing.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    if isinstance(kept_in, RemotePath):
+        console.print(Text(f"the room in {kept_in} is not known, so it was not checked"), soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing", total=len(items))
         report = fill_store(
             items,
-            store,
+            kept_in,
             recipe,
             workers=workers,
+            ray=ray,
             verify=verify,
             progress=lambda done, total, name: bar.update(task, completed=done, total=total),  # noqa: ARG005
         )

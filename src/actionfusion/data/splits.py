@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from actionfusion.data.listing import Listing, Split, canonical, shown, some
 from actionfusion.errors import DatasetError, SettingsError
 
@@ -22,7 +24,7 @@ _DRAWN = {"random-7:3": False, "stratified-7:3": True}
 
 @dataclass(frozen=True)
 class _Unit:
-    """Videos that stay together: a group, or one video without a group."""
+    """Videos that stay together: a group, videos that show the same, or one video alone."""
 
     key: str
     videos: tuple[int, ...]
@@ -335,20 +337,24 @@ def _single(listing: Listing, index: int) -> _Unit:
 
 
 def _units(listing: Listing, indices: Iterable[int]) -> list[_Unit]:
-    """The groups among these videos; a video without a group stands alone."""
-    together: dict[str, list[int]] = {}
-    alone = []
+    """What must not be torn apart among these videos: groups and doubles, and groups that doubles tie together."""
+    ties = DisjointSet()
+    members: dict[str, list[int]] = {}
     for index in indices:
-        group = listing.entries[index].group
-        if group is None:
-            alone.append(_single(listing, index))
-        else:
-            together.setdefault(group, []).append(index)
-    grouped = [
-        _Unit(group, tuple(videos), Counter(listing.entries[index].label for index in videos))
-        for group, videos in sorted(together.items())
-    ]
-    return grouped + alone
+        entry = listing.entries[index]
+        # Of these names no two kinds can be the same: a path has no NUL.
+        names = [f"group\0{entry.group}"] if entry.group is not None else [entry.path]
+        names += [f"double\0{entry.double_of}"] if entry.double_of is not None else []
+        for name in names:
+            ties.add(name)
+            ties.merge(name, names[0])
+        members.setdefault(names[0], []).append(index)
+    units = []
+    for subset in ties.subsets():
+        videos = sorted(index for name in subset for index in members.get(name, ()))
+        key = min(name.removeprefix("group\0") for name in subset if name in members)
+        units.append(_Unit(key, tuple(videos), Counter(listing.entries[index].label for index in videos)))
+    return units
 
 
 def _draw(units: Sequence[_Unit], fraction: float, salt: str, most: float = 0.5) -> set[int]:

@@ -21,15 +21,17 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from actionfusion.errors import DatasetError, NoFrames, SettingsError
+from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoError
+from actionfusion.places import AnyPlace, Place, local_copy, open_end_first, place, read_ranges
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
 if TYPE_CHECKING:  # Who reads a store needs no decoder.
@@ -62,7 +64,11 @@ class SourceIdentity:
     sha256: str
 
 
-def entry_path(store: Path, name: str, suffix: str = SUFFIX) -> Path:
+@overload
+def entry_path(store: Path, name: str, suffix: str = SUFFIX) -> Path: ...
+@overload
+def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place: ...
+def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place:
     """Where the store keeps a video.
 
     Args:
@@ -165,19 +171,20 @@ def _jpeg(picture: npt.NDArray[Any], quality: int) -> bytes:
 class StoredVideo:
     """A video in the prepared store; a ``ClipSource``.
 
-    Frames are read one by one from their places in the file.  Every picture is held against its checksum.
+    Frames are read one by one from their places in the file, of a remote one those alone.  Every picture is held
+    against its checksum.
 
     Args:
-        path: the entry, as ``entry_path`` gives it.
+        path: the entry, as ``entry_path`` gives it, or its address.
 
     Raises:
         DatasetError: no such entry, a damaged one, or one of a newer format.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: AnyPlace) -> None:
+        self.path = place(path)
         try:
-            with self.path.open("rb") as file:
+            with open_end_first(self.path) as file:
                 self._pictures, index = _read_directory(file)
             self._take(json.loads(index))
         except DatasetError:
@@ -185,7 +192,7 @@ class StoredVideo:
         except FileNotFoundError:
             raise DatasetError(self.path, "not in the prepared store", "run prepare for it") from None
         except OSError as error:
-            raise self._fault(f"cannot be read ({error.strerror or error})") from error
+            raise self._unreadable(error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise self._fault("no whole entry of a prepared store") from error
 
@@ -203,6 +210,10 @@ class StoredVideo:
 
     def _fault(self, reason: str) -> DatasetError:
         return DatasetError(self.path, reason, _PREPARE_AGAIN)
+
+    def _unreadable(self, error: OSError) -> DatasetError:
+        remedy = _PREPARE_AGAIN if isinstance(self.path, Path) else "check the connection and your rights"
+        return DatasetError(self.path, f"cannot be read ({error.strerror or error})", remedy)
 
     @property
     def recipe(self) -> FlowRecipe:
@@ -226,35 +237,34 @@ class StoredVideo:
         size = self._recipe.size
         rgb = np.empty((len(frames), size, size, 3), np.uint8)
         flow = np.empty((len(fields), size, size, 2), np.uint8)
+        places = [*map(self._frame_place, frames), *map(self._field_place, fields)]
+        starts, sizes = ([int(column[at]) for at in places] for column in (self._pictures.starts, self._pictures.sizes))
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with closing(read_ranges(self.path, starts, sizes)) as parts:
                 for row, number in enumerate(frames):
-                    bgr = self._frame(file, number)
+                    bgr = self._picture(next(parts), places[row], _frame_name(number), (size, size, 3))
                     cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=rgb[row])
                 for row, start in enumerate(fields):
-                    planes = self._field(file, start)
+                    at = places[len(frames) + row]
+                    planes = self._picture(next(parts), at, _field_name(start), (2 * size, size))
                     cv2.merge((planes[:size], planes[size:]), dst=flow[row])
         except OSError as error:
-            raise self._fault(f"cannot be read ({error.strerror or error})") from error
+            raise self._unreadable(error) from error
         return rgb, flow, self.times[list(frames)]
 
-    def _frame(self, file: IO[bytes], number: int) -> npt.NDArray[Any]:
+    def _frame_place(self, number: int) -> int:
         if not 0 <= number < self._num_frames:
             raise IndexError(f"frame {number} of {self._num_frames}")
-        size = self._recipe.size
-        return self._picture(file, max(2 * number - 1, 0), _frame_name(number), (size, size, 3))
+        return max(2 * number - 1, 0)
 
-    def _field(self, file: IO[bytes], start: int) -> npt.NDArray[Any]:
+    def _field_place(self, start: int) -> int:
         if not 0 <= start < self._num_frames - 1:
             raise IndexError(f"flow field {start} of {self._num_frames - 1}")
-        size = self._recipe.size
-        return self._picture(file, 2 * start + 2, _field_name(start), (2 * size, size))
+        return 2 * start + 2
 
-    def _picture(self, file: IO[bytes], row: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    def _picture(self, data: bytes, row: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """The picture of a row of the directory, if its name, checksum and shape are the expected ones."""
         pictures = self._pictures
-        file.seek(int(pictures.starts[row]))
-        data = file.read(int(pictures.sizes[row]))
         if pictures.names[row] == name.encode() and zlib.crc32(data) == pictures.checksums[row]:
             flags = cv2.IMREAD_COLOR if len(shape) == 3 else cv2.IMREAD_GRAYSCALE
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -269,8 +279,10 @@ class StoredVideo:
             DatasetError: something in it is damaged.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with local_copy(self.path) as path, zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
+        except VideoError as error:
+            raise self._fault(error.reason) from error
         except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
             raise self._fault(f"damaged ({error})") from error
         if damaged:

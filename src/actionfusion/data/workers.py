@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import cv2
 
-from actionfusion.errors import SettingsError
+from actionfusion.errors import ActionFusionError, SettingsError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -24,7 +24,11 @@ Result = TypeVar("Result")
 _PATIENCE = 5.0  # seconds that a process gets to end by itself
 
 # A fresh interpreter: to fork a process that has threads (OpenCV, PyTorch) can lock up its child.
-_CONTEXT = get_context("spawn")
+SPAWN = get_context("spawn")
+ENDED_AT_ONCE = (
+    "a worker process ended before its first task ({}); a script that starts such work needs "
+    '`if __name__ == "__main__":` around it'
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,16 @@ class WorkerDied:
     """What a task gives whose process came to an unforeseen end.
 
     Attributes:
-        exit_code: as the system gives it; the negative number of a signal.
+        exit_code: as the system gives it; the negative number of a signal; None if nobody knows.
+        reason: what is known instead.
     """
 
     exit_code: int | None
+    reason: str = ""
 
     def __str__(self) -> str:
+        if self.reason:
+            return self.reason
         if self.exit_code is not None and self.exit_code < 0:
             return signal.strsignal(-self.exit_code) or f"signal {-self.exit_code}"
         return f"exit code {self.exit_code}"
@@ -52,9 +60,14 @@ class WorkerPool:
     Args:
         workers: number of processes; one a core if None; 0 works in this process.
 
+    Attributes:
+        repeated: as every ``Pool`` has it; here nothing is begun twice.
+
     Raises:
         SettingsError: a negative number.
     """
+
+    repeated: Collection[object] = ()
 
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 0:
@@ -76,7 +89,8 @@ class WorkerPool:
         """Each task with what the function, one of a module, made of it, in the order that they are done.
 
         Raises:
-            RuntimeError: the function raised, or a process ended before its first task.
+            ActionFusionError: the function raised it.
+            RuntimeError: the function raised something else, or a process ended before its first task.
         """
         if not self._count:
             with _one_opencv_thread():
@@ -107,15 +121,27 @@ class WorkerPool:
             self._workers.remove(worker)
             died = WorkerDied(worker.exit_code())
             if worker.state == "starting":
-                raise RuntimeError(
-                    f"a worker process ended before its first task ({died}); a script that starts such work needs "
-                    '`if __name__ == "__main__":` around it'
-                ) from None
+                raise RuntimeError(ENDED_AT_ONCE.format(died)) from None
             return died
         worker.state, worker.task = "idle", None
         if outcome == "raised":
-            raise RuntimeError(f"a worker process failed:\n{value}")
+            raise raised_by_worker(value)
         return value
+
+
+def try_task(function: Callable[[Task], Any], task: Task) -> tuple[str, Any]:
+    """``done`` with what the function gives, or ``raised`` with what ``raised_by_worker`` takes."""
+    try:
+        return "done", function(task)
+    except ActionFusionError as error:
+        return "raised", error
+    except Exception:  # noqa: BLE001  It is raised in the parent.
+        return "raised", traceback.format_exc()
+
+
+def raised_by_worker(value: ActionFusionError | str) -> Exception:
+    """What is to be raised for an exception in another process."""
+    return RuntimeError(f"a worker process failed:\n{value}") if isinstance(value, str) else value
 
 
 def _heard_from(workers: Sequence[_Worker]) -> list[_Worker]:
@@ -133,9 +159,9 @@ class _Worker:
     """
 
     def __init__(self) -> None:
-        self.connection, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
-        with _interrupts_held_back():
+        self.connection, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
+        with interrupts_held_back():
             self._process.start()
         theirs.close()
         self.state: Literal["starting", "idle", "working"] = "starting"
@@ -170,15 +196,11 @@ def _serve(connection: Connection) -> None:
         connection.send(("ready", None))
         while True:
             function, task = connection.recv()
-            try:
-                reply = ("done", function(task))
-            except Exception:  # noqa: BLE001  It is raised in the parent.
-                reply = ("raised", traceback.format_exc())
-            connection.send(reply)
+            connection.send(try_task(function, task))
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """A process started meanwhile never sees Ctrl-C: its parent does, and ends it."""
     if sys.platform == "win32":
         yield

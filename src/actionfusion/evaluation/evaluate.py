@@ -15,13 +15,15 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos, Part, open_data
+from actionfusion.data.dataset import DataSettings, LabelledVideos, Part
 from actionfusion.data.loading import LabelledSource
-from actionfusion.errors import DatasetError, RunFolderError, SettingsError, VideoError
+from actionfusion.data.recorded_split import reopen_split
+from actionfusion.errors import DatasetError, RunFolderError, VideoError
 from actionfusion.evaluation.metrics import CONFIDENCE, ClassificationFigures, classification_figures
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.places import AnyPlace
+from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run
 from actionfusion.video.clip import Clip, cut_clip
 
 BATCH_SIZE = 8
@@ -45,6 +47,7 @@ class Evaluation:
         split: the split's full name.
         part: train, val or test.
         seed: of the run.
+        notes: what there is to know about the split, such as what it gives away.
         selected_on_part: whether the run's sessions were ended by the accuracy on this same part, which flatters it.
         figures: over the videos that could be read.
         videos: paths of these videos.
@@ -57,6 +60,7 @@ class Evaluation:
     split: str
     part: str
     seed: int
+    notes: tuple[str, ...]
     selected_on_part: bool
     figures: ClassificationFigures
     videos: tuple[str, ...]
@@ -73,6 +77,7 @@ class Evaluation:
             "split": self.split,
             "part": self.part,
             "seed": self.seed,
+            "notes": list(self.notes),
             "selected_on_part": self.selected_on_part,
             "count": self.figures.top1.count,
             "correct": self.figures.top1.correct,
@@ -100,10 +105,10 @@ class Evaluation:
 
 def evaluate(
     run: Path,
-    root: Path | None = None,
+    root: AnyPlace | None = None,
     *,
     part: Part = "test",
-    store: Path | None = None,
+    store: AnyPlace | None = None,
     out: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
@@ -111,9 +116,9 @@ def evaluate(
 
     Args:
         run: the run folder that ``train`` wrote.
-        root: folder of the data set that the run was trained on.
+        root: folder of the data set that the run was trained on, or its address.
         part: side of the split: test, val or train.
-        store: folder of prepared clips; none reads the videos themselves.
+        store: folder of prepared clips, or its address; none reads the videos themselves.
         out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
@@ -141,26 +146,24 @@ def evaluate(
     return evaluation
 
 
-def reopen_data(folder: RunFolder, root: Path | None, store: Path | None) -> LabelledVideos:
+def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
     """The videos that a run was split on, split as they were then.
 
     Raises:
-        SettingsError: no root was given.
+        SettingsError: no root was given, or an address that cannot be opened here.
         RunFolderError: the run does not say what it was trained on.
-        DatasetError: other classes, or another split, than the run's.
+        DatasetError: a video of the run's split is not there, or has another label.
     """
-    if root is None:
-        raise SettingsError("root", "is not given", "say where the videos of the data set are: --root DIR")
     recorded = folder.config.get("data")
-    names = {part.name for part in fields(DataSettings)} - {"root", "store"}
-    if not isinstance(recorded, dict) or not names <= recorded.keys():
+    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
+    if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
         raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
-    videos = open_data(DataSettings(root=root, store=store, **{name: recorded[name] for name in names}))
-    remedy = "give the folder that the run was trained on"
-    if videos.listing.labels != folder.labels:
-        raise DatasetError(root, "holds other classes than the run", remedy)
+    settings = DataSettings(root=root, store=store, **{name: recorded[name] for name in names})
+    name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
+    videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
     if videos.digest() != recorded.get("digest"):
-        raise DatasetError(root, f"splits into other videos than the run's {recorded.get('split_name')!r}", remedy)
+        reason = f"is not the split of {CONFIG}: one of them was changed"
+        raise RunFolderError(folder.path / SPLIT, reason, "copy the whole run folder again")
     return videos
 
 
@@ -198,6 +201,7 @@ def _measure(
         split=videos.split.name,
         part=part,
         seed=int(folder.config.get("seed", 0)),
+        notes=videos.split.notes,
         selected_on_part=part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         figures=classification_figures(folder.labels, targets, probabilities),
         videos=tuple(source.name for source in answered),
@@ -215,6 +219,8 @@ def _print(evaluation: Evaluation) -> None:
     console.print(
         Text(f"{evaluation.dataset}, {evaluation.split}, {evaluation.part} part, seed {evaluation.seed}{note}")
     )
+    for line in evaluation.notes:
+        console.print(Text(f"note: {line}"), soft_wrap=True)
     if evaluation.failed:
         console.print(Text(f"{len(evaluation.failed)} videos could not be read and are not counted:"), style="red")
         for item in evaluation.failed:

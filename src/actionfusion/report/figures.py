@@ -1,54 +1,15 @@
-"""Loss and accuracy against epochs, as in Figures 9 to 11 of Ou and Sun 2019, for the page and for a run's folder.
-
-One drawing serves both: the run's file has fixed colours on white, the page's SVG takes its colours from the page's
-style sheet, so that it follows light and dark.
-"""
+"""A run's curves for the page: SVG whose colours are the style sheet's, so that it follows light and dark."""
 
 from __future__ import annotations
 
 import io
-import math
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
 
-import matplotlib as mpl
-import numpy as np
-import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from actionfusion.errors import RunFolderError, SettingsError
-from actionfusion.files import write_atomically
+from actionfusion.curves import Curves, Palette, Quantity, draw_curves, own_style
 
-Quantity = Literal["loss", "accuracy"]
-EpochRow = Mapping[str, Any]
-Numbers = npt.NDArray[np.float64]
-
-FEW_EPOCHS = 12
-MOST_SESSIONS_NAMED = 4
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Colours of a chart, as matplotlib takes them."""
-
-    ink: str
-    muted: str
-    grid: str
-    train: str
-    validation: str
-    paper: str
-
-
-PRINTED = Palette("#1d2125", "#5b636b", "#e3e6e9", "#8a939b", "#0f6a84", "#ffffff")
 # Stand-ins that matplotlib writes into the SVG, each replaced there by a variable of the page's style sheet.
 _PAGE = Palette("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
 _VARIABLES = {
@@ -61,99 +22,6 @@ _VARIABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Session:
-    """One training session within the curves.
-
-    Attributes:
-        number: from 1.
-        first: its first epoch.
-        last: its last epoch.
-        rates: learning rates of its first and of its last epoch; NaN where the record has none.
-    """
-
-    number: int
-    first: int
-    last: int
-    rates: tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Curves:
-    """The columns of a run's ``metrics.csv``, each ``[epochs]``; NaN where a row leaves a number out.
-
-    Attributes:
-        epochs: 1 and up, running over the sessions.
-        sessions: 1 and up.
-    """
-
-    epochs: npt.NDArray[np.int64]
-    sessions: npt.NDArray[np.int64]
-    learning_rate: Numbers
-    train_loss: Numbers
-    train_accuracy: Numbers
-    val_loss: Numbers
-    val_accuracy: Numbers
-    seconds: Numbers
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[EpochRow]) -> Curves:
-        """Take rows with text or numbers, as a CSV reader or a training loop gives them.
-
-        Raises:
-            RunFolderError: no row at all, or a cell that is no number where one is needed.
-        """
-        if not rows:
-            raise RunFolderError("metrics.csv", "it holds no epoch", "train for one epoch or more")
-
-        def whole(name: str) -> npt.NDArray[np.int64]:
-            column = numbers(name)
-            if not np.isfinite(column).all() or (column != np.rint(column)).any():
-                raise RunFolderError("metrics.csv", f"not every {name} is a whole number", "train again")
-            return column.astype(np.int64)
-
-        def numbers(name: str) -> Numbers:
-            return np.array([_number(row.get(name), name) for row in rows], np.float64)
-
-        return cls(
-            whole("epoch"),
-            whole("session"),
-            *(
-                numbers(name)
-                for name in ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
-            ),
-        )
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether any epoch was validated."""
-        return bool(np.isfinite(self.val_loss).any() or np.isfinite(self.val_accuracy).any())
-
-    @property
-    def best(self) -> int | None:
-        """The row of the highest validation accuracy, the first of equals; None where nothing was validated."""
-        return int(np.nanargmax(self.val_accuracy)) if np.isfinite(self.val_accuracy).any() else None
-
-    def of(self, quantity: Quantity) -> tuple[Numbers, Numbers]:
-        """Training and validation column of a quantity."""
-        if quantity == "loss":
-            return self.train_loss, self.val_loss
-        return self.train_accuracy, self.val_accuracy
-
-    def session_list(self) -> list[Session]:
-        """The sessions in their order."""
-        starts = [0, *(np.flatnonzero(np.diff(self.sessions)) + 1).tolist(), len(self.sessions)]
-        return [
-            Session(
-                int(self.sessions[start]),
-                int(self.epochs[start]),
-                int(self.epochs[end - 1]),
-                (float(self.learning_rate[start]), float(self.learning_rate[end - 1])),
-            )
-            for start, end in pairwise(starts)
-        ]
-
-
 def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
     """One chart as an ``<svg>`` element for a page that defines the colours as CSS variables.
 
@@ -163,157 +31,11 @@ def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
         description: what a screen reader says.
     """
     text = io.StringIO()
-    with _own_style():
+    with own_style():
         figure = Figure(figsize=(4.0, 2.4))
-        _draw(figure.add_axes((0.115, 0.13, 0.875, 0.79)), curves, quantity, _PAGE)
+        draw_curves(figure.add_axes((0.115, 0.13, 0.875, 0.79)), curves, quantity, _PAGE)
         figure.savefig(text, format="svg", metadata={"Date": None})
     return _for_page(text.getvalue(), f"{quantity}-", description)
-
-
-def save_curves(rows: Sequence[EpochRow], path: str | os.PathLike[str]) -> None:
-    """Write loss and accuracy side by side, as PNG or SVG by the path's ending, whole or not at all.
-
-    The same rows give the same bytes under one version of matplotlib.
-
-    Args:
-        rows: the rows of ``metrics.csv``, text or numbers.
-        path: ends in ``.png`` or ``.svg``; missing folders are made.
-
-    Raises:
-        RunFolderError: no row, or one that cannot be read.
-        SettingsError: another ending.
-        OSError: the file cannot be written.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in {".png", ".svg"}:
-        raise SettingsError(path, f"{suffix or 'no ending'!r} is no picture that can be written", "take .png or .svg")
-    curves = Curves.from_rows(rows)
-    content = io.BytesIO()
-    with _own_style():
-        figure = Figure(figsize=(9.2, 3.2), facecolor=PRINTED.paper, layout="constrained")
-        left, right = figure.subplots(1, 2)
-        panels: list[tuple[Axes, Quantity]] = [(left, "loss"), (right, "accuracy")]
-        for axes, quantity in panels:
-            _draw(axes, curves, quantity, PRINTED)
-            axes.set_title(quantity.capitalize(), loc="left", fontweight="bold", color=PRINTED.ink, pad=14)
-            axes.set_xlabel("epoch", color=PRINTED.muted)
-            if curves.has_validation:
-                axes.legend(frameon=False, labelcolor=PRINTED.ink, loc="best")
-        undated = {"Date": None} if suffix == ".svg" else {"Software": None}
-        figure.savefig(content, format=suffix[1:], dpi=160, metadata=undated)
-    write_atomically(path, content.getvalue())
-
-
-def _number(value: object, name: str) -> float:
-    if value is None or value == "":
-        return math.nan
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise RunFolderError("metrics.csv", f"{name} holds {value!r}, which is no number", "train again") from None
-
-
-@contextmanager
-def _own_style() -> Iterator[None]:
-    """Matplotlib's own defaults and ours, whatever a person's matplotlibrc says; put back afterwards."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rc("svg", hashsalt="actionfusion", fonttype="none")
-        mpl.rc("font", size=8.0)
-        yield
-
-
-def _draw(axes: Axes, curves: Curves, quantity: Quantity, palette: Palette) -> None:
-    train, validation = curves.of(quantity)
-    _line(axes, curves.epochs, train, label="train", color=palette.train, dashes=(0, (4, 2)))
-    if np.isfinite(validation).any():
-        _line(axes, curves.epochs, validation, label="validation", color=palette.validation, dashes="-")
-    if quantity == "accuracy" and curves.best is not None:
-        best = curves.best
-        axes.plot(
-            curves.epochs[best],
-            validation[best],
-            "o",
-            markersize=6,
-            markerfacecolor=palette.paper,
-            markeredgecolor=palette.validation,
-            markeredgewidth=1.4,
-            clip_on=False,  # the best accuracy often lies on the upper edge
-            zorder=4,
-        )
-    _scale(axes, curves, quantity)
-    _mark_sessions(axes, curves, palette)
-    _quieten(axes, palette)
-
-
-def _line(
-    axes: Axes,
-    epochs: npt.NDArray[np.int64],
-    column: Numbers,
-    *,
-    label: str,
-    color: str,
-    dashes: str | tuple[int, tuple[int, int]],
-) -> None:
-    # An epoch without a number is passed over, so that validation every few epochs still makes a line.
-    known = np.isfinite(column)
-    marker = "o" if known.sum() <= FEW_EPOCHS else ""
-    axes.plot(
-        epochs[known],
-        column[known],
-        label=label,
-        color=color,
-        linestyle=dashes,
-        linewidth=1.6,
-        marker=marker,
-        markersize=3,
-    )
-
-
-def _scale(axes: Axes, curves: Curves, quantity: Quantity) -> None:
-    first, last = int(curves.epochs[0]), int(curves.epochs[-1])
-    margin = max((last - first) * 0.02, 0.5)
-    axes.set_xlim(first - min(margin, 0.75), last + margin)  # no epoch 0 on the axis
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    if quantity == "accuracy":
-        axes.set_ylim(0, 1)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-        return
-    finite = [float(value) for column in curves.of(quantity) for value in column[np.isfinite(column)]]
-    axes.set_ylim(min(0.0, *finite) if finite else 0.0, max(finite, default=1.0) * 1.06 or 1.0)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def _mark_sessions(axes: Axes, curves: Curves, palette: Palette) -> None:
-    sessions = curves.session_list()
-    left, right = axes.get_xlim()
-    for session in sessions[1:]:
-        boundary = session.first - 0.5
-        late = (boundary - left) / (right - left) > 0.75
-        axes.axvline(boundary, color=palette.muted, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-        axes.annotate(
-            f"session {session.number}" if len(sessions) <= MOST_SESSIONS_NAMED else str(session.number),
-            (boundary, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(-3 if late else 3, 3),
-            textcoords="offset points",
-            ha="right" if late else "left",
-            va="bottom",
-            fontsize=7.5,
-            color=palette.muted,
-        )
-
-
-def _quieten(axes: Axes, palette: Palette) -> None:
-    axes.patch.set_visible(False)
-    axes.spines[["left", "right", "top"]].set_visible(False)
-    axes.spines["bottom"].set_color(palette.muted)
-    axes.spines["bottom"].set_linewidth(0.8)
-    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=4, labelcolor=palette.muted)
 
 
 def _for_page(svg: str, prefix: str, description: str) -> str:

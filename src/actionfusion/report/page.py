@@ -17,9 +17,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from actionfusion.curves import Curves, EpochRow, Quantity, Session
 from actionfusion.errors import SettingsError
 from actionfusion.files import write_atomically
-from actionfusion.report.figures import Curves, EpochRow, Quantity, Session, curves_svg
+from actionfusion.report.figures import curves_svg
 from actionfusion.report.filmstrip import FilmStrip, Picture, common_scale, flow_wheel, strip_pictures
 from actionfusion.report.tables import (
     MOST_LISTED_MISTAKES,

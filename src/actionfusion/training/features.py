@@ -85,6 +85,7 @@ class MapDataset(KeyedDataset):
         self, store: FeatureStore, sources: Sequence[LabelledSource], *, draws: int = 0, seed: int = 0
     ) -> None:
         self.store, self.sources, self.draws, self.seed = store, list(sources), draws, seed
+        self.settings = store.recipe.clip
 
     def __getitem__(self, key: tuple[int, int]) -> MapSample | ActionFusionError:
         """The maps of (epoch, index), or the error that their file gave."""

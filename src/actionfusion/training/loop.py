@@ -8,66 +8,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-from actionfusion.data.loading import Batch, EpochLoader
-from actionfusion.errors import SettingsError
+from actionfusion.data.loading import EpochLoader
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder
+from actionfusion.training.checkpoint import TrainingState, load_checkpoint
+from actionfusion.training.cost import step_cost
+from actionfusion.training.distributed import Processes
+from actionfusion.training.guards import refuse_targets_out_of_range
+from actionfusion.training.interrupt import NEVER, StopRequested, StopSwitch
+from actionfusion.training.keeper import RunKeeper
+from actionfusion.training.learner import Learner
+from actionfusion.training.measuring import Figures, measure
 from actionfusion.training.progress import Progress
-from actionfusion.training.sessions import PAPER_SESSIONS, Plateau, Session
+from actionfusion.training.sessions import Session
+from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.throughput import Speed, matrix_peak, speed
 
 log = logging.getLogger("actionfusion.training")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How the network learns.
-
-    Args:
-        sessions: one after the other, each from the best weights of the one before.
-        batch_size: clips a step.
-        weight_decay: decoupled, as in AdamW, on weight matrices and kernels alone; 0 is the paper's plain Adam.
-        clip_norm: largest norm of all gradients together; none clips nothing.
-        label_smoothing: share of the target that is spread over all classes, 0 to below 1.
-        workers: processes that read videos ahead; none takes one less than there are cores, at most 8.
-
-    Raises:
-        SettingsError: a value outside its range.
-    """
-
-    sessions: tuple[Session, ...] = PAPER_SESSIONS
-    batch_size: int = 4
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.sessions:
-            raise SettingsError("training.sessions", "there is none", "give at least one session")
-        if self.batch_size < 1:
-            raise SettingsError("training.batch_size", f"{self.batch_size}", "take 1 or more")
-        if self.weight_decay < 0:
-            raise SettingsError("training.weight_decay", f"{self.weight_decay}", "take 0 or more")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise SettingsError("training.clip_norm", f"{self.clip_norm}", "take a positive norm, or null")
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError("training.label_smoothing", f"{self.label_smoothing}", "take 0 to below 1")
-        if self.workers is not None and self.workers < 0:
-            raise SettingsError("training.workers", f"{self.workers}", "take 0 or more, or null")
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Mean cross-entropy and accuracy (0 to 1) over a pass, each clip counted once."""
-
-    loss: float
-    accuracy: float
 
 
 def fit(
@@ -78,6 +36,9 @@ def fit(
     *,
     run: RunFolder,
     progress: Progress,
+    resume: bool = False,
+    stop: StopSwitch = NEVER,
+    processes: Processes | None = None,
 ) -> list[dict[str, object]]:
     """Train through all sessions; the run folder holds the best weights (or the last, see ``Session.patience``).
 
@@ -86,113 +47,134 @@ def fit(
         training: training clips.
         validation: clips that tell when a session ends; none makes every session run all its epochs.
         settings: how to learn.
-        run: where weights and metrics go after every epoch.
+        run: where weights, metrics and checkpoints go.
         progress: told about every batch and epoch.
+        resume: go on from the run's checkpoint; the result is the same as without the interruption, on the CPU to the
+            bit.
+        stop: ends the training between two steps, with a checkpoint.
+        processes: that learn together; none is this one alone.
 
     Returns:
         The rows of ``metrics.csv``.
+
+    Raises:
+        KeyboardInterrupt: ``stop`` was turned on.
+        RunFolderError: the run cannot be written, or has no checkpoint to go on from.
+        DatasetError: a class number that the network has no output for.
+        TrainingError: the loss is no number or has exploded.
     """
-    rows: list[dict[str, object]] = []
-    for number, session in enumerate(settings.sessions, 1):
-        if number > 1:
-            network.load_state_dict(run.read_weights())
-        log.info("session %d: learning rate %g, at most %d epochs", number, session.learning_rate, session.max_epochs)
-        learner = _Learner(network, session, settings, progress)
-        plateau = Plateau(session.patience if validation else None)
-        for epoch in range(session.max_epochs):
-            started = time.perf_counter()
-            progress.epoch_started(number, epoch + 1, session.max_epochs, len(training))
-            learnt = learner.learn(training, epoch, len(rows) + 1)
-            checked = measure(network, validation.epoch(0)) if validation else None
-            better = checked is None or plateau.update(checked.accuracy, checked.loss)
-            if better or plateau.patience is None:
-                run.save_weights(network)
-            rows.append(
-                {
-                    "epoch": len(rows) + 1,
-                    "session": number,
-                    "learning_rate": learner.rate,
-                    "train_loss": learnt.loss,
-                    "train_accuracy": learnt.accuracy,
-                    "val_loss": checked.loss if checked else "",
-                    "val_accuracy": checked.accuracy if checked else "",
-                    "seconds": round(time.perf_counter() - started, 3),
-                }
+    refuse_targets_out_of_range(network.settings.num_classes, training, validation)
+    learner = Learner(network, settings, processes)
+    keeper = RunKeeper(run, learner)
+    state = load_checkpoint(run, learner) if resume else TrainingState()
+    if not resume:
+        keeper.save_checkpoint(state)
+    try:
+        while state.session < len(settings.sessions):
+            session = settings.sessions[state.session]
+            _announce(session, state)
+            progress.epoch_started(
+                state.session + 1, state.epoch + 1, session.max_epochs, steps=len(training), done=state.step
             )
-            run.write_metrics(rows)
-            progress.epoch_ended(rows[-1])
-            if plateau.reached:
-                log.info("session %d: accuracy has not risen for %d epochs", number, session.patience)
-                break
-    return rows
+            for _ in _steps(learner, training, session, state, progress):
+                if settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0:
+                    keeper.save_checkpoint(state)
+                stop.check()
+            reached = _speed(learner, training, state)
+            checked = _validate(learner, validation, state, stop)
+            better = checked is None or state.plateau.update(checked.accuracy, checked.loss)
+            if better or session.patience is None:
+                keeper.save_weights()
+            state.end_epoch(_row(state, session, len(training), checked, reached))
+            keeper.save_epoch(state.rows)
+            progress.epoch_ended(state.rows[-1])
+            settled = state.plateau.reached(session.patience)
+            if settled:
+                log.info("session %d: accuracy has not risen for %d epochs", state.session + 1, session.patience)
+            if settled or state.epoch == session.max_epochs:
+                state.end_session()
+                if state.session < len(settings.sessions):
+                    keeper.reload_weights()
+            keeper.save_checkpoint(state)
+    except StopRequested:
+        keeper.save_checkpoint(state)
+        raise KeyboardInterrupt from None
+    return state.rows
 
 
-def measure(network: nn.Module, batches: Iterator[Batch]) -> Figures:
-    """Loss and accuracy over a pass, without dropout and without learning."""
-    device = next(network.parameters()).device
-    network.eval()
-    total = _Total()
-    with torch.inference_mode():
-        for batch in batches:
-            targets = batch.targets.to(device)
-            logits = network(batch.rgb.to(device), batch.flow.to(device))
-            total.add(float(F.cross_entropy(logits, targets)), logits, targets)
-    return total.figures()
+def _steps(
+    learner: Learner, training: EpochLoader, session: Session, state: TrainingState, progress: Progress
+) -> Iterator[None]:
+    """The rest of an epoch, step by step; between two steps ``state`` says all that there is to know."""
+    started = time.perf_counter() - state.seconds
+    asked = time.perf_counter()
+    for step in training.steps(len(state.rows) + 1, state.step):
+        state.waited += time.perf_counter() - asked
+        rate = _rate(session, state.epoch, state.step, len(training))
+        state.totals.add(learner.step(step, rate))
+        state.step += 1
+        state.seconds = time.perf_counter() - started
+        figures = state.totals.figures()
+        progress.step_done(figures.loss, figures.accuracy)
+        yield
+        asked = time.perf_counter()
 
 
-class _Total:
-    """Running sums over a pass."""
-
-    def __init__(self) -> None:
-        self.loss, self.correct, self.count = 0.0, 0, 0
-
-    def add(self, mean_loss: float, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        self.loss += mean_loss * len(targets)
-        self.correct += int((logits.argmax(1) == targets).sum())
-        self.count += len(targets)
-
-    def figures(self) -> Figures:
-        count = max(self.count, 1)
-        return Figures(self.loss / count, self.correct / count)
+def _validate(
+    learner: Learner, validation: EpochLoader | None, state: TrainingState, stop: StopSwitch
+) -> Figures | None:
+    """Loss and accuracy over the whole validation part, each clip counted once over all processes."""
+    if validation is None:
+        return None
+    started = time.perf_counter()
+    learner.processes.agree(learner.network)
+    own = measure(learner.network, stop.watch(validation.epoch(0)), learner.settings.precision)
+    state.seconds += time.perf_counter() - started
+    return learner.processes.sum(own).figures()
 
 
-class _Learner:
-    """The network and its optimiser during one session."""
+def _rate(session: Session, epoch: int, step: int, steps: int) -> float:
+    return session.rate_at((epoch + step / steps) / session.max_epochs)
 
-    def __init__(
-        self, network: FusionNetwork, session: Session, settings: TrainingSettings, progress: Progress
-    ) -> None:
-        self.network, self.session, self.settings, self.progress = network, session, settings, progress
-        # Decay belongs on weights that multiply features; gains, shifts and biases are left alone.
-        decayed = [tensor for tensor in network.parameters() if tensor.ndim > 1]
-        others = [tensor for tensor in network.parameters() if tensor.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        # Without decay AdamW is Adam to the bit.
-        self.optimizer = torch.optim.AdamW(groups, lr=session.learning_rate, betas=(0.9, 0.999), eps=1e-8)
 
-    @property
-    def rate(self) -> float:
-        """The learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Speed:
+    """How fast the epoch's learning was."""
+    precision = learner.settings.precision
+    cost = step_cost(learner.network.settings, training.dataset.settings.frames, precision)
+    return speed(
+        clips=state.totals.count,
+        seconds=state.seconds,
+        waited=state.waited,
+        flops_per_clip=cost.flops,
+        peak=matrix_peak(learner.device, precision) * learner.processes.share.processes,
+    )
 
-    def learn(self, training: EpochLoader, epoch: int, epoch_of_run: int) -> Figures:
-        """One epoch; ``epoch`` counts from 0 in the session, ``epoch_of_run`` from 1 over all sessions."""
-        device = next(self.network.parameters()).device
-        self.network.train()
-        total = _Total()
-        for step, batch in enumerate(training.epoch(epoch_of_run)):
-            progress = (epoch + step / len(training)) / self.session.max_epochs
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.session.rate_at(progress)
-            targets = batch.targets.to(device, non_blocking=True)
-            logits = self.network(batch.rgb.to(device, non_blocking=True), batch.flow.to(device, non_blocking=True))
-            loss = F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self.settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
-            self.optimizer.step()
-            total.add(loss.item(), logits, targets)
-            figures = total.figures()
-            self.progress.batch_done(figures.loss, figures.accuracy)
-        return total.figures()
+
+def _announce(session: Session, state: TrainingState) -> None:
+    if state.epoch == state.step == 0:
+        log.info(
+            "session %d: learning rate %g, at most %d epochs",
+            state.session + 1,
+            session.learning_rate,
+            session.max_epochs,
+        )
+
+
+def _row(
+    state: TrainingState, session: Session, steps: int, checked: Figures | None, reached: Speed
+) -> dict[str, object]:
+    learnt = state.totals.figures()
+    return {
+        "epoch": len(state.rows) + 1,
+        "session": state.session + 1,
+        "learning_rate": _rate(session, state.epoch, steps - 1, steps),
+        "train_loss": learnt.loss,
+        "train_accuracy": learnt.accuracy,
+        "val_loss": checked.loss if checked else "",
+        "val_accuracy": checked.accuracy if checked else "",
+        "seconds": round(state.seconds, 3),
+        "samples_per_second": round(reached.samples_per_second, 3),
+        "data_wait": round(reached.data_wait, 4),
+        "tflops": round(reached.tflops, 6),
+        "peak_share": round(reached.peak_share, 4),
+    }

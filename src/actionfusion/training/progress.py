@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from types import TracebackType
 from typing import Protocol
 
@@ -11,16 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from actionfusion.training.throughput import Speed
+
 log = logging.getLogger("actionfusion.training")
 
 
 class Progress(Protocol):
     """Listens to the training loop."""
 
-    def epoch_started(self, session: int, epoch: int, max_epochs: int, batches: int) -> None:
-        """An epoch of so many batches begins; epochs count from 1 in each session."""
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
+        """An epoch of so many steps begins, some of them done already; sessions and epochs count from 1."""
 
-    def batch_done(self, loss: float, accuracy: float) -> None:
+    def step_done(self, loss: float, accuracy: float) -> None:
         """A step is done; the figures are means over the epoch so far."""
 
     def epoch_ended(self, row: Mapping[str, object]) -> None:
@@ -58,12 +61,12 @@ class ConsoleProgress:
         """Take the bar away."""
         self._bar.stop()
 
-    def epoch_started(self, session: int, epoch: int, max_epochs: int, batches: int) -> None:
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
         """Start the bar anew."""
         description = f"session {session}, epoch {epoch}/{max_epochs}"
-        self._bar.reset(self._task, total=batches, description=description, loss=0.0, accuracy=0.0)
+        self._bar.reset(self._task, total=steps, completed=done, description=description, loss=0.0, accuracy=0.0)
 
-    def batch_done(self, loss: float, accuracy: float) -> None:
+    def step_done(self, loss: float, accuracy: float) -> None:
         """Move the bar."""
         self._bar.update(self._task, advance=1, loss=loss, accuracy=accuracy)
 
@@ -76,5 +79,20 @@ class ConsoleProgress:
         if row["val_accuracy"] != "":
             line += f"  validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.1%}"
         line += f"  {row['seconds']:.1f} s"
+        reached = Speed(*(row[part.name] for part in fields(Speed)))  # type: ignore[arg-type]
         log.info("%s", line)
-        self._console.print(line, highlight=False)
+        log.info("speed: %s", reached)
+        self._console.print(line, f"        {reached}", sep="\n", highlight=False)
+
+
+class SilentProgress:
+    """For the processes beside the main one."""
+
+    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
+        """Say nothing."""
+
+    def step_done(self, loss: float, accuracy: float) -> None:
+        """Say nothing."""
+
+    def epoch_ended(self, row: Mapping[str, object]) -> None:
+        """Say nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from actionfusion.errors import SettingsError
-from actionfusion.recipes import find_recipe
+from actionfusion.recipes import did_you_mean, find_recipe
 from actionfusion.training.train import train
 
 
@@ -27,5 +27,7 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = vars(parser.instantiate(parser.parse_path(path)))
     except ArgumentError as error:
-        raise SettingsError(path, " ".join(str(error).split()), "mend that line") from error
+        message = " ".join(str(error).split())
+        near = did_you_mean(message, parser.get_defaults().keys())
+        raise SettingsError(path, message, f"did you mean {near}?" if near else "mend that line") from error
     return settings

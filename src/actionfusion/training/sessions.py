@@ -62,29 +62,32 @@ PAPER_SESSIONS = (
 )
 
 
+@dataclass
 class Plateau:
     """Tells when validation accuracy no longer rises.
 
     A tie in accuracy goes to the lower loss, but only a higher accuracy resets the patience: the paper's rule speaks
     of accuracy alone.
+
+    Attributes:
+        accuracy: of the best epoch so far; none before the first.
+        loss: likewise.
+        epochs_since: epochs since the accuracy last rose.
     """
 
-    def __init__(self, patience: int | None) -> None:
-        self.patience = patience
-        self.best_accuracy = -math.inf
-        self.best_loss = math.inf
-        self.epochs_since = 0
+    accuracy: float | None = None
+    loss: float | None = None
+    epochs_since: int = 0
 
     def update(self, accuracy: float, loss: float) -> bool:
         """Take an epoch's validation figures; true if they are the best so far."""
-        risen = accuracy > self.best_accuracy
-        better = risen or (accuracy == self.best_accuracy and loss < self.best_loss)
+        risen = self.accuracy is None or accuracy > self.accuracy
+        better = risen or (accuracy == self.accuracy and self.loss is not None and loss < self.loss)
         if better:
-            self.best_accuracy, self.best_loss = accuracy, loss
+            self.accuracy, self.loss = accuracy, loss
         self.epochs_since = 0 if risen else self.epochs_since + 1
         return better
 
-    @property
-    def reached(self) -> bool:
-        """Whether the accuracy has not risen for as many epochs as the patience allows."""
-        return self.patience is not None and self.epochs_since >= self.patience
+    def reached(self, patience: int | None) -> bool:
+        """Whether the accuracy has not risen for as many epochs as the patience allows; none allows any number."""
+        return patience is not None and self.epochs_since >= patience

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from inspect import signature
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
-import torch
 from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.augment import Augmentation
-from actionfusion.data.dataset import DataSettings, LabelledVideos, open_data
-from actionfusion.data.loading import ClipDataset, EpochLoader
-from actionfusion.errors import DatasetError
+from actionfusion.data.dataset import DataSettings
+from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.pretrained import load_imagenet
-from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, create_run
-from actionfusion.training.loop import TrainingSettings, fit
-from actionfusion.training.progress import ConsoleProgress
-from actionfusion.version import __version__
+from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
+from actionfusion.training.checkpoint import read_network, read_state
+from actionfusion.training.cost import StepCost
+from actionfusion.training.distributed import Processes, find_processes
+from actionfusion.training.dry_run import try_one_batch
+from actionfusion.training.guards import fitting_batch, is_lost_connection, is_out_of_memory
+from actionfusion.training.interrupt import NEVER, stop_switch
+from actionfusion.training.loop import fit
+from actionfusion.training.plan import Plan, TrainArguments, make_plan
+from actionfusion.training.progress import ConsoleProgress, SilentProgress
+from actionfusion.training.resume import forget_places, recorded_arguments, refuse_contradictions, remember_places
+from actionfusion.training.settings import TrainingSettings
 from actionfusion.video.clip import ClipSettings
 
 log = logging.getLogger("actionfusion.training")
@@ -44,10 +45,13 @@ def train(
     pretrained: str | None = None,
     seed: int = 0,
     device: str | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
 ) -> Path:
     """Train a recogniser on a folder of labelled videos and write a run folder.
 
-    Stopping it with Ctrl-C leaves a run with the weights of the best epoch so far.
+    Ctrl-C stops it after the step that it is at; a second Ctrl-C stops it at once.  Either leaves a run that predicts
+    with the weights of the best epoch so far, and that ``resume`` goes on with.
 
     Args:
         out: the run folder to write; it must not exist yet, or be empty. None writes ``runs/<date>-<time>``.
@@ -60,49 +64,103 @@ def train(
             random weights.
         seed: of weights, order, sampling, augmentation and dropout.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+        resume: go on with the run in ``out`` from its last checkpoint, to the result of an uninterrupted training; all
+            other arguments are the run's, and one that contradicts it is refused.
+        dry_run: check all that can be checked, try one batch, tell time and memory, and write nothing.
 
     Returns:
-        The run folder.
+        The run folder; a dry run does not make it.
 
     Raises:
         ActionFusionError: the data, the settings or the run folder are at fault; the message says which.
     """
+    given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device)
+    processes = find_processes(device)
+    if dry_run and (resume or processes.share.processes > 1):
+        raise SettingsError("dry_run", "tries a new training in one process", "leave out --resume and torchrun")
+    if resume:
+        return _go_on(out, given, processes)
     out = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    videos = open_data(data)
-    videos.check_store(clip.flow)
-    network = replace(
-        network,
-        num_classes=len(videos.listing.labels),
-        image_size=clip.flow.size,
-        flow_channels=clip.flow_channels,
-    )
-    torch.manual_seed(seed)
-    model = FusionNetwork(network)
-    start = str(load_imagenet(model, _checkpoint(pretrained))) if pretrained else "all weights start at random"
-    further = {
-        "data": describe_data(videos),
-        "augmentation": augmentation,
-        "training": training,
-        "pretrained": "imagenet" if pretrained else None,
-        "seed": seed,
-        "versions": _versions(),
-    }
-    run = create_run(out, clip=clip, network=network, labels=videos.listing.labels, further=further)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with _log_file(out / LOG):
-        _tell(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
-        for note in videos.split.notes:
-            _tell(f"note: {note}")
-        _tell(start)
-        loaders = _loaders(videos, clip, augmentation, training, seed, pin_memory=chosen.type == "cuda")
-        _fit_or_stop(model.to(chosen), loaders, training, run)
-    Console(stderr=True).print(Text(f"written to {run.path}"), soft_wrap=True)
+    plan = make_plan(given, processes)
+    if processes.main:
+        refuse_taken(out)
+    cost = plan.check(out)
+    model, start = plan.make_network()
+    if dry_run:
+        _introduce(plan, start)
+        with _explained(plan, cost):
+            try_one_batch(plan, model, cost, _tell)
+        return out
+    if not processes.main:
+        return _help(plan, cost, model, plan.run_folder(out), resume=False)
+    run = plan.create_run(out)
+    remember_places(run, data, device)
+    with _log_file(out / LOG), _explained(plan, cost):
+        _introduce(plan, start)
+        _fit_or_stop(plan, model, run, resume=False)
+    return _finished(run)
+
+
+def _go_on(out: Path | None, given: TrainArguments, processes: Processes) -> Path:
+    if out is None:
+        raise SettingsError("out", "is not given", "say which run to go on with: --resume --out RUN")
+    run, state = open_run(out), read_state(out)
+    defaults = {name: parameter.default for name, parameter in signature(train).parameters.items()}
+    given = given.completed(recorded_arguments(out), defaults)
+    if state["session"] >= len(run.config["training"]["sessions"]):
+        if processes.main:
+            Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
+        return run.path
+    if given.data.root is None:
+        raise SettingsError("data.root", "is not known", "say where the videos of the run are: --data.root DIR")
+    plan = make_plan(given, processes)
+    now = plan.config()
+    refuse_contradictions(run.config, now, out)
+    cost = plan.check(out)
+    model, _ = plan.make_network(load=False)
+    if not processes.main:
+        return _help(plan, cost, model, run, resume=True)
+    for leftover in out.glob(".*.partial"):
+        leftover.unlink()
+    # What came after the checkpoint is done again, and told again.
+    if (out / LOG).is_file():
+        os.truncate(out / LOG, min(state["log_size"], (out / LOG).stat().st_size))
+    with _log_file(out / LOG), _explained(plan, cost):
+        for name in ("versions", "git"):
+            if now[name] != run.config.get(name):
+                _tell(f"note: other {name} than at the start, {now[name]} now; last digits may differ, or more")
+        _tell(f"resumed in session {state['session'] + 1} after {len(state['rows'])} epochs and {state['step']} steps")
+        _fit_or_stop(plan, model, run, resume=True)
+    return _finished(run)
+
+
+def _help(plan: Plan, cost: StepCost, model: FusionNetwork, run: RunFolder, *, resume: bool) -> Path:
+    """Learn beside the main process, which writes and talks."""
+    learn, check = plan.loaders()
+    plan.processes.draw_apart(plan.arguments.seed)
+    settings = plan.arguments.training
+    with _explained(plan, cost):
+        fit(
+            model.to(plan.processes.device), learn, check, settings,
+            run=run, progress=SilentProgress(), resume=resume, processes=plan.processes,
+        )  # fmt: skip
     return run.path
 
 
-def _checkpoint(pretrained: str) -> str | None:
-    """The local file, or None for the hub's."""
-    return None if pretrained == "imagenet" else pretrained
+def _introduce(plan: Plan, start: str) -> None:
+    videos = plan.videos
+    _tell(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
+    for note in (*videos.listing.notes, *videos.split.notes):
+        _tell(f"note: {note}")
+    if videos.settings.validation == "test":
+        _tell("note: the test part ends the sessions and chooses the weights, so its accuracy flatters")
+    _tell(start)
+
+
+def _finished(run: RunFolder) -> Path:
+    forget_places(run)
+    Console(stderr=True).print(Text(f"written to {run.path}"), soft_wrap=True)
+    return run.path
 
 
 def _tell(line: str) -> None:
@@ -110,57 +168,43 @@ def _tell(line: str) -> None:
     Console(stderr=True).print(Text(line), soft_wrap=True)
 
 
-def describe_data(videos: LabelledVideos) -> dict[str, object]:
-    """What ``config.yaml`` says of the data: no path of this machine, but a digest of the split."""
-    settings, split = videos.settings, videos.split
-    return {
-        "dataset": settings.dataset,
-        "split": settings.split,
-        "split_name": split.name,
-        "seed": settings.seed,
-        "validation": settings.validation,
-        "validation_fraction": settings.validation_fraction,
-        "group_pattern": settings.group_pattern,
-        "counts": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-        "digest": videos.digest(),
-    }
-
-
-def _loaders(
-    videos: LabelledVideos,
-    clip: ClipSettings,
-    augmentation: Augmentation,
-    training: TrainingSettings,
-    seed: int,
-    *,
-    pin_memory: bool,
-) -> tuple[EpochLoader, EpochLoader | None]:
-    workers = training.workers if training.workers is not None else min((os.cpu_count() or 1) - 1, 8)
-    part = {"hold_out": "val", "test": "test", "none": None}[videos.settings.validation]
-    chosen = videos.part(part) if part else ()  # type: ignore[arg-type]
-    if part and not chosen:
-        reason = f"split {videos.split.name!r} has no {part} part to validate on"
-        raise DatasetError(videos.listing.root, reason, "choose another split, or --data.validation none")
-    learn = ClipDataset(videos.sources(videos.split.train, clip.flow), clip, augmentation=augmentation, seed=seed)
-    check = ClipDataset(videos.sources(chosen, clip.flow), clip, seed=seed)
-    size = training.batch_size
-    return (
-        EpochLoader(learn, batch_size=size, shuffle=True, workers=workers, pin_memory=pin_memory),
-        EpochLoader(check, batch_size=size, shuffle=False, workers=workers, pin_memory=pin_memory) if chosen else None,
-    )
-
-
-def _fit_or_stop(
-    model: FusionNetwork, loaders: tuple[EpochLoader, EpochLoader | None], training: TrainingSettings, run: RunFolder
-) -> None:
-    learn, check = loaders
+def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bool) -> None:
+    learn, check = plan.loaders()
+    processes, settings = plan.processes, plan.arguments.training
+    # Several processes would have to agree on the step after which they stop; they stop at once instead.
+    switch = stop_switch() if processes.share.processes == 1 else nullcontext(NEVER)
     try:
-        with ConsoleProgress() as progress:
-            fit(model, learn, check, training, run=run, progress=progress)
-    except KeyboardInterrupt:
+        with ConsoleProgress() as progress, switch as stop:
+            fit(
+                model.to(processes.device), learn, check, settings,
+                run=run, progress=progress, resume=resume, stop=stop, processes=processes,
+            )  # fmt: skip
+    except (KeyboardInterrupt, TrainingError) as error:
         if not (run.path / WEIGHTS).is_file():
+            model.load_state_dict(read_network(run))
             run.save_weights(model)
-        _tell("stopped by hand; the run holds its weights so far and can predict")
+        if isinstance(error, TrainingError):
+            log.info("%s", error)
+        else:
+            _tell(f"stopped by hand; the run can predict, and train --resume --out {run.path.name} goes on with it")
+        raise
+
+
+@contextmanager
+def _explained(plan: Plan, cost: StepCost) -> Iterator[None]:
+    """Say in one line that the memory was not enough, and what would be, or that another process has ended."""
+    share = plan.processes.share
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            size = plan.arguments.training.batch_size
+            reason = f"a batch of {size} clips did not fit into the memory of {plan.processes.device}"
+            raise TrainingError("training.batch_size", reason, fitting_batch(cost, size, plan.free_memory())) from error
+        if share.processes > 1 and is_lost_connection(error):
+            remedy = "see what that one says; --resume goes on from the last checkpoint"
+            subject = f"process {share.rank} of {share.processes}"
+            raise TrainingError(subject, "another process has ended in the middle of a step", remedy) from error
         raise
 
 
@@ -175,9 +219,3 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
-
-
-def _versions() -> dict[str, str]:
-    modules = {"av": av, "numpy": np, "opencv": cv2, "torch": torch}
-    own = {"python": platform.python_version(), "actionfusion": __version__}
-    return own | {name: str(module.__version__) for name, module in modules.items()}

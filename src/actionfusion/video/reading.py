@@ -39,6 +39,7 @@ from actionfusion.video.containers import (
     said,
 )
 from actionfusion.video.pictures import Orientation, PictureConverter, UInt8Array
+from actionfusion.video.whole_files import identity, note_whole
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -249,6 +250,7 @@ def read_frames(
 
 
 def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Generator[Frame, None, int]:
+    before = identity(path)
     with open_video(path) as (container, stream):
         clock = _Clock(container, stream)
         convert: PictureConverter | None = None
@@ -266,6 +268,7 @@ def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Gener
             count += 1
     if not count:
         raise NoFrames(path, "its video stream holds not one frame", "leave it out")
+    note_whole(path, before, count)
     return count
 
 

@@ -14,6 +14,7 @@ from actionfusion.video.containers import AnyPath
 from actionfusion.video.flow import FlowRecipe, flow_fields
 from actionfusion.video.pictures import UInt8Array
 from actionfusion.video.reading import count_frames, read_frames
+from actionfusion.video.whole_files import known_frames
 
 
 class VideoSource:
@@ -24,7 +25,8 @@ class VideoSource:
         recipe: how flow is made; its ``size`` is the size of the frames, to which they are scaled plainly
             (specification A2-30).
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
-            Either is a guess that the first reading checks, since only decoding tells.
+            Either is a guess that the first reading checks, since only decoding tells; unless this process has decoded
+            the file whole before.
     """
 
     def __init__(self, path: AnyPath, recipe: FlowRecipe, num_frames: int | None = None) -> None:
@@ -46,7 +48,9 @@ class VideoSource:
             VideoError: the file cannot be opened as a video, or holds no frame.
         """
         if self._num_frames is None:
-            self._num_frames = count_frames(self._path)
+            known = known_frames(fspath(self._path))
+            self._is_verified = known is not None
+            self._num_frames = known or count_frames(self._path)
         if self._num_frames < 1:
             raise NoFrames(self._path, "its video stream holds not one frame", "leave it out")
         return self._num_frames
@@ -55,6 +59,8 @@ class VideoSource:
         self, frames: Sequence[int], fields: Sequence[int]
     ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
         """Read pictures and compute flow, decoding the file once and keeping only the pictures that are needed.
+
+        A file is decoded to its end the first time that this process reads it, and then no further than needed.
 
         Args:
             frames: frame numbers, ascending, without doubles.
@@ -65,11 +71,14 @@ class VideoSource:
             in seconds ``[len(frames)]``.
 
         Raises:
-            FrameCountChanged: the first reading, which decodes to the end, gave another number of frames than
-                ``num_frames`` had said; it is right now.
+            FrameCountChanged: decoding to the end gave another number of frames than ``num_frames`` had said; it is
+                right now.
             VideoError: the file cannot be read; see ``iterate_frames``.
         """
         needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
+        whole = None if self._is_verified else known_frames(fspath(self._path))
+        if whole is not None:
+            self._verify(whole)
         known = self._num_frames if self._is_verified else None
         video = read_frames(self._path, needed, size=self._recipe.size, num_frames=known, strict=self._is_verified)
         if not self._is_verified:

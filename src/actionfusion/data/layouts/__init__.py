@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from os import PathLike
-from pathlib import Path
 
 from actionfusion.data.layouts.folder import open_folder
 from actionfusion.data.layouts.hmdb51 import open_hmdb51
+from actionfusion.data.layouts.shapes import open_shapes
 from actionfusion.data.layouts.table import open_table
 from actionfusion.data.layouts.ucf11 import open_ucf11
 from actionfusion.data.layouts.ucf101 import open_ucf101
 from actionfusion.data.layouts.ucfsports import open_ucfsports
 from actionfusion.data.listing import Listing
-from actionfusion.errors import SettingsError
+from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.places import AnyPlace, Place, place
 
-LAYOUTS: Mapping[str, Callable[[Path], Listing]] = {
+LAYOUTS: Mapping[str, Callable[[Place], Listing]] = {
     "ucf101": open_ucf101,
     "ucf11": open_ucf11,
     "ucfsports": open_ucfsports,
     "hmdb51": open_hmdb51,
     "folder": open_folder,
     "csv": open_table,
+    "shapes": open_shapes,
 }
 
 
-def open_dataset(name: str, root: str | PathLike[str], group_pattern: str | None = None) -> Listing:
+def open_dataset(name: str, root: AnyPlace, group_pattern: str | None = None) -> Listing:
     """Find the videos of a data set.
 
     Args:
         name: one of ``LAYOUTS``.
-        root: its folder (or the table); one level above or below does too.
+        root: its folder (or the table), or an address that fsspec opens; one level above or below does too.
         group_pattern: a regular expression that finds groups in the file names, see ``Listing.grouped_by``.
 
     Raises:
-        SettingsError: an unknown layout, or a pattern that is none.
-        DatasetError: the folder is not what its layout says.
+        SettingsError: an unknown layout, a pattern that is none, or an address that cannot be opened here.
+        DatasetError: the folder is not what its layout says, or the far side fails.
     """
     if name not in LAYOUTS:
         raise SettingsError("dataset", f"{name!r} is no layout", f"choose one of {', '.join(LAYOUTS)}")
-    listing = LAYOUTS[name](Path(root))
+    given = place(root)
+    try:
+        listing = LAYOUTS[name](given)
+    except OSError as error:
+        remedy = "check the connection and your rights"
+        raise DatasetError(given, f"cannot be read ({error.strerror or error})", remedy) from error
     return listing.grouped_by(group_pattern) if group_pattern is not None else listing

@@ -8,10 +8,9 @@ The name of the first folder is the class, however deep the videos lie in it.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, inside, is_video, scan
 from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
+from actionfusion.places import Place
 
 PARTS = {
     "train": "train",
@@ -24,7 +23,7 @@ PARTS = {
 }
 
 
-def open_folder(given: Path) -> Listing:
+def open_folder(given: Place) -> Listing:
     """Find the class folders, and the parts above them.
 
     Groups are not known; ``Listing.grouped_by`` finds them in the file names.
@@ -39,29 +38,29 @@ def open_folder(given: Path) -> Listing:
     return _open_parts(root, parts) if parts else _open_classes(root)
 
 
-def _part(folder: Path) -> str | None:
+def _part(folder: Place) -> str | None:
     return PARTS.get(canonical(folder.name).casefold())
 
 
-def _parts(root: Path) -> list[Path]:
+def _parts(root: Place) -> list[Place]:
     """The folders train, val and test of a root, if they are that: class folders inside, and no videos of their own."""
     named = [folder for folder in folders_in(root) if _part(folder) and _holds_classes(folder)]
     return named if any(_part(folder) == "train" for folder in named) else []
 
 
-def _holds_classes(folder: Path) -> bool:
+def _holds_classes(folder: Place) -> bool:
     folders, files = scan(folder, LeftOut())
     return not any(is_video(file) for file in files) and any(_holds_videos(inner) for inner in folders)
 
 
-def _holds_videos(folder: Path, depth: int = 3) -> bool:
+def _holds_videos(folder: Place, depth: int = 3) -> bool:
     folders, files = scan(folder, LeftOut())
     return any(is_video(file) for file in files) or (
         depth > 1 and any(_holds_videos(inner, depth - 1) for inner in folders)
     )
 
 
-def _fits(folder: Path) -> bool:
+def _fits(folder: Place) -> bool:
     inner = folders_in(folder)
     if _parts(folder) or any(any(is_video(file) for file in scan(one, LeftOut())[1]) for one in inner):
         return True
@@ -69,7 +68,7 @@ def _fits(folder: Path) -> bool:
     return sum(_holds_videos(one) for one in inner) > 1
 
 
-def _open_classes(root: Path) -> Listing:
+def _open_classes(root: Place) -> Listing:
     left_out = LeftOut()
     folders = class_videos(root, left_out)
     entries = sorted_entries(
@@ -78,7 +77,7 @@ def _open_classes(root: Path) -> Listing:
     return Listing("folder", root, entries, _labels(entries), notes=tuple(left_out.notes() + _case_notes(entries)))
 
 
-def _open_parts(root: Path, parts: list[Path]) -> Listing:
+def _open_parts(root: Place, parts: list[Place]) -> Listing:
     left_out = LeftOut()
     sides: dict[str, str] = {}
     found = []

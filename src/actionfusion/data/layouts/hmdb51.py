@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from actionfusion.data.layouts.tree import (
     LeftOut,
@@ -27,6 +27,7 @@ from actionfusion.data.layouts.tree import (
 )
 from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
 from actionfusion.errors import DatasetError
+from actionfusion.places import Place
 
 VIDEOS = 6_766
 CLASSES = 51
@@ -39,7 +40,7 @@ _RESTORE = "restore the official line, or take it out"
 Marks = dict[tuple[str, str], int]
 
 
-def open_hmdb51(given: Path) -> Listing:
+def open_hmdb51(given: Place) -> Listing:
     """Find HMDB51, whole or in part.
 
     Raises:
@@ -70,7 +71,7 @@ def open_hmdb51(given: Path) -> Listing:
     return Listing("hmdb51", root, entries, tuple(sorted(folders)), official, tuple(notes))
 
 
-def _is_class(folder: Path) -> bool:
+def _is_class(folder: Place) -> bool:
     # The archive holds an archive a class, and unpacking each into a folder of its name doubles the folders.
     return holds(folder, _TAIL.fullmatch) or holds(folder / folder.name, _TAIL.fullmatch)
 
@@ -89,7 +90,7 @@ def _notes(entries: tuple[VideoEntry, ...], classes: int) -> list[str]:
     return notes
 
 
-def _official(lists: Path, entries: tuple[VideoEntry, ...]) -> tuple[dict[str, Split], list[str]]:
+def _official(lists: Place, entries: tuple[VideoEntry, ...]) -> tuple[dict[str, Split], list[str]]:
     known = by_stem(entries)
     labels = {canonical(entry.label).casefold(): entry.label for entry in entries}
     splits, notes = {}, []
@@ -118,7 +119,7 @@ def _marked(marks: Marks, known: Mapping[tuple[str, str], int], mark: int) -> tu
     return tuple(sorted(known[key] for key, found in marks.items() if found == mark and key in known))
 
 
-def _read_list(file: Path, fold: str) -> Marks:
+def _read_list(file: Place, fold: str) -> Marks:
     marks: Marks = {}
     for line, text in lines_of(file):
         name, _, mark = text.rpartition(" ")

@@ -4,35 +4,43 @@
     jump/anna_1.mp4,jump,anna,train
     jump/ben_1.mp4,jump,ben,test
 
-A path starts from the table's folder, or is absolute; it may also name a folder of pictures.  Further columns do no
-harm, so a manifest of ``check`` is such a table; where it has a column ``status``, only the rows that say ``ok`` count.
+A path starts from the table's folder, or is absolute, or an address; it may also name a folder of pictures.  Further
+columns do no harm, so a manifest of ``check`` is such a table; where it has a column ``status``, only the rows that say
+``ok`` count.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from actionfusion.data.layouts.folder import PARTS
 from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
+from actionfusion.places import Place, ask_many, beside, common_folder, relative
+from actionfusion.remote_path import RemotePath
 
-_TEXT = {".csv", ".tsv"}
-_PARQUET = {".parquet", ".pq"}
+TEXT_SUFFIXES = frozenset((".csv", ".tsv"))
+PARQUET_SUFFIXES = frozenset((".parquet", ".pq"))
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
+_OWN_COLUMNS = "path, label and, if wanted, group and split"
+
+Location = tuple[Place | None, Kind | None]
+Locate = Callable[[str], Location]
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One row: where it stands in the table, and its cells by column."""
+class Row:
+    """One row: where it stands in the table, such as ``line 7``, and its cells by column (names in lower case)."""
 
     place: str
     cells: Mapping[str, str]
@@ -42,14 +50,14 @@ class _Row:
 class _Video:
     """A row that was found good."""
 
-    path: Path
+    path: Place
     kind: Kind
     label: str
     group: str | None
     part: str | None
 
 
-def open_table(given: Path) -> Listing:
+def open_table(given: Place) -> Listing:
     """Read a table of videos.
 
     Args:
@@ -59,12 +67,13 @@ def open_table(given: Path) -> Listing:
         DatasetError: no table, a column missing, or a row that is wrong: the error names line and column.
     """
     table = _find_table(existing(given))
-    rows = list(_read(table))
+    rows = list(read_rows(table))
     if not rows:
         raise DatasetError(table, "has a header and no rows", "add a row for each video")
     left_out = [row for row in rows if row.cells.get("status", "ok") != "ok"]
-    seen: dict[str, str] = {}
-    videos = [_video(table, row, seen) for row in rows if row.cells.get("status", "ok") == "ok"]
+    good = [row for row in rows if row.cells.get("status", "ok") == "ok"]
+    locate, seen = _locator(table.parent, good), dict[str, str]()
+    videos = [_video(table, row, seen, locate) for row in good]
     if not videos:
         raise DatasetError(table, "every row has a status other than ok", "check the videos that it names")
     root = _root(table, videos)
@@ -78,13 +87,15 @@ def open_table(given: Path) -> Listing:
     return Listing("csv", root, entries, labels, official, tuple(notes))
 
 
-def _find_table(given: Path) -> Path:
+def _find_table(given: Place) -> Place:
     if not given.is_dir():
-        if given.suffix.lower() in _TEXT | _PARQUET:
+        if given.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES:
             return given
         raise DatasetError(given, "is no table by its ending", "give a .csv, .tsv or .parquet file")
     for folder in (given, given.parent):
-        tables = [file for file in scan(folder, LeftOut())[1] if file.suffix.lower() in _TEXT | _PARQUET]
+        tables = [
+            file for file in scan(folder, LeftOut())[1] if file.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES
+        ]
         if len(tables) == 1:
             return tables[0]
         if tables:
@@ -92,23 +103,37 @@ def _find_table(given: Path) -> Path:
     raise DatasetError(given, "holds no .csv, .tsv or .parquet file, nor does the folder above", "name the table")
 
 
-def _read(table: Path) -> Iterator[_Row]:
-    return _read_parquet(table) if table.suffix.lower() in _PARQUET else _read_text(table)
+def read_rows(
+    table: Place, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
+) -> Iterator[Row]:
+    """The rows of a CSV, TSV or Parquet file, as text.
+
+    Args:
+        table: the file; what it is, its ending says.
+        needed: columns that must be there.
+        once: columns that must not be there twice.
+
+    Raises:
+        DatasetError: a file that is not what its ending says, or not these columns.
+    """
+    reader = _read_parquet if table.suffix.lower() in PARQUET_SUFFIXES else _read_text
+    return reader(table, needed, once)
 
 
-def _columns(table: Path, names: Iterable[str], place: str) -> list[str]:
+def _columns(table: Place, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
     columns = [name.strip().lower() for name in names]
     counts = Counter(columns)
-    if missing := [name for name in _REQUIRED if name not in counts]:
+    if missing := [name for name in needed if name not in counts]:
         found = some([name for name in columns if name], most=12) or "nothing"
         reason = f"{place} has no column {' and no column '.join(missing)}, only {found}"
-        raise DatasetError(table, reason, "name the columns path, label and, if wanted, group and split")
-    if twice := [name for name in (*_REQUIRED, *_OPTIONAL) if counts[name] > 1]:
+        more = f"{', '.join(needed[:-1])} and {needed[-1]}" if needed != _REQUIRED else _OWN_COLUMNS
+        raise DatasetError(table, reason, f"name the columns {more}")
+    if twice := [name for name in once if counts[name] > 1]:
         raise DatasetError(table, f"{place} names column {twice[0]!r} twice", "keep one of them")
     return columns
 
 
-def _read_text(table: Path) -> Iterator[_Row]:
+def _read_text(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -134,41 +159,51 @@ def _read_text(table: Path) -> Iterator[_Row]:
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
-            columns = _columns(table, cells, place)
+            columns = _columns(table, cells, place, needed, once)
         elif len(cells) != len(columns):
             reason = f"{place} has {len(cells)} cells where the header has {len(columns)}"
             raise DatasetError(table, reason, "quote a cell that holds the separator or a line end")
         else:
-            yield _Row(place, dict(zip(columns, cells, strict=True)))
+            yield Row(place, dict(zip(columns, cells, strict=True)))
 
 
-def _read_parquet(table: Path) -> Iterator[_Row]:
+def _read_parquet(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+    pa, parquet = import_pyarrow(table)
     try:
-        # Heavy, and only Parquet needs it.
-        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
-        from pyarrow import parquet  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
-    except ImportError as error:
-        raise DatasetError(table, "Parquet needs pyarrow", "pip install pyarrow, or save it as CSV") from error
-    try:
-        schema = parquet.read_schema(table)
-        columns = _columns(table, schema.names, "its schema")
-        wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in _REQUIRED + _OPTIONAL]
-        rows = parquet.read_table(table, columns=wanted).to_pylist()
+        source = table if isinstance(table, Path) else io.BytesIO(table.read_bytes())
+        schema = parquet.read_schema(source)
+        columns = _columns(table, schema.names, "its schema", needed, once)
+        wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in {*needed, *once}]
+        rows = parquet.read_table(source, columns=wanted).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(table, f"is no readable Parquet file ({error})", "write it again") from error
     for number, row in enumerate(rows, start=1):
         cells = {name.strip().lower(): "" if value is None else str(value) for name, value in row.items()}
-        yield _Row(f"row {number}", cells)
+        yield Row(f"row {number}", cells)
 
 
-def _video(table: Path, row: _Row, seen: dict[str, str]) -> _Video:
+def import_pyarrow(table: Place) -> tuple[Any, Any]:
+    """The modules ``pyarrow`` and ``pyarrow.parquet``: heavy, and only Parquet needs them.
+
+    Raises:
+        DatasetError: they are not installed; it names the table that wants them.
+    """
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+        from pyarrow import parquet  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+    except ImportError as error:
+        raise DatasetError(table, "Parquet needs pyarrow", "pip install pyarrow, or take CSV") from error
+    return pa, parquet
+
+
+def _video(table: Place, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
         return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
 
     written = row.cells["path"]
     if not written.strip():
         raise wrong("path", "is empty", _OWN_PATH)
-    path, kind = _locate(table.parent, written)
+    path, kind = locate(written)
     if path is None:
         raise wrong("path", f"{written!r} is not there", _OWN_PATH)
     if kind is None:
@@ -186,10 +221,19 @@ def _video(table: Path, row: _Row, seen: dict[str, str]) -> _Video:
     return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
 
 
-def _locate(folder: Path, written: str) -> tuple[Path | None, Kind | None]:
-    """The path on this machine and what is there; backslashes count as slashes where that finds the video."""
+def _locator(folder: Place, rows: Iterable[Row]) -> Locate:
+    """``_locate`` for these rows; answers of a far side are fetched all together."""
+    locate = partial(_locate, folder)
+    written = [row.cells["path"] for row in rows if row.cells["path"].strip()]
+    if any(isinstance(beside(folder, text), RemotePath) for text in written):
+        return dict(ask_many(locate, written)).__getitem__
+    return locate
+
+
+def _locate(folder: Place, written: str) -> Location:
+    """The path and what is there; backslashes count as slashes where that finds the video."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
-        path = Path(os.path.normpath(folder / text))
+        path = beside(folder, text)
         try:
             if path.is_file():
                 return path, "file"
@@ -201,19 +245,22 @@ def _locate(folder: Path, written: str) -> tuple[Path | None, Kind | None]:
     return None, None
 
 
-def _root(table: Path, videos: Iterable[_Video]) -> Path:
+def _root(table: Place, videos: Iterable[_Video]) -> Place:
     """The table's folder, or the folder that also holds the videos which lie outside it."""
-    folders = {table.parent, *(video.path.parent for video in videos)}
+    folders: set[Place] = {video.path.parent for video in videos}
+    # A table on this machine may name videos that are all behind addresses.
+    if not all(isinstance(folder, RemotePath) for folder in folders) or isinstance(table, RemotePath):
+        folders.add(table.parent)
     try:
-        return Path(os.path.commonpath(folders))
+        return common_folder(folders)
     except ValueError as error:
-        raise DatasetError(table, "names videos on several drives", "put them on one") from error
+        raise DatasetError(table, "names videos on several drives or servers", "put them on one") from error
 
 
-def _entries(videos: Iterable[_Video], root: Path) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
+def _entries(videos: Iterable[_Video], root: Place) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
     parts, entries = {}, []
     for video in videos:
-        path = video.path.relative_to(root).as_posix()
+        path = relative(video.path, root)
         entries.append(VideoEntry(path, video.label, video.group, video.kind))
         parts[path] = video.part
     return sorted_entries(entries), parts
@@ -233,7 +280,7 @@ def _column(entries: tuple[VideoEntry, ...], parts: Mapping[str, str | None]) ->
     return {"column": Split("column: split, val as test", train, val, notes=(note,))}, notes
 
 
-def _notes(left_out: list[_Row], videos: list[_Video]) -> list[str]:
+def _notes(left_out: list[Row], videos: list[_Video]) -> list[str]:
     notes = []
     if left_out:
         kinds = Counter(row.cells["status"] for row in left_out)

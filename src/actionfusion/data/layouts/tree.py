@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any, overload
 
 from actionfusion.data.listing import VideoEntry, canonical, shown, some
 from actionfusion.errors import DatasetError
+from actionfusion.places import Place, relative
+from actionfusion.remote_path import RemotePath
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -63,20 +66,24 @@ class LeftOut:
         return lines
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: Place) -> bool:
     """Whether the ending is that of a video; what is inside is for the reader to say."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: Place) -> bool:
     """Whether the ending is that of a picture."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def frame_files(folder: Path) -> list[Path]:
+@overload
+def frame_files(folder: Path) -> list[Path]: ...
+@overload
+def frame_files(folder: Place) -> list[Place]: ...
+def frame_files(folder: Place) -> list[Any]:
     """The pictures of a video of kind ``frames``, in order of time: numbers in the names count as numbers."""
 
-    def order(path: Path) -> list[tuple[int, int, str]]:
+    def order(path: Place) -> list[tuple[int, int, str]]:
         parts = re.split(r"(\d+)", canonical(path.name))
         return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
 
@@ -84,7 +91,7 @@ def frame_files(folder: Path) -> list[Path]:
     return sorted((file for file in files if is_picture(file)), key=order)
 
 
-def scan(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+def scan(folder: Place, left_out: LeftOut) -> tuple[list[Place], list[Place]]:
     """The folders and the files of one folder, each sorted by name, without the hidden ones.
 
     Raises:
@@ -92,8 +99,9 @@ def scan(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
     """
     folders, files = [], []
     try:
-        for _, name in sorted((canonical(path.name), path.name) for path in folder.iterdir()):
-            path = folder / name
+        listed: list[Place] = [*folder.iterdir()]
+        for path in sorted(listed, key=lambda path: (canonical(path.name), path.name)):
+            name = path.name
             if name.startswith("."):
                 left_out.hidden += 1
             elif not _encodes(name):
@@ -117,7 +125,9 @@ def _encodes(name: str) -> bool:
     return True
 
 
-def _walk(folder: Path, left_out: LeftOut, skip: frozenset[Path], above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+def _walk(
+    folder: Place, left_out: LeftOut, skip: frozenset[Place], above: tuple[tuple[int, int], ...]
+) -> Iterator[Place]:
     if len(above) > _DEEPEST:
         raise DatasetError(folder, f"lies {_DEEPEST} folders deep", "put the videos nearer to the top")
     identity = _identity(folder)
@@ -135,7 +145,7 @@ def _walk(folder: Path, left_out: LeftOut, skip: frozenset[Path], above: tuple[t
             yield from _walk(inner, left_out, skip, (*above, identity))
 
 
-def class_videos(root: Path, left_out: LeftOut, skip: Iterable[Path] = ()) -> dict[str, list[Path]]:
+def class_videos(root: Place, left_out: LeftOut, skip: Iterable[Place] = ()) -> dict[str, list[Place]]:
     """The videos of each class folder of ``root``, by the folder's name.  Folders without any are noted."""
     skip = frozenset(skip)
     folders, files = scan(root, left_out)
@@ -153,7 +163,7 @@ def class_videos(root: Path, left_out: LeftOut, skip: Iterable[Path] = ()) -> di
     return found
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identity(folder: Place) -> tuple[int, int]:
     try:
         place = folder.stat()
     except OSError as error:
@@ -161,12 +171,12 @@ def _identity(folder: Path) -> tuple[int, int]:
     return place.st_dev, place.st_ino
 
 
-def inside(path: Path, root: Path) -> str:
+def inside(path: Place, root: Place) -> str:
     """A path as an entry carries it."""
-    return path.relative_to(root).as_posix()
+    return relative(path, root)
 
 
-def find_root(given: Path, fits: Callable[[Path], bool], known: Iterable[str], looks_like: str) -> Path:
+def find_root(given: Place, fits: Callable[[Place], bool], known: Iterable[str], looks_like: str) -> Place:
     """The folder of the data set: the given one, one below it, or the one above it.
 
     Args:
@@ -208,14 +218,16 @@ def find_root(given: Path, fits: Callable[[Path], bool], known: Iterable[str], l
     )
 
 
-def existing(given: Path) -> Path:
-    """The path in full, if something is there.
+def existing(given: Place) -> Place:
+    """The path in full, if something is there; what a far side has said before is asked for anew.
 
     Raises:
         DatasetError: nothing is there, or it may not be looked at.
     """
     given = given.expanduser().absolute()
     try:
+        if isinstance(given, RemotePath):
+            given.forget_all()
         given.stat()
     except FileNotFoundError as error:
         raise DatasetError(given, "there is no such file or folder", "check the path") from error
@@ -225,7 +237,7 @@ def existing(given: Path) -> Path:
     return given
 
 
-def _safely(fits: Callable[[Path], bool], candidate: Path) -> bool:
+def _safely(fits: Callable[[Place], bool], candidate: Place) -> bool:
     # A neighbour that may not be read is no reason to fail; one that is part of the data set fails when it is walked.
     try:
         return candidate.is_dir() and fits(candidate)
@@ -233,7 +245,7 @@ def _safely(fits: Callable[[Path], bool], candidate: Path) -> bool:
         return False
 
 
-def holds(folder: Path, matches: Callable[[str], object]) -> bool:
+def holds(folder: Place, matches: Callable[[str], object]) -> bool:
     """Whether the folder itself holds a video whose name, without its ending, matches.  Unreadable counts as no."""
     try:
         return any(is_video(file) and matches(file.stem) for file in scan(folder, LeftOut())[1])
@@ -241,7 +253,7 @@ def holds(folder: Path, matches: Callable[[str], object]) -> bool:
         return False
 
 
-def folders_in(folder: Path) -> list[Path]:
+def folders_in(folder: Place) -> list[Place]:
     """Its folders, the hidden ones left out.
 
     Raises:
@@ -250,7 +262,7 @@ def folders_in(folder: Path) -> list[Path]:
     return scan(folder, LeftOut())[0]
 
 
-def find_lists(root: Path, marks: Callable[[str], bool], known: Iterable[str]) -> Path | None:
+def find_lists(root: Place, marks: Callable[[str], bool], known: Iterable[str]) -> Place | None:
     """The folder with the official lists: in the root, beside it, or one level above or below.
 
     Args:
@@ -272,7 +284,7 @@ def find_lists(root: Path, marks: Callable[[str], bool], known: Iterable[str]) -
     return None
 
 
-def lines_of(file: Path) -> Iterator[tuple[int, str]]:
+def lines_of(file: Place) -> Iterator[tuple[int, str]]:
     """The lines of an official list that say something, with their numbers from 1.
 
     Raises:

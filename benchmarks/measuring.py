@@ -1,0 +1,188 @@
+"""Times of things that are measured in turn, and where the time of a call goes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from typing import Any, NamedTuple
+
+import cv2
+import psutil
+
+Figure = dict[str, Any]
+
+
+def spread(values: Sequence[float]) -> Figure:
+    """Median, lowest and highest of repetitions."""
+    return {"median": rounded(statistics.median(values)), "low": rounded(min(values)), "high": rounded(max(values))}
+
+
+def rounded(value: float) -> float:
+    """To four digits."""
+    return float(f"{value:.4g}")
+
+
+class Cost(NamedTuple):
+    """What a run took.
+
+    Attributes:
+        seconds: on the wall clock.
+        core_seconds: of all cores together, by this process alone; other processes on the machine hardly change them.
+    """
+
+    seconds: float
+    core_seconds: float
+
+
+@contextmanager
+def timed(costs: list[Cost]) -> Iterator[None]:
+    """Append what the ``with`` took."""
+    started, started_core = time.perf_counter(), time.process_time()
+    yield
+    costs.append(Cost(time.perf_counter() - started, time.process_time() - started_core))
+
+
+def in_turn(cases: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, list[Cost]]:
+    """What each case took in each repetition, which runs all cases once; a first one is not counted."""
+    costs: dict[str, list[Cost]] = {name: [] for name in cases}
+    for repetition in range(repetitions + 1):
+        for name, run in cases.items():
+            with timed(costs[name] if repetition else []):
+                run()
+    return costs
+
+
+def ratio(upper: Sequence[float], lower: Sequence[float]) -> Figure:
+    """The spread of one case over another, repetition by repetition."""
+    return spread([above / below for above, below in zip(upper, lower, strict=True)])
+
+
+class Stopwatch(AbstractContextManager["Stopwatch"]):
+    """Adds up the core seconds of calls by part; while one is counted, those within it are not counted again.
+
+    Functions are replaced where their callers look them up, and put back at the end of the ``with``.
+
+    Attributes:
+        seconds: of this process, by part.
+        calls: of each part, those within others too.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.calls: Counter[str] = Counter()
+        self._is_counting = False
+        self._replaced: list[tuple[object, str, Any]] = []
+
+    def __exit__(self, *_: object) -> None:
+        """Put every function back."""
+        while self._replaced:
+            owner, name, function = self._replaced.pop()
+            setattr(owner, name, function)
+
+    def time(self, owner: object, name: str, part: str | Callable[..., str | None]) -> None:
+        """Count the calls of ``owner.name``; ``part`` may be told by the arguments, None counting nothing."""
+        function = getattr(owner, name)
+
+        @wraps(function)
+        def counted(*arguments: Any, **settings: Any) -> Any:
+            chosen = part(*arguments, **settings) if callable(part) else part
+            return self._count(chosen, function, *arguments, **settings)
+
+        self.replace(owner, name, counted)
+
+    def time_made(self, owner: object, name: str, part: str) -> None:
+        """Count the calls of what ``owner.name`` gives."""
+        make = getattr(owner, name)
+
+        @wraps(make)
+        def made(*arguments: Any, **settings: Any) -> Callable[..., Any]:
+            function = make(*arguments, **settings)
+            return lambda *given: self._count(part, function, *given)
+
+        self.replace(owner, name, made)
+
+    def time_iterator(self, owner: object, name: str, part: str) -> None:
+        """Count each step of the iterator that ``owner.name`` gives."""
+        make = getattr(owner, name)
+
+        @wraps(make)
+        def counted(*arguments: Any, **settings: Any) -> Iterator[Any]:
+            steps = iter(make(*arguments, **settings))
+            end = object()
+            while (step := self._count(part, next, steps, end)) is not end:
+                yield step
+
+        self.replace(owner, name, counted)
+
+    def replace(self, owner: object, name: str, function: Any) -> None:
+        """Put a function in the place of another until the end."""
+        self._replaced.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, function)
+
+    def _count(self, part: str | None, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        if part is None:
+            return function(*arguments, **settings)
+        self.calls[part] += 1
+        if self._is_counting:
+            return function(*arguments, **settings)
+        self._is_counting = True
+        started = time.process_time()
+        try:
+            return function(*arguments, **settings)
+        finally:
+            self.seconds[part] += time.process_time() - started
+            self._is_counting = False
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.seconds.clear()
+        self.calls.clear()
+
+    def shares(self, whole: float, parts: Sequence[str]) -> Figure:
+        """Each part's share of ``whole`` core seconds, and ``rest``."""
+        shares = {part: round(self.seconds[part] / whole, 4) for part in parts}
+        return shares | {"rest": round(1 - sum(shares.values()), 4)}
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """As in every worker process."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+class Neighbours:
+    """How busy other processes keep the machine meanwhile; our own children must have ended when it is asked."""
+
+    def __init__(self) -> None:
+        self._started, self._busy, self._own = time.perf_counter(), _busy(), _own()
+
+    def share(self) -> float:
+        """Share of all cores' time since the beginning, 0 to 1."""
+        others = (_busy() - self._busy) - (_own() - self._own)
+        return round(max(others, 0) / (time.perf_counter() - self._started) / (os.cpu_count() or 1), 3)
+
+
+def _busy() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0) + getattr(times, "irq", 0))
+
+
+def _own() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def machine() -> str:
+    """What it was measured on, without names."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, no GPU"

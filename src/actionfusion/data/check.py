@@ -1,0 +1,277 @@
+"""The command ``check``: read every video once, write the manifest, and say what is broken, doubled or leaking."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from actionfusion.data.check_videos import CheckedVideo, CheckJournal, check_videos
+from actionfusion.data.doubles import Double, clusters, equal_videos, near_videos
+from actionfusion.data.layouts import open_dataset
+from actionfusion.data.listing import Listing, Split
+from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
+from actionfusion.data.pools import Pool, open_pool
+from actionfusion.data.splits import default_split, make_splits
+from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.places import AnyPlace
+from actionfusion.video.fingerprint import Fingerprint
+
+# Lines of one kind that are printed; the manifest has them all.
+_SHOWN = 20
+_MANIFEST = Path("manifest.csv")
+
+
+@dataclass(frozen=True)
+class SplitFinding:
+    """What a split gives away, or why it cannot be made.
+
+    Attributes:
+        name: of the split.
+        said: one line.
+        leaking: test videos that something in training gives away, doubles first.
+        sound: whether it can be made and gives nothing away that is known.
+    """
+
+    name: str
+    said: str
+    leaking: tuple[Leak, ...]
+    sound: bool
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A test video that training gives away.
+
+    Attributes:
+        path: of the test video.
+        kind: ``double`` or ``group``.
+        shared: the training video that shows the same, or the group that is in training too.
+    """
+
+    path: str
+    kind: Literal["double", "group"]
+    shared: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``check`` found.
+
+    Attributes:
+        rows: a row a video, in the listing's order.
+        doubles: pairs of videos that show the same.
+        splits: what each split gives away.
+        out: the manifest.
+        strict: whether anything wrong counts as a failure.
+    """
+
+    rows: tuple[ManifestRow, ...]
+    doubles: tuple[Double, ...]
+    splits: tuple[SplitFinding, ...]
+    out: Path
+    strict: bool = False
+
+    @property
+    def faults(self) -> tuple[ManifestRow, ...]:
+        """The rows whose status is not ok."""
+        return tuple(row for row in self.rows if row.status != OK)
+
+    @property
+    def leaks(self) -> Path:
+        """The table of all test videos that a split gives away, where there is any: split, path, kind, shared."""
+        return self.out.with_name(f"{self.out.stem}.leaks.csv")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the exit code is to be 1: with ``strict``, if a video has a fault or a split gives something away."""
+        return self.strict and (bool(self.faults) or not all(split.sound for split in self.splits))
+
+
+def check(
+    dataset: str,
+    root: AnyPlace,
+    *,
+    out: Path = _MANIFEST,
+    split: str | None = None,
+    seed: int = 0,
+    group_pattern: str | None = None,
+    min_frames: int = 2,
+    strict: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
+) -> CheckReport:
+    """Read every video of a data set to its end and write a manifest: what each holds, and what is wrong with it.
+
+    Training, prepare and evaluation take the manifest (``--data.manifest``, ``--manifest``): videos that are not ok are
+    left out by it and doubles are known.  A second call reads only videos that have come or changed; a call that was
+    stopped or killed is taken up where it was.
+
+    Args:
+        dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
+        root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
+        out: the manifest, .csv, .tsv or .parquet; beside it lies a journal of the work.
+        split: the split to look for groups and doubles on both sides of; none takes all official ones, or the default.
+        seed: of a random split.
+        group_pattern: a regular expression with a named part ``group`` that finds a video's group in its file name.
+        min_frames: videos with fewer frames are too short; 2 is the least that have any motion.
+        strict: exit with 1 if a video is not ok, or a group or double is on both sides of a split.
+        workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
+        ray: address of a Ray cluster to work on, whose machines see the data set under the same paths: HOST:PORT if
+            this machine belongs to it, ray://HOST:PORT if not, auto for the one running here.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DatasetError: the folder is not what its layout says, or manifest or journal cannot be written.
+        SettingsError: an unknown layout or split, or an ending that is no table's.
+        ClusterError: the cluster cannot be reached, was lost, or does not see the videos.
+    """
+    if min_frames < 1:
+        raise SettingsError("min_frames", f"{min_frames}", "take 1 or more")
+    check_format(out)
+    console = Console(stderr=True)
+    listing = open_dataset(dataset, root, group_pattern=group_pattern)
+    _say(console, listing.describe(), *(f"note: {note}" for note in listing.notes))
+    with open_pool(workers, ray) as pool, _bar(console) as bar:
+        videos = _check_all(listing, out, pool, bar, on_cluster=ray is not None)
+        doubles = _find_doubles(videos, bar)
+    first_of = clusters(doubles, videos)
+    rows = tuple(
+        _row(entry.label, entry.group, videos[entry.path], min_frames, first_of.get(entry.path, ""))
+        for entry in listing.entries
+    )
+    report = CheckReport(rows, tuple(doubles), tuple(_look_at_splits(listing, rows, split, seed)), out, strict)
+    _write(report)
+    _print(console, report)
+    return report
+
+
+def _write(report: CheckReport) -> None:
+    try:
+        write_manifest(report.out, report.rows)
+        rows = [(split.name, leak.path, leak.kind, leak.shared) for split in report.splits for leak in split.leaking]
+        if rows:
+            write_table(report.leaks, ("split", "path", "kind", "shared"), rows)
+        else:
+            report.leaks.unlink(missing_ok=True)
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror or error})"
+        raise DatasetError(report.out, reason, "choose another --out") from error
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _check_all(listing: Listing, out: Path, pool: Pool, bar: Progress, *, on_cluster: bool) -> dict[str, CheckedVideo]:
+    task = bar.add_task("checking", total=len(listing.entries))
+    with CheckJournal(out.with_name(f"{out.name}.journal")) as journal:
+        videos = check_videos(
+            listing,
+            journal,
+            pool,
+            progress=lambda done, total, path: bar.update(task, completed=done, total=total),  # noqa: ARG005
+            on_cluster=on_cluster,
+        )
+        journal.keep_only(videos)
+    return videos
+
+
+def _find_doubles(videos: dict[str, CheckedVideo], bar: Progress) -> list[Double]:
+    equal = equal_videos({path: video.hash for path, video in videos.items()})
+    later = {double.second for double in equal}
+    prints = {
+        path: Fingerprint.decode(video.fingerprint)
+        for path, video in videos.items()
+        if video.fingerprint and path not in later
+    }
+    task = bar.add_task("looking for doubles", total=len(prints))
+    return equal + near_videos(prints, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _row(label: str, group: str | None, video: CheckedVideo, min_frames: int, double_of: str) -> ManifestRow:
+    status, reason = video.status, video.reason
+    if status == OK and video.frames < min_frames:
+        status, reason = TOO_SHORT, f"{video.frames} frames, where {min_frames} are the least"
+    return ManifestRow(
+        path=video.path,
+        label=label,
+        group=group,
+        frames=video.frames,
+        fps=video.fps,
+        width=video.width,
+        height=video.height,
+        codec=video.codec,
+        rotation=video.rotation,
+        hash=video.hash,
+        status=status,
+        reason=reason,
+        double_of=double_of,
+    )
+
+
+def _look_at_splits(listing: Listing, rows: Sequence[ManifestRow], name: str | None, seed: int) -> list[SplitFinding]:
+    try:
+        listing = Manifest(_MANIFEST, tuple(rows), ()).applied_to(listing)
+        names = [name] if name else list(listing.official) or [default_split(listing)]
+        return [_look_at(listing, split) for chosen in names for split in make_splits(listing, chosen, seed)]
+    except DatasetError as error:
+        return [SplitFinding(name or "default", f"cannot be made: {error.reason}", (), sound=False)]
+
+
+def _look_at(listing: Listing, split: Split) -> SplitFinding:
+    leaks = split.leaks(listing)
+    seen = {entry.double_of: entry.path for entry in (listing.entries[index] for index in (*split.train, *split.val))}
+    groups = set(leaks.groups)
+    doubles, mates = [], []
+    for entry in (listing.entries[index] for index in split.test):
+        if entry.double_of is not None and entry.double_of in seen:
+            doubles.append(Leak(entry.path, "double", seen[entry.double_of]))
+        elif entry.group is not None and entry.group in groups:
+            mates.append(Leak(entry.path, "group", entry.group))
+    return SplitFinding(split.name, leaks.describe(), (*doubles, *mates), sound=not leaks.found)
+
+
+def _print(console: Console, report: CheckReport) -> None:
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(row.status for row in report.rows).items()))
+    frames = sum(row.frames for row in report.rows if row.status == OK)
+    _say_some(console, [f"{row.status}: {row.path}: {row.reason}" for row in report.faults], report.out)
+    _say_some(
+        console,
+        [
+            f"doubles ({double.kind}, distance {double.distance:.2f}): {double.first!r} and {double.second!r}"
+            for double in report.doubles
+        ],
+        report.out,
+    )
+    for split in report.splits:
+        _say(console, f"split {split.name}: {split.said}")
+        _say_some(console, [_said(leak) for leak in split.leaking], report.leaks)
+    _say(console, f"{len(report.rows)} videos: {counts}; {frames:,} frames in those that are ok")
+    _say(console, f"written to {report.out}")
+
+
+def _said(leak: Leak) -> str:
+    if leak.kind == "double":
+        return f"  {leak.path!r} shows what {leak.shared!r} in training shows"
+    return f"  {leak.path!r} has group {leak.shared!r} in common with training"
+
+
+def _say_some(console: Console, lines: Sequence[str], table: Path) -> None:
+    _say(console, *lines[:_SHOWN])
+    if len(lines) > _SHOWN:
+        _say(console, f"  and {len(lines) - _SHOWN} more, all in {table}")
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(Text(" ".join(line.splitlines())), soft_wrap=True)

@@ -1,0 +1,312 @@
+"""Read every video of a data set once, in full: what it holds, whether all of it decodes, and what it looks like.
+
+What was found is written down video by video (``CheckJournal``), so that work which was done is never done again: not
+after a kill, and not when a few videos have come or changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import cv2
+import numpy as np
+
+from actionfusion.data.layouts.tree import frame_files
+from actionfusion.data.listing import Listing
+from actionfusion.data.manifest import OK
+from actionfusion.data.pools import Pool
+from actionfusion.data.shared_folders import where_seen
+from actionfusion.data.source_videos import (
+    at_hand,
+    guess_frames,
+    read_source_frames,
+    source_hash,
+    source_status,
+    source_status_anew,
+)
+from actionfusion.data.workers import WorkerDied
+from actionfusion.errors import DatasetError, VideoError
+from actionfusion.files import write_atomically
+from actionfusion.places import Place, ask_many
+from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
+from actionfusion.video.reading import probe
+
+FORMAT = 1
+Progress = Callable[[int, int, str], None]
+"""Called with the number of videos done, of all videos, and the path of the one just done."""
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """One video to check, all that a worker on any machine needs to know.
+
+    Attributes:
+        source: the video.
+        path: within the data set.
+    """
+
+    source: Place
+    path: str
+
+
+@dataclass(frozen=True)
+class CheckedVideo:
+    """What was found out about one video; see ``ManifestRow`` for what is not told here.
+
+    Attributes:
+        path: within the data set.
+        size: bytes of the file, or of a folder's pictures.
+        modified: its latest change in nanoseconds.
+        fingerprint: as ``Fingerprint.encode`` gives it; empty for a video with a fault.
+    """
+
+    path: str
+    size: int = 0
+    modified: int = 0
+    frames: int = 0
+    fps: float | None = None
+    width: int = 0
+    height: int = 0
+    codec: str = ""
+    rotation: int = 0
+    hash: str = ""
+    status: str = OK
+    reason: str = ""
+    fingerprint: str = field(default="", repr=False)
+
+
+def check_video(task: CheckTask) -> CheckedVideo:
+    """Read a video to its end.  Never raises for a fault of it: that is what ``status`` and ``reason`` are for."""
+    found = CheckedVideo(task.path)
+    try:
+        size, modified = source_status_anew(task.source)
+        found = replace(found, size=size, modified=modified)
+        with at_hand(task.source) as video:
+            found = _read(video, found)
+        has_changed = source_status_anew(task.source) != (size, modified)
+        return _faulty(found, VideoError.kind, "changed while it was read") if has_changed else found
+    except VideoError as error:
+        return _faulty(found, error.kind, error.reason)
+    except Exception as error:  # noqa: BLE001  One video in a library's blind spot must not end a night's work.
+        return _faulty(found, "error", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _faulty(found: CheckedVideo, status: str, reason: str) -> CheckedVideo:
+    return replace(found, status=status, reason=reason, fingerprint="")
+
+
+def _read(video: Path, found: CheckedVideo) -> CheckedVideo:
+    """What a file or folder of this machine holds, also of one with a fault."""
+    found = replace(found, hash=source_hash(video))
+    try:
+        found = replace(found, **_container(video))
+        return _decoded(video, found)
+    except VideoError as error:
+        return replace(_faulty(found, error.kind, error.reason), frames=_frames_before(video))
+
+
+def _container(source: Path) -> dict[str, Any]:
+    """What can be told before decoding."""
+    if source.is_dir():
+        pictures = frame_files(source)
+        first = cv2.imdecode(np.fromfile(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
+        height, width = (0, 0) if first is None else first.shape[:2]
+        codec = pictures[0].suffix.lower().removeprefix(".") if pictures else ""
+        return {"width": width, "height": height, "codec": codec}
+    info = probe(source)
+    return {
+        "fps": info.fps,
+        "width": info.width,
+        "height": info.height,
+        "codec": info.codec,
+        "rotation": info.rotation,
+    }
+
+
+def _decoded(source: Path, found: CheckedVideo) -> CheckedVideo:
+    thumbnails = []
+    with closing(read_source_frames(source, PICTURE_SIZE, fingerprint_positions(guess_frames(source)))) as frames:
+        while True:
+            try:
+                thumbnails.append(next(frames))
+            except StopIteration as end:
+                count: int = end.value
+                break
+    seen = Fingerprint.of(thumbnails, count)
+    return replace(found, frames=count, fingerprint=seen.encode() if seen else "")
+
+
+def _frames_before(source: Path) -> int:
+    """Frames before the fault of a damaged video."""
+    count = 0
+    with suppress(Exception):
+        for _ in read_source_frames(source, 16):
+            count += 1
+    return count
+
+
+def check_videos(
+    listing: Listing,
+    journal: CheckJournal,
+    pool: Pool,
+    progress: Progress | None = None,
+    *,
+    on_cluster: bool = False,
+) -> dict[str, CheckedVideo]:
+    """Check the videos of a listing that the journal does not hold as they are now.
+
+    Args:
+        listing: the videos.
+        journal: what is known already; what is found out goes there at once.
+        pool: who does the work.
+        progress: called after each video, and once before the first.
+        on_cluster: whether other machines do it, which must see the videos under the same absolute paths.
+
+    Returns:
+        By path, in the listing's order.
+
+    Raises:
+        DatasetError: the journal cannot be written; what was found until then is kept.
+        ClusterError: the cluster is lost, or a machine of it does not see the videos.
+    """
+    tasks = [CheckTask(listing.path(index).absolute(), entry.path) for index, entry in enumerate(listing.entries)]
+    is_as_known = partial(_is_as_known, journal.known)
+    is_remote = isinstance(listing.root, RemotePath)
+    answers = ask_many(is_as_known, tasks) if is_remote else ((task, is_as_known(task)) for task in tasks)
+    known = {task.path: journal.known[task.path] for task, is_known in answers if is_known}
+    due = [task for task in tasks if task.path not in known]
+    if progress is not None:
+        progress(len(known), len(tasks), "")
+    # Else a machine without the shared disk would call all videos missing.
+    here = [task.source for task in due if isinstance(task.source, Path) and task.source.exists()]
+    to_see = here[:1] if on_cluster else []
+    for task, outcome in pool.run(partial(where_seen, to_see, check_video), due):
+        found = outcome if isinstance(outcome, CheckedVideo) else _died(task, outcome)
+        journal.add(found)
+        known[task.path] = found
+        if progress is not None:
+            progress(len(known), len(tasks), task.path)
+    return {task.path: known[task.path] for task in tasks}
+
+
+def _is_as_known(known: Mapping[str, CheckedVideo], task: CheckTask) -> bool:
+    found = known.get(task.path)
+    # A fault may have been the disk's, or the memory's; to look again costs little.
+    if found is None or found.status in {"missing", "video", "error"} or found.size == UNKNOWN_SIZE:
+        return False
+    try:
+        return source_status(task.source) == (found.size, found.modified)
+    except VideoError:
+        return False
+
+
+def _died(task: CheckTask, how: WorkerDied) -> CheckedVideo:
+    return CheckedVideo(task.path, status=VideoError.kind, reason=f"the process that read it died ({how})")
+
+
+class CheckJournal:
+    """What was found out so far, a line of JSON a video, in a file beside the manifest.
+
+    A line is written in one go and counts once it is whole; so a kill costs the videos that were at work.
+
+    Args:
+        path: the file; made when the first video is added.
+
+    Raises:
+        DatasetError: a file that is no such journal, or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known = {found.path: found for found in _read_journal(path)}
+        self._stream: IO[bytes] | None = None
+
+    def __enter__(self) -> CheckJournal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the file go."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def add(self, found: CheckedVideo) -> None:
+        """Write down what was found out about a video.
+
+        Raises:
+            DatasetError: it cannot be written.
+        """
+        try:
+            stream = self._stream = self._stream or _open_journal(self.path)
+            _write_whole(stream, _line(asdict(found)))
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self.known[found.path] = found
+
+    def keep_only(self, paths: Collection[str]) -> None:
+        """Forget videos that are gone, and older lines of those that have changed."""
+        self.known = {path: found for path, found in self.known.items() if path in paths}
+        lines = [_line({"format": FORMAT}), *(_line(asdict(found)) for found in self.known.values())]
+        try:
+            write_atomically(self.path, b"".join(lines))
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+
+def _open_journal(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("ab+", buffering=0)
+    end = stream.seek(0, os.SEEK_END)
+    if not end:
+        _write_whole(stream, _line({"format": FORMAT}))
+    elif stream.seek(end - 1) and stream.read(1) != b"\n":
+        # A kill, or a full disk, has cut the last line.
+        _write_whole(stream, b"\n")
+    return stream
+
+
+def _write_whole(stream: IO[bytes], data: bytes) -> None:
+    """Without a buffer, so that other runs' lines are not cut in two; a disk that fills up takes a part at first."""
+    while data:
+        data = data[stream.write(data) :]
+
+
+def _line(values: Mapping[str, object]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
+
+
+def _read_journal(path: Path) -> Iterator[CheckedVideo]:
+    if not path.is_file():
+        return
+    try:
+        first, *lines = path.read_bytes().split(b"\n")
+        is_known = json.loads(first)["format"] == FORMAT
+    except OSError as error:
+        raise DatasetError(path, f"cannot be read ({error.strerror or error})", "check your rights") from error
+    except (ValueError, TypeError, KeyError):
+        is_known = False
+    if not is_known:
+        raise DatasetError(path, "is no journal of this version's check", "remove it, and every video is checked again")
+    for line in lines:
+        # What a kill has cut is checked again.
+        with suppress(ValueError, TypeError):
+            yield CheckedVideo(**json.loads(line))
+
+
+def _cannot_write(path: Path, error: OSError) -> DatasetError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space and check again, which goes on from there"
+        return DatasetError(path, f"the disk is full ({error.strerror})", remedy)
+    reason = f"cannot be written ({error.strerror or error})"
+    return DatasetError(path, reason, "choose a folder that you may write to with --out")

@@ -1,0 +1,75 @@
+"""A remote video as the source of clips: fetched whole when it is first read, and gone with the object."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from actionfusion.places import errors_name, local_copy
+from actionfusion.remote_path import RemotePath
+from actionfusion.video.clip import FrameCountChanged
+from actionfusion.video.flow import FlowRecipe
+from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.video_source import VideoSource
+
+
+class FetchedVideo:
+    """Implements ``ClipSource`` on a video behind an address.
+
+    Each object fetches the video anew, as training does for each clip: for more than a look at it, prepare it once, or
+    let fsspec keep copies (``filecache::s3://...``).
+
+    Args:
+        path: the video.
+        recipe: see ``VideoSource``.
+    """
+
+    def __init__(self, path: RemotePath, recipe: FlowRecipe) -> None:
+        self._path, self._recipe = path, recipe
+        self._video: tuple[VideoSource, Path] | None = None
+        self._copy = ExitStack()
+        weakref.finalize(self, self._copy.close)
+
+    @property
+    def recipe(self) -> FlowRecipe:
+        """The recipe of the flow that ``read`` gives."""
+        return self._recipe
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video; see ``VideoSource.num_frames``.
+
+        Raises:
+            VideoError: it cannot be fetched, or read.
+        """
+        with self._fetched() as video:
+            return video.num_frames
+
+    def read(
+        self, frames: Sequence[int], fields: Sequence[int]
+    ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
+        """Read pictures and compute flow; see ``VideoSource.read``.
+
+        Raises:
+            VideoError: it cannot be fetched, or read.
+        """
+        with self._fetched() as video:
+            return video.read(frames, fields)
+
+    @contextmanager
+    def _fetched(self) -> Iterator[VideoSource]:
+        """The video, with errors that name its address."""
+        if self._video is None:
+            copy = self._copy.enter_context(local_copy(self._path))
+            self._video = VideoSource(copy, self._recipe), copy
+        video, copy = self._video
+        try:
+            with errors_name(self._path, copy):
+                yield video
+        except FrameCountChanged as changed:
+            raise FrameCountChanged(str(self._path)) from changed

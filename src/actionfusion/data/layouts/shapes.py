@@ -1,0 +1,64 @@
+"""The generated clips: made where they are not there yet, and read like a folder of classes.
+
+Clips of one number in the two classes of a group are twins, alike in all but what tells the classes apart.  They make
+one group, ``<split>/<ability>/<number>``, so that no split tears them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.progress import Progress
+
+from actionfusion.data.layouts.folder import open_folder
+from actionfusion.data.listing import Listing, VideoEntry
+from actionfusion.data.shapes import SHAPE_GROUPS
+from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
+from actionfusion.errors import DatasetError
+from actionfusion.places import Place
+
+TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 25
+
+
+def open_shapes(given: Place) -> Listing:
+    """Open generated clips; a local folder that is not there, or empty, is filled with 800 training and 200 test clips.
+
+    Raises:
+        DatasetError: the folder holds something else.
+    """
+    if isinstance(given, Path):
+        try:
+            if not (given / SETTINGS_FILE).is_file():
+                _make(given)
+        except (OSError, ValueError) as error:
+            if isinstance(error, DatasetError):
+                raise
+            reason = f"generated clips cannot be written there ({getattr(error, 'strerror', None) or error})"
+            raise DatasetError(given, reason, "choose another folder") from error
+    listing = open_folder(given)
+    abilities = {label: ability for ability, labels in SHAPE_GROUPS.items() for label in labels}
+    if strange := [label for label in listing.labels if label not in abilities]:
+        raise DatasetError(given, f"holds a class {strange[0]!r} that is not generated", "open it as a folder")
+    entries = tuple(replace(entry, group=_twins(entry, abilities[entry.label])) for entry in listing.entries)
+    return replace(listing, dataset="shapes", entries=entries)
+
+
+def _make(folder: Path) -> None:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("generating clips", total=None)
+        make_shapes(
+            folder,
+            train_per_class=TRAIN_PER_CLASS,
+            val_per_class=0,
+            test_per_class=TEST_PER_CLASS,
+            seed=0,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _twins(entry: VideoEntry, ability: str) -> str:
+    split, *_, name = PurePosixPath(entry.path).parts
+    return f"{split}/{ability}/{PurePosixPath(name).stem.rpartition('_')[2]}"

@@ -1,0 +1,197 @@
+"""A video of a data set as it lies here or behind an address, a file or a folder of pictures: its hash and frames.
+
+Whatever a disk refuses here is the video's fault (``VideoError``), so that callers can tell it from a fault of theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from actionfusion.data.layouts.tree import frame_files
+from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
+from actionfusion.places import Place, local_copy
+from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.reading import Frame, count_frames, iterate_frames
+
+# A folder of pictures says nothing of its rate; clips go by frame numbers, and this only labels them with times.
+PICTURES_A_SECOND = 25.0
+
+
+@contextmanager
+def _reading(source: Place) -> Iterator[None]:
+    """Tells the faults of a video's disk from those of the store's."""
+    try:
+        yield
+    except VideoError:
+        raise
+    except (OSError, DatasetError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise VideoMissing(source, f"cannot be read ({reason})", "check the path and your rights") from error
+
+
+@contextmanager
+def at_hand(source: Place) -> Iterator[Path]:
+    """The video as a file, or as a folder of pictures, of this machine; see ``local_copy``."""
+    with _reading(source):
+        files = frame_files(source) if isinstance(source, RemotePath) and source.is_dir() else None
+    with local_copy(source, files) as video:
+        yield video
+
+
+def read_source_frames(source: Path, size: int, wanted: Collection[int] | None = None) -> Generator[Frame, None, int]:
+    """The frames of a video file or of a folder of pictures; all are decoded.
+
+    Args:
+        source: the video.
+        size: frames are scaled to ``size`` x ``size`` pixels.
+        wanted: the frames to give; all of them where None.
+
+    Returns:
+        As the generator's return value, how many frames there are.
+
+    Raises:
+        VideoError: it cannot be read; see ``iterate_frames``.
+    """
+    with _reading(source):
+        if source.is_dir():
+            return (yield from _read_pictures(source, size, wanted))
+        return (yield from iterate_frames(source, size=size, wanted=wanted))
+
+
+def guess_frames(source: Path) -> int:
+    """Frames as a file's packets or a folder's names suggest, which decoding may correct.
+
+    Raises:
+        VideoError: it cannot be opened.
+    """
+    with _reading(source):
+        return len(frame_files(source)) if source.is_dir() else count_frames(source)
+
+
+def _read_pictures(folder: Path, size: int, wanted: Collection[int] | None) -> Generator[Frame, None, int]:
+    files = _pictures(folder)
+    for number, path in enumerate(files):
+        picture = _decode(path)
+        if wanted is None or number in wanted:
+            yield Frame(number, number / PICTURES_A_SECOND, _scaled(picture, size))
+    return len(files)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = frame_files(folder)
+    if not files:
+        raise NoFrames(folder, "not one picture in this folder", "leave it out")
+    return files
+
+
+def _decode(path: Path) -> UInt8Array:
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
+    return picture.astype(np.uint8, copy=False)
+
+
+def _scaled(bgr: UInt8Array, size: int) -> UInt8Array:
+    shrinks = min(bgr.shape[:2]) >= size
+    scaled = cv2.resize(bgr, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+class PictureFolderSource:
+    """Implements ``ClipSource`` on a folder of pictures; only the pictures that are asked for are decoded.
+
+    Args:
+        folder: the folder.
+        recipe: how flow is made; its ``size`` is the size of the frames.
+    """
+
+    def __init__(self, folder: Path, recipe: FlowRecipe) -> None:
+        self._folder, self._recipe = folder, recipe
+        self._files: list[Path] | None = None
+
+    @property
+    def recipe(self) -> FlowRecipe:
+        """The recipe of the flow that ``read`` gives."""
+        return self._recipe
+
+    @property
+    def num_frames(self) -> int:
+        """Pictures in the folder, at least 1.
+
+        Raises:
+            VideoError: the folder cannot be read, or holds no picture.
+        """
+        if self._files is None:
+            with _reading(self._folder):
+                self._files = _pictures(self._folder)
+        return len(self._files)
+
+    def read(
+        self, frames: Sequence[int], fields: Sequence[int]
+    ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
+        """Read pictures and compute flow; see ``ClipSource.read``.
+
+        Raises:
+            VideoError: a picture cannot be read.
+        """
+        assert self.num_frames
+        files = self._files or []
+        with _reading(self._folder):
+            pictures = {
+                number: _scaled(_decode(files[number]), self._recipe.size)
+                for number in sorted({*frames, *fields, *(start + 1 for start in fields)})
+            }
+        codes = flow_fields(pictures, fields, self._recipe)
+        return np.stack([pictures[number] for number in frames]), codes, np.array(frames) / PICTURES_A_SECOND
+
+
+def _files(source: Place) -> list[Place]:
+    return frame_files(source) if source.is_dir() else [source]
+
+
+def source_status_anew(source: Place) -> tuple[int, int]:
+    """``source_status`` without what a far side has said before."""
+    with _reading(source):
+        if isinstance(source, RemotePath):
+            source.forget()
+    return source_status(source)
+
+
+def source_status(source: Place) -> tuple[int, int]:
+    """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures.
+
+    A far side that does not say them gives ``UNKNOWN_SIZE`` and 0.
+
+    Raises:
+        VideoMissing: nothing is there, or what is there is neither of them; so do all of these functions.
+    """
+    with _reading(source):
+        if isinstance(source, RemotePath):
+            source.stat(again=True)
+        stats = [path.stat() for path in _files(source)]
+        if not all(stat.S_ISREG(status.st_mode) for status in stats):
+            raise VideoMissing(source, "this is not a file", "give the path of a video file")  # A pipe would block.
+        sizes = [status.st_size for status in stats]
+        size = UNKNOWN_SIZE if UNKNOWN_SIZE in sizes else sum(sizes)
+        return size, max((status.st_mtime_ns for status in stats), default=0)
+
+
+def source_hash(source: Path) -> str:
+    """SHA-256 of a file; of a folder, that of its pictures' names and hashes."""
+    with _reading(source):
+        if not source.is_dir():
+            with source.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        lines = [f"{path.name}\0{source_hash(path)}\0" for path in frame_files(source)]
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

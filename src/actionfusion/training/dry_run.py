@@ -1,0 +1,105 @@
+"""``train --dry_run``: one batch is tried, and the whole training is estimated from it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+
+from actionfusion.data.loading import EpochLoader, Step
+from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.training.cost import StepCost
+from actionfusion.training.guards import giga, refuse_targets_out_of_range
+from actionfusion.training.learner import Learner
+from actionfusion.training.measuring import measure
+from actionfusion.training.plan import Plan
+
+_TRIES = 2  # the first pass warms up
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that one batch takes.
+
+    Attributes:
+        read: to read it in one process.
+        learn: to learn from it.
+        answer: to answer it without learning.
+    """
+
+    read: float
+    learn: float
+    answer: float
+
+    def epoch(self, training_batches: int, validation_batches: int, workers: int) -> float:
+        """Seconds for an epoch; worker processes read while the network computes."""
+
+        def together(compute: float) -> float:
+            return max(compute, self.read / workers) if workers else compute + self.read
+
+        return training_batches * together(self.learn) + validation_batches * together(self.answer)
+
+
+def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Callable[[str], None]) -> None:
+    """Read, learn from and answer one batch, and tell what the training will take.
+
+    Args:
+        plan: what is to be trained.
+        network: before its first step.
+        cost: of a step.
+        tell: takes each line.
+
+    Raises:
+        ActionFusionError: a video cannot be read, or the loss is no number.
+    """
+    learn, check = plan.loaders()
+    settings = plan.arguments.training
+    refuse_targets_out_of_range(network.settings.num_classes, learn, check)
+    timing = _time_a_batch(learn, Learner(network.to(plan.processes.device), plan.arguments.training))
+    workers = plan.workers
+    epoch = timing.epoch(len(learn.plan.batches(1)), len(check.plan.batches(0)) if check else 0, workers)
+    most = sum(session.max_epochs for session in settings.sessions)
+    free = plan.free_memory()
+    tell(f"network: {cost.parameters:,} parameters, {cost.flops / 1e9:.3g} GFLOP a clip forward and backward")
+    tell(f"a batch of {settings.batch_size}: {timing.read:.3g} s to read in one process, {timing.learn:.3g} s to learn")
+    tell(
+        f"an epoch: about {_duration(epoch)}, {len(learn)} steps, {workers} reading processes on {os.cpu_count()} "
+        f"cores; at most {most} epochs, {_duration(most * epoch)}"
+    )
+    tell(
+        f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.processes.device}"
+        + (f", {giga(free)} are free" if free is not None else "")
+    )
+    tell(f"disk: {giga(16 * cost.parameters)} for weights and checkpoint")
+    tell("a dry run: nothing was written")
+
+
+def _time_a_batch(loader: EpochLoader, learner: Learner) -> Timing:
+    started = time.perf_counter()
+    batch = loader.first()
+    step = Step((batch,), count=len(batch.names))
+    read = time.perf_counter() - started
+    learn = min(_seconds(lambda: learner.step(step, 1e-12), learner.device) for _ in range(_TRIES))
+    answer = min(
+        _seconds(lambda: measure(learner.network, [batch], learner.settings.precision), learner.device)
+        for _ in range(_TRIES)
+    )
+    return Timing(read, learn, answer)
+
+
+def _seconds(act: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    act()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,161 @@
+"""What is refused before the first step, and what stops a training: each with a name and a remedy."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.distributed import DistError
+
+from actionfusion.data.dataset import LabelledVideos
+from actionfusion.data.listing import some
+from actionfusion.data.loading import EpochLoader
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError
+from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.training.cost import StepCost
+
+# PyTorch has an error of its own for a GPU alone; on a CPU its allocator says one of these.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read timeout", "Timed out waiting")
+_CHECKPOINT_COPIES = 3  # weights and two moments of Adam
+
+
+def refuse_unlearnable(videos: LabelledVideos) -> None:
+    """See that each class has a training video, whatever validation and the split took away.
+
+    Raises:
+        DatasetError: naming the classes that have none.
+    """
+    counts = Counter(videos.listing.entries[index].label for index in videos.split.train)
+    missing = [label for label in videos.listing.labels if not counts[label]]
+    if missing:
+        reason = f"leaves {len(missing)} classes without a training video: {some(missing)}"
+        raise DatasetError(f"split {videos.split.name!r}", reason, "choose another split, or take these classes out")
+
+
+def refuse_targets_out_of_range(num_classes: int, *loaders: EpochLoader | None) -> None:
+    """See that each class number is one that the network has an output for.
+
+    Raises:
+        DatasetError: naming the first video whose number it has not.
+    """
+    for source in (source for loader in loaders if loader for source in loader.dataset.sources):
+        if not 0 <= source.target < num_classes:
+            reason = f"has class number {source.target}, the network has 0 to {num_classes - 1}"
+            raise DatasetError(source.name, reason, "mend its label, or the network's num_classes")
+
+
+def refuse_too_large(cost: StepCost, batch_size: int, available: int | None) -> None:
+    """See that a step fits into memory.
+
+    Args:
+        cost: of a step.
+        batch_size: clips that are in memory at once.
+        available: bytes; none where nobody knows.
+
+    Raises:
+        SettingsError: naming the largest batch that would fit.
+    """
+    if available is not None and cost.memory(batch_size) > available:
+        reason = f"{batch_size} clips at once need about {giga(cost.memory(batch_size))}, {giga(available)} are free"
+        raise SettingsError("training.batch_size", reason, fitting_batch(cost, batch_size, available))
+
+
+def fitting_batch(cost: StepCost, batch_size: int, available: int | None) -> str:
+    """What to do about a batch that does not fit, as a clause."""
+    # What ran out of memory does not fit, whatever the estimate says.
+    largest = min(cost.largest_batch(available), batch_size - 1) if available is not None else batch_size // 2
+    if largest < 1:
+        return "one clip is too much: take fewer or smaller frames, a smaller network, or a machine with more memory"
+    return f"take --training.batch_size {largest} (--training.accumulate makes up for it)"
+
+
+def refuse_wrong_gradients(network: FusionNetworkSettings, frames: int, precision: str, device: str) -> None:
+    """See that PyTorch can differentiate the fusion in that precision.
+
+    The gradient of a bfloat16 Conv3d whose kernel is three frames long is garbage on CPUs, up to 1e35, for a clip of
+    two frames; one frame, three or more, and float16 are right (measured with PyTorch 2.13 and AVX-512 bfloat16).
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    fuses = network.fusion == "conv3d" and network.streams == "both" and network.fusion_time_kernel == 3
+    if fuses and device == "cpu" and precision == "bfloat16" and frames == 2:
+        reason = "bfloat16 on a CPU gives wrong gradients for clips of two frames"
+        raise SettingsError("training.precision", reason, "take float32, or clip.frames of 3 or more")
+
+
+def refuse_full_disk(out: Path, parameters: int) -> None:
+    """See that weights and checkpoint fit onto the disk, each beside the one that it replaces.
+
+    Args:
+        out: the run folder, which need not exist.
+        parameters: of the network.
+
+    Raises:
+        RunFolderError: there is less space.
+    """
+    existing = next((folder for folder in (out, *out.absolute().parents) if folder.is_dir()), Path())
+    needed, free = 2 * 4 * parameters * (_CHECKPOINT_COPIES + 1), shutil.disk_usage(existing).free
+    if needed > free:
+        reason = f"weights and checkpoint need up to {giga(needed)}, {giga(free)} are free"
+        raise RunFolderError(out, reason, "free some space, or choose another --out")
+
+
+def refuse_bad_loss(loss: float, num_classes: int, explosion: float, names: Sequence[str]) -> None:
+    """See that a batch's loss is a number, and no more than a mishap.
+
+    Args:
+        loss: mean cross-entropy of the batch.
+        num_classes: K; guessing costs ln K.
+        explosion: how many times that is too much.
+        names: the videos of the batch.
+
+    Raises:
+        TrainingError: naming the videos.
+    """
+    limit = explosion * max(math.log(num_classes), 1.0)
+    if math.isfinite(loss) and loss <= limit:
+        return
+    reason = (
+        f"is {loss:.4g}"
+        if not math.isfinite(loss)
+        else f"has exploded to {loss:.4g} (guessing costs 1/{explosion:g} of {limit:.3g})"
+    )
+    raise _stopped("the loss", reason, names)
+
+
+def refuse_bad_gradients(norm: float, names: Sequence[str]) -> None:
+    """See that a gradient is finite, before it goes into the weights.
+
+    Raises:
+        TrainingError: naming the videos of the batch.
+    """
+    if not math.isfinite(norm):
+        raise _stopped("the gradient", f"has norm {norm:.4g}", names)
+
+
+def _stopped(subject: str, reason: str, names: Sequence[str]) -> TrainingError:
+    remedy = (
+        "look at these videos, or train anew with a lower learning rate or a training.clip_norm; the weights from "
+        "before are kept"
+    )
+    return TrainingError(subject, f"{reason} on the batch of {some(names, most=8)}", remedy)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch ran out of memory, on whichever device."""
+    return isinstance(error, RuntimeError | MemoryError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether another process of the training has gone, as the backends of torch.distributed say it."""
+    return isinstance(error, DistError) or any(sign in str(error) for sign in _LOST)
+
+
+def giga(size: float) -> str:
+    """Bytes as ``1.2 GB``, or as MB where that says more."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,71 @@
+"""Loss and accuracy over a pass through a part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from actionfusion.data.loading import Batch
+from actionfusion.training.settings import PRECISIONS, PrecisionName
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Mean cross-entropy and accuracy (0 to 1) over a pass, each clip counted once."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass
+class Totals:
+    """Running sums over a pass.
+
+    Attributes:
+        loss: sum of the clips' cross-entropies.
+        correct: clips that were answered rightly.
+        count: clips.
+    """
+
+    loss: float = 0.0
+    correct: int = 0
+    count: int = 0
+
+    def add(self, other: Totals) -> None:
+        """Take more clips in."""
+        self.loss += other.loss
+        self.correct += other.correct
+        self.count += other.count
+
+    def figures(self) -> Figures:
+        """The means; zero where nothing was counted."""
+        count = max(self.count, 1)
+        return Figures(self.loss / count, self.correct / count)
+
+
+def totals_of(loss: float, logits: torch.Tensor, targets: torch.Tensor) -> Totals:
+    """The sums over one batch of logits ``[B, K]``, ``loss`` being the sum of its clips'."""
+    return Totals(loss, int((logits.argmax(1) == targets).sum()), len(targets))
+
+
+def autocast(device: torch.device, precision: PrecisionName) -> torch.autocast:
+    """Within it the network multiplies in that precision."""
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
+
+
+def measure(network: nn.Module, batches: Iterable[Batch], precision: PrecisionName = "float32") -> Totals:
+    """Loss and right answers over a pass, without dropout and without learning."""
+    device = next(network.parameters()).device
+    network.eval()
+    totals = Totals()
+    with torch.inference_mode(), autocast(device, precision):
+        for batch in batches:
+            targets = batch.targets.to(device)
+            logits = network(batch.rgb.to(device), batch.flow.to(device))
+            loss = F.cross_entropy(logits, targets, reduction="sum")
+            totals.add(totals_of(float(loss), logits, targets))
+    return totals

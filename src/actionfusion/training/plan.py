@@ -1,0 +1,249 @@
+"""What a training is going to do, with its data found and its settings resolved, before anything is written."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from actionfusion.data.augment import Augmentation
+from actionfusion.data.dataset import DataSettings, LabelledVideos, Part, open_data
+from actionfusion.data.loading import ClipDataset, EpochLoader
+from actionfusion.data.recorded_split import write_split
+from actionfusion.errors import DatasetError
+from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.models.pretrained import load_imagenet
+from actionfusion.run_folder import SPLIT, RunFolder, create_run, plain, writing
+from actionfusion.training.cost import StepCost, free_memory, step_cost
+from actionfusion.training.distributed import Processes
+from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable, refuse_wrong_gradients
+from actionfusion.training.keeper import refuse_without_tensorboard
+from actionfusion.training.settings import TrainingSettings
+from actionfusion.version import __version__
+from actionfusion.video.clip import ClipSettings
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """The arguments of ``train`` that say what is trained; see there."""
+
+    data: DataSettings
+    clip: ClipSettings
+    network: FusionNetworkSettings
+    augmentation: Augmentation
+    training: TrainingSettings
+    pretrained: str | None
+    seed: int
+    device: str | None
+
+    def completed(self, recorded: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainArguments:
+        """With what a run records in place of each argument that is still the very default.
+
+        Where every group of settings was given, as by the command line, nothing is replaced.
+        """
+        groups = ("data", "clip", "network", "augmentation", "training")
+        if all(getattr(self, name) is not defaults[name] for name in groups):
+            return self
+        missing = {part.name for part in fields(self) if getattr(self, part.name) is defaults[part.name]}
+        return replace(self, **{name: value for name, value in recorded.items() if name in missing})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can begin.
+
+    Attributes:
+        arguments: as given, with the network's classes, picture size and flow channels as resolved.
+        videos: found and split.
+        processes: that learn together, with this one's device.
+    """
+
+    arguments: TrainArguments
+    videos: LabelledVideos
+    processes: Processes
+
+    def check(self, out: Path) -> StepCost:
+        """Find what would stop the training later.
+
+        Args:
+            out: the run folder that is to be written.
+
+        Returns:
+            What a step needs.
+
+        Raises:
+            ActionFusionError: the store lacks videos or was made by another recipe, a class has no training video, or
+                there is too little memory or disk.
+        """
+        given = self.arguments
+        self.videos.check_store(given.clip.flow)
+        refuse_unlearnable(self.videos)
+        if given.training.tensorboard:
+            refuse_without_tensorboard()
+        precision = given.training.precision
+        refuse_wrong_gradients(given.network, given.clip.frames, precision, self.processes.device.type)
+        cost = step_cost(given.network, given.clip.frames, precision)
+        if given.training.check_memory:
+            refuse_too_large(cost, given.training.batch_size, self.free_memory())
+        refuse_full_disk(out, cost.parameters)
+        return cost
+
+    def free_memory(self) -> int | None:
+        """Bytes that this process could still take; none where nobody knows."""
+        free, device = free_memory(self.processes.device), self.processes.device
+        return free // self.processes.beside if free is not None and device.type == "cpu" else free
+
+    @property
+    def workers(self) -> int:
+        """Processes that read videos ahead for this one."""
+        chosen = self.arguments.training.workers
+        return chosen if chosen is not None else max(min((os.cpu_count() or 1) // self.processes.beside - 1, 8), 0)
+
+    def config(self) -> dict[str, Any]:
+        """``config.yaml`` as plain values: every setting as resolved, and no path of this machine."""
+        given = self.arguments
+        return {
+            "clip": plain(given.clip),
+            "network": plain(given.network),
+            "data": describe_data(self.videos),
+            "augmentation": plain(given.augmentation),
+            "training": plain(given.training),
+            "pretrained": "imagenet" if given.pretrained else None,
+            "seed": given.seed,
+            "processes": self.processes.share.processes,
+            "versions": _versions(),
+            "git": _git_state(),
+        }
+
+    def create_run(self, out: Path) -> RunFolder:
+        """Start the run folder.
+
+        Raises:
+            RunFolderError: it holds something already, or cannot be written.
+        """
+        further = {name: part for name, part in self.config().items() if name not in {"clip", "network"}}
+        given, videos = self.arguments, self.videos
+        run = create_run(out, clip=given.clip, network=given.network, labels=videos.listing.labels, further=further)
+        with writing(out / SPLIT):
+            write_split(out / SPLIT, videos)
+        return run
+
+    def run_folder(self, out: Path) -> RunFolder:
+        """The run folder that another process writes."""
+        given = self.arguments
+        return RunFolder(out, given.clip, given.network, self.videos.listing.labels, self.config())
+
+    def make_network(self, *, load: bool = True) -> tuple[FusionNetwork, str]:
+        """The network before its first step, on the CPU, and a line that says what it starts from.
+
+        Args:
+            load: whether to read the pretrained weights, which a checkpoint would replace at once.
+
+        Raises:
+            WeightsError: the pretrained weights are missing or do not fit.
+        """
+        torch.manual_seed(self.arguments.seed)
+        network = FusionNetwork(self.arguments.network)
+        source = self.arguments.pretrained
+        if source is None or not load:
+            return network, "all weights start at random"
+        return network, str(load_imagenet(network, None if source == "imagenet" else source))
+
+    def loaders(self) -> tuple[EpochLoader, EpochLoader | None]:
+        """Training clips, and the clips that end the sessions if there are any.
+
+        Raises:
+            DatasetError: the split has no part to validate on.
+        """
+        given, videos, workers = self.arguments, self.videos, self.workers
+        parts: dict[str, Part | None] = {"hold_out": "val", "test": "test", "none": None}
+        part = parts[videos.settings.validation]
+        chosen = videos.part(part) if part else ()
+        if part and not chosen:
+            reason = f"split {videos.split.name!r} has no {part} part to validate on"
+            raise DatasetError(videos.listing.root, reason, "choose another split, or --data.validation none")
+        flow, seed = given.clip.flow, given.seed
+        learn = ClipDataset(
+            videos.sources(videos.split.train, flow), given.clip, augmentation=given.augmentation, seed=seed
+        )
+        check = ClipDataset(videos.sources(chosen, flow), given.clip, seed=seed)
+        together = partial(
+            EpochLoader,
+            batch_size=given.training.batch_size,
+            workers=workers,
+            share=self.processes.share,
+            pin_memory=self.processes.device.type == "cuda",
+        )
+        return (
+            together(learn, shuffle=True, accumulate=given.training.accumulate),
+            together(check, shuffle=False) if chosen else None,
+        )
+
+
+def make_plan(given: TrainArguments, processes: Processes) -> Plan:
+    """Find the videos and resolve the settings.
+
+    Args:
+        given: what ``train`` was given.
+        processes: that are to learn together.
+
+    Raises:
+        ActionFusionError: the data or the settings are at fault.
+    """
+    videos = open_data(given.data)
+    network = replace(
+        given.network,
+        num_classes=len(videos.listing.labels),
+        image_size=given.clip.flow.size,
+        flow_channels=given.clip.flow_channels,
+    )
+    return Plan(replace(given, network=network), videos, processes)
+
+
+def describe_data(videos: LabelledVideos) -> dict[str, Any]:
+    """What ``config.yaml`` says of the data: no path of this machine, but a digest of the split."""
+    settings, split = videos.settings, videos.split
+    return {
+        "dataset": settings.dataset,
+        "split": settings.split,
+        "split_name": split.name,
+        "split_notes": list(split.notes),
+        "seed": settings.seed,
+        "validation": settings.validation,
+        "validation_fraction": settings.validation_fraction,
+        "group_pattern": settings.group_pattern,
+        "counts": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+        "digest": videos.digest(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """The commit of this package's source and whether it was changed since; none where it is no checkout of git."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie within somebody else's checkout
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "../.."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    modules = {"av": av, "numpy": np, "opencv": cv2, "torch": torch}
+    own = {"python": platform.python_version(), "actionfusion": __version__}
+    return own | {name: str(module.__version__) for name, module in modules.items()}

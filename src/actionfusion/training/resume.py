@@ -1,0 +1,118 @@
+"""``train --resume``: the settings come from the run, and nothing that is given may contradict it.
+
+A run folder names no path of the machine that it is trained on.  While a training is not finished, ``resume.json``
+beside the checkpoint does; it goes when the training ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actionfusion.data.augment import Augmentation
+from actionfusion.data.dataset import DataSettings
+from actionfusion.errors import RunFolderError, SettingsError
+from actionfusion.files import write_atomically
+from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.places import place
+from actionfusion.run_folder import CONFIG, RunFolder, open_run, typed, writing
+from actionfusion.training.settings import TrainingSettings
+from actionfusion.video.clip import ClipSettings
+
+LOCAL = "resume.json"
+_KINDS: dict[str, type[Any]] = {
+    "data": DataSettings,
+    "clip": ClipSettings,
+    "network": FusionNetworkSettings,
+    "augmentation": Augmentation,
+    "training": TrainingSettings,
+}
+_PLACES = ("root", "store", "manifest")
+
+
+def remember_places(run: RunFolder, data: DataSettings, device: str | None) -> None:
+    """Write down where this machine has the videos, until the training is finished; no password in an address."""
+    given = {name: getattr(data, name) for name in _PLACES}
+    places = {name: str(place(value).absolute()) for name, value in given.items() if value is not None}
+    with writing(run.path / LOCAL):
+        write_atomically(run.path / LOCAL, json.dumps({"data": places, "device": device}, indent=1) + "\n")
+
+
+def forget_places(run: RunFolder) -> None:
+    """The training is finished."""
+    (run.path / LOCAL).unlink(missing_ok=True)
+
+
+def recorded_values(path: Path) -> dict[str, Any]:
+    """The arguments of ``train`` that made an unfinished run, as plain values.
+
+    Raises:
+        RunFolderError: the folder is no run, or does not say how it was trained.
+    """
+    config = open_run(path).config
+    if not _KINDS.keys() <= config.keys():
+        raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
+    values: dict[str, Any] = {name: dict(config[name]) for name in _KINDS}
+    values["data"] = {name: value for name, value in values["data"].items() if name in _names(DataSettings)}
+    values |= {"pretrained": config.get("pretrained"), "seed": config.get("seed", 0)}
+    if (path / LOCAL).is_file():
+        local = json.loads((path / LOCAL).read_text(encoding="utf-8"))
+        values["data"] |= local["data"]
+        values["device"] = local["device"]
+    return values
+
+
+def recorded_arguments(path: Path) -> dict[str, Any]:
+    """The same, typed as ``train`` takes them.
+
+    Raises:
+        RunFolderError: as ``recorded_values``, or settings of another version.
+    """
+    values = recorded_values(path)
+    return values | {name: typed(kind, values[name], path / CONFIG) for name, kind in _KINDS.items()}
+
+
+def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """See that a run is gone on with as it was begun; versions of libraries may differ.
+
+    Args:
+        recorded: ``config.yaml`` of the run.
+        now: what it would be if the run were begun now.
+        path: of the run.
+
+    Raises:
+        SettingsError: a setting differs; all that do are named.
+    """
+    passing = {"versions", "git"}
+    before = {name: value for name, value in _flat(recorded) if name.split(".")[0] not in passing}
+    after = {name: value for name, value in _flat(now) if name.split(".")[0] not in passing}
+    differing = [
+        f"{name} is {_short(before.get(name))} in the run and {_short(after.get(name))} now"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if differing:
+        remedy = "leave it to the run, or train anew under another --out"
+        raise SettingsError(path, f"is another training: {'; '.join(differing)}", remedy)
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _names(kind: type[Any]) -> set[str]:
+    return {part.name for part in fields(kind)}
+
+
+def _short(value: object) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return text if len(text) <= 60 else f"{text[:57]}..."

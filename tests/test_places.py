@@ -1,0 +1,526 @@
+"""An address is told from a local name, behaves like a path, and a copy of what it leads to never outlives its use."""
+
+import errno
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import fsspec
+import pytest
+from fsspec.registry import known_implementations
+from hypothesis import given
+from hypothesis import strategies as st
+from upath import UPath
+
+from actionfusion import places, remote_path
+from actionfusion.errors import SettingsError, VideoDamaged, VideoMissing, VideoTooLarge
+from actionfusion.files import remove_scratch_of_the_dead, scratch_folder
+from actionfusion.places import (
+    ask_many,
+    beside,
+    common_folder,
+    local_copy,
+    open_end_first,
+    place,
+    read_ranges,
+    relative,
+)
+from actionfusion.remote_path import RemotePath, without_credentials
+
+
+@pytest.mark.parametrize(
+    "text", ["clips", "/a/b", "a::b", "http:x.avi", "C:\\clips", "x.tar::y", "~/clips", "", "a:/b", "s3:/b"]
+)
+def test_what_is_no_address_stays_a_local_path(text):
+    assert place(text) == Path(text)
+
+
+def test_a_local_file_that_is_called_like_an_address_stays_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("zip::a.avi", "memory://a.avi"):
+        assert isinstance(place(name), RemotePath)
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+        assert place(name) == Path(name)
+
+
+def test_whatever_a_python_user_gives():
+    local, remote = Path("/a/b"), place("memory://a/b")
+    assert place(local) is local
+    assert place(remote) is remote
+    assert place("file:///a/b") == place(UPath("file:///a/b")) == place(UPath("/a/b")) == local
+    assert place(UPath("memory://a/b")) == remote == pickle.loads(pickle.dumps(remote))
+    cached = place(UPath("simplecache::memory://a/b"))
+    assert cached == place("simplecache::memory://a/b")
+    assert str(cached.parent / "c") == "simplecache::memory:///a/c"
+    assert str(place(UPath("zip://a/b::memory://x.zip")).parent) == "zip://a::memory:///x.zip"
+    with pytest.raises(TypeError):
+        Path(remote)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("foo://x", ["foo://x: 'foo' is no kind of address"]),
+        ("zip://a::foo://x", ["'foo' is no kind of address"]),
+        ("fancy://x", ["fancy://x: needs a package", "pip install fancy_missing"]),
+        ("plain://x", ["plain://x: needs a package", "Install what plain needs"]),
+        ("fancy://anna:secret@host/x", ["fancy://anna@host/x: needs"]),
+    ],
+)
+def test_what_cannot_be_opened_here_is_said_in_one_line(text, parts, monkeypatch):
+    known = known_implementations
+    monkeypatch.setitem(known, "fancy", {"class": "fancy_missing.FS", "err": "Install fancy_missing to access it"})
+    monkeypatch.setitem(known, "plain", {"class": "plain_missing.FS", "err": "Install what plain needs"})
+    with pytest.raises(SettingsError) as caught:
+        place(text)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "upath", None)
+    with pytest.raises(SettingsError, match=r"s3://b: .*pip install 'actionfusion\[remote\]'"):
+        place("s3://b")
+
+
+def test_who_gives_no_address_imports_no_fsspec():
+    script = "import sys, actionfusion.data.prepare_dataset, actionfusion.places as p; p.place('a/b'); "
+    script += "sys.exit(any(name in sys.modules for name in ('fsspec', 'upath')))"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(
+    lambda name: name not in {".", ".."}
+)
+
+
+@given(
+    st.lists(names, min_size=1, max_size=4), st.sampled_from(["memory://", "zip://::/x.zip", "shelf://", "ftp://h/"])
+)
+def test_it_takes_names_apart_as_pathlib_does(shelf_package, parts, top):
+    model = PurePosixPath("/", *parts)
+    path = root = place(top)
+    for part in parts:
+        path /= part
+    assert (path.name, path.stem, path.suffix) == (model.name, model.stem, model.suffix)
+    assert [above.name for above in path.parents] == [above.name for above in model.parents]
+    assert path.parents[-1] == root
+    assert root / "/".join(parts) == path == path.parent / path.name == path.with_name("x").with_name(path.name)
+    assert relative(path, root) == "/".join(parts)
+    assert [relative(path, above) for above in path.parents] == [
+        model.relative_to(above).as_posix() for above in model.parents
+    ]
+    assert pickle.loads(pickle.dumps(path)) == path
+    head = top.partition("::")[0]
+    scheme = "" if head.endswith("://") else head[head.index("://") + 3 :]
+    assert str(path).startswith(head[: head.index("://") + 3] + scheme + parts[0])
+    assert str(path.parents[-1]).rstrip("/") in {top.rstrip("/"), top.replace("::/", "::file:///").rstrip("/")}
+
+
+def test_the_top_is_its_own_parent():
+    for text in ("memory://", "zip://::/a.zip", "shelf://"):
+        assert place(text).parent == place(text)
+        assert place(text).parents == ()
+    bucket = RemotePath("s3", {}, "bucket", shown="s3://bucket")
+    assert bucket.parent == bucket
+    assert str((bucket / "a" / "b").parent) == "s3://bucket/a"
+    page = RemotePath("https", {}, "https://host/a/b", shown="https://host/a/b")
+    assert [str(above) for above in page.parents] == ["https://host/a", "https://host"]
+    assert [above.path for above in page.parents] == ["https://host/a", "https://host"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ftp://anna:secret@host:21/clips", "ftp://anna@host:21/clips"),
+        ("ftp://anna:sec:r@et@host/clips", "ftp://anna@host/clips"),
+        ("https://token@host/x?signature=secret&a=b", "https://host/x"),
+        ("abfs://container@account.net/x", "abfs://container@account.net/x"),
+        ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
+        ("no at 'https://a:secret@h/x?secret=1': gone", "no at 'https://h/x': gone"),
+    ],
+)
+def test_no_password_is_printed(text, shown):
+    assert without_credentials(text) == shown
+
+
+def test_an_address_with_a_password_shows_none_anywhere(monkeypatch):
+    path = place("ftp://anna:secret@127.0.0.1:1/clips")
+    assert str(path / "a.avi") == "ftp://anna@127.0.0.1:1/clips/a.avi"
+    assert str(place(UPath("ftp://anna:secret@127.0.0.1:1/clips"))) == "ftp://127.0.0.1/clips"
+    assert "secret" not in repr(path)
+    # Nobody listens there, and the password still leads to the server.
+    assert fsspec.get_filesystem_class("ftp")._get_kwargs_from_urls("ftp://anna:secret@h/")["password"] == "secret"
+    with pytest.raises(OSError, match="refused") as caught:
+        path.stat()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Files and folders with names that some systems take for patterns, links or addresses."""
+    root = tmp_path / "tree"
+    for name in ("a/b.avi", "a/[x]*?.avi", "a/c::d.avi", "class [1]/é ü.avi", "zip:/x.avi", "list.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+@pytest.fixture
+def addresses(tree, shelf, memory, tmp_path):
+    """The same tree behind four addresses."""
+    shutil.copytree(tree, shelf / "tree")
+    system = fsspec.filesystem("memory")
+    with zipfile.ZipFile(tmp_path / "tree.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(tree.rglob("*")):
+            if file.is_file():
+                name = file.relative_to(tree).as_posix()
+                system.pipe_file(f"/tree/{name}", file.read_bytes())
+                archive.write(file, f"top/{name}")
+    system.put_file(str(tmp_path / "tree.zip"), "/tree.zip")
+    return ["shelf://tree", "memory://tree", f"zip://top::{tmp_path}/tree.zip", "zip://top::memory://tree.zip"]
+
+
+def test_folders_and_files_are_what_they_are_here(tree, addresses):
+    for address in addresses:
+        root = place(address)
+        wanted = {file.relative_to(tree).as_posix(): file for file in tree.rglob("*")}
+        found, folders = {}, [root]
+        while folders:
+            for path in folders.pop().iterdir():
+                found[relative(path, root)] = path
+                assert path.is_dir() != path.is_file()
+                if path.is_dir():
+                    folders.append(path)
+        assert found.keys() == wanted.keys()
+        for name, path in found.items():
+            again = root / name
+            assert again == path
+            assert again.is_dir() == wanted[name].is_dir()
+            if again.is_file():
+                assert again.read_bytes() == wanted[name].read_bytes()
+                assert again.stat().st_size == wanted[name].stat().st_size
+                with pytest.raises(NotADirectoryError):
+                    list(again.iterdir())
+        gone = root / "gone"
+        assert (gone.exists(), gone.is_dir(), gone.is_file()) == (False, False, False)
+        for question in (gone.stat, gone.read_bytes, lambda gone=gone: list(gone.iterdir())):
+            with pytest.raises(FileNotFoundError, match="there is no such file or folder"):
+                question()
+
+
+def test_text_is_read_as_it_is_here(tree, shelf, addresses):
+    content = "eins\r\nzwei\rdreißig\n".encode("utf-8-sig")
+    (tree / "list.txt").write_bytes(content)
+    fsspec.filesystem("memory").pipe_file("/tree/list.txt", content)
+    (shelf / "tree/list.txt").write_bytes(content)
+    for text in ("shelf://tree/list.txt", "memory://tree/list.txt"):
+        assert place(text).read_text(encoding="utf-8-sig") == (tree / "list.txt").read_text(encoding="utf-8-sig")
+
+
+def test_nothing_but_a_small_file_is_read_whole(shelf, monkeypatch):
+    (shelf / "a").write_bytes(bytes(11))
+    monkeypatch.setattr(remote_path, "_LARGEST_READ", 10)
+    for faults in ("", "unsized a"):
+        monkeypatch.setenv("SHELF_FAULTS", faults)
+        with pytest.raises(OSError, match="it is over") as caught:
+            place("shelf://a").read_bytes()
+        assert caught.value.errno == errno.EFBIG
+
+
+def test_a_small_file_that_comes_in_part_is_not_taken(shelf, monkeypatch):
+    (shelf / "a").write_bytes(bytes(11))
+    monkeypatch.setenv("SHELF_FAULTS", "short a")
+    with pytest.raises(OSError, match="only 11 of its 21 bytes came"):
+        place("shelf://a").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (1.5e9 + 0.7, 1_500_000_000),
+        (datetime(2017, 7, 14, 2, 40, tzinfo=UTC), 1_500_000_000),
+        (datetime(2017, 7, 14, 2, 40, tzinfo=UTC).replace(tzinfo=None), 1_500_000_000),
+        ("2017-07-14T02:40:00Z", 1_500_000_000),
+        ("2017-07-14T04:40:00+02:00", 1_500_000_000),
+        ("20170714024000", 1_500_000_000),
+        ((2017, 7, 14, 2, 40, 0), 1_500_000_000),
+        ((1980, 0, 0, 0, 0, 0), 0),
+        ("yesterday", 0),
+        (object(), 0),
+    ],
+)
+def test_every_way_to_say_a_time(told, seconds):
+    path = RemotePath("memory", {}, "/a", shown="memory://a", info={"type": "file", "size": 1, "mtime": told})
+    assert path.stat().st_mtime_ns == seconds * 10**9
+
+
+def test_a_file_is_put_renamed_and_removed(tmp_path, shelf, memory):
+    (tmp_path / "new").write_bytes(b"new")
+    for top in ("shelf://store", "memory://store"):
+        first, second = place(top) / "class [1]" / "first", place(top) / "class [1]" / "second"
+        first.parent.mkdir(parents=True, exist_ok=True)
+        first.put(tmp_path / "new")
+        assert first.shows_parts
+        first.replace(second)
+        second.replace(second.with_name("third"))
+        assert [path.name for path in first.parent.iterdir()] == ["third"]
+        first.with_name("third").unlink()
+        first.unlink(missing_ok=True)
+        with pytest.raises(FileNotFoundError):
+            first.unlink()
+
+
+def test_the_folder_that_another_process_makes_first(shelf, monkeypatch):
+    from shelf_filesystem import ShelfFileSystem
+
+    def refuse(self, path, exist_ok=False):
+        (shelf / path).mkdir(parents=True)
+        raise ConnectionError("550 File exists.")
+
+    monkeypatch.setattr(ShelfFileSystem, "makedirs", refuse)
+    place("shelf://a/b").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(ShelfFileSystem, "makedirs", lambda *_, **__: 1 / 0)
+    with pytest.raises(OSError, match="division by zero"):
+        place("shelf://c").mkdir(parents=True, exist_ok=True)
+
+
+def test_the_links_of_a_page_are_names(monkeypatch):
+    """No server here: what fsspec gives of a page, where names stand in escapes and folders are told by asking."""
+    page = "https://host/clips"
+
+    class Page:
+        def ls(self, path, detail):
+            assert (path, detail) == (page, True)
+            names = ("wave%20left/", "100%25.avi", "a%2Fb.avi", "%C3%A9.avi")
+            return [{"name": f"{page}/{name}", "size": None, "type": "file"} for name in names]
+
+        def isdir(self, path):
+            return path.endswith("left")
+
+        def info(self, path):
+            return {"name": path, "size": None, "type": "file"}
+
+    monkeypatch.setattr(remote_path, "_file_system", lambda *_: Page())
+    found = list(RemotePath("https", {}, page, shown=page).iterdir())
+    assert [path.name for path in found] == ["wave left", "100%25.avi", "a%2Fb.avi", "é.avi"]
+    assert [(path.is_dir(), path.is_file()) for path in found] == [(True, False), *[(False, True)] * 3]
+    assert found[0].path == f"{page}/wave left"
+    assert str(found[0] / "a.avi") == f"{page}/wave left/a.avi"
+
+
+def test_a_copy_is_the_file_and_goes_with_its_use(addresses, tree, scratch):
+    with local_copy(tree / "a/b.avi") as path:
+        assert path == tree / "a/b.avi"
+    for address in addresses:
+        with local_copy(place(address) / "a" / "b.avi") as path:
+            assert path.read_bytes() == b"a/b.avi"
+            assert scratch in path.parents
+            remove_scratch_of_the_dead()  # which this process is not
+            assert path.exists()
+        assert list(scratch.iterdir()) == []
+        with pytest.raises(KeyboardInterrupt), local_copy(place(address) / "a" / "b.avi"):
+            raise KeyboardInterrupt
+
+
+def test_a_folder_of_pictures_keeps_their_names(shelf, scratch):
+    for name in ("1.jpg", "2.jpg", "other.txt"):
+        (shelf / name).write_text(name)
+    root = place("shelf://")
+    with local_copy(root, [root / "2.jpg", root / "1.jpg"]) as folder:
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {"1.jpg": "1.jpg", "2.jpg": "2.jpg"}
+
+
+def test_what_fails_on_the_way_is_named_by_its_address(shelf, scratch, monkeypatch):
+    (shelf / "a.avi").write_bytes(bytes(5000))
+    cases = {
+        "": ("gone.avi", "shelf://gone.avi: there is no such file"),
+        "reads a.avi": ("a.avi", "shelf://a.avi: cannot be fetched (the line went dead: shelf://anna@far/x)"),
+        "short a.avi": ("a.avi", "shelf://a.avi: only 5000 of its 5010 bytes came"),
+    }
+    for faults, (name, message) in cases.items():
+        monkeypatch.setenv("SHELF_FAULTS", faults)
+        with pytest.raises(VideoMissing) as caught, local_copy(place("shelf://") / name):
+            pass
+        assert str(caught.value).startswith(message)
+
+
+def test_an_error_that_names_the_copy_comes_out_with_the_address(shelf, scratch):
+    (shelf / "v").mkdir()
+    (shelf / "v/1.jpg").touch()
+    root = place("shelf://v")
+    for inner, named in (("", "shelf://v"), ("1.jpg", "shelf://v/1.jpg")):
+        with pytest.raises(VideoDamaged) as caught, local_copy(root, [root / "1.jpg"]) as folder:
+            raise VideoDamaged(folder / inner, "is damaged", "leave it out")
+        assert (caught.value.subject, caught.value.reason) == (named, "is damaged")
+    with pytest.raises(VideoDamaged) as caught, local_copy(root, []):
+        raise VideoDamaged("other.avi", "is damaged", "leave it out")
+    assert caught.value.subject == "other.avi"
+
+
+@pytest.mark.parametrize("faults", ["", "unsized a.avi"])
+def test_no_more_is_fetched_than_allowed(shelf, scratch, monkeypatch, faults):
+    (shelf / "a.avi").write_bytes(bytes(5000))
+    monkeypatch.setenv("SHELF_FAULTS", faults)
+    with local_copy(place("shelf://a.avi"), largest=5000) as path:
+        assert path.stat().st_size == 5000
+    with (
+        pytest.raises(VideoTooLarge, match=r"shelf://a\.avi: it is over"),
+        local_copy(place("shelf://a.avi"), largest=4999),
+    ):
+        pass
+    (shelf / "b.avi").write_bytes(bytes(5000))
+    root = place("shelf://")
+    with pytest.raises(VideoTooLarge), local_copy(root, [root / "a.avi", root / "b.avi"], largest=9999):
+        pass
+
+
+def test_a_full_disk_names_the_folder_of_temporary_files(scratch):
+    said = "No space left on device for temporary files in"
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match=said) as caught:
+        places._write(full, b"x")
+    assert (caught.value.errno, str(scratch) in str(caught.value)) == (errno.ENOSPC, True)
+
+
+def test_what_a_killed_process_left_is_removed(scratch):
+    script = "import os, signal\nfrom actionfusion.files import scratch_folder\n"
+    script += "with scratch_folder() as folder:\n (folder / 'copy').touch()\n os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", script], check=False)
+    assert len(list(scratch.rglob("*"))) == 3
+    own = [scratch / "actionfusion-runs", scratch / "actionfusion-scratch-of-mine"]
+    for folder in own:
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    mark = scratch / "actionfusion-scratch-young.lock"
+    mark.touch()
+    with scratch_folder() as alive:
+        remove_scratch_of_the_dead()
+        assert {*scratch.iterdir()} == {alive, alive.with_name(f"{alive.name}.lock"), mark, *own}
+    os.utime(mark, (0, 0))
+    remove_scratch_of_the_dead()
+    assert {*scratch.iterdir()} == {*own}
+    for folder in own:
+        folder.rmdir()
+
+
+def test_where_there_are_no_locks_only_old_scratch_goes(scratch, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with scratch_folder() as folder:
+        remove_scratch_of_the_dead()
+        assert folder.exists()
+        os.utime(folder, (0, 0))
+        remove_scratch_of_the_dead()
+        assert not folder.exists()
+
+
+@given(st.data())
+def test_ranges_are_those_of_the_file_and_not_much_more(data):
+    size = data.draw(st.integers(1, 400_000))
+    content = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
+    starts = data.draw(st.lists(st.integers(0, size - 1), max_size=8))
+    sizes = [data.draw(st.integers(0, min(9000, size - start))) for start in starts]
+    fsspec.filesystem("memory").pipe_file("/ranges", content)
+    parts = list(read_ranges(place("memory://ranges"), starts, sizes))
+    assert parts == [content[start : start + count] for start, count in zip(starts, sizes, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "ranges")
+        file.write_bytes(content)
+        assert list(read_ranges(file, starts, sizes)) == parts
+
+
+def test_near_ranges_come_in_one_request_and_far_ones_do_not(shelf):
+    (shelf / "a").write_bytes(bytes(1_000_000))
+    list(read_ranges(place("shelf://a"), [900_000, 10, 2_000, 900_500], [100, 100, 100, 100]))
+    reads = [line.split()[2:] for line in Path(f"{shelf}.log").read_text().splitlines() if line.startswith("read")]
+    assert reads == [["10", "2090"], ["900000", "600"]]
+    with pytest.raises(OSError, match="bytes came where"):
+        list(read_ranges(place("shelf://a"), [999_999], [2]))
+
+
+@given(st.integers(0, 200_000), st.lists(st.tuples(st.integers(0, 210_000), st.integers(0, 70_000)), max_size=5))
+def test_a_file_opened_end_first_reads_like_any_other(size, reads):
+    content = bytes(index * 7 % 251 for index in range(size))
+    fsspec.filesystem("memory").pipe_file("/end", content)
+    with open_end_first(place("memory://end")) as file:
+        assert file.seek(0, os.SEEK_END) == size
+        for start, count in reads:
+            assert file.seek(start) == start
+            assert file.read(count) == content[start : start + count]
+            assert file.tell() == max(start, min(start + count, size))
+
+
+def test_what_a_table_means_by_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = place("memory://data/tables")
+    assert beside(table, "a/b.avi") == table / "a/b.avi"
+    assert beside(table, "../clips/./b.avi") == place("memory://data/clips/b.avi")
+    assert beside(table, "../../../../b.avi") == place("memory://b.avi")
+    assert beside(table, "/clips/b.avi") == place("memory://clips/b.avi")
+    assert beside(table, "file:///clips/b.avi") == Path("/clips/b.avi")
+    assert (
+        beside(table, "zip://b.avi::/x.zip")
+        == beside(Path("/t"), "zip://b.avi::/x.zip")
+        == place("zip://b.avi::/x.zip")
+    )
+    assert str(beside(table, "../clips/b.avi")) == "memory://data/clips/b.avi"
+    assert beside(tmp_path, "../a.avi") == tmp_path.parent / "a.avi"
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "zip::a.avi").touch()
+    assert beside(tmp_path / "t", "zip::a.avi") == tmp_path / "t" / "zip::a.avi"
+
+
+def test_the_folder_that_holds_all():
+    a, b = place("memory://x/a"), place("memory://x/b/c")
+    assert common_folder([a, b]) == place("memory://x")
+    assert common_folder([a]) == a
+    assert common_folder([a, a.parent]) == a.parent
+    assert common_folder([Path("/x/a"), Path("/x/b")]) == Path("/x")
+    for others in ([a, Path("/x")], [Path("/x"), a], [a, place("zip://x/a::/x.zip")]):
+        with pytest.raises(ValueError, match="no folder"):
+            common_folder(others)
+    with pytest.raises(ValueError, match="is not in"):
+        relative(a, place("memory://x/a/b"))
+    with pytest.raises(ValueError, match="is not in"):
+        relative(a, Path("/x"))
+
+
+def test_many_questions_are_answered_in_order():
+    assert list(ask_many(lambda task: task * 2, range(100))) == [(task, task * 2) for task in range(100)]
+    with pytest.raises(ZeroDivisionError):
+        list(ask_many(lambda task: 1 // task, [1, 0, 2]))
+
+
+def test_an_archive_is_opened_once_a_process_and_anew_when_asked(tmp_path):
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "one")
+    first = place(f"zip://a.txt::{file}")
+    with first._asked() as system, (place(f"zip://::{file}") / "a.txt")._asked() as other:
+        assert system is other
+    file.unlink()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "two!")
+    assert first.read_bytes() == b"one"
+    first.forget_all()
+    assert first.read_bytes() == b"two!"
+    reader, writer = os.pipe()
+    if not os.fork():
+        # After a fork the open archive, whose place in the file is shared, is left alone.
+        with first._asked() as forked:
+            os.write(writer, b"same" if forked is system else b"other")
+        os._exit(0)
+    os.wait()
+    assert os.read(reader, 10) == b"other"
+    os.close(reader)
+    os.close(writer)

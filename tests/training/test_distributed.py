@@ -1,0 +1,205 @@
+"""Several processes learn what one would, count each video once, and end together."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import actionfusion
+from actionfusion.data.prepare import prepare
+from actionfusion.errors import SettingsError
+from actionfusion.training.distributed import Processes, TorchrunProcesses, find_processes
+from actionfusion.training.guards import is_lost_connection
+from actionfusion.training.train import train
+from actionfusion.video.flow import FlowRecipe
+
+RECIPE = {
+    "data": {"dataset": "folder", "split": "folders", "validation": "test"},
+    "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
+    "network": {
+        "tower": [4, "M", 8], "fc6_width": 8, "hidden": 6, "head": "linear",
+        "dropout_fc6": 0.0, "dropout_lstm": 0.0, "dropout_last": 0.0,
+    },
+    "augmentation": {"intervals": [2, 6], "flip": True},
+    "training": {
+        "batch_size": 2, "workers": 0, "clip_norm": 1.0, "checkpoint_steps": 2,
+        "sessions": [
+            {"learning_rate": 0.001, "max_epochs": 1, "patience": 1},
+            {"learning_rate": 0.001, "max_epochs": 1, "patience": 1},
+        ],
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, shapes_root):
+    """Eleven videos to learn from and seven to validate: neither comes out even for two processes of two clips."""
+    root = tmp_path_factory.mktemp("uneven")
+    labels = ("motion_up", "motion_down", "order_left_right", "order_right_left")
+    for part, counts in (("train", (4, 3, 2, 2)), ("test", (2, 2, 2, 1))):
+        for label, count in zip(labels, counts, strict=True):
+            (root / part / label).mkdir(parents=True)
+            for path in sorted((shapes_root / part / label).glob("*.mp4"))[:count]:
+                (root / part / label / path.name).symlink_to(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("recipe")
+    items = [(path, path.relative_to(root).as_posix()) for path in sorted(root.glob("*/*/*.mp4"))]
+    prepare(items, folder / "store", FlowRecipe(**RECIPE["clip"]["flow"]), workers=0)
+    places = {"root": str(root), "store": str(folder / "store")}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"data": RECIPE["data"] | places}))
+    return folder / "recipe.yaml"
+
+
+def environment(**changes):
+    own = {
+        "PYTHONPATH": str(Path(actionfusion.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return {**os.environ, **own, **changes}
+
+
+def torchrun(*words, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.Popen(
+        [*command, "-m", "actionfusion", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
+        **options,
+    )  # fmt: skip
+
+
+def rows(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def together(recipe, tmp_path_factory):
+    """A run of two processes, with what they said."""
+    run = tmp_path_factory.mktemp("together") / "run"
+    process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu")
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    return run, told
+
+
+@pytest.fixture(scope="module")
+def alone(recipe, tmp_path_factory):
+    """One process with the batch of both."""
+    from actionfusion.__main__ import main
+
+    run = tmp_path_factory.mktemp("alone") / "run"
+    assert main(["train", "--config", str(recipe), "--out", str(run), "--training.batch_size", "4"]) == 0
+    return run
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_with_the_double_batch_learns(together, alone):
+    ours, theirs = (load_file(run / "checkpoint.safetensors") for run in (together[0], alone))
+    for name, tensor in theirs.items():
+        if name.startswith("network."):
+            # Six steps of Adam at 1e-3: what differs is a last digit here and there.
+            assert (ours[name] - tensor).abs().max() < 1e-4, name
+        if name.endswith(":exp_avg"):
+            assert (ours[name] - tensor).abs().max() <= 1e-3 * tensor.abs().max() + 1e-9, name
+
+
+@pytest.mark.slow
+def test_their_figures_are_of_the_whole_set_each_video_once(together, alone):
+    for ours, theirs in zip(rows(together[0]), rows(alone), strict=True):
+        for name in ("train_loss", "val_loss"):
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
+        # Shares of 11 and of 7, so that a video left out or counted twice would show.
+        assert float(ours["train_accuracy"]) * 11 == pytest.approx(round(float(ours["train_accuracy"]) * 11))
+        assert float(ours["val_accuracy"]) * 7 == pytest.approx(round(float(ours["val_accuracy"]) * 7))
+        assert ours["val_accuracy"] == theirs["val_accuracy"]
+
+
+@pytest.mark.slow
+def test_only_the_main_process_writes_and_talks(together, alone):
+    run, told = together
+    assert {item.name for item in run.iterdir()} == {item.name for item in alone.iterdir()}
+    log = (run / "train.log").read_text()
+    for text in (told, log):
+        assert text.count("epoch   1") == 1
+    assert told.count("written to") == 1
+    assert yaml.safe_load((run / "config.yaml").read_text())["processes"] == 2
+    held = load_file(run / "checkpoint.safetensors")
+    assert not held["random.cpu.0"].equal(held["random.cpu.1"]), "each draws masks of its own"
+
+
+@pytest.mark.slow
+def test_one_that_dies_ends_all_with_a_message_and_the_run_goes_on(recipe, together, tmp_path):
+    run = tmp_path / "run"
+    words = ("--training.sessions", json.dumps([{"learning_rate": 0.001, "max_epochs": 500, "patience": None}]))
+    process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu", *words)
+    while not (run / "metrics.csv").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(int(children[1]), signal.SIGKILL)
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Signal 9 (SIGKILL)" in told
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    from actionfusion.training.checkpoint import read_state
+
+    assert read_state(run)["format"] == 1
+    with pytest.raises(SettingsError, match="processes is 2 in the run and 1 now"):
+        train(out=run, resume=True)
+
+
+@pytest.mark.slow
+def test_a_fault_that_one_meets_is_told_and_ends_all(recipe, tmp_path):
+    settings = yaml.safe_load(recipe.read_text())
+    store = Path(shutil.copytree(settings["data"]["store"], tmp_path / "store"))
+    entry = sorted(store.rglob("*.zip"))[-1]  # of the test part: in the share of the second process
+    entry.write_bytes(entry.read_bytes()[:-2000] + bytes(2000))
+    words = ("--data.store", store, "--device", "cpu", "--out", tmp_path / "run")
+    process = torchrun("train", "--config", recipe, *words)
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert f"error: {entry}" in told
+
+
+def test_what_the_others_see_of_an_end_is_recognised():
+    """As gloo and NCCL say it."""
+    gloo = "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4343"
+    assert is_lost_connection(RuntimeError(gloo))
+    assert is_lost_connection(torch.distributed.DistBackendError("NCCL communicator was aborted on rank 0."))
+    assert not is_lost_connection(RuntimeError("shapes do not fit"))
+
+
+def test_one_process_needs_no_accelerate():
+    code = (
+        "import sys; from actionfusion.training.train import train;"
+        "from actionfusion.training.distributed import find_processes; find_processes('cpu');"
+        "print('accelerate' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(WORLD_SIZE="1")
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_the_device_is_chosen(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert type(find_processes("cpu")) is Processes
+    assert find_processes("cpu").main
+    with pytest.raises(SettingsError, match="cuda:1 for several processes"):
+        TorchrunProcesses("cuda:1")
