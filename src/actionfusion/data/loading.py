@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,30 +45,55 @@ class LabelledSource:
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips.
+    """B clips, or what frozen towers made of them.
 
     Attributes:
-        rgb: ``[B, T, 3, size, size]`` uint8.
-        flow: ``[B, T, 2L, size, size]`` uint8 codes.
+        rgb: ``[B, T, 3, size, size]`` uint8, or maps ``[B, T, D, h, w]`` in floating point.
+        flow: ``[B, T, 2L, size, size]`` uint8 codes, or maps ``[B, T, D, h, w]``.
         targets: ``[B]`` class numbers, int64.
         names: B paths.
+        maps: whether ``rgb`` and ``flow`` are maps; the network is to be told.
     """
 
     rgb: torch.Tensor
     flow: torch.Tensor
     targets: torch.Tensor
     names: tuple[str, ...]
+    maps: bool = False
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the loader calls this where a GPU waits for it."""
-        return Batch(self.rgb.pin_memory(), self.flow.pin_memory(), self.targets.pin_memory(), self.names)
+        pinned = {name: getattr(self, name).pin_memory() for name in ("rgb", "flow", "targets")}
+        return replace(self, **pinned)
+
+
+class KeyedDataset(Dataset[Any]):
+    """Samples that are functions of (epoch, index), and how they become a batch: what `EpochLoader` reads.
+
+    Attributes:
+        sources: the videos, by their index.
+        settings: what a clip is.
+        seed: of the order.
+    """
+
+    sources: Sequence[LabelledSource]
+    settings: ClipSettings
+    seed: int
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.sources)
+
+    def collate(self, samples: Sequence[Any]) -> Batch | ActionFusionError:
+        """Samples side by side, or the first error among them."""
+        raise NotImplementedError
 
 
 Key = tuple[int, int]
 Sample = tuple[Clip, int, str]
 
 
-class ClipDataset(Dataset["Sample | ActionFusionError"]):
+class ClipDataset(KeyedDataset):
     """Cuts a clip of a video at each access.
 
     Args:
@@ -90,10 +116,6 @@ class ClipDataset(Dataset["Sample | ActionFusionError"]):
         self.augmentation = augmentation
         self.seed = seed
 
-    def __len__(self) -> int:
-        """Number of videos."""
-        return len(self.sources)
-
     def __getitem__(self, key: Key) -> Sample | ActionFusionError:
         """The clip of (epoch, index), or the error that its video gave.
 
@@ -103,6 +125,10 @@ class ClipDataset(Dataset["Sample | ActionFusionError"]):
             return self._sample(*key)
         except ActionFusionError as error:
             return error
+
+    def collate(self, samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
+        """Clips side by side, or the first error among them."""
+        return collate(samples)
 
     def _sample(self, epoch: int, index: int) -> Sample:
         source = self.sources[index]
@@ -225,7 +251,7 @@ class EpochLoader:
     """Batches of a data set, pass by pass.
 
     Args:
-        dataset: the clips.
+        dataset: the clips, or the maps of them.
         batch_size: clips a batch.
         shuffle: whether the order changes from epoch to epoch.
         workers: processes that cut clips ahead of the network; 0 cuts them in this process.
@@ -236,7 +262,7 @@ class EpochLoader:
 
     def __init__(
         self,
-        dataset: ClipDataset,
+        dataset: KeyedDataset,
         *,
         batch_size: int,
         shuffle: bool,
@@ -254,7 +280,7 @@ class EpochLoader:
             dataset,
             batch_sampler=self._chosen,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=dataset.collate,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_init_worker,
@@ -272,7 +298,7 @@ class EpochLoader:
         Raises:
             VideoError: a video cannot be read.
         """
-        return _good(collate([self.dataset[key] for key in self.plan.batches(1)[0]]))
+        return _good(self.dataset.collate([self.dataset[key] for key in self.plan.batches(1)[0]]))
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """This process's batches of one epoch; over all processes each video comes once.
@@ -307,6 +333,24 @@ def _good(batch: Batch | ActionFusionError) -> Batch:
 
 def _pieces(keys: Sequence[Key], size: int) -> list[tuple[Key, ...]]:
     return [tuple(keys[start : start + size]) for start in range(0, len(keys), size)]
+
+
+def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[Key]], workers: int) -> Iterator[Batch]:
+    """The batches of these keys (epoch, index), in this order.
+
+    Raises:
+        ActionFusionError: a sample cannot be had.
+    """
+    loader: Iterable[Batch | ActionFusionError] = DataLoader(
+        dataset,
+        batch_sampler=keys,  # type: ignore[arg-type]  # any iterable of lists will do
+        num_workers=workers,
+        collate_fn=dataset.collate,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator(),  # else it would draw from torch's own, and move what is drawn later
+    )
+    for batch in loader:
+        yield _good(batch)
 
 
 def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:

@@ -65,18 +65,19 @@ class SourceIdentity:
 
 
 @overload
-def entry_path(store: Path, name: str) -> Path: ...
+def entry_path(store: Path, name: str, suffix: str = SUFFIX) -> Path: ...
 @overload
-def entry_path(store: Place, name: str) -> Place: ...
-def entry_path(store: Place, name: str) -> Place:
+def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place: ...
+def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place:
     """Where the store keeps a video.
 
     Args:
         store: the store's folder.
         name: the video's path within its data set, with forward slashes.
+        suffix: of the entry.
 
     Returns:
-        ``store / (name + ".zip")``; a file name that would get too long for file systems is cut and a hash of it
+        ``store / (name + suffix)``; a file name that would get too long for file systems is cut and a hash of it
         added.
 
     Raises:
@@ -85,11 +86,11 @@ def entry_path(store: Place, name: str) -> Place:
     relative = PurePosixPath(name)
     if not relative.name or relative.is_absolute() or ".." in relative.parts or "\0" in name:
         raise DatasetError(repr(name), "no path within a data set", "give it relative to the data set's folder")
-    file_name = relative.name + SUFFIX
+    file_name = relative.name + suffix
     encoded = file_name.encode("utf-8", "surrogateescape")
     if len(encoded) > _LONGEST_NAME:
         digest = hashlib.sha256(encoded).hexdigest()[:16]
-        file_name = encoded[:200].decode("utf-8", "ignore") + "~" + digest + SUFFIX
+        file_name = encoded[:200].decode("utf-8", "ignore") + "~" + digest + suffix
     return store / relative.with_name(file_name)
 
 

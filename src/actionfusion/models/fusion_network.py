@@ -240,6 +240,8 @@ class FusionNetwork(nn.Module):
     is no motion.  The network normalises them itself, as its first operation; whoever scales them before is wrong.
 
     `tower_maps`, `fuse` and `classify` are the three parts of `forward`, for whoever keeps what lies between them.
+    `freeze_towers` and `checkpoint_towers` say how the towers are trained; neither changes what the network computes,
+    its settings or the names of its weights.
 
     Args:
         settings: what it is made of; the practical mode with 101 classes where none are given.
@@ -320,6 +322,44 @@ class FusionNetwork(nn.Module):
         """Build `FusionNetworkSettings.tiny`."""
         return cls(FusionNetworkSettings.tiny(num_classes, **changes))
 
+    @property
+    def towers(self) -> tuple[VGGTower, ...]:
+        """The towers of the streams in use, the picture's first."""
+        return tuple(tower for tower in (self.rgb_tower, self.flow_tower) if tower is not None)
+
+    def freeze_towers(self, through: str | None) -> None:
+        """Let both towers' layers be up to a convolution; what lies behind them learns.
+
+        After `load_imagenet` the flow tower's first layer is still random, and a frozen one stays so.
+
+        Args:
+            through: the last frozen convolution, such as ``conv4_3``; ``all``; or None, to freeze nothing.
+
+        Raises:
+            SettingsError: no convolution of that name.
+        """
+        for tower in self.towers:
+            tower.freeze(through)
+
+    def checkpoint_towers(self, frames: int | None) -> None:
+        """Trade time for memory: keep the towers' activations of so many frames at a time, and compute the rest twice.
+
+        Loss and gradients stay as they are, to float error.
+
+        Args:
+            frames: frames a chunk, of the B x T of a batch; None keeps everything.
+
+        Raises:
+            SettingsError: less than one frame, or towers with batch norm, whose statistics are over all frames.
+        """
+        if frames is not None and frames < 1:
+            raise SettingsError("checkpoint_frames", f"{frames} frames", "take 1 or more, or null")
+        if frames is not None and self.settings.batch_norm:
+            reason = "batch norm in the towers takes its statistics over all frames at once"
+            raise SettingsError("checkpoint_frames", reason, "set it to null, or network.batch_norm to false")
+        for tower in self.towers:
+            tower.checkpoint_frames = frames
+
     def tower_maps(self, rgb: Tensor, flow: Tensor) -> TowerMaps:
         """Normalise a batch of clips and run each stream's tower over all its B x T frames at once.
 
@@ -383,12 +423,14 @@ class FusionNetwork(nn.Module):
             features = {name: F.layer_norm(values, values.shape[-1:]) for name, values in features.items()}
         return features
 
-    def forward(self, rgb: Tensor, flow: Tensor) -> Tensor:
-        """Classify a batch of clips.
+    def forward(self, rgb: Tensor, flow: Tensor, *, maps: bool = False) -> Tensor:
+        """Classify a batch of clips, or of what the towers made of them before.
 
         Args:
-            rgb: ``[B, T, 3, H, W]``, RGB 0..255, uint8 or floating point.
-            flow: ``[B, T, 2L, H, W]``, flow codes 0..255 (128 is no motion), uint8 or floating point.
+            rgb: ``[B, T, 3, H, W]``, RGB 0..255, uint8 or floating point; or maps ``[B, T, D, h, w]``.
+            flow: ``[B, T, 2L, H, W]``, flow codes 0..255 (128 is no motion), uint8 or floating point; or maps
+                ``[B, T, D, h, w]``.  Of a stream that is not in use, any maps will do.
+            maps: whether ``rgb`` and ``flow`` are the towers' maps, of any precision.
 
         Returns:
             Logits ``[B, K]``; with the literal head these are h itself, in (-1, 1).
@@ -396,7 +438,15 @@ class FusionNetwork(nn.Module):
         Raises:
             SettingsError: shapes that do not fit the settings or each other.
         """
-        return self.classify(self.fused_maps(rgb, flow))
+        return self.classify(self.fuse(self._cast(rgb, flow)) if maps else self.fused_maps(rgb, flow))
+
+    def _cast(self, rgb: Tensor, flow: Tensor) -> TowerMaps:
+        """Stored maps, in the network's own precision."""
+        dtype = self.normalizer.rgb_scale.dtype
+        return TowerMaps(
+            rgb.to(dtype) if self.rgb_tower is not None else None,
+            flow.to(dtype) if self.flow_tower is not None else None,
+        )
 
 
 def _reduced(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:

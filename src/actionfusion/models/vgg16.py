@@ -6,10 +6,11 @@ the last convolution after its ReLU, so that there is no pool5.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from actionfusion.errors import SettingsError
 
@@ -39,6 +40,18 @@ def check_layout(layout: TowerLayout) -> None:
         raise SettingsError(subject, "it ends with a pooling", remedy)
 
 
+def convolution_names(layout: TowerLayout) -> list[str]:
+    """Names of the convolutions as the VGG papers count them: conv1_1, conv1_2, conv2_1, ...; pooling ends a block."""
+    names, block, number = [], 1, 0
+    for entry in layout:
+        if isinstance(entry, str):
+            block, number = block + 1, 0
+            continue
+        number += 1
+        names.append(f"conv{block}_{number}")
+    return names
+
+
 class VGGTower(nn.Module):
     """3x3 convolutions with ReLU and 2x2 max pooling, shared by all pictures, under torchvision's parameter names.
 
@@ -50,15 +63,28 @@ class VGGTower(nn.Module):
         layout: widths of the convolutions, with ``"M"`` for each pooling between them.
         batch_norm: normalise after each convolution, which a tower trained from scratch needs.
 
+    Attributes:
+        checkpoint_frames: None, or how many pictures at a time keep their activations while gradients are computed;
+            the others' are computed anew in the backward pass.
+        channels_last: whether pictures lie channels last in memory, the quicker order of these convolutions on CPUs,
+            and on GPUs in half precision.
+
     Raises:
         SettingsError: a layout that is no tower.
     """
+
+    checkpoint_frames: int | None
+    channels_last: bool
 
     def __init__(self, in_channels: int, layout: TowerLayout = VGG16_LAYOUT, *, batch_norm: bool = False) -> None:
         super().__init__()
         check_layout(layout)
         self.in_channels = in_channels
         self.out_channels = in_channels
+        self.layout = layout
+        self.checkpoint_frames = None
+        self.channels_last = True
+        self._num_frozen = 0
         layers: list[nn.Module] = []
         for entry in layout:
             if isinstance(entry, str):
@@ -80,14 +106,69 @@ class VGGTower(nn.Module):
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
+    def freeze(self, through: str | None) -> None:
+        """Let the layers up to a convolution, its ReLU and the pooling behind it be, and all others learn.
+
+        Frozen layers keep nothing for the backward pass, and their batch norm stays with its running statistics.
+
+        Args:
+            through: ``conv4_3`` and the like, ``all``, or None to freeze nothing.
+
+        Raises:
+            SettingsError: no convolution of that name.
+        """
+        names = convolution_names(self.layout)
+        if through not in (None, "all", *names):
+            raise SettingsError("freeze_towers", f"{through!r} is no convolution", f"choose {', '.join(names)} or all")
+        wanted = len(names) if through == "all" else names.index(through) + 1 if through else 0
+        places = [place for place, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
+        if wanted == len(names):
+            self._num_frozen = len(self.features)
+        else:
+            self._num_frozen = places[wanted] if wanted else 0
+        for place, layer in enumerate(self.features):
+            layer.requires_grad_(place >= self._num_frozen)
+        self.train(self.training)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the whole tower is."""
+        return self._num_frozen == len(self.features)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for every module, but frozen layers stay in evaluation mode."""
+        super().train(mode)
+        for place, layer in enumerate(self.features):
+            if place < self._num_frozen:
+                layer.eval()
+        return self
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Map pictures ``[N, C, H, W]`` to ``[N, D, H / s, W / s]``, where s doubles with each pooling.
 
         Pictures do not see each other, but for the statistics of batch norm in training.
         """
-        # Channels last is the quicker order of these convolutions on CPUs, and on GPUs in half precision.
-        features: Tensor = self.features(pictures.contiguous(memory_format=torch.channels_last))
-        return features
+        if self.channels_last:
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        if not torch.is_grad_enabled() or not (self._num_frozen or self.checkpoint_frames):
+            features: Tensor = self.features(pictures)
+            return features
+        chunks = torch.split(pictures, self.checkpoint_frames or len(pictures))
+        return torch.cat([self._learning(chunk) for chunk in chunks])
+
+    def _learning(self, pictures: Tensor) -> Tensor:
+        """The same with gradients for the layers that are not frozen."""
+        with torch.no_grad():
+            pictures = self.features[: self._num_frozen](pictures)
+        if self.is_frozen:
+            return pictures
+        learning = self.features[self._num_frozen :]
+        if self.checkpoint_frames is None:
+            maps: Tensor = learning(pictures)
+        else:
+            # Nothing in a tower is random, so no state of random numbers has to be kept for the second computation.
+            maps = checkpoint(learning, pictures, use_reentrant=False, preserve_rng_state=False)
+        return maps
 
 
 def map_size(image_size: int, layout: TowerLayout) -> int:
