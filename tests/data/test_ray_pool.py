@@ -418,7 +418,7 @@ def test_tries_are_bounded(error, tries, told):
     messages = work_through(FakeRay(1), [1, error, 2])
     assert messages.count(("again", 1, None)) == tries - 1
     ended = {number: (outcome, value) for outcome, number, value in messages if outcome != "again"}
-    assert ended[0], ended[2] == (("done", 1), ("done", 2))
+    assert (ended[0], ended[2]) == (("done", 1), ("done", 2))
     assert ended[1][0] == "died"
     assert str(ended[1][1]).endswith(told)
 
