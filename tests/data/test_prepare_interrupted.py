@@ -69,6 +69,7 @@ from actionfusion.video.flow import FlowRecipe
 
 def main():
     items, store, recipe = json.loads(sys.argv[1])
+    print("begun", flush=True)
     report = prepare(items, store, FlowRecipe(**recipe), workers=2, progress=lambda *done: print(done[0], flush=True))
     print("made", report.made)
 """
@@ -93,6 +94,8 @@ def start(items, tmp_path):
             start_new_session=True,
         )
         started.append(process)
+        # Before that, an interrupt is for Python's imports to tell of.
+        assert process.stdout.readline() == "begun\n"
         return process
 
     yield start
@@ -146,7 +149,7 @@ def test_ctrl_c_leaves_nothing_but_whole_entries(items, undisturbed, tmp_path, s
 
 def test_ctrl_c_while_workers_start_is_as_quiet(undisturbed, tmp_path, start):
     process = start()
-    time.sleep(0.9)
+    time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert errors.count("Traceback") <= 1
