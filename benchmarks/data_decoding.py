@@ -161,7 +161,7 @@ def _on_one_core() -> Iterator[ProcessPoolExecutor | None]:
 def _reading_shares(clips: Sequence[Path], size: int | None) -> Figure:
     """What part of ``iterate_frames`` is FFmpeg's decoder (through PyAV) and what is swscale's."""
     with Stopwatch() as watch:
-        watch.time_iterator(reading, "_decode", "decoding")
+        watch.time_generator(reading, "_decode", "decoding")
         watch.time(PictureConverter, "__call__", "conversion")
         started = time.process_time()
         for path in clips:
@@ -274,7 +274,7 @@ def prepare_in_parts(clips: Sequence[Path], recipe: FlowRecipe) -> PreparedInPar
 
     items = [(clips[0], "first.avi"), *((path, f"{number}.avi") for number, path in enumerate(clips))]
     with tempfile.TemporaryDirectory() as folder, Stopwatch() as watch:
-        watch.time_iterator(reading, "_decode", "decoding")
+        watch.time_generator(reading, "_decode", "decoding")
         watch.time(PictureConverter, "__call__", "conversion")
         watch.time(cv2, "cvtColor", grey)
         watch.replace(store_module, "flow_engine", lambda _: noted)

@@ -84,7 +84,7 @@ def prepare_processes(clips: Sequence[Path], flow: FlowRecipe, store: Path, repe
 
 
 def prepare_parts(clips: Sequence[Path], flow: FlowRecipe) -> Figure:
-    """Where the time of ``prepare`` goes, in one process; the first reading of the files is not counted."""
+    """Where the time of ``prepare`` goes, in one process."""
     parts = prepare_in_parts(clips, flow)
     return {
         "size": flow.size,
@@ -101,14 +101,10 @@ def _items(clips: Sequence[Path]) -> list[tuple[Path, str]]:
     return [(path, f"{path.parent.name}/{path.name}") for path in clips]
 
 
-def _open_stored(path: Path) -> StoredVideo:
-    return StoredVideo(path)
-
-
 def dataset(setup: Setup, clips: Sequence[Path], store: Path, source: str) -> ClipDataset:
     """The training clips, from the store or straight from video."""
     openers: list[Callable[[], Any]] = [
-        partial(_open_stored, entry_path(store, name))
+        partial(StoredVideo, entry_path(store, name))
         if source == "store"
         else partial(VideoSource, path, setup.clip.flow)
         for path, name in _items(clips)
@@ -162,7 +158,8 @@ def _rates(setup: Setup, sets: Mapping[str, ClipDataset], workers: int, repetiti
         _read(loaders[source], numbers[source])
 
     costs = in_turn({source: partial(run, source) for source in sets}, repetitions)
-    return {source: [len(loaders[source]) / cost.seconds for cost in taken] for source, taken in costs.items()}
+    count = math.ceil(len(next(iter(sets.values()))) / setup.batch_size)
+    return {source: [count / cost.seconds for cost in taken] for source, taken in costs.items()}
 
 
 def _in_parts(setup: Setup, clips: ClipDataset) -> tuple[Stopwatch, float]:
@@ -170,7 +167,7 @@ def _in_parts(setup: Setup, clips: ClipDataset) -> tuple[Stopwatch, float]:
     _read(loader, 1)
     with Stopwatch() as watch:
         watch.time(video_source, "count_frames", "decoding")
-        watch.time_iterator(reading, "_decode", "decoding")
+        watch.time_generator(reading, "_decode", "decoding")
         watch.time(PictureConverter, "__call__", "conversion")
         watch.time(video_source, "flow_fields", "flow")
         watch.time_made(flow_module, "flow_engine", "engine")

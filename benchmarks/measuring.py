@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -107,16 +107,16 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 
         self.replace(owner, name, made)
 
-    def time_iterator(self, owner: object, name: str, part: str) -> None:
-        """Count each step of the iterator that ``owner.name`` gives."""
+    def time_generator(self, owner: object, name: str, part: str) -> None:
+        """Count each step of the generator that ``owner.name`` gives."""
         make = getattr(owner, name)
 
         @wraps(make)
         def counted(*arguments: Any, **settings: Any) -> Iterator[Any]:
-            steps = iter(make(*arguments, **settings))
             end = object()
-            while (step := self._count(part, next, steps, end)) is not end:
-                yield step
+            with closing(make(*arguments, **settings)) as steps:
+                while (step := self._count(part, next, steps, end)) is not end:
+                    yield step
 
         self.replace(owner, name, counted)
 

@@ -1,7 +1,7 @@
-"""Writes the tables of README.md from the files in benchmarks/results, between marks that name them.
+"""Writes the tables of README.md and docs/*.md from the files in benchmarks/results, between marks that name them.
 
-python docs/make_tables.py          # rewrites README.md
-python docs/make_tables.py --check  # exits 1 if it would change
+python docs/make_tables.py          # rewrites the pages
+python docs/make_tables.py --check  # exits 1 if one would change, and says which
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import data_tables
+
 from actionfusion.evaluation.metrics import Accuracy
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md")
 RESULTS = ROOT / "benchmarks" / "results"
 SET_NAMES = {"ucf101": "UCF101, 8 classes", "weizmann": "Weizmann, 4 classes"}
 
@@ -53,28 +55,39 @@ def _order(item: tuple[tuple[str, str, int], list[dict[str, Any]]]) -> tuple[str
     return name, epochs, ("fused", "rgb alone", "flow alone", "score average").index(network)
 
 
-TABLES = {"real_clips": real_clips}
+TABLES = {"real_clips": real_clips, **data_tables.TABLES}
 
 
 def filled(text: str) -> str:
-    """The text with every marked table made anew."""
-    for name, make in TABLES.items():
-        start, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
-        pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-        text = pattern.sub(f"{start}\n{make()}\n{end}".replace("\\", r"\\"), text)
-    return text
+    """The text with every marked table made anew.
+
+    Raises:
+        KeyError: a mark names no table.
+    """
+
+    def made(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"<!-- table: {name} -->\n{TABLES[name]()}\n<!-- end: {name} -->"
+
+    return re.sub(r"<!-- table: (?P<name>\w+) -->.*?<!-- end: (?P=name) -->", made, text, flags=re.DOTALL)
 
 
 def main() -> int:
-    """Rewrite or check README.md."""
+    """Rewrite or check the pages."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true")
-    old = README.read_text(encoding="utf-8")
-    new = filled(old)
-    if parser.parse_args().check:
-        return int(new != old)
-    README.write_text(new, encoding="utf-8")
-    return 0
+    check = parser.parse_args().check
+    changed = []
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = filled(old)
+        if new != old:
+            changed.append(page.relative_to(ROOT))
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    if check and changed:
+        print(f"run docs/make_tables.py: {', '.join(map(str, changed))} would change")  # noqa: T201
+    return int(check and bool(changed))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Healthy videos of many kinds, written by the tests themselves."""
 
+import ctypes
 import subprocess
 import sys
 import textwrap
@@ -333,6 +334,34 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path, write_video
     )
     # All 300 pictures together are 270 MB.
     assert int(done.stdout) < 40_000
+
+
+def test_a_reading_left_early_leaves_nothing_behind(tmp_path, write_video):
+    path = write_video(tmp_path / "a.avi")
+    script = """
+        import ctypes, gc, sys
+        from actionfusion.video.reading import read_frames
+
+        class Heap(ctypes.Structure):
+            _fields_ = [(name, ctypes.c_size_t) for name in "a b c d e f g used h i".split()]
+
+        library = ctypes.CDLL(None)
+        library.mallinfo2.restype = Heap
+        used = []
+        for repetition in range(3):
+            for _ in range(200):
+                read_frames(sys.argv[1], [2], num_frames=12)
+            gc.collect()
+            used.append(library.mallinfo2().used)
+        print(used[2] - used[1])
+    """
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("only glibc tells how much of its heap is used")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(path)], capture_output=True, text=True, check=True
+    )
+    # A list of streams and a packet that are forgotten at each reading are 150 bytes.
+    assert int(done.stdout) < 200 * 20
 
 
 def test_read_frames_gives_what_was_asked_in_the_order_asked(tmp_path, write_video):

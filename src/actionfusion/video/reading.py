@@ -20,7 +20,7 @@ from itertools import chain
 from math import isqrt
 from os import fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -255,26 +255,33 @@ def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Gener
         clock = _Clock(container, stream)
         convert: PictureConverter | None = None
         count = 0
-        for picture in _decode(path, container, stream):
-            time = clock.time(picture)
-            convert = convert or PictureConverter(picture, size)
-            if wanted is None or count in wanted:
-                try:
-                    image = convert(picture)
-                except av.FFmpegError as error:
-                    reason = f"frame {count} has colours that cannot be converted (matrix {picture.colorspace})"
-                    raise VideoDamaged(path, reason, CONVERT) from error
-                yield Frame(count, time, image)
-            count += 1
+        with closing(_decode(path, container, stream)) as pictures:
+            for picture in pictures:
+                time = clock.time(picture)
+                convert = convert or PictureConverter(picture, size)
+                if wanted is None or count in wanted:
+                    try:
+                        image = convert(picture)
+                    except av.FFmpegError as error:
+                        reason = f"frame {count} has colours that cannot be converted (matrix {picture.colorspace})"
+                        raise VideoDamaged(path, reason, CONVERT) from error
+                    yield Frame(count, time, image)
+                count += 1
     if not count:
         raise NoFrames(path, "its video stream holds not one frame", "leave it out")
     note_whole(path, before, count)
     return count
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The packets that hold data: an empty one would tell the decoder that the stream has ended."""
-    return (packet for packet in container.demux(stream) if packet.size)
+def _packets(container: InputContainer, stream: VideoStream) -> Generator[Packet[VideoStream], None, None]:
+    """The packets that hold data: an empty one would tell the decoder that the stream has ended.
+
+    To be closed before the container is: PyAV else loses some memory of each file that is not read to its end.
+    """
+    with closing(cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))) as packets:
+        for packet in packets:
+            if packet.size:
+                yield packet
 
 
 def _first_picture(path: str, stream: VideoStream, packet: Packet[VideoStream] | None) -> VideoFrame | None:
@@ -293,32 +300,32 @@ def _read_faults(path: str) -> Iterator[None]:
         raise VideoDamaged(path, f"its packets cannot be read ({said(error)})", FETCH_AGAIN) from error
 
 
-def _decode(path: str, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _decode(path: str, container: InputContainer, stream: VideoStream) -> Generator[VideoFrame, None, None]:
     """Every picture of the stream in presentation order, or the error that names the first fault."""
     codec = stream.codec_context
     # One thread: clips are short, workers are many, and a fault is reported with the packet that has it.
     codec.thread_count = 1
     codec.thread_type = "NONE"
     codec.options = _DECODER_OPTIONS
-    packets = _packets(container, stream)
-    packet: Packet[VideoStream] | None = None
     num_frames = 0
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is not None and packet.is_corrupt:
-                raise _damage(path, stream, packet, num_frames, "its packet is cut short or marked as corrupt")
-            pictures = codec.decode(packet)
-        except (av.FFmpegError, OSError) as error:
-            _check_size(path, stream, error)
-            raise _damage(path, stream, packet, num_frames, said(error)) from error
-        for picture in pictures:
-            if picture.is_corrupt:
-                raise _damage(path, stream, packet, num_frames, "the decoder found it corrupt")
-            yield picture
-            num_frames += 1
-        if packet is None:
-            break
+    packet: Packet[VideoStream] | None = None
+    with closing(_packets(container, stream)) as packets:
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is not None and packet.is_corrupt:
+                    raise _damage(path, stream, packet, num_frames, "its packet is cut short or marked as corrupt")
+                pictures = codec.decode(packet)
+            except (av.FFmpegError, OSError) as error:
+                _check_size(path, stream, error)
+                raise _damage(path, stream, packet, num_frames, said(error)) from error
+            for picture in pictures:
+                if picture.is_corrupt:
+                    raise _damage(path, stream, packet, num_frames, "the decoder found it corrupt")
+                yield picture
+                num_frames += 1
+            if packet is None:
+                break
     fault = find_structure_fault(path)
     if fault is not None:
         raise VideoDamaged(path, f"{fault}; frames decoded: {num_frames}", FETCH_AGAIN)
