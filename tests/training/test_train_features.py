@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 from actionfusion.__main__ import main
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings
-from actionfusion.errors import RecipeMismatch, SettingsError
+from actionfusion.errors import RecipeMismatch, RunFolderError, SettingsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.pretrained import LoadReport
+from actionfusion.run_folder import open_run
 from actionfusion.training import plan
+from actionfusion.training.checkpoint import load_network
 from actionfusion.training.cost import step_cost, training_cost
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.learner import Learner
@@ -250,6 +252,12 @@ def test_what_features_leave_without_effect_is_refused(arguments, tmp_path, chan
     assert list(tmp_path.iterdir()) == []
 
 
+def test_features_do_not_lie_in_the_run_folder(arguments, tmp_path):
+    with pytest.raises(SettingsError, match=r"features\.folder: lies in the run folder"):
+        train(**arguments, features=from_features(tmp_path / "run" / "features"), out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_ways_to_train_the_towers_are_refused_before_a_run_folder_is_made(arguments, tmp_path):
     for changes, message in (
         ({"freeze_towers": "conv9_9"}, r"freeze_towers: .*conv2_1"),
@@ -384,3 +392,11 @@ def test_the_estimates_are_near_the_memory_that_a_step_takes():
     shares = [ours / theirs for ours, theirs in zip(estimated, measured, strict=True)]
     assert all(0.6 < share < 1.6 for share in shares), shares
     assert estimated[-1] < estimated[0] < estimated[2] < estimated[1] < step_cost(settings, 8).per_clip
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(run, arguments):
+    other = FusionNetwork(replace(open_run(run).network, hidden=7))
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(RunFolderError, match=r"does not fit this run .*weight_ih \["):
+        load_network(open_run(run), other)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())

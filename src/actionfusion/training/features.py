@@ -250,7 +250,8 @@ class FeatureWork:
         Raises:
             ActionFusionError: as `FeatureStore`, or the disk is too small for what is missing.
         """
-        store = FeatureStore(folder, self.recipe) if folder.is_dir() and any(folder.iterdir()) else None
+        begun = folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
+        store = FeatureStore(folder, self.recipe) if begun else None
         missing = sum(
             store is None or not store.has(dataset.sources[index].name, draw, index)
             for _, dataset, draw, index in _keys(self.clips)
@@ -262,7 +263,15 @@ class FeatureWork:
 def feature_work(
     network: FusionNetwork, learn: ClipDataset, check: ClipDataset | None, settings: FeatureSettings, *, prepared: bool
 ) -> FeatureWork:
-    """What `train_from_features` wants, with the same arguments."""
+    """What `train_from_features` wants in the folder.
+
+    Args:
+        network: with the weights that it starts from.
+        learn: as for `train_from_features`.
+        check: as for `train_from_features`.
+        settings: as for `train_from_features`; the folder is not looked at.
+        prepared: as for `train_from_features`.
+    """
     draws = None
     if settings.draws and learn.augmentation is not None:
         names = names_digest([source.name for source in learn.sources])

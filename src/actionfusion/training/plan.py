@@ -89,6 +89,10 @@ class Plan:
         """
         given = self.arguments
         self._refuse_idle_settings()
+        folder = given.features.folder
+        if folder is not None and folder.absolute().is_relative_to(out.absolute()):
+            remedy = "choose a folder beside it, which several runs can share"
+            raise SettingsError("features.folder", "lies in the run folder, which must not exist yet", remedy)
         self.videos.check_store(given.clip.flow)
         refuse_unlearnable(self.videos)
         if given.training.tensorboard:
@@ -243,7 +247,8 @@ class Plan:
             share=(share.rank, share.processes),
             progress=progress,
         )
-        return maps, checked, str(report)
+        others = f", the share of one of {share.processes} processes" if share.processes > 1 else ""
+        return maps, checked, f"{report}{others}"
 
     @property
     def prepared(self) -> bool:
