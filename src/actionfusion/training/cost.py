@@ -5,7 +5,8 @@ each storage, and PyTorch's own counter has the floating point operations.  So w
 read, frozen layers' backward) is not counted, and what runs twice (recomputed activations) is counted twice.
 
 Memory is an estimate.  Where towers are frozen or recomputed it adds up the highest marks of the forward and the
-backward pass, though they do not come at the same time; maps count as float32, whatever they are kept as.
+backward pass, though they do not come at the same time, and maps count as float32, whatever they are kept as; steps of
+a small network took 0.7 to 1.3 times the estimate then (CPU).
 """
 
 from __future__ import annotations
