@@ -32,7 +32,7 @@ CHOICES: dict[str, tuple[str, dict[str, Any]]] = {
     "channels_first": ("channels first", {"channels_last": False}),
     "kernels_last": ("kernels channels last, too", {"kernels_last": True}),
     "bf16": ("bf16 autocast", {"bf16": True}),
-    "checkpoint": ("towers checkpointed, 2 frames at a time", {"checkpoint_frames": 2}),
+    "checkpoint": ("towers checkpointed, 2 frames at a time", {"recompute_frames": 2}),
     "unfused": ("Adam that is not fused", {"fused": False}),
     "conv4_3": ("towers frozen through conv4_3", {"freeze": "conv4_3"}),
     "batch_2": ("2 clips at once", {"batch": 2}),
@@ -166,7 +166,7 @@ def _measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         for tower in network.towers:
             tower.to(memory_format=torch.channels_last)
         network.fusion.to(memory_format=torch.channels_last_3d)
-    network.checkpoint_towers(changes.get("checkpoint_frames"))
+    network.recompute_towers(changes.get("recompute_frames"))
     network.freeze_towers(changes.get("freeze"))
     read, filled = _reader(network, arguments.frames, batch_size, arguments.folder, features="features" in changes)
     flops = _flops(arguments, changes.get("freeze") or ("all" if "features" in changes else None))

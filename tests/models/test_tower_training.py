@@ -56,7 +56,7 @@ def test_checkpointing_changes_neither_loss_nor_gradients(frames: int, make_clip
     network, clips = _network().double(), make_clips(clips=2, frames=3)
     loss, gradients = _loss_and_gradients(network, clips)
 
-    network.checkpoint_towers(frames)
+    network.recompute_towers(frames)
     again, others = _loss_and_gradients(network, clips)
 
     torch.testing.assert_close(again, loss, rtol=1e-12, atol=0)
@@ -68,7 +68,7 @@ def test_checkpointing_changes_neither_loss_nor_gradients(frames: int, make_clip
 def test_checkpointing_keeps_the_towers_ends_alone(make_clips: MakeClips) -> None:
     network, clips = _network(fc6_width=2, hidden=2), make_clips(clips=2, frames=4, size=32)
     plain = _saved_bytes(network, clips)
-    network.checkpoint_towers(2)
+    network.recompute_towers(2)
     pictures = 8 * (3 + 8) * 32 * 32 * 4
     maps = 8 * 2 * 8 * 8 * 8 * 4
 
@@ -79,7 +79,7 @@ def test_checkpointing_keeps_the_towers_ends_alone(make_clips: MakeClips) -> Non
 
 def test_without_gradients_nothing_is_done_twice(make_clips: MakeClips) -> None:
     network, clips = _network().eval(), make_clips(clips=2, frames=3)
-    network.checkpoint_towers(1)
+    network.recompute_towers(1)
     calls = []
     assert network.rgb_tower is not None
     network.rgb_tower.features[0].register_forward_hook(lambda *_: calls.append(1))
@@ -91,10 +91,10 @@ def test_without_gradients_nothing_is_done_twice(make_clips: MakeClips) -> None:
 
 def test_batch_norm_is_not_checkpointed() -> None:
     with pytest.raises(SettingsError, match="batch norm"):
-        _network(batch_norm=True).checkpoint_towers(4)
+        _network(batch_norm=True).recompute_towers(4)
     with pytest.raises(SettingsError, match="take 1 or more"):
-        _network().checkpoint_towers(0)
-    _network(batch_norm=True).checkpoint_towers(None)
+        _network().recompute_towers(0)
+    _network(batch_norm=True).recompute_towers(None)
 
 
 def test_convolutions_have_the_names_of_the_vgg_papers() -> None:
@@ -123,7 +123,7 @@ def test_frozen_layers_get_no_gradient_and_the_rest_gets_the_same(
     loss, gradients = _loss_and_gradients(network, clips)
 
     network.freeze_towers(through)
-    network.checkpoint_towers(frames)
+    network.recompute_towers(frames)
     again, others = _loss_and_gradients(network, clips)
 
     torch.testing.assert_close(again, loss, rtol=1e-12, atol=0)
@@ -170,7 +170,7 @@ def test_how_towers_are_trained_leaves_the_weights_names() -> None:
     network = _network()
     names = list(network.state_dict())
     network.freeze_towers("all")
-    network.checkpoint_towers(2)
+    network.recompute_towers(2)
 
     assert list(network.state_dict()) == names
     assert list(_network().state_dict()) == names

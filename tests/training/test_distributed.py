@@ -143,6 +143,27 @@ def test_only_the_main_process_writes_and_talks(together, alone):
 
 
 @pytest.mark.slow
+def test_two_processes_share_the_features_and_learn_the_same_from_them(recipe, tmp_path):
+    from actionfusion.__main__ import main
+
+    words = ["train", "--config", str(recipe), "--features.draws", "2", "--features.dtype", "float32"]
+    process = torchrun(*words, "--features.folder", tmp_path / "shared", "--out", tmp_path / "two", "--device", "cpu")
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    own = ["--features.folder", str(tmp_path / "own"), "--out", str(tmp_path / "one"), "--training.batch_size", "4"]
+    assert main([*words, *own]) == 0
+
+    assert "features: 15 clips computed" in told  # of 2 x 11 + 7, the larger half
+    files = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "shared", tmp_path / "own")
+    ]
+    assert files[0] == files[1]
+    ours, theirs = (load_file(tmp_path / run / "model.safetensors") for run in ("two", "one"))
+    assert all((ours[name] - tensor).abs().max() < 1e-4 for name, tensor in theirs.items())
+
+
+@pytest.mark.slow
 def test_one_that_dies_ends_all_with_a_message_and_the_run_goes_on(recipe, together, tmp_path):
     run = tmp_path / "run"
     words = ("--training.sessions", json.dumps([{"learning_rate": 0.001, "max_epochs": 500, "patience": None}]))

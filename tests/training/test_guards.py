@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_network_names_tensors_and_shapes(tiny_run):
         pupil.restore(load_file(tiny_run / "checkpoint.safetensors"))
 
 
-COST = StepCost(parameters=10, flops=1.0, forward_flops=1.0, fixed=1_000_000_000, per_clip=2_000_000_000)
+COST = StepCost(parameters=10, learnt=10, flops=1.0, forward_flops=1.0, fixed=1_000_000_000, per_clip=2_000_000_000)
 
 
 def test_too_large_a_batch_is_told_the_largest_that_fits():
@@ -155,9 +155,9 @@ def test_memory_that_runs_out_is_told_in_one_line(train_arguments, tmp_path, mon
 def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(guards.shutil, "disk_usage", lambda _: usage(10**12, 10**12 - 10**9, 10**9))
-    guards.refuse_full_disk(tmp_path / "a" / "b", 30_000_000)
+    guards.refuse_full_disk(tmp_path / "a" / "b", 16 * 30_000_000)
     with pytest.raises(RunFolderError, match=r"need up to 1\.3 GB, 1\.0 GB are free"):
-        guards.refuse_full_disk(tmp_path / "a" / "b", 40_000_000)
+        guards.refuse_full_disk(tmp_path / "a" / "b", 16 * 40_000_000)
 
 
 def test_the_cost_of_the_papers_network_is_the_specifications():

@@ -74,11 +74,13 @@ class KeyedDataset(Dataset[Any]):
         sources: the videos, by their index.
         settings: what a clip is.
         seed: of the order.
+        maps: whether the samples are frozen towers' maps, so that the towers do not run.
     """
 
     sources: Sequence[LabelledSource]
     settings: ClipSettings
     seed: int
+    maps: bool = False
 
     def __len__(self) -> int:
         """Number of videos."""

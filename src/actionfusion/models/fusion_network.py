@@ -240,7 +240,7 @@ class FusionNetwork(nn.Module):
     is no motion.  The network normalises them itself, as its first operation; whoever scales them before is wrong.
 
     `tower_maps`, `fuse` and `classify` are the three parts of `forward`, for whoever keeps what lies between them.
-    `freeze_towers` and `checkpoint_towers` say how the towers are trained; neither changes what the network computes,
+    `freeze_towers` and `recompute_towers` say how the towers are trained; neither changes what the network computes,
     its settings or the names of its weights.
 
     Args:
@@ -341,7 +341,7 @@ class FusionNetwork(nn.Module):
         for tower in self.towers:
             tower.freeze(through)
 
-    def checkpoint_towers(self, frames: int | None) -> None:
+    def recompute_towers(self, frames: int | None) -> None:
         """Trade time for memory: keep the towers' activations of so many frames at a time, and compute the rest twice.
 
         Loss and gradients stay as they are, to float error.
@@ -353,12 +353,12 @@ class FusionNetwork(nn.Module):
             SettingsError: less than one frame, or towers with batch norm, whose statistics are over all frames.
         """
         if frames is not None and frames < 1:
-            raise SettingsError("checkpoint_frames", f"{frames} frames", "take 1 or more, or null")
+            raise SettingsError("recompute_frames", f"{frames} frames", "take 1 or more, or null")
         if frames is not None and self.settings.batch_norm:
             reason = "batch norm in the towers takes its statistics over all frames at once"
-            raise SettingsError("checkpoint_frames", reason, "set it to null, or network.batch_norm to false")
+            raise SettingsError("recompute_frames", reason, "set it to null, or network.batch_norm to false")
         for tower in self.towers:
-            tower.checkpoint_frames = frames
+            tower.recompute_frames = frames
 
     def tower_maps(self, rgb: Tensor, flow: Tensor) -> TowerMaps:
         """Normalise a batch of clips and run each stream's tower over all its B x T frames at once.

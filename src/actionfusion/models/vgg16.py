@@ -64,8 +64,9 @@ class VGGTower(nn.Module):
         batch_norm: normalise after each convolution, which a tower trained from scratch needs.
 
     Attributes:
-        checkpoint_frames: None, or how many pictures at a time keep their activations while gradients are computed;
+        recompute_frames: None, or how many pictures at a time keep their activations while gradients are computed;
             the others' are computed anew in the backward pass.
+        num_frozen: how many of ``features``, from the first on, are frozen.
         channels_last: whether pictures lie channels last in memory, the quicker order of these convolutions on CPUs,
             and on GPUs in half precision.
 
@@ -73,7 +74,8 @@ class VGGTower(nn.Module):
         SettingsError: a layout that is no tower.
     """
 
-    checkpoint_frames: int | None
+    recompute_frames: int | None
+    num_frozen: int
     channels_last: bool
 
     def __init__(self, in_channels: int, layout: TowerLayout = VGG16_LAYOUT, *, batch_norm: bool = False) -> None:
@@ -82,9 +84,9 @@ class VGGTower(nn.Module):
         self.in_channels = in_channels
         self.out_channels = in_channels
         self.layout = layout
-        self.checkpoint_frames = None
+        self.recompute_frames = None
         self.channels_last = True
-        self._num_frozen = 0
+        self.num_frozen = 0
         layers: list[nn.Module] = []
         for entry in layout:
             if isinstance(entry, str):
@@ -123,23 +125,23 @@ class VGGTower(nn.Module):
         wanted = len(names) if through == "all" else names.index(through) + 1 if through else 0
         places = [place for place, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
         if wanted == len(names):
-            self._num_frozen = len(self.features)
+            self.num_frozen = len(self.features)
         else:
-            self._num_frozen = places[wanted] if wanted else 0
+            self.num_frozen = places[wanted] if wanted else 0
         for place, layer in enumerate(self.features):
-            layer.requires_grad_(place >= self._num_frozen)
+            layer.requires_grad_(place >= self.num_frozen)
         self.train(self.training)
 
     @property
     def is_frozen(self) -> bool:
         """Whether the whole tower is."""
-        return self._num_frozen == len(self.features)
+        return self.num_frozen == len(self.features)
 
     def train(self, mode: bool = True) -> Self:
         """As for every module, but frozen layers stay in evaluation mode."""
         super().train(mode)
         for place, layer in enumerate(self.features):
-            if place < self._num_frozen:
+            if place < self.num_frozen:
                 layer.eval()
         return self
 
@@ -150,20 +152,20 @@ class VGGTower(nn.Module):
         """
         if self.channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
-        if not torch.is_grad_enabled() or not (self._num_frozen or self.checkpoint_frames):
+        if not torch.is_grad_enabled() or not (self.num_frozen or self.recompute_frames):
             features: Tensor = self.features(pictures)
             return features
-        chunks = torch.split(pictures, self.checkpoint_frames or len(pictures))
+        chunks = torch.split(pictures, self.recompute_frames or len(pictures))
         return torch.cat([self._learning(chunk) for chunk in chunks])
 
     def _learning(self, pictures: Tensor) -> Tensor:
         """The same with gradients for the layers that are not frozen."""
         with torch.no_grad():
-            pictures = self.features[: self._num_frozen](pictures)
+            pictures = self.features[: self.num_frozen](pictures)
         if self.is_frozen:
             return pictures
-        learning = self.features[self._num_frozen :]
-        if self.checkpoint_frames is None:
+        learning = self.features[self.num_frozen :]
+        if self.recompute_frames is None:
             maps: Tensor = learning(pictures)
         else:
             # Nothing in a tower is random, so no state of random numbers has to be kept for the second computation.

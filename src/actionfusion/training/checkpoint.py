@@ -20,7 +20,8 @@ from torch import Tensor
 
 from actionfusion.errors import RunFolderError
 from actionfusion.files import replacing
-from actionfusion.run_folder import CHECKPOINT, LOG, RunFolder, writing
+from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.run_folder import CHECKPOINT, LOG, RunFolder, misfitting_tensors, writing
 from actionfusion.training.distributed import Processes
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Totals
@@ -118,6 +119,18 @@ def read_network(run: RunFolder) -> dict[str, Tensor]:
     with safe_open(run.path / CHECKPOINT, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith("network.")]  # noqa: SIM118
         return {name.removeprefix("network."): file.get_tensor(name) for name in names}
+
+
+def load_network(run: RunFolder, network: FusionNetwork) -> None:
+    """Put the weights of a run's checkpoint into a network, and nothing else.
+
+    Raises:
+        RunFolderError: as ``read_state``, or the checkpoint is another network's.
+    """
+    weights = read_network(run)
+    if misfits := misfitting_tensors(weights, network.state_dict()):
+        raise RunFolderError(run.path / CHECKPOINT, f"does not fit this run ({misfits})", _AGAIN)
+    network.load_state_dict(weights)
 
 
 def read_state(folder: Path) -> Mapping[str, Any]:

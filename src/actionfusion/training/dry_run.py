@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from actionfusion.data.loading import EpochLoader, Step
+from actionfusion.data.loading import ClipDataset, EpochLoader, Step
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.training.cost import StepCost
+from actionfusion.training.features import feature_work, train_from_features
 from actionfusion.training.guards import giga, refuse_targets_out_of_range
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
@@ -56,15 +59,22 @@ def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Call
     Raises:
         ActionFusionError: a video cannot be read, or the loss is no number.
     """
-    learn, check = plan.loaders()
+    network.to(plan.processes.device)
+    clips = plan.clips()
+    learn, check = plan.loaders(*clips)
     settings = plan.arguments.training
     refuse_targets_out_of_range(network.settings.num_classes, learn, check)
-    timing = _time_a_batch(learn, Learner(network.to(plan.processes.device), plan.arguments.training))
+    with TemporaryDirectory(prefix="actionfusion-") as folder:
+        read, computing = _few_features(plan, network, clips, Path(folder)) if plan.from_features else (learn, None)
+        timing = _time_a_batch(read, Learner(network, settings))
     workers = plan.workers
     epoch = timing.epoch(len(learn.plan.batches(1)), len(check.plan.batches(0)) if check else 0, workers)
     most = sum(session.max_epochs for session in settings.sessions)
     free = plan.free_memory()
-    tell(f"network: {cost.parameters:,} parameters, {cost.flops / 1e9:.3g} GFLOP a clip forward and backward")
+    if computing:
+        tell(computing)
+    frozen = f", {cost.learnt:,} of them learnt" if cost.learnt < cost.parameters else ""
+    tell(f"network: {cost.parameters:,} parameters{frozen}, {cost.flops / 1e9:.3g} GFLOP a clip forward and backward")
     tell(f"a batch of {settings.batch_size}: {timing.read:.3g} s to read in one process, {timing.learn:.3g} s to learn")
     tell(
         f"an epoch: about {_duration(epoch)}, {len(learn)} steps, {workers} reading processes on {os.cpu_count()} "
@@ -74,8 +84,24 @@ def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Call
         f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.processes.device}"
         + (f", {giga(free)} are free" if free is not None else "")
     )
-    tell(f"disk: {giga(16 * cost.parameters)} for weights and checkpoint")
+    tell(f"disk: {giga(cost.disk)} for weights and checkpoint")
     tell("a dry run: nothing was written")
+
+
+def _few_features(
+    plan: Plan, network: FusionNetwork, clips: tuple[ClipDataset, ClipDataset | None], folder: Path
+) -> tuple[EpochLoader, str]:
+    """Maps of one batch in a temporary folder, and a line about those that the training is to compute."""
+    settings, (learn, check) = plan.arguments.features, clips
+    assert settings.folder is not None
+    missing = feature_work(network, learn, check, settings, prepared=plan.prepared).missing(settings.folder)
+    batch = plan.arguments.training.batch_size
+    few = ClipDataset(learn.sources[:batch], learn.settings, augmentation=learn.augmentation, seed=learn.seed)
+    one_draw = replace(settings, folder=folder, draws=min(settings.draws, 1))
+    maps, _, report = train_from_features(network, few, None, one_draw, prepared=plan.prepared)
+    seconds = report.seconds / report.made
+    line = f"features: {missing} clips to compute first, {seconds:.3g} s each, about {_duration(missing * seconds)}"
+    return plan.loaders(maps, None)[0], line
 
 
 def _time_a_batch(loader: EpochLoader, learner: Learner) -> Timing:

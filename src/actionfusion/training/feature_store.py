@@ -161,10 +161,12 @@ class FeatureStore:
         self.recipe = recipe
         path = folder / RECIPE
         try:
+            # Of several processes each may be the first to write the recipe, which is the same; its file comes first.
+            taken = folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
             if path.is_file():
                 self._compare(path)
                 return
-            if folder.is_dir() and any(folder.iterdir()):
+            if taken:
                 reason = f"is not empty and holds no {RECIPE}"
                 raise DatasetError(folder, reason, "choose another --features.folder")
             write_atomically(path, json.dumps(recipe.as_json(), indent=1) + "\n")
@@ -181,7 +183,9 @@ class FeatureStore:
         if differing:
             details = (f"{name} {_short(found.get(name))}, wanted {_short(wanted.get(name))}" for name in differing)
             reason = f"was made with another recipe: {'; '.join(details)}"
-            raise RecipeMismatch(self.folder, reason, "choose another --features.folder, or remove this one")
+            raise RecipeMismatch(
+                self.folder, reason, f"{_remedy(differing)}choose another --features.folder, or remove it"
+            )
 
     def path(self, name: str, draw: int | None) -> Path:
         """Where a clip's maps lie; ``draw`` None is the clip of eqs 13-14."""
@@ -262,6 +266,15 @@ def _metadata(identity: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dic
     for name in sorted(tensors):
         checksum = zlib.crc32(_bytes(tensors[name]), checksum)
     return {_METADATA: json.dumps(dict(identity) | {"crc32": checksum}, sort_keys=True)}
+
+
+def _remedy(differing: Sequence[str]) -> str:
+    """What else would make the recipes the same, as clauses that end with ``or``."""
+    hints = {
+        "weights": "towers that start at random follow --seed: take the same, or --pretrained; or ",
+        "draws": "random clips follow --features.seed and the augmentation, not --seed: take the same; or ",
+    }
+    return "".join(hints.get(name, "") for name in differing)
 
 
 def _short(value: object) -> str:

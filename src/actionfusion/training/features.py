@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from actionfusion.models.fusion_network import FusionNetwork, TowerMaps
 from actionfusion.training.feature_store import (
     Draws,
     DtypeName,
+    FeatureRecipe,
     FeatureStore,
     feature_recipe,
     names_digest,
@@ -46,7 +47,8 @@ class FeatureSettings:
 
     Args:
         folder: where the maps lie; what is missing there is computed before the first step.  None trains end to end.
-        draws: random clips kept of each training video; epochs take them in turn.  0 keeps one, that of eqs 13-14.
+        draws: random clips kept of each training video; epochs take them in turn, so that more draws are nearer to the
+            ever new clips of a training end to end.  0 keeps one, that of eqs 13-14.
         dtype: precision of the kept maps: float16, bfloat16 or float32, which takes twice the space.
         seed: of the draws, apart from the run's, so that runs of several seeds can share them.
 
@@ -80,6 +82,8 @@ class MapDataset(KeyedDataset):
         draws: draws kept of each video, taken in turn by epochs; 0 for the clip of eqs 13-14.
         seed: of the order.
     """
+
+    maps = True
 
     def __init__(
         self, store: FeatureStore, sources: Sequence[LabelledSource], *, draws: int = 0, seed: int = 0
@@ -161,14 +165,9 @@ def fill_features(
     number, count = share
     if number == 0:
         _remove_leftovers(store.folder)
-    wanted = [
-        (part, dataset, draw, index)
-        for part, (dataset, draws) in enumerate(clips)
-        for draw in (range(draws) if draws else (None,))
-        for index in range(len(dataset))
-    ][number::count]
+    wanted = list(_keys(clips))[number::count]
     missing = [key for key in wanted if not store.has(key[1].sources[key[3]].name, key[2], key[3])]
-    _check_space(store, len(missing))
+    refuse_small_disk(store.folder, store.recipe, len(missing))
     done = 0
     for part, (dataset, _) in enumerate(clips):
         keys = [(draw, index) for which, _, draw, index in missing if which == part]
@@ -180,6 +179,14 @@ def fill_features(
                 progress(done, len(missing))
     size = store.recipe.clip_bytes * len(wanted)
     return FillReport(len(missing), len(wanted) - len(missing), size, time.perf_counter() - started)
+
+
+def _keys(clips: Sequence[tuple[ClipDataset, int]]) -> Iterator[tuple[int, ClipDataset, int | None, int]]:
+    """Number of the data set, the data set, draw and index of each clip."""
+    for part, (dataset, draws) in enumerate(clips):
+        for draw in range(draws) if draws else (None,):
+            for index in range(len(dataset)):
+                yield part, dataset, draw, index
 
 
 def _maps(network: FusionNetwork, batch: Batch) -> TowerMaps:
@@ -195,12 +202,23 @@ def _maps(network: FusionNetwork, batch: Batch) -> TowerMaps:
     return TowerMaps(*(None if part is None else part[0] for part in maps))
 
 
-def _check_space(store: FeatureStore, missing: int) -> None:
-    needed, free = missing * store.recipe.clip_bytes, shutil.disk_usage(store.folder).free
+def refuse_small_disk(folder: Path, recipe: FeatureRecipe, missing: int) -> None:
+    """See that so many clips' maps fit onto the disk.
+
+    Args:
+        folder: where they are to lie, which need not be there yet.
+        recipe: of the maps.
+        missing: clips to compute.
+
+    Raises:
+        DatasetError: there is less space.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    needed, free = missing * recipe.clip_bytes, shutil.disk_usage(existing).free
     log.info("features: %d clips to compute, %s; %s are free", missing, _amount(needed), _amount(free))
     if needed > free:
         reason = f"{missing} clips want {_amount(needed)}, and {_amount(free)} are free"
-        raise DatasetError(store.folder, reason, "make room, take fewer --features.draws, or float16")
+        raise DatasetError(folder, reason, "make room, take fewer --features.draws, or float16")
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -212,6 +230,58 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _amount(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class FeatureWork:
+    """What a features folder is to hold.
+
+    Attributes:
+        recipe: of the maps.
+        clips: data sets with the number of draws of each, as `fill_features` takes them.
+    """
+
+    recipe: FeatureRecipe
+    clips: tuple[tuple[ClipDataset, int], ...]
+
+    def missing(self, folder: Path) -> int:
+        """Clips that are still to be computed; a folder that is not there is not made.
+
+        Raises:
+            ActionFusionError: as `FeatureStore`, or the disk is too small for what is missing.
+        """
+        begun = folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
+        store = FeatureStore(folder, self.recipe) if begun else None
+        missing = sum(
+            store is None or not store.has(dataset.sources[index].name, draw, index)
+            for _, dataset, draw, index in _keys(self.clips)
+        )
+        refuse_small_disk(folder, self.recipe, missing)
+        return missing
+
+
+def feature_work(
+    network: FusionNetwork, learn: ClipDataset, check: ClipDataset | None, settings: FeatureSettings, *, prepared: bool
+) -> FeatureWork:
+    """What `train_from_features` wants in the folder.
+
+    Args:
+        network: with the weights that it starts from.
+        learn: as for `train_from_features`.
+        check: as for `train_from_features`.
+        settings: as for `train_from_features`; the folder is not looked at.
+        prepared: as for `train_from_features`.
+    """
+    draws = None
+    if settings.draws and learn.augmentation is not None:
+        names = names_digest([source.name for source in learn.sources])
+        draws = Draws(settings.seed, learn.augmentation, names)
+    drawn = ClipDataset(
+        learn.sources, learn.settings, augmentation=learn.augmentation if draws else None, seed=settings.seed
+    )
+    recipe = feature_recipe(network, learn.settings, settings.dtype, prepared=prepared, draws=draws)
+    parts = [(drawn, settings.draws if draws else 0)] + ([(check, 0)] if check is not None else [])
+    return FeatureWork(recipe, tuple(parts))
 
 
 def train_from_features(
@@ -241,18 +311,9 @@ def train_from_features(
         ActionFusionError: as `FeatureStore` and `fill_features`.
     """
     assert settings.folder is not None
-    draws = None
-    if settings.draws and learn.augmentation is not None:
-        names = names_digest([source.name for source in learn.sources])
-        draws = Draws(settings.seed, learn.augmentation, names)
-    number = settings.draws if draws else 0
-    recipe = feature_recipe(network, learn.settings, settings.dtype, prepared=prepared, draws=draws)
-    store = FeatureStore(settings.folder, recipe)
-    drawn = ClipDataset(
-        learn.sources, learn.settings, augmentation=learn.augmentation if draws else None, seed=settings.seed
-    )
-    parts = [(drawn, number)] + ([(check, 0)] if check is not None else [])
-    report = fill_features(network, store, parts, workers=workers, share=share, progress=progress)
+    work = feature_work(network, learn, check, settings, prepared=prepared)
+    store = FeatureStore(settings.folder, work.recipe)
+    report = fill_features(network, store, work.clips, workers=workers, share=share, progress=progress)
     network.freeze_towers("all")
-    maps = MapDataset(store, learn.sources, draws=number, seed=learn.seed)
+    maps = MapDataset(store, learn.sources, draws=work.clips[0][1], seed=learn.seed)
     return maps, MapDataset(store, check.sources) if check is not None else None, report

@@ -20,7 +20,6 @@ from actionfusion.training.cost import StepCost
 # PyTorch has an error of its own for a GPU alone; on a CPU its allocator says one of these.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read timeout", "Timed out waiting")
-_CHECKPOINT_COPIES = 3  # weights and two moments of Adam
 
 
 def refuse_unlearnable(videos: LabelledVideos) -> None:
@@ -88,18 +87,18 @@ def refuse_wrong_gradients(network: FusionNetworkSettings, frames: int, precisio
         raise SettingsError("training.precision", reason, "take float32, or clip.frames of 3 or more")
 
 
-def refuse_full_disk(out: Path, parameters: int) -> None:
+def refuse_full_disk(out: Path, size: int) -> None:
     """See that weights and checkpoint fit onto the disk, each beside the one that it replaces.
 
     Args:
         out: the run folder, which need not exist.
-        parameters: of the network.
+        size: bytes of both.
 
     Raises:
         RunFolderError: there is less space.
     """
     existing = next((folder for folder in (out, *out.absolute().parents) if folder.is_dir()), Path())
-    needed, free = 2 * 4 * parameters * (_CHECKPOINT_COPIES + 1), shutil.disk_usage(existing).free
+    needed, free = 2 * size, shutil.disk_usage(existing).free
     if needed > free:
         reason = f"weights and checkpoint need up to {giga(needed)}, {giga(free)} are free"
         raise RunFolderError(out, reason, "free some space, or choose another --out")

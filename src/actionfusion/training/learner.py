@@ -93,7 +93,7 @@ class Learner:
         targets = batch.targets.to(self.device, non_blocking=True)
         rgb, flow = (tensor.to(self.device, non_blocking=True) for tensor in (batch.rgb, batch.flow))
         with autocast(self.device, self.settings.precision):
-            logits = self._model(rgb, flow)
+            logits = self._model(rgb, flow, maps=batch.maps)
             loss = F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing, reduction="sum")
         self.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
         value = loss.item()

@@ -13,7 +13,7 @@ from actionfusion.data.loading import EpochLoader
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder
 from actionfusion.training.checkpoint import TrainingState, load_checkpoint
-from actionfusion.training.cost import step_cost
+from actionfusion.training.cost import training_cost
 from actionfusion.training.distributed import Processes
 from actionfusion.training.guards import refuse_targets_out_of_range
 from actionfusion.training.interrupt import NEVER, StopRequested, StopSwitch
@@ -139,14 +139,14 @@ def _rate(session: Session, epoch: int, step: int, steps: int) -> float:
 
 def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Speed:
     """How fast the epoch's learning was."""
-    precision = learner.settings.precision
-    cost = step_cost(learner.network.settings, training.dataset.settings.frames, precision)
+    data = training.dataset
+    cost = training_cost(learner.network.settings, data.settings.frames, learner.settings, maps=data.maps)
     return speed(
         clips=state.totals.count,
         seconds=state.seconds,
         waited=state.waited,
         flops_per_clip=cost.flops,
-        peak=matrix_peak(learner.device, precision) * learner.processes.share.processes,
+        peak=matrix_peak(learner.device, learner.settings.precision) * learner.processes.share.processes,
     )
 
 

@@ -68,7 +68,7 @@ def measure(network: nn.Module, batches: Iterable[Batch], precision: PrecisionNa
     with torch.inference_mode(), autocast(device, precision):
         for batch in batches:
             targets = batch.targets.to(device)
-            logits = network(batch.rgb.to(device), batch.flow.to(device))
+            logits = network(batch.rgb.to(device), batch.flow.to(device), maps=batch.maps)
             loss = F.cross_entropy(logits, targets, reduction="sum")
             totals.add(totals_of(float(loss), logits, targets))
     return totals

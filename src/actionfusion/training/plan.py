@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ import torch
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings, LabelledVideos, Part, open_data
-from actionfusion.data.loading import ClipDataset, EpochLoader
+from actionfusion.data.loading import ClipDataset, EpochLoader, KeyedDataset
 from actionfusion.data.recorded_split import write_split
-from actionfusion.errors import DatasetError
+from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.pretrained import load_imagenet
 from actionfusion.run_folder import SPLIT, RunFolder, create_run, plain, writing
-from actionfusion.training.cost import StepCost, free_memory, step_cost
+from actionfusion.training.cost import StepCost, free_memory, training_cost
 from actionfusion.training.distributed import Processes
+from actionfusion.training.features import FeatureSettings, Progress, train_from_features
 from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable, refuse_wrong_gradients
 from actionfusion.training.keeper import refuse_without_tensorboard
 from actionfusion.training.settings import TrainingSettings
@@ -45,13 +46,14 @@ class TrainArguments:
     pretrained: str | None
     seed: int
     device: str | None
+    features: FeatureSettings = field(default_factory=FeatureSettings)
 
     def completed(self, recorded: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainArguments:
         """With what a run records in place of each argument that is still the very default.
 
         Where every group of settings was given, as by the command line, nothing is replaced.
         """
-        groups = ("data", "clip", "network", "augmentation", "training")
+        groups = ("data", "clip", "network", "augmentation", "training", "features")
         if all(getattr(self, name) is not defaults[name] for name in groups):
             return self
         missing = {part.name for part in fields(self) if getattr(self, part.name) is defaults[part.name]}
@@ -86,17 +88,54 @@ class Plan:
                 there is too little memory or disk.
         """
         given = self.arguments
+        self._refuse_idle_settings()
+        folder = given.features.folder
+        if folder is not None and folder.absolute().is_relative_to(out.absolute()):
+            remedy = "choose a folder beside it, which several runs can share"
+            raise SettingsError("features.folder", "lies in the run folder, which must not exist yet", remedy)
         self.videos.check_store(given.clip.flow)
         refuse_unlearnable(self.videos)
         if given.training.tensorboard:
             refuse_without_tensorboard()
         precision = given.training.precision
         refuse_wrong_gradients(given.network, given.clip.frames, precision, self.processes.device.type)
-        cost = step_cost(given.network, given.clip.frames, precision)
+        cost = training_cost(given.network, given.clip.frames, given.training, maps=self.from_features)
         if given.training.check_memory:
             refuse_too_large(cost, given.training.batch_size, self.free_memory())
-        refuse_full_disk(out, cost.parameters)
+        refuse_full_disk(out, cost.disk)
         return cost
+
+    def _refuse_idle_settings(self) -> None:
+        training = self.arguments.training
+        if self.from_features and training.freeze_towers not in (None, "all"):
+            reason = f"{training.freeze_towers} leaves layers that learn, and cached features are of towers that do not"
+            raise SettingsError("training.freeze_towers", reason, "leave it out, or leave out --features.folder")
+        if self.from_features and training.recompute_frames is not None:
+            reason = "the towers do not run where their features are cached"
+            raise SettingsError("training.recompute_frames", reason, "set it to null, or leave out --features.folder")
+
+    @property
+    def from_features(self) -> bool:
+        """Whether the towers' maps are read in place of clips."""
+        return self.arguments.features.folder is not None
+
+    def towers_notes(self) -> list[str]:
+        """Lines that say which of the towers' layers do not learn, and whether that leaves any of them random."""
+        given = self.arguments
+        frozen = "all" if self.from_features else given.training.freeze_towers
+        if frozen is None:
+            return []
+        layers = "the towers" if frozen == "all" else f"the towers' layers up to {frozen}"
+        notes = [f"{layers} stay as they are"]
+        if self.from_features:
+            draws = given.features.draws
+            taken = f"{draws} draws of --features.seed {given.features.seed} in turn" if draws else "no random draws"
+            notes[0] += f", and their maps are read from features: {taken}, where end to end each epoch draws anew"
+        if given.pretrained is None:
+            notes.append(f"note: {layers} start at random, and stay so")
+        elif given.network.streams != "rgb":
+            notes.append("note: the flow tower's first layer has no ImageNet weights: it is random, and stays so")
+        return notes
 
     def free_memory(self) -> int | None:
         """Bytes that this process could still take; none where nobody knows."""
@@ -118,6 +157,7 @@ class Plan:
             "data": describe_data(self.videos),
             "augmentation": plain(given.augmentation),
             "training": plain(given.training),
+            "features": None if given.features.folder is None else plain(replace(given.features, folder=None)),
             "pretrained": "imagenet" if given.pretrained else None,
             "seed": given.seed,
             "processes": self.processes.share.processes,
@@ -154,18 +194,20 @@ class Plan:
         """
         torch.manual_seed(self.arguments.seed)
         network = FusionNetwork(self.arguments.network)
+        network.freeze_towers(self.arguments.training.freeze_towers)
+        network.recompute_towers(self.arguments.training.recompute_frames)
         source = self.arguments.pretrained
         if source is None or not load:
             return network, "all weights start at random"
         return network, str(load_imagenet(network, None if source == "imagenet" else source))
 
-    def loaders(self) -> tuple[EpochLoader, EpochLoader | None]:
+    def clips(self) -> tuple[ClipDataset, ClipDataset | None]:
         """Training clips, and the clips that end the sessions if there are any.
 
         Raises:
             DatasetError: the split has no part to validate on.
         """
-        given, videos, workers = self.arguments, self.videos, self.workers
+        given, videos = self.arguments, self.videos
         parts: dict[str, Part | None] = {"hold_out": "val", "test": "test", "none": None}
         part = parts[videos.settings.validation]
         chosen = videos.part(part) if part else ()
@@ -176,17 +218,55 @@ class Plan:
         learn = ClipDataset(
             videos.sources(videos.split.train, flow), given.clip, augmentation=given.augmentation, seed=seed
         )
-        check = ClipDataset(videos.sources(chosen, flow), given.clip, seed=seed)
+        return learn, ClipDataset(videos.sources(chosen, flow), given.clip, seed=seed) if chosen else None
+
+    def samples(
+        self, network: FusionNetwork, progress: Progress | None = None
+    ) -> tuple[KeyedDataset, KeyedDataset | None, str | None]:
+        """The clips, or the towers' maps of them, with a line that says what was computed for that.
+
+        Args:
+            network: with the towers' weights, on its device; cached features freeze its towers.
+            progress: told about each clip whose maps are computed.
+
+        Raises:
+            DatasetError: the split has no part to validate on.
+            ActionFusionError: the features cannot be computed, or are those of something else.
+        """
+        learn, check = self.clips()
+        if not self.from_features:
+            return learn, check, None
+        share = self.processes.share
+        maps, checked, report = train_from_features(
+            network,
+            learn,
+            check,
+            self.arguments.features,
+            prepared=self.prepared,
+            workers=self.workers,
+            share=(share.rank, share.processes),
+            progress=progress,
+        )
+        others = f", the share of one of {share.processes} processes" if share.processes > 1 else ""
+        return maps, checked, f"{report}{others}"
+
+    @property
+    def prepared(self) -> bool:
+        """Whether clips come from the prepared store."""
+        return self.videos.settings.store is not None
+
+    def loaders(self, learn: KeyedDataset, check: KeyedDataset | None) -> tuple[EpochLoader, EpochLoader | None]:
+        """Batches to learn from, and to validate on."""
         together = partial(
             EpochLoader,
-            batch_size=given.training.batch_size,
-            workers=workers,
+            batch_size=self.arguments.training.batch_size,
+            workers=self.workers,
             share=self.processes.share,
             pin_memory=self.processes.device.type == "cuda",
         )
         return (
-            together(learn, shuffle=True, accumulate=given.training.accumulate),
-            together(check, shuffle=False) if chosen else None,
+            together(learn, shuffle=True, accumulate=self.arguments.training.accumulate),
+            together(check, shuffle=False) if check is not None else None,
         )
 
 

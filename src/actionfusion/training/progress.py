@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from types import TracebackType
 from typing import Protocol
@@ -83,6 +84,26 @@ class ConsoleProgress:
         log.info("%s", line)
         log.info("speed: %s", reached)
         self._console.print(line, f"        {reached}", sep="\n", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def features_progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error for the clips whose maps are computed; a line for each tenth where it is no terminal.
+
+    Args:
+        shown: whether this process is the one that talks.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
+        task = bar.add_task("features", total=None, visible=False)
+
+        def clip_done(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+            if shown and not console.is_terminal and 10 * done // total > 10 * (done - 1) // total:
+                console.print(f"features: {done} of {total} clips computed", highlight=False)
+
+        yield clip_done
 
 
 class SilentProgress:

@@ -21,6 +21,7 @@ from actionfusion.files import write_atomically
 from actionfusion.models.fusion_network import FusionNetworkSettings
 from actionfusion.places import place
 from actionfusion.run_folder import CONFIG, RunFolder, open_run, typed, writing
+from actionfusion.training.features import FeatureSettings
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.video.clip import ClipSettings
 
@@ -31,16 +32,31 @@ _KINDS: dict[str, type[Any]] = {
     "network": FusionNetworkSettings,
     "augmentation": Augmentation,
     "training": TrainingSettings,
+    "features": FeatureSettings,
 }
+_YOUNGER = {"features"}  # runs of earlier versions have none
 _PLACES = ("root", "store", "manifest")
 
 
-def remember_places(run: RunFolder, data: DataSettings, device: str | None) -> None:
-    """Write down where this machine has the videos, until the training is finished; no password in an address."""
+def remember_places(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
+    """Write down where this machine has the videos, until the training is finished; no password in an address.
+
+    Args:
+        run: that begins.
+        data: with the places of the videos.
+        features: the folder of the cached features, if there are any.
+        device: as ``train`` was given it.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
     given = {name: getattr(data, name) for name in _PLACES}
     places = {name: str(place(value).absolute()) for name, value in given.items() if value is not None}
+    local: dict[str, Any] = {"data": places, "device": device}
+    if features is not None:
+        local["features"] = {"folder": str(features.absolute())}
     with writing(run.path / LOCAL):
-        write_atomically(run.path / LOCAL, json.dumps({"data": places, "device": device}, indent=1) + "\n")
+        write_atomically(run.path / LOCAL, json.dumps(local, indent=1) + "\n")
 
 
 def forget_places(run: RunFolder) -> None:
@@ -55,14 +71,15 @@ def recorded_values(path: Path) -> dict[str, Any]:
         RunFolderError: the folder is no run, or does not say how it was trained.
     """
     config = open_run(path).config
-    if not _KINDS.keys() <= config.keys():
+    if not _KINDS.keys() - _YOUNGER <= config.keys():
         raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
-    values: dict[str, Any] = {name: dict(config[name]) for name in _KINDS}
+    values: dict[str, Any] = {name: dict(config.get(name) or {}) for name in _KINDS}
     values["data"] = {name: value for name, value in values["data"].items() if name in _names(DataSettings)}
     values |= {"pretrained": config.get("pretrained"), "seed": config.get("seed", 0)}
     if (path / LOCAL).is_file():
         local = json.loads((path / LOCAL).read_text(encoding="utf-8"))
         values["data"] |= local["data"]
+        values["features"] |= local.get("features", {})
         values["device"] = local["device"]
     return values
 
@@ -99,6 +116,19 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
     if differing:
         remedy = "leave it to the run, or train anew under another --out"
         raise SettingsError(path, f"is another training: {'; '.join(differing)}", remedy)
+
+
+def refuse_unknown_places(run: RunFolder, data: DataSettings, features: FeatureSettings) -> None:
+    """See that videos and, for a run that learns from them, cached features have a place on this machine.
+
+    Raises:
+        SettingsError: one of them has none.
+    """
+    if data.root is None:
+        raise SettingsError("data.root", "is not known", "say where the videos of the run are: --data.root DIR")
+    if run.config.get("features") and features.folder is None:
+        remedy = "say where the features of the run are, or are to be computed: --features.folder DIR"
+        raise SettingsError("features.folder", "is not known", remedy)
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -46,6 +46,10 @@ class TrainingSettings:
             training, as a loss that is no number does.
         tensorboard: write each epoch's figures for TensorBoard too, into the run's folder ``tensorboard``; the names of
             its files carry the machine's.  Needs the extra of that name.
+        freeze_towers: the towers' layers up to this convolution, such as conv4_3, stay as they are, or all of them with
+            ``all``; none trains them.
+        recompute_frames: activation checkpointing: so many frames' activations in the towers are in memory at a time,
+            and all are computed a second time in the backward pass; none keeps those of all frames.
         check_memory: refuse a batch size that by estimate does not fit into the memory that is free.
 
     Raises:
@@ -67,6 +71,8 @@ class TrainingSettings:
     checkpoint_steps: int | None = 500
     explosion: float = 20.0
     tensorboard: bool = False
+    freeze_towers: str | None = None
+    recompute_frames: int | None = None
     check_memory: bool = True
 
     def __post_init__(self) -> None:
@@ -94,5 +100,7 @@ class TrainingSettings:
             raise SettingsError("training.workers", f"{self.workers}", "take 0 or more, or null")
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
             raise SettingsError("training.checkpoint_steps", f"{self.checkpoint_steps}", "take 1 or more, or null")
+        if self.recompute_frames is not None and self.recompute_frames < 1:
+            raise SettingsError("training.recompute_frames", f"{self.recompute_frames}", "take 1 or more, or null")
         if not self.explosion > 1:
             raise SettingsError("training.explosion", f"{self.explosion}", "take more than 1")

@@ -15,23 +15,33 @@ from rich.text import Text
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings
+from actionfusion.data.loading import EpochLoader, KeyedDataset
 from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
-from actionfusion.training.checkpoint import read_network, read_state
+from actionfusion.training.checkpoint import load_network, read_network, read_state
 from actionfusion.training.cost import StepCost
 from actionfusion.training.distributed import Processes, find_processes
 from actionfusion.training.dry_run import try_one_batch
+from actionfusion.training.features import FeatureSettings
 from actionfusion.training.guards import fitting_batch, is_lost_connection, is_out_of_memory
 from actionfusion.training.interrupt import NEVER, stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, TrainArguments, make_plan
-from actionfusion.training.progress import ConsoleProgress, SilentProgress
-from actionfusion.training.resume import forget_places, recorded_arguments, refuse_contradictions, remember_places
+from actionfusion.training.progress import ConsoleProgress, SilentProgress, features_progress
+from actionfusion.training.resume import (
+    forget_places,
+    recorded_arguments,
+    refuse_contradictions,
+    refuse_unknown_places,
+    remember_places,
+)
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.video.clip import ClipSettings
 
 log = logging.getLogger("actionfusion.training")
+
+Loaders = tuple[EpochLoader, EpochLoader | None]
 
 
 def train(
@@ -42,6 +52,7 @@ def train(
     network: FusionNetworkSettings = FusionNetworkSettings(),
     augmentation: Augmentation = Augmentation(),
     training: TrainingSettings = TrainingSettings(),
+    features: FeatureSettings = FeatureSettings(),
     pretrained: str | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -60,6 +71,7 @@ def train(
         network: the network; classes, picture size and flow channels follow the data and the clip.
         augmentation: how training clips vary.
         training: how the network learns.
+        features: whether the towers stay as they are, and their maps are computed once before the run begins.
         pretrained: ImageNet weights of VGG-16: ``imagenet`` fetches them, a path reads a local file; none starts from
             random weights.
         seed: of weights, order, sampling, augmentation and dropout.
@@ -74,7 +86,7 @@ def train(
     Raises:
         ActionFusionError: the data, the settings or the run folder are at fault; the message says which.
     """
-    given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device)
+    given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device, features)
     processes = find_processes(device)
     if dry_run and (resume or processes.share.processes > 1):
         raise SettingsError("dry_run", "tries a new training in one process", "leave out --resume and torchrun")
@@ -91,13 +103,17 @@ def train(
         with _explained(plan, cost):
             try_one_batch(plan, model, cost, _tell)
         return out
+    # Before there is a run folder, so that the same command goes on where computing features was stopped.
+    learn, check, computed = _samples(plan, model, cost)
     if not processes.main:
-        return _help(plan, cost, model, plan.run_folder(out), resume=False)
+        return _help(plan, cost, model, plan.run_folder(out), plan.loaders(learn, check), resume=False)
     run = plan.create_run(out)
-    remember_places(run, data, device)
+    remember_places(run, data, features.folder, device)
     with _log_file(out / LOG), _explained(plan, cost):
         _introduce(plan, start)
-        _fit_or_stop(plan, model, run, resume=False)
+        if computed:
+            _tell(computed)
+        _fit_or_stop(plan, model, run, plan.loaders(learn, check), resume=False)
     return _finished(run)
 
 
@@ -111,37 +127,56 @@ def _go_on(out: Path | None, given: TrainArguments, processes: Processes) -> Pat
         if processes.main:
             Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
         return run.path
-    if given.data.root is None:
-        raise SettingsError("data.root", "is not known", "say where the videos of the run are: --data.root DIR")
+    refuse_unknown_places(run, given.data, given.features)
     plan = make_plan(given, processes)
     now = plan.config()
     refuse_contradictions(run.config, now, out)
     cost = plan.check(out)
     model, _ = plan.make_network(load=False)
+    if plan.from_features:
+        load_network(run, model)  # features are those of its towers
+    learn, check, computed = _samples(plan, model, cost)
+    loaders = plan.loaders(learn, check)
     if not processes.main:
-        return _help(plan, cost, model, run, resume=True)
-    for leftover in out.glob(".*.partial"):
-        leftover.unlink()
-    # What came after the checkpoint is done again, and told again.
-    if (out / LOG).is_file():
-        os.truncate(out / LOG, min(state["log_size"], (out / LOG).stat().st_size))
+        return _help(plan, cost, model, run, loaders, resume=True)
+    _turn_back(out, state["log_size"])
     with _log_file(out / LOG), _explained(plan, cost):
         for name in ("versions", "git"):
             if now[name] != run.config.get(name):
                 _tell(f"note: other {name} than at the start, {now[name]} now; last digits may differ, or more")
         _tell(f"resumed in session {state['session'] + 1} after {len(state['rows'])} epochs and {state['step']} steps")
-        _fit_or_stop(plan, model, run, resume=True)
+        if computed:
+            _tell(f"resumed with {computed}")
+        _fit_or_stop(plan, model, run, loaders, resume=True)
     return _finished(run)
 
 
-def _help(plan: Plan, cost: StepCost, model: FusionNetwork, run: RunFolder, *, resume: bool) -> Path:
+def _turn_back(out: Path, log_size: int) -> None:
+    """What came after the checkpoint is done again, and told again."""
+    for leftover in out.glob(".*.partial"):
+        leftover.unlink()
+    if (out / LOG).is_file():
+        os.truncate(out / LOG, min(log_size, (out / LOG).stat().st_size))
+
+
+def _samples(plan: Plan, model: FusionNetwork, cost: StepCost) -> tuple[KeyedDataset, KeyedDataset | None, str | None]:
+    """What is learnt from and validated on, once all processes have computed their share of it."""
+    model.to(plan.processes.device)
+    with features_progress(shown=plan.processes.main) as progress:
+        samples = plan.samples(model, progress)
+    if plan.from_features:
+        with _explained(plan, cost):
+            plan.processes.wait()
+    return samples
+
+
+def _help(plan: Plan, cost: StepCost, model: FusionNetwork, run: RunFolder, loaders: Loaders, *, resume: bool) -> Path:
     """Learn beside the main process, which writes and talks."""
-    learn, check = plan.loaders()
     plan.processes.draw_apart(plan.arguments.seed)
     settings = plan.arguments.training
     with _explained(plan, cost):
         fit(
-            model.to(plan.processes.device), learn, check, settings,
+            model.to(plan.processes.device), *loaders, settings,
             run=run, progress=SilentProgress(), resume=resume, processes=plan.processes,
         )  # fmt: skip
     return run.path
@@ -154,7 +189,8 @@ def _introduce(plan: Plan, start: str) -> None:
         _tell(f"note: {note}")
     if videos.settings.validation == "test":
         _tell("note: the test part ends the sessions and chooses the weights, so its accuracy flatters")
-    _tell(start)
+    for line in (start, *plan.towers_notes()):
+        _tell(line)
 
 
 def _finished(run: RunFolder) -> Path:
@@ -168,15 +204,14 @@ def _tell(line: str) -> None:
     Console(stderr=True).print(Text(line), soft_wrap=True)
 
 
-def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, *, resume: bool) -> None:
-    learn, check = plan.loaders()
+def _fit_or_stop(plan: Plan, model: FusionNetwork, run: RunFolder, loaders: Loaders, *, resume: bool) -> None:
     processes, settings = plan.processes, plan.arguments.training
     # Several processes would have to agree on the step after which they stop; they stop at once instead.
     switch = stop_switch() if processes.share.processes == 1 else nullcontext(NEVER)
     try:
         with ConsoleProgress() as progress, switch as stop:
             fit(
-                model.to(processes.device), learn, check, settings,
+                model.to(processes.device), *loaders, settings,
                 run=run, progress=progress, resume=resume, stop=stop, processes=processes,
             )  # fmt: skip
     except (KeyboardInterrupt, TrainingError) as error:
