@@ -243,7 +243,7 @@ def test_a_machine_killed_during_prepare_costs_nothing(cluster, shapes_root, tmp
     monkeypatch.setattr(prepare_module, "open_pool", open_and_keep)
     with watched(tmp_path / "store") as seen:
         report = prepare(items, tmp_path / "store", SLOW_RECIPE, ray=cluster.address, progress=kill_in_the_middle)
-    # Whether the kill found a task at work is a matter of chance: then it was begun again, and counts once all the same.
+    # Whether the kill found a task at work is chance: if it did, that was begun again, and counts once all the same.
     assert len(pools[0].repeated) <= 2
     assert (report.made, report.kept, report.failures) == (len(items), 0, ())
     assert sorted(told) == sorted(name for _, name in items)
