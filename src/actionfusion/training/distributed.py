@@ -11,6 +11,7 @@ own masks.
 
 from __future__ import annotations
 
+import atexit
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -92,6 +93,7 @@ class TorchrunProcesses(Processes):
         from accelerate import Accelerator  # noqa: PLC0415
 
         self._accelerator: Accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+        atexit.register(_leave, self._accelerator)
         super().__init__(str(self._accelerator.device))
         self.share = Share(self._accelerator.process_index, self._accelerator.num_processes)
         self.beside = int(os.environ.get("LOCAL_WORLD_SIZE", self.share.processes))
@@ -135,6 +137,12 @@ class TorchrunProcesses(Processes):
     def wait(self) -> None:
         """See `Processes.wait`."""
         self._accelerator.wait_for_everyone()
+
+
+def _leave(accelerator: Accelerator) -> None:
+    """End the group and its threads: one that is still at work while Python ends would abort a run that is written."""
+    accelerator.free_memory()  # The wrapped network holds the group.
+    accelerator.end_training()
 
 
 def find_processes(device: str | None = None) -> Processes:
