@@ -256,7 +256,7 @@ def _reader(network: Any, frames: int, batch_size: int, folder: Path, *, feature
     from actionfusion.video.flow import FlowRecipe  # noqa: PLC0415
 
     size = network.settings.image_size
-    clip = ClipSettings(frames=frames, flow=FlowRecipe(size=size))
+    clip = ClipSettings(frames=frames, flow=FlowRecipe("dis", size=size))
 
     class Noise:
         recipe, num_frames = clip.flow, 4 * frames

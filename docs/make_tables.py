@@ -22,7 +22,11 @@ from actionfusion.evaluation.metrics import Accuracy
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md")
 RESULTS = ROOT / "benchmarks" / "results"
-SET_NAMES = {"ucf101": "UCF101, 8 classes", "weizmann": "Weizmann, 4 classes"}
+SET_NAMES = {
+    "ucf101": "UCF101, 8 classes",
+    "ut-interaction": "UT-Interaction set 1, 6 classes",
+    "weizmann": "Weizmann, 4 classes",
+}
 
 
 def real_clips() -> str:
@@ -45,9 +49,7 @@ def real_clips() -> str:
             f"| {SET_NAMES[name]} | {runs[0]['split']} | {network} | {epochs} | {mean(shares):.1f} %{spread} "
             f"| {counts} | {100 * low:.1f} to {100 * high:.1f} % |"
         )
-    lines.append("")
-    lines.append(f"{result['machine']}, {result['date']}: `{result['command']}`")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _made_by(result)])
 
 
 def _order(item: tuple[tuple[str, str, int], list[dict[str, Any]]]) -> tuple[str, int, int]:
@@ -55,7 +57,51 @@ def _order(item: tuple[tuple[str, str, int], list[dict[str, Any]]]) -> tuple[str
     return name, epochs, ("fused", "rgb alone", "flow alone", "score average").index(network)
 
 
-TABLES = {"real_clips": real_clips, **data_tables.TABLES}
+def flow_engines() -> str:
+    """TV-L1 beside DIS, all seeds together."""
+    result = json.loads((RESULTS / "flow_engines.json").read_text(encoding="utf-8"))
+    lines = [
+        "| clips | protocol, epochs | seed: DIS, TV-L1, right of all | DIS | TV-L1 | TV-L1 less DIS | 95 % interval |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
+    for row in result["rows"]:
+        pairs = zip(row["seeds"], row["correct"]["dis"], row["correct"]["tvl1"], strict=True)
+        counts = "; ".join(f"{seed}: {dis}, {tvl1} of {row['clips']}" for seed, dis, tvl1 in pairs)
+        low, high = row["interval_95_by_group"]
+        lines.append(
+            f"| {SET_NAMES[row['set']]} | {row['protocol']}, {row['epochs']} | {counts} "
+            f"| {100 * row['accuracy']['dis']:.1f} % | {100 * row['accuracy']['tvl1']:.1f} % "
+            f"| {100 * row['difference_tvl1_minus_dis']:+.1f} points | {100 * low:+.1f} to {100 * high:+.1f} |"
+        )
+    return "\n".join([*lines, "", _made_by(result)])
+
+
+def doubles() -> str:
+    """Copies that are found, and unlike videos that are not taken for copies."""
+    result = json.loads((RESULTS / "doubles.json").read_text(encoding="utf-8"))
+    lines = ["| copies of real clips | found | median distance |", "|---|---:|---:|"]
+    lines += [
+        f"| {row['change']} | {row['found']} of {row['count']} | {row['median_distance']:.2f} |"
+        for row in result["copies"]
+    ]
+    others = result["others"]
+    taken = sum(row["taken_for_doubles_across_groups"] for row in others)
+    nearest = min(row["nearest_of_them"] for row in others if row["nearest_of_them"] is not None)
+    videos = sum(row["videos"] for row in others)
+    within = sum(row["doubles_within_a_group"] for row in others)
+    lines.append("")
+    lines.append(
+        f"Among the {videos} clips themselves {taken} pairs of different groups are taken for doubles (the nearest are "
+        f"{nearest:.2f} apart, the threshold is {result['threshold']}), and {within} pairs within a group are."
+    )
+    return "\n".join([*lines, "", _made_by(result)])
+
+
+def _made_by(result: dict[str, Any]) -> str:
+    return f"{result['machine']}, {result['date']}: `{result['command']}`"
+
+
+TABLES = {"real_clips": real_clips, "flow_engines": flow_engines, "doubles": doubles, **data_tables.TABLES}
 
 
 def filled(text: str) -> str:

@@ -21,7 +21,7 @@ def make_clip(seed: int = 0, frames: int = 3) -> Clip:
         flow=generator.integers(1, 256, (frames, 8, SIZE, SIZE), dtype=np.uint8),
         times=np.arange(frames) / 25,
         positions=np.arange(frames),
-        recipe=FlowRecipe(size=SIZE),
+        recipe=FlowRecipe("dis", size=SIZE),
     )
 
 

@@ -29,7 +29,7 @@ from actionfusion.errors import SettingsError
 from actionfusion.video.flow import FlowRecipe, flow_engine, flow_fields, flow_window
 from actionfusion.video.sampling import evenly_spaced
 
-RECIPE = FlowRecipe(size=64)
+RECIPE = FlowRecipe("dis", size=64)
 SEEDS = st.integers(0, 2**40)
 GOLDEN = [1863892453, 1989085611, 1500901780, 2944139291, 840529032, 1750969399, 261312486, 1397047491]
 few = settings(max_examples=10, deadline=None)

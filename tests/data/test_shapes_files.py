@@ -49,7 +49,7 @@ def test_file_gives_back_the_planes_and_grey_is_luma(tmp_path, label):
 
 def cut(scene, file, count):
     write_clip(render(scene), file)
-    recipe = FlowRecipe(size=64)
+    recipe = FlowRecipe("dis", size=64)
     return cut_clip(VideoSource(file, recipe), ClipSettings(frames=count, flow=recipe))
 
 

@@ -29,7 +29,7 @@ from actionfusion.training.features import FeatureSettings, fill_features, train
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
-CLIP = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe(size=16))
+CLIP = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe("dis", size=16))
 VIDEOS = 5
 
 

@@ -227,4 +227,4 @@ def test_settings_that_make_no_clip_are_refused_by_name(arguments, subject):
 
 
 def test_the_papers_clip_is_the_default():
-    assert ClipSettings() == ClipSettings(frames=17, flow_fields=4, flow=FlowRecipe("dis", 20.0, 224))
+    assert ClipSettings() == ClipSettings(frames=17, flow_fields=4, flow=FlowRecipe("tvl1", 20.0, 224))

@@ -277,10 +277,10 @@ def test_a_recipe_that_makes_no_sense_is_refused_by_name(name, value):
 
 
 def test_recipes_differ_if_any_part_differs():
-    recipe = FlowRecipe("dis", 20.0, 224)
+    recipe = FlowRecipe("tvl1", 20.0, 224)
     assert recipe == FlowRecipe()
-    assert len({recipe, FlowRecipe("tvl1"), FlowRecipe(bound=15), FlowRecipe(size=112), FlowRecipe()}) == 4
-    assert str(recipe) == "dis at 224 px within 20 px"
+    assert len({recipe, FlowRecipe("dis"), FlowRecipe(bound=15), FlowRecipe(size=112), FlowRecipe()}) == 4
+    assert str(recipe) == "tvl1 at 224 px within 20 px"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ class FlowRecipe:
     """How 8-bit flow was made.  Stored with every run and every prepared clip; two recipes never mix.
 
     Args:
-        engine: ``dis`` (DIS, medium preset), ``tvl1`` (Dual TV-L1, the paper lineage's) or ``farneback``.
+        engine: ``tvl1`` (Dual TV-L1, the paper lineage's), ``dis`` (DIS, medium preset: less exact, and over a hundred
+            times as fast; see ``benchmarks/flow_engines.py``) or ``farneback``.
         bound: displacement in pixels of the resized picture that the 8-bit range ends at; larger ones are clipped.
         size: height and width in pixels of the square picture that the flow is computed on.
 
@@ -51,7 +52,7 @@ class FlowRecipe:
         SettingsError: an unknown engine, a bound that is not positive and finite, or a size under 16 pixels.
     """
 
-    engine: EngineName = "dis"
+    engine: EngineName = "tvl1"
     bound: float = 20.0
     size: int = 224
 
