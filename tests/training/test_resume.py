@@ -289,6 +289,16 @@ def test_a_damaged_checkpoint_is_named(unfinished, tmp_path):
         train(out=run, resume=True)
 
 
+@pytest.fixture
+def one_thread():
+    """As in the processes that are compared with: sums of several threads differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_full_disk_leaves_the_last_checkpoint(recipe, undisturbed, small_disk, monkeypatch, capsys):
     monkeypatch.setattr(plan, "refuse_full_disk", lambda *_: None)  # as if others had filled it later
     disk = small_disk(f"size={int((undisturbed / 'checkpoint.safetensors').stat().st_size * 1.6) // 4096 * 4096}")
