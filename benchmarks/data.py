@@ -68,21 +68,22 @@ def measure(clips: list[Path], *, quick: bool) -> Figure:
 
     few = _spread_out(clips, 2 if quick else 12)
     result: Figure = {
-        "decoding": part("decoding", decoding, few, 1 if quick else 7),
+        "decoding": part("decoding", decoding, few, 1 if quick else 5),
         "flow": part("flow", flow_costs, few[:1] if quick else few[::4], (96,) if quick else (224, 96), 3),
     }
     loaded, prepared, processes, memories, losses, even = [], [], [], [], [], []
     for name, count in SETUPS.items():
         setup = Setup.of(name)
-        flow, chosen = setup.clip.flow, _spread_out(clips, 4 if quick else count)
+        flow, many = setup.clip.flow, _spread_out(clips, 4 if quick else 2 * count)
+        chosen = many[::2]
         size = f"{flow.size} px"
         with tempfile.TemporaryDirectory() as folder:
             store = Path(folder)
-            processes.append(part(f"processes, {size}", prepare_processes, chosen, flow, store, 1 if quick else 3))
+            processes.append(part(f"processes, {size}", prepare_processes, many, flow, store, 1 if quick else 2))
             prepared.append(part(f"prepare, {size}", prepare_parts, chosen, flow))
             loaded.append(part(f"batches, {size}", batches, setup, chosen, store, 2, 1 if quick else 3))
-            memories.append(part(f"memory, {size}", memory, setup, chosen[:24], store, 3 if quick else 10))
-            losses.append(part(f"loss, {size}", loss, chosen[:: len(chosen) // 4], flow, store))
+            memories.append(part(f"memory, {size}", memory, setup, chosen[:24], store, 3 if quick else 8))
+            losses.append(part(f"loss, {size}", loss, many[:: len(many) // 4], flow, store))
             even += break_even(prepared[-1], loaded[-1], result["flow"]["rows"])
     result |= {"processes": processes, "prepare": prepared, "batches": loaded, "memory": memories}
     result |= {"loss": losses, "break_even": even}

@@ -41,7 +41,7 @@ BARE: Mapping[EngineName, Callable[[], Callable[..., Any]]] = {
     ),
 }
 # TV-L1 takes most of the time, so the others are measured on more frames and more often.
-FLOW_FRAMES = {"dis": 45, "farneback": 15, "tvl1": 5}
+FLOW_FRAMES = {"dis": 45, "farneback": 15, "tvl1": 4}
 PASSES = {"dis": 3, "farneback": 2, "tvl1": 1}
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,6 @@ import psutil
 from actionfusion.data import loading
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.loading import ClipDataset, EpochLoader, LabelledSource
-from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.training.recipe import load_recipe
 from actionfusion.video import flow as flow_module
@@ -29,7 +31,7 @@ from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import PictureConverter
 from actionfusion.video.video_source import VideoSource
 from data_decoding import prepare_in_parts
-from measuring import Cost, Figure, Stopwatch, in_turn, one_opencv_thread, ratio, rounded, spread, timed
+from measuring import Figure, Stopwatch, in_turn, one_opencv_thread, ratio, rounded, spread
 
 PREPARE_PARTS = ("decoding", "conversion", "flow", "JPEG")
 CLIP_PARTS = ("decoding", "conversion", "flow", "JPEG", "augmentation")
@@ -59,20 +61,21 @@ class Setup:
 
 
 def prepare_processes(clips: Sequence[Path], flow: FlowRecipe, store: Path, repetitions: int) -> Figure:
-    """``prepare`` by one process and by two, in turn; the last store stays in ``store``."""
+    """The command ``prepare`` by one process and by two, in turn, from its start to its end; the last store stays.
 
-    def fill(workers: int, folder: Path) -> None:
-        report = prepare(_items(clips), folder, flow, workers=workers)
-        assert report.made == len(clips), report
-
-    costs: dict[int, list[Cost]] = {1: [], 2: []}
-    for repetition in range(repetitions):
-        for workers, taken in costs.items():
-            with tempfile.TemporaryDirectory() as folder:
-                target = store if repetition == repetitions - 1 and workers == 2 else Path(folder)
-                with timed(taken):
-                    fill(workers, target)
-    seconds = {workers: [cost.seconds for cost in taken] for workers, taken in costs.items()}
+    A command of its own, since each worker process imports the script that started it, and this one imports torch.
+    """
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "clips"
+        for path, name in _items(clips):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).symlink_to(path.resolve())
+        for repetition in range(repetitions):
+            for workers, taken in seconds.items():
+                is_last = repetition == repetitions - 1 and workers == 2
+                target = store if is_last else Path(folder) / f"{repetition}-{workers}"
+                taken.append(_command_seconds(root, target, flow, workers))
     return {
         "clips": len(clips),
         "repetitions": repetitions,
@@ -81,6 +84,15 @@ def prepare_processes(clips: Sequence[Path], flow: FlowRecipe, store: Path, repe
         "seconds": {str(workers): spread(values) for workers, values in seconds.items()},
         "one_over_two": ratio(seconds[1], seconds[2]),
     }
+
+
+def _command_seconds(root: Path, store: Path, flow: FlowRecipe, workers: int) -> float:
+    settings = {"engine": flow.engine, "size": flow.size, "bound": flow.bound}
+    words = [f"--flow.{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "actionfusion", "prepare", "folder", str(root), "--store", str(store), *words]
+    started = time.perf_counter()
+    subprocess.run([*command, "--workers", str(workers)], check=True, capture_output=True)
+    return time.perf_counter() - started
 
 
 def prepare_parts(clips: Sequence[Path], flow: FlowRecipe) -> Figure:
@@ -179,7 +191,20 @@ def _in_parts(setup: Setup, clips: ClipDataset) -> tuple[Stopwatch, float]:
 
 
 def memory(setup: Setup, clips: Sequence[Path], store: Path, epochs: int) -> Figure:
-    """Megabytes that the larger of two worker processes has for itself after each epoch, and its peak so far."""
+    """Megabytes that the larger of two worker processes has for itself after each epoch, and its peak so far.
+
+    The workers are forked from a fresh process: those of a long-lived one would make its old pages theirs, one by one.
+    """
+    usual = (multiprocessing.get_start_method(),)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_processes_by, usual) as pool:
+        return pool.submit(_memory, setup, clips, store, epochs).result()
+
+
+def _start_processes_by(method: str) -> None:
+    multiprocessing.set_start_method(method, force=True)
+
+
+def _memory(setup: Setup, clips: Sequence[Path], store: Path, epochs: int) -> Figure:
     rows = {}
     for source in SOURCES:
         before = set(multiprocessing.active_children())
