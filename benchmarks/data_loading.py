@@ -23,6 +23,7 @@ from actionfusion.data import loading
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.loading import ClipDataset, EpochLoader, LabelledSource
 from actionfusion.data.store import StoredVideo, entry_path
+from actionfusion.data.workers import one_opencv_thread
 from actionfusion.training.recipe import load_recipe
 from actionfusion.video import flow as flow_module
 from actionfusion.video import reading, video_source
@@ -31,7 +32,7 @@ from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import PictureConverter
 from actionfusion.video.video_source import VideoSource
 from data_decoding import prepare_in_parts
-from measuring import Figure, Stopwatch, in_turn, one_opencv_thread, ratio, rounded, spread
+from measuring import Figure, Stopwatch, in_turn, ratio, rounded, spread
 
 PREPARE_PARTS = ("decoding", "conversion", "flow", "JPEG")
 CLIP_PARTS = ("decoding", "conversion", "flow", "JPEG", "augmentation")

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
 
-import cv2
 import psutil
 
 Figure = dict[str, Any]
@@ -148,17 +147,6 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
         """Each part's share of ``whole`` core seconds, and ``rest``."""
         shares = {part: round(self.seconds[part] / whole, 4) for part in parts}
         return shares | {"rest": round(1 - sum(shares.values()), 4)}
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """As in every worker process."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 class Neighbours:

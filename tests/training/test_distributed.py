@@ -16,12 +16,10 @@ import yaml
 from safetensors.torch import load_file
 
 import actionfusion
-from actionfusion.data.prepare import prepare
 from actionfusion.errors import SettingsError
 from actionfusion.training.distributed import Processes, TorchrunProcesses, find_processes
 from actionfusion.training.guards import is_lost_connection
 from actionfusion.training.train import train
-from actionfusion.video.flow import FlowRecipe
 
 RECIPE = {
     "data": {"dataset": "folder", "split": "folders", "validation": "test"},
@@ -55,13 +53,8 @@ def root(tmp_path_factory, shapes_root):
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory, root):
-    folder = tmp_path_factory.mktemp("recipe")
-    items = [(path, path.relative_to(root).as_posix()) for path in sorted(root.glob("*/*/*.mp4"))]
-    prepare(items, folder / "store", FlowRecipe(**RECIPE["clip"]["flow"]), workers=0)
-    places = {"root": str(root), "store": str(folder / "store")}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"data": RECIPE["data"] | places}))
-    return folder / "recipe.yaml"
+def recipe(stored_recipe, root):
+    return stored_recipe(root, RECIPE)
 
 
 def environment(**changes):
@@ -73,10 +66,10 @@ def environment(**changes):
     return {**os.environ, **own, **changes}
 
 
-def torchrun(*words, **options):
+def torchrun(*words, program=("-m", "actionfusion"), **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.Popen(
-        [*command, "-m", "actionfusion", *map(str, words)],
+        [*command, *map(str, (*program, *words))],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
         **options,
     )  # fmt: skip
@@ -183,6 +176,47 @@ def test_one_that_dies_ends_all_with_a_message_and_the_run_goes_on(recipe, toget
     assert read_state(run)["format"] == 1
     with pytest.raises(SettingsError, match="processes is 2 in the run and 1 now"):
         train(out=run, resume=True)
+
+
+# The second process is killed in its fourth step, which is in the second of two sessions.
+KILLED = """
+import os, signal, sys
+from actionfusion.__main__ import main
+from actionfusion.training.learner import Learner
+
+step, seen = Learner.step, []
+
+def counted(*arguments):
+    seen.append(1)
+    if len(seen) == 4 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*arguments)
+
+Learner.step = counted
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_they_end_as_if_undisturbed(recipe, together, tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    run = tmp_path / "run"
+    process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu", program=[tmp_path / "killed.py"])
+    told, _ = process.communicate(timeout=120)
+    assert "Signal 9 (SIGKILL)" in told
+    assert len(rows(run)) == 1
+    process = torchrun("train", "--resume", "--out", run)
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert "resumed in session 2 after 1 epochs" in told
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        ours, theirs = load_file(run / name), load_file(together[0] / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items()), name
+    figures = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    assert [[row[name] for name in figures] for row in rows(run)] == [
+        [row[name] for name in figures] for row in rows(together[0])
+    ]
 
 
 @pytest.mark.slow

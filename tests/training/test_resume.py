@@ -11,20 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors import safe_open
 
 import actionfusion
 from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings
-from actionfusion.data.prepare import prepare
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import write_atomically
 from actionfusion.run_folder import open_run
 from actionfusion.training import checkpoint, loop, plan
 from actionfusion.training.learner import Learner
 from actionfusion.training.train import train
-from actionfusion.video.flow import FlowRecipe
 
 TIMES = {"seconds", "samples_per_second", "data_wait", "tflops", "peak_share"}
 RECIPE = {
@@ -58,13 +55,8 @@ def root(tmp_path_factory, shapes_root):
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory, root):
-    folder = tmp_path_factory.mktemp("recipe")
-    items = [(path, path.relative_to(root).as_posix()) for path in sorted(root.glob("*/*/*.mp4"))]
-    prepare(items, folder / "store", FlowRecipe(**RECIPE["clip"]["flow"]), workers=0)
-    places = {"root": str(root), "store": str(folder / "store")}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"data": RECIPE["data"] | places}))
-    return folder / "recipe.yaml"
+def recipe(stored_recipe, root):
+    return stored_recipe(root, RECIPE)
 
 
 # Each line of its input is a plan; each plan is done by a fork, so that the imports are paid once.

@@ -93,7 +93,7 @@ class WorkerPool:
             RuntimeError: the function raised something else, or a process ended before its first task.
         """
         if not self._count:
-            with _one_opencv_thread():
+            with one_opencv_thread():
                 for task in tasks:
                     yield task, function(task)
             return
@@ -214,7 +214,8 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def _one_opencv_thread() -> Iterator[None]:
+def one_opencv_thread() -> Iterator[None]:
+    """OpenCV keeps to one thread meanwhile, as in every worker process."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
