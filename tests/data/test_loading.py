@@ -1,6 +1,11 @@
 """Batches are a function of (seed, epoch, index) alone, whatever the number of workers."""
 
+import multiprocessing
+import shutil
+import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ from hypothesis import strategies as st
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.loading import Batch, ClipDataset, EpochLoader, EpochPlan, LabelledSource, Share
-from actionfusion.errors import VideoDamaged
+from actionfusion.errors import SettingsError, VideoDamaged
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
@@ -53,6 +58,27 @@ def assert_equal(first: list[Batch], second: list[Batch]) -> None:
 
 def test_the_number_of_workers_changes_nothing():
     assert_equal(collect(make_dataset(), 0), collect(make_dataset(), 2))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such sockets")
+@pytest.mark.parametrize(("length", "works"), [(75, True), (76, False)])
+def test_temporary_files_in_too_deep_a_folder_are_refused_and_not_waited_for(monkeypatch, length, works):
+    own = Path(tempfile.mkdtemp(prefix="af", dir="/tmp"))
+    deep = own / ("d" * (length - len(str(own)) - 1))
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    # Python keeps the folder of its first socket.
+    monkeypatch.setitem(multiprocessing.process.current_process()._config, "tempdir", None)
+    try:
+        make = partial(EpochLoader, make_dataset(), batch_size=2, shuffle=False)
+        if works:
+            assert len(list(make(workers=1).epoch(0))) == 4
+        else:
+            with pytest.raises(SettingsError, match=r"too long a name for the sockets .*, over 75 bytes; set TMPDIR"):
+                make(workers=1)
+        assert len(list(make(workers=0).epoch(0))) == 4
+    finally:
+        shutil.rmtree(own)
 
 
 def test_an_epoch_can_be_read_alone():

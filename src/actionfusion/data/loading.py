@@ -8,7 +8,10 @@ can share it.
 from __future__ import annotations
 
 import math
+import os
 import signal
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,11 +24,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from actionfusion.data.augment import Augmentation, augment
-from actionfusion.errors import ActionFusionError
+from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
 from actionfusion.video.sampling import random_interval, sample_generator
 
 OpenSource = Callable[[], ClipSource]
+
+# Of the 107 bytes that a socket's path may have, multiprocessing takes 32 for "/pymp-xxxxxxxx/listener-xxxxxxxx".
+_LONGEST_TEMPORARY = 107 - 32
 
 
 @dataclass(frozen=True)
@@ -260,6 +266,9 @@ class EpochLoader:
         accumulate: batches that make one step.
         share: this process's part, where several learn together.
         pin_memory: whether batches go to page-locked memory, for a GPU.
+
+    Raises:
+        SettingsError: there are workers, and the folder of temporary files has too long a name for their sockets.
     """
 
     def __init__(
@@ -273,6 +282,7 @@ class EpochLoader:
         share: Share = WHOLE,
         pin_memory: bool = False,
     ) -> None:
+        _refuse_long_sockets(workers)
         self.dataset = dataset
         self.plan = EpochPlan(
             len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed, accumulate=accumulate, share=share
@@ -343,6 +353,7 @@ def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[Key]], workers: in
     Raises:
         ActionFusionError: a sample cannot be had.
     """
+    _refuse_long_sockets(workers)
     loader: Iterable[Batch | ActionFusionError] = DataLoader(
         dataset,
         batch_sampler=keys,  # type: ignore[arg-type]  # any iterable of lists will do
@@ -353,6 +364,14 @@ def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[Key]], workers: in
     )
     for batch in loader:
         yield _good(batch)
+
+
+def _refuse_long_sockets(workers: int) -> None:
+    """Workers that cannot hand a batch over would leave the training waiting for ever."""
+    folder = tempfile.gettempdir()
+    if workers and sys.platform != "win32" and len(os.fsencode(folder)) > _LONGEST_TEMPORARY:
+        reason = f"has too long a name for the sockets of worker processes, over {_LONGEST_TEMPORARY} bytes"
+        raise SettingsError(folder, reason, "set TMPDIR to a shorter path, or take 0 workers")
 
 
 def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
