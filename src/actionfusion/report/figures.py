@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -81,11 +82,12 @@ def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
     return _for_page(text.getvalue(), f"{quantity}-", description)
 
 
-def overlay_svg(runs: Sequence[Curves], quantity: Quantity, description: str) -> str:
+def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: str) -> str:
     """The curves of several runs in one chart, training dashed and validation solid, each run in its own colour.
 
     Args:
-        runs: in the order of the style sheet's series; after ``SERIES`` runs the colours begin again.
+        runs: in the order of the style sheet's series, None for one without epochs; after ``SERIES`` runs the colours
+            begin again.
         quantity: what is drawn.
         description: what a screen reader says.
     """
@@ -95,6 +97,8 @@ def overlay_svg(runs: Sequence[Curves], quantity: Quantity, description: str) ->
         axes = figure.add_axes((0.115, 0.13, 0.875, 0.79))
         highest = 0.0
         for number, curves in enumerate(runs):
+            if curves is None:
+                continue
             colour = _SERIES[number % SERIES]
             train, validation = curves.of(quantity)
             for column, dashes in ((train, (0, (4, 2))), (validation, "-")):
@@ -128,7 +132,7 @@ def reliability_svg(bins: Sequence[CalibrationBin], description: str) -> str:
         filled = [part for part in bins if part.count]
         left = [part.low for part in filled]
         widths = [part.high - part.low for part in filled]
-        bars = {"align": "edge", "linewidth": 0.8, "edgecolor": _PAGE.paper, "color": _GOOD}
+        bars: dict[str, Any] = {"align": "edge", "linewidth": 0.8, "edgecolor": _PAGE.paper, "color": _GOOD}
         axes.bar(left, [part.accuracy for part in filled], widths, **bars)
         axes.plot([0, 1], [0, 1], color=_PAGE.muted, linewidth=1, linestyle=(0, (2, 2)))
         axes.plot(
