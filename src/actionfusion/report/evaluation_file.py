@@ -36,6 +36,7 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         _check_types(found)
         check_evaluation(found)
+        _check_answers(found)
     except SettingsError as error:
         raise RunFolderError(path, error.reason, error.remedy) from error
     return found
@@ -57,12 +58,11 @@ def _check_types(found: Mapping[str, Any]) -> None:
             if not isinstance(entry, dict) or not parts.keys() <= entry.keys():
                 raise SettingsError("evaluation", f"{where} is of another version", _REMEDY)
             _refuse_other_types(entry, parts, f" in {where}")
-    _check_answers(found)
 
 
 def _check_answers(found: Mapping[str, Any]) -> None:
-    labels = set(found.get("labels", ()))
-    for entry in found.get("videos", ()):
+    labels = set(found["labels"])
+    for entry in found["videos"]:
         if not {entry["label"], entry["predicted"]} <= labels:
             raise SettingsError("evaluation", f"{entry['video']!r} has a label that is not listed", _REMEDY)
         row = entry["probabilities"]
