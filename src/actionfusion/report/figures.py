@@ -83,7 +83,9 @@ def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
 
 
 def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: str) -> str:
-    """The curves of several runs in one chart, training dashed and validation solid, each run in its own colour.
+    """The curves of several runs in one chart, each run in its own colour.
+
+    Validation is solid and training dashed; where no run was validated, training is solid.
 
     Args:
         runs: in the order of the style sheet's series, None for one without epochs; after ``SERIES`` runs the colours
@@ -96,16 +98,28 @@ def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: 
         figure = Figure(figsize=(4.0, 2.4))
         axes = figure.add_axes((0.115, 0.13, 0.875, 0.79))
         highest = 0.0
+        validated = any(curves is not None and curves.has_validation for curves in runs)
         for number, curves in enumerate(runs):
             if curves is None:
                 continue
             colour = _SERIES[number % SERIES]
             train, validation = curves.of(quantity)
-            for column, dashes in ((train, (0, (4, 2))), (validation, "-")):
+            for column, dashes in ((train, (0, (4, 2)) if validated else "-"), (validation, "-")):
                 drawn = np.isfinite(column)
                 if drawn.any():
-                    axes.plot(curves.epochs[drawn], column[drawn], color=colour, linestyle=dashes, linewidth=1.4)
+                    marker = "o" if drawn.sum() == 1 else ""  # a line of one point is not seen
+                    axes.plot(
+                        curves.epochs[drawn],
+                        column[drawn],
+                        color=colour,
+                        linestyle=dashes,
+                        linewidth=1.4,
+                        marker=marker,
+                        markersize=4,
+                    )
                     highest = max(highest, float(column[drawn].max()))
+        last = max((int(curves.epochs[-1]) for curves in runs if curves is not None), default=1)
+        axes.set_xlim(0.25, last + max(last * 0.02, 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
         if quantity == "accuracy":
             _share_axis(axes, "y")
@@ -127,8 +141,8 @@ def reliability_svg(bins: Sequence[CalibrationBin], description: str) -> str:
     text = io.StringIO()
     with own_style():
         figure = Figure(figsize=(4.0, 3.4))
-        axes = figure.add_axes((0.115, 0.36, 0.875, 0.61))
-        below = figure.add_axes((0.115, 0.1, 0.875, 0.17))
+        axes = figure.add_axes((0.115, 0.34, 0.835, 0.62))
+        below = figure.add_axes((0.115, 0.09, 0.835, 0.18))
         filled = [part for part in bins if part.count]
         left = [part.low for part in filled]
         widths = [part.high - part.low for part in filled]
@@ -150,6 +164,7 @@ def reliability_svg(bins: Sequence[CalibrationBin], description: str) -> str:
         for part in (axes, below):
             _share_axis(part, "x")
             _quieten(part)
+        axes.tick_params(labelbottom=False)
         figure.savefig(text, format="svg", metadata={"Date": None})
     return _for_page(text.getvalue(), "reliability-", description)
 

@@ -27,21 +27,20 @@ class Order:
 
 
 def orders(first: str, count: int, *others: tuple[str, Sequence[int] | None]) -> list[Order]:
-    """The order that a table begins with, and all others that differ from it and from each other.
+    """The orders that a table is offered in.
 
     Args:
         first: name of the order that the page begins with.
         count: of the rows.
-        others: names with orders, None where there is none.
+        others: names with orders, None where there is none; one called as the first is left out.
 
     Returns:
-        A list of one where there is nothing to choose.
+        A list of one where there is nothing to sort.
     """
     found = [Order(first, range(count))]
-    for name, places in others:
-        if places is not None and all(list(places) != list(order.places) for order in found):
-            found.append(Order(name, tuple(places)))
-    return found
+    if count < 2:
+        return found
+    return found + [Order(name, tuple(places)) for name, places in others if places is not None and name != first]
 
 
 def by_name(names: Sequence[str]) -> list[int]:
