@@ -91,6 +91,7 @@ def test_a_clean_split_and_classes_without_a_clip_are_said(make_evaluation):
         {"top5": None, "calibration": None, "leaks": None, "group_interval": None, "views": None},
         {"calibration": {"ece": math.nan, "bins": []}, "group_interval": [math.nan, 0.5]},
         {"calibration": {"bins": [{"low": 0, "high": 1, "count": 3, "confidence": None, "accuracy": math.nan}]}},
+        {"top5": {"count": 0}, "views": {"temporal": None}, "calibration": {"bins": [3, {"low": "a"}]}},
         {"calibration": {"bins": "none"}, "leaks": [], "notes": "no list", "interval": [math.nan, math.nan]},
     ],
 )
@@ -117,3 +118,10 @@ def test_the_reliability_bars_are_as_high_as_the_share_of_right_answers(whole, p
     rows = [[cell.text for cell in row.find("td")] for row in section.find("table")[0].find("tr")][1:]
     assert rows == [["0", "–", "–"], ["12", "61.0 %", "50.0 %"], ["18", "90.0 %", "95.0 %"]]
     assert "1.700" in section.text
+
+
+def test_a_calibration_of_bins_alone_is_shown_without_the_other_figures(make_evaluation, parse):
+    evaluation = make_evaluation([[3, 1], [1, 3]], calibration={"bins": CALIBRATION["bins"], "temperature": None})
+    section = parse(render_report(Report("Run", evaluation=evaluation))).find("section", id="calibration")[0]
+    assert not section.find("dt")
+    assert len(section.find("tr")) == 1 + 3

@@ -56,13 +56,16 @@ class CalibrationBin:
         """The bins that an evaluation holds; those that are not whole are left out."""
         found = []
         for item in given if isinstance(given, list | tuple) else ():
-            if not isinstance(item, Mapping) or not {"low", "high", "count"} <= item.keys():
+            if not isinstance(item, Mapping):
                 continue
-            share, right = (
-                math.nan if (value := item.get(name)) is None else float(value) for name in ("confidence", "accuracy")
+            low, high, count, share, right = (
+                float(value) if isinstance(value := item.get(name), int | float) else math.nan
+                for name in ("low", "high", "count", "confidence", "accuracy")
             )
+            if not all(map(math.isfinite, (low, high, count))):
+                continue
             whole = math.isfinite(share) and math.isfinite(right)
-            found.append(cls(float(item["low"]), float(item["high"]), int(item["count"]) if whole else 0, share, right))
+            found.append(cls(low, high, int(count) if whole else 0, share, right))
         return found if any(part.count for part in found) else []
 
 

@@ -50,11 +50,10 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
     """Top-1, top-5, mean class accuracy and the calibration error, as far as they are known."""
     found = [accuracy_headline(evaluation), _mean_class_accuracy(evaluation)]
     top5 = _part(evaluation, "top5")
-    if top5 and evaluation["count"]:
-        counts = f"{top5['correct']:,} of {top5['count']:,}"
-        found.insert(
-            1, Headline("Top-5 accuracy", percent(top5["accuracy"]), f"{counts}; {range_text(top5['interval'])}")
-        )
+    if top5 and top5.get("count") and known(top5.get("correct")):
+        share, interval = top5["correct"] / top5["count"], finite_interval(top5.get("interval"))
+        note = f"{top5['correct']:,} of {top5['count']:,}; {confidence(evaluation)} interval {range_text(interval)}"
+        found.insert(1, Headline("Top-5 accuracy", percent(share), note))
     calibration = _part(evaluation, "calibration")
     if calibration and known(calibration.get("ece")):
         note = "how far the probabilities are from the share of right answers; 0 is best"
@@ -90,8 +89,9 @@ def remarks(evaluation: Evaluation) -> list[Remark]:
         more = f" and {len(missing) - MOST_NAMED_CLASSES} more" if len(missing) > MOST_NAMED_CLASSES else ""
         found.append(Remark(f"Tested without a clip of: {shown}{more}."))
     views = _part(evaluation, "views")
-    if views and (views.get("temporal", 1) != 1 or views.get("flip")):
-        samples = plural(int(views.get("temporal", 1)), "temporal sample")
+    temporal = _count(views.get("temporal")) if views else 1
+    if views and (temporal > 1 or views.get("flip")):
+        samples = plural(max(temporal, 1), "temporal sample")
         mirrored = ", each mirrored too" if views.get("flip") else ""
         found.append(Remark(f"Each answer is the mean over {samples}{mirrored}."))
     return found
