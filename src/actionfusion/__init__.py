@@ -3,6 +3,8 @@
 Every command of the command line is a function here, of the same name and arguments::
 
     from actionfusion import Recognizer, predict, train
+
+``report`` alone is found in its room, which has that name: ``actionfusion.report.run_report.report``.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from actionfusion.evaluation.evaluate import evaluate
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
+    from actionfusion.report.comparison_page import report_comparison
     from actionfusion.training.train import train
 
 _HOMES = {
@@ -32,6 +35,7 @@ _HOMES = {
     "evaluate": "actionfusion.evaluation.evaluate",
     "predict": "actionfusion.inference.predict",
     "prepare": "actionfusion.data.prepare_dataset",
+    "report_comparison": "actionfusion.report.comparison_page",
     "train": "actionfusion.training.train",
 }
 
@@ -46,6 +50,7 @@ __all__ = [
     "evaluate",
     "predict",
     "prepare",
+    "report_comparison",
     "train",
 ]
 

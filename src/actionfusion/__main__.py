@@ -36,6 +36,10 @@ COMMANDS = {
     "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
     "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
+    "report": Command("actionfusion.report.run_report", "all that is known of a run, as one HTML file"),
+    "report_comparison": Command(
+        "actionfusion.report.comparison_page", "several evaluated runs on one HTML page", files="runs"
+    ),
     "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
 }
 

@@ -15,6 +15,7 @@ from actionfusion.report.filmstrip import (
     common_scale,
     flow_colours,
     flow_wheel,
+    heat_pictures,
     middle_fields,
     strip_pictures,
 )
@@ -140,3 +141,35 @@ def test_impossible_predictions_are_refused(make_clip, predictions):
 
 def test_a_probability_rounded_just_above_one_is_none_the_worse(make_clip):
     assert FilmStrip("clip", "wave", make_clip(), [("wave", float(np.float32(1) + np.float32(1e-6)))]).right
+
+
+def test_a_heat_map_glows_where_it_is_hot_and_leaves_the_cold_as_it_was(make_clip):
+    clip = make_clip(3)
+    heat = np.zeros((3, 4, 4), np.float32)
+    heat[1, 0, 3] = 1.0
+    strip = FilmStrip("a.mp4", "walk", clip, [("walk", 0.9), ("run", 0.1)], heat=heat)
+    frames, _ = strip_pictures(strip, 4.0)
+    pictures = heat_pictures(strip)
+    assert len(pictures) == 3
+    plain, hot = (_pixels(part[1].source)[..., :3].astype(int) for part in (frames, pictures))
+    changed = np.abs(hot - plain).max(-1)
+    assert changed[:40, 120:].mean() > 60
+    assert changed[80:, :80].max() <= 8, "no more than the compression of pictures"
+    assert "up to 1.00" in pictures[1].description
+    assert np.abs(_pixels(pictures[0].source).astype(int) - _pixels(frames[0].source).astype(int)).max() <= 8
+    assert heat_pictures(FilmStrip("a.mp4", "walk", clip, [("walk", 1.0)])) == []
+
+
+@pytest.mark.parametrize(
+    ("heat", "reason"),
+    [
+        (np.zeros((2, 4, 4)), "does not fit 3 frames"),
+        (np.zeros((3, 4)), "does not fit 3 frames"),
+        (np.zeros((3, 0, 4)), "does not fit 3 frames"),
+        (np.full((3, 4, 4), 1.5), "leaves 0 to 1"),
+        (np.full((3, 4, 4), np.nan), "leaves 0 to 1"),
+    ],
+)
+def test_a_heat_map_that_fits_no_clip_is_refused(make_clip, heat, reason):
+    with pytest.raises(SettingsError, match=reason):
+        FilmStrip("a.mp4", "walk", make_clip(3), [("walk", 1.0)], heat=heat.astype(np.float32))

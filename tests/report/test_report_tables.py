@@ -74,11 +74,17 @@ def test_mistakes_are_all_there_with_the_most_confident_first(make_evaluation):
 
 
 @pytest.mark.parametrize(
-    ("interval", "verdict"),
-    [((0.6, 0.9), ""), ((0.4, 0.6), "not told apart from chance"), ((0.1, 0.4), "below chance"), (None, "no clips")],
+    ("count", "interval", "verdict"),
+    [
+        (2, (0.6, 0.9), ""),
+        (2, (0.4, 0.6), "not told apart from chance"),
+        (2, (0.1, 0.4), "below chance"),
+        (0, None, "no clips"),
+        (2, None, "no interval"),
+    ],
 )
-def test_a_bar_says_how_it_lies_to_chance(interval, verdict):
-    assert Bar("group", 1, 2, 0.5, interval, 0.5).verdict == verdict
+def test_a_bar_says_how_it_lies_to_chance(count, interval, verdict):
+    assert Bar("group", min(count, 1), count, 0.5, interval, 0.5).verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,27 @@
-"""A run's curves for the page: SVG whose colours are the style sheet's, so that it follows light and dark."""
+"""Charts for the page: SVG whose colours are the style sheet's, so that they follow light and dark."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from actionfusion.curves import Curves, Palette, Quantity, draw_curves, own_style
 
 # Stand-ins that matplotlib writes into the SVG, each replaced there by a variable of the page's style sheet.
 _PAGE = Palette("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
+_GOOD = "#070707"
+SERIES = 6
+_SERIES = [f"#0801{number:02x}" for number in range(1, SERIES + 1)]
 _VARIABLES = {
     _PAGE.ink: "var(--ink)",
     _PAGE.muted: "var(--muted)",
@@ -19,7 +29,44 @@ _VARIABLES = {
     _PAGE.train: "var(--train)",
     _PAGE.validation: "var(--accent)",
     _PAGE.paper: "var(--paper)",
-}
+    _GOOD: "var(--good)",
+} | {stand_in: f"var(--s{number})" for number, stand_in in enumerate(_SERIES, 1)}
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Answers whose probability lies within a range.
+
+    Attributes:
+        low: end of the range, 0..1.
+        high: end of the range, 0..1.
+        count: answers.
+        confidence: their mean probability; NaN where there is none.
+        accuracy: the share of them that is right; NaN where there is none.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+    @classmethod
+    def list_from(cls, given: object) -> list[CalibrationBin]:
+        """The bins that an evaluation holds; those that are not whole are left out."""
+        found = []
+        for item in given if isinstance(given, list | tuple) else ():
+            if not isinstance(item, Mapping):
+                continue
+            low, high, count, share, right = (
+                float(value) if isinstance(value := item.get(name), int | float) else math.nan
+                for name in ("low", "high", "count", "confidence", "accuracy")
+            )
+            if not all(map(math.isfinite, (low, high, count))):
+                continue
+            whole = math.isfinite(share) and math.isfinite(right)
+            found.append(cls(low, high, int(count) if whole else 0, share, right))
+        return found if any(part.count for part in found) else []
 
 
 def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
@@ -36,6 +83,110 @@ def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
         draw_curves(figure.add_axes((0.115, 0.13, 0.875, 0.79)), curves, quantity, _PAGE)
         figure.savefig(text, format="svg", metadata={"Date": None})
     return _for_page(text.getvalue(), f"{quantity}-", description)
+
+
+def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: str) -> str:
+    """The curves of several runs in one chart, each run in its own colour.
+
+    Validation is solid and training dashed; where no run was validated, training is solid.
+
+    Args:
+        runs: in the order of the style sheet's series, None for one without epochs; after ``SERIES`` runs the colours
+            begin again.
+        quantity: what is drawn.
+        description: what a screen reader says.
+    """
+    text = io.StringIO()
+    with own_style():
+        figure = Figure(figsize=(4.0, 2.4))
+        axes = figure.add_axes((0.115, 0.13, 0.875, 0.79))
+        highest = 0.0
+        validated = any(curves is not None and curves.has_validation for curves in runs)
+        for number, curves in enumerate(runs):
+            if curves is None:
+                continue
+            colour = _SERIES[number % SERIES]
+            train, validation = curves.of(quantity)
+            for column, dashes in ((train, (0, (4, 2)) if validated else "-"), (validation, "-")):
+                drawn = np.isfinite(column)
+                if drawn.any():
+                    marker = "o" if drawn.sum() == 1 else ""  # a line of one point is not seen
+                    axes.plot(
+                        curves.epochs[drawn],
+                        column[drawn],
+                        color=colour,
+                        linestyle=dashes,
+                        linewidth=1.4,
+                        marker=marker,
+                        markersize=4,
+                    )
+                    highest = max(highest, float(column[drawn].max()))
+        last = max((int(curves.epochs[-1]) for curves in runs if curves is not None), default=1)
+        axes.set_xlim(0.25, last + max(last * 0.02, 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        if quantity == "accuracy":
+            _share_axis(axes, "y")
+        else:
+            axes.set_ylim(0, highest * 1.06 or 1.0)
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+        _quieten(axes)
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return _for_page(text.getvalue(), f"{quantity}-", description)
+
+
+def reliability_svg(bins: Sequence[CalibrationBin], description: str) -> str:
+    """How often answers are right against how probable they are held, and how many answers there are of each.
+
+    Args:
+        bins: side by side, from 0 to 1.
+        description: what a screen reader says.
+    """
+    text = io.StringIO()
+    with own_style():
+        figure = Figure(figsize=(4.0, 3.4))
+        axes = figure.add_axes((0.115, 0.34, 0.835, 0.62))
+        below = figure.add_axes((0.115, 0.09, 0.835, 0.18))
+        filled = [part for part in bins if part.count]
+        left = [part.low for part in filled]
+        widths = [part.high - part.low for part in filled]
+        bars: dict[str, Any] = {"align": "edge", "linewidth": 0.8, "edgecolor": _PAGE.paper, "color": _GOOD}
+        axes.bar(left, [part.accuracy for part in filled], widths, **bars)
+        axes.plot([0, 1], [0, 1], color=_PAGE.muted, linewidth=1, linestyle=(0, (2, 2)))
+        axes.plot(
+            [part.confidence for part in filled],
+            [part.accuracy for part in filled],
+            "o",
+            markersize=4,
+            color=_PAGE.validation,
+            clip_on=False,
+            zorder=4,
+        )
+        below.bar(left, [part.count for part in filled], widths, **bars | {"color": _PAGE.train})
+        below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        _share_axis(axes, "y")
+        for part in (axes, below):
+            _share_axis(part, "x")
+            _quieten(part)
+        axes.tick_params(labelbottom=False)
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return _for_page(text.getvalue(), "reliability-", description)
+
+
+def _share_axis(axes: Axes, name: str) -> None:
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    (axes.set_xlim if name == "x" else axes.set_ylim)(0, 1)
+    axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+
+
+def _quieten(axes: Axes) -> None:
+    axes.patch.set_visible(False)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.spines["bottom"].set_color(_PAGE.muted)
+    axes.spines["bottom"].set_linewidth(0.8)
+    axes.grid(axis="y", color=_PAGE.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=4, labelcolor=_PAGE.muted)
 
 
 def _for_page(svg: str, prefix: str, description: str) -> str:

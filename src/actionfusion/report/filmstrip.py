@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -34,6 +35,9 @@ LEAST_SCALE = 1.0
 SCALE_STEP = 0.5
 WEBP_QUALITY = 86
 ROUNDING = 1e-5
+# Dark purple over red to yellow, each lighter than the one before, so that it reads without colour too.
+HEAT_COLOURS = "inferno"
+HEAT_OPACITY = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +50,11 @@ class FilmStrip:
         clip: as the network got it.
         predictions: labels with their probabilities 0..1, in any order; the best of them is the answer.
         note: one more sentence, or an empty text.
+        heat: ``[T, h, w]`` 0..1, how much each place of each frame counted for the answer, drawn over the frames; any
+            h and w that cover the picture. None draws no such row.
 
     Raises:
-        SettingsError: no prediction, or a probability outside 0..1.
+        SettingsError: no prediction, a probability outside 0..1, or heat that does not fit the clip.
     """
 
     title: str
@@ -56,6 +62,7 @@ class FilmStrip:
     clip: Clip
     predictions: Sequence[tuple[str, float]]
     note: str = ""
+    heat: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if not self.predictions:
@@ -65,6 +72,12 @@ class FilmStrip:
         ]
         if wrong:
             raise SettingsError(self.title, f"{wrong[0]} is no probability", "give 0 to 1")
+        if self.heat is not None:
+            if self.heat.ndim != 3 or len(self.heat) != len(self.clip.rgb) or not self.heat.size:
+                reason = f"a heat map of {list(self.heat.shape)} does not fit {len(self.clip.rgb)} frames"
+                raise SettingsError(self.title, reason, "give one map a frame")
+            if not ((self.heat >= -ROUNDING) & (self.heat <= 1 + ROUNDING)).all():
+                raise SettingsError(self.title, "the heat map leaves 0 to 1", "give 0 to 1")
 
     @property
     def ranking(self) -> list[tuple[str, float]]:
@@ -163,6 +176,24 @@ def strip_pictures(strip: FilmStrip, scale: float) -> tuple[list[Picture], list[
         colours = flow_colours(_resized(field), scale)
         flows.append(Picture(_data_uri(colours), f"Flow at frame {where}: up to {fastest:.1f} px"))
     return frames, flows
+
+
+def heat_pictures(strip: FilmStrip) -> list[Picture]:
+    """The frames of a strip under its heat map, one picture each per sampled frame; none where it has no map."""
+    if strip.heat is None:
+        return []
+    pictures = []
+    for moment, (picture, heat) in enumerate(zip(strip.clip.rgb, strip.heat, strict=True)):
+        warmth = np.clip(_resized(heat.astype(np.float32)), 0, 1)
+        alpha = HEAT_OPACITY * warmth[..., None]
+        colours = mpl.colormaps[HEAT_COLOURS](warmth)[..., :3] * 255
+        mixed = (1 - alpha) * _resized(picture.transpose(1, 2, 0)) + alpha * colours
+        where = f"{moment + 1} of {len(strip.clip.rgb)}"
+        most = np.unravel_index(int(warmth.argmax()), warmth.shape)
+        place = f"{most[1] / PICTURE_SIDE:.0%} from the left, {most[0] / PICTURE_SIDE:.0%} from the top"
+        words = f"Heat map on frame {where}: up to {warmth.max():.2f}, {place}"
+        pictures.append(Picture(_data_uri(np.rint(mixed).astype(np.uint8)), words))
+    return pictures
 
 
 def _resized(picture: Pixels) -> Pixels:

@@ -1,7 +1,8 @@
 """The report page: one HTML file that needs nothing but itself.
 
-No script, no network, no font of its own: pictures are data URIs, charts are inline SVG or plain HTML, and a content
-security policy in the page forbids everything else.  Every text from outside is escaped by the template engine.
+No network, no font of its own: pictures are data URIs, charts are inline SVG or plain HTML, and a content security
+policy in the page forbids everything else but one script of ours, named by its hash, without which all is there and
+nothing sorts.  Every text from outside is escaped by the template engine.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from actionfusion.curves import Curves, EpochRow, Quantity, Session
 from actionfusion.errors import SettingsError
 from actionfusion.files import write_atomically
-from actionfusion.report.figures import curves_svg
-from actionfusion.report.filmstrip import FilmStrip, Picture, common_scale, flow_wheel, strip_pictures
+from actionfusion.report.figures import CalibrationBin, curves_svg, reliability_svg
+from actionfusion.report.filmstrip import FilmStrip, Picture, common_scale, flow_wheel, heat_pictures, strip_pictures
+from actionfusion.report.findings import Headline, accuracy_headline, confidence, headlines, remarks
+from actionfusion.report.rendering import decimal, environment, percent
 from actionfusion.report.tables import (
     MOST_LISTED_MISTAKES,
     Bar,
@@ -34,15 +36,8 @@ from actionfusion.report.tables import (
 )
 
 MOST_LISTED_PREDICTIONS = 5
-NOTHING = "–"
 
-
-class Headline(NamedTuple):
-    """A figure that stands at the top of the page: what it is, its value as text, and a few words more."""
-
-    name: str
-    value: str
-    note: str = ""
+__all__ = ["GroupAccuracy", "Headline", "Report", "accuracy_headline", "headlines", "render_report", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +89,8 @@ class Report:
         strips: clips with their predictions.
         commands: shell commands, in order, that give this result again.
         versions: of what the result depends on, by name.
+        no_strips: why there is no film strip, or not every one; said where it stands.
+        recipe: settings as YAML, from which the commands train.
     """
 
     title: str
@@ -105,15 +102,8 @@ class Report:
     strips: Sequence[FilmStrip] = ()
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-
-
-def accuracy_headline(evaluation: Evaluation) -> Headline:
-    """Top-1 accuracy with its count and interval."""
-    note = f"{evaluation['correct']:,} of {evaluation['count']:,} {evaluation['part']} clips"
-    if not evaluation["count"]:
-        return Headline("Top-1 accuracy", NOTHING, note)
-    interval = f"{_confidence(evaluation)} interval {_range(evaluation['interval'])}"
-    return Headline("Top-1 accuracy", _percent(evaluation["top1"]), f"{note}; {interval}")
+    no_strips: str = ""
+    recipe: str = ""
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
@@ -134,29 +124,26 @@ def render_report(report: Report) -> str:
         SettingsError: an evaluation whose parts contradict each other.
         RunFolderError: epochs that cannot be read.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, range=_range, decimal=_decimal, plural=_plural, share=_share)
     film, training, result = _film(report.strips), _training(report.epochs), _result(report.evaluation)
-    repeat = bool(report.commands or report.versions)
+    repeat = bool(report.commands or report.versions or report.recipe)
     sections = [
         ("groups", "Groups", report.groups),
-        ("clips", "Clips", film),
+        ("clips", "Clips", film or report.no_strips),
         ("training", "Training", training),
         ("confusion", "Confusion", result),
         ("classes", "Classes", result),
+        ("calibration", "Calibration", result and result["calibration"]),
         ("mistakes", "Mistakes", result and result["mistakes"]),
         ("repeat", "How to repeat", repeat),
     ]
-    return environment.get_template("report.html.j2").render(
+    template = environment().get_template("report.html.j2")
+    return template.render(
         report=report,
+        title=report.title,
+        summary=report.summary,
         sections=[(anchor, name) for anchor, name, content in sections if content],
         headline=[Headline(*item) for item in report.headline],
+        remarks=[] if report.evaluation is None else remarks(report.evaluation),
         groups=[_group_bar(group) for group in report.groups],
         film=film,
         training=training,
@@ -182,6 +169,7 @@ class _Strip:
     strip: FilmStrip
     frames: Sequence[Picture]
     flows: Sequence[Picture]
+    heats: Sequence[Picture]
     ranking: Sequence[tuple[str, float]]
 
 
@@ -191,13 +179,19 @@ class _Film:
     wheel: Picture
     strips: Sequence[_Strip]
 
+    @property
+    def heated(self) -> bool:
+        return any(shown.heats for shown in self.strips)
+
 
 def _film(strips: Sequence[FilmStrip]) -> _Film | None:
     if not strips:
         return None
     scale = common_scale([strip.clip for strip in strips])
     shown = [
-        _Strip(strip, *strip_pictures(strip, scale), ranking=strip.ranking[:MOST_LISTED_PREDICTIONS])
+        _Strip(
+            strip, *strip_pictures(strip, scale), heat_pictures(strip), ranking=strip.ranking[:MOST_LISTED_PREDICTIONS]
+        )
         for strip in strips
     ]
     return _Film(scale, flow_wheel(scale), shown)
@@ -231,18 +225,34 @@ def _result(evaluation: Evaluation | None) -> dict[str, Any] | None:
     wrong = mistakes(evaluation)
     return {
         "evaluation": evaluation,
-        "confidence": _confidence(evaluation),
+        "confidence": confidence(evaluation),
+        "calibration": _calibration(evaluation),
         "confusion": confusion_table(evaluation),
         "classes": class_bars(evaluation),
         "mistakes": wrong[:MOST_LISTED_MISTAKES],
         "other_mistakes": max(len(wrong) - MOST_LISTED_MISTAKES, 0),
-        "selected_on_part": bool(evaluation.get("selected_on_part", False)),
+    }
+
+
+def _calibration(evaluation: Evaluation) -> dict[str, Any] | None:
+    given = evaluation.get("calibration")
+    bins = CalibrationBin.list_from(given.get("bins") if isinstance(given, Mapping) else None)
+    if not bins:
+        return None
+    filled = [part for part in bins if part.count]
+    description = "share of right answers against the probability of the answer: " + "; ".join(
+        f"{percent(part.confidence)} sure, {percent(part.accuracy)} right" for part in filled
+    )
+    return {
+        "figures": given,
+        "bins": bins,
+        "chart": Markup(reliability_svg(bins, description)),  # noqa: S704  # matplotlib's own markup
     }
 
 
 def _describe(curves: Curves, quantity: Quantity) -> str:
     train, validation = curves.of(quantity)
-    form = _percent if quantity == "accuracy" else _decimal
+    form = percent if quantity == "accuracy" else decimal
     text = f"{quantity} against epochs: training from {form(train[0])} to {form(train[-1])}"
     known = validation[np.isfinite(validation)]
     return f"{text}, validation from {form(known[0])} to {form(known[-1])}" if len(known) else text
@@ -263,34 +273,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
-
-
-def _known(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _percent(value: float | None) -> str:
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if value is not None and _known(value) else NOTHING
-
-
-def _range(interval: Interval | None) -> str:
-    if interval is None or not all(map(_known, interval)):
-        return NOTHING
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}\N{NO-BREAK SPACE}%"
-
-
-def _decimal(value: float | None) -> str:
-    return f"{value:.3f}" if value is not None and _known(value) else NOTHING
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _share(value: float) -> str:
-    """A length in a style attribute, never beyond its track."""
-    return f"{100 * min(max(value, 0.0), 1.0):.2f}%"
-
-
-def _confidence(evaluation: Evaluation) -> str:
-    return f"{100 * evaluation['confidence']:g}\N{NO-BREAK SPACE}%"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from actionfusion.errors import SettingsError
+from actionfusion.report.orders import Order, by_name, by_similarity, by_value, orders
 
 Evaluation = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -38,6 +39,8 @@ class Bar:
         interval: ends of the confidence interval, or None where there is no clip.
         chance: the accuracy of guessing.
         description: a sentence about it, or an empty text.
+        precision: share of the clips with this answer that have it rightly, 0..1; None where no clip has it.
+        f1: harmonic mean of precision and accuracy (which is the recall of a class), 0..1; None without either.
     """
 
     name: str
@@ -47,12 +50,16 @@ class Bar:
     interval: Interval | None
     chance: float
     description: str = ""
+    precision: float | None = None
+    f1: float | None = None
 
     @property
     def verdict(self) -> str:
         """How the interval lies to chance; empty where it lies above, as it should."""
-        if self.interval is None:
+        if not self.count:
             return "no clips"
+        if self.interval is None:
+            return "no interval"
         if self.interval[1] < self.chance:
             return "below chance"
         return "" if self.interval[0] > self.chance else "not told apart from chance"
@@ -90,6 +97,7 @@ class Confusion:
         density: how much room a class has.
         pairs: the cells off the diagonal with most clips: true label, predicted label, the cell.
         other_pairs: how many more there are.
+        orders: in which rows and columns can be read, the first as they are given.
     """
 
     labels: Sequence[str]
@@ -97,6 +105,7 @@ class Confusion:
     density: Density
     pairs: Sequence[tuple[str, str, Cell]]
     other_pairs: int
+    orders: Sequence[Order]
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,8 @@ class ClassBars:
     """Classes one by one; ``worst_first`` where there are too many to keep the label list's order."""
 
     bars: Sequence[Bar]
-    worst_first: bool = False
+    worst_first: bool
+    orders: Sequence[Order]
 
 
 def check_evaluation(evaluation: Evaluation) -> None:
@@ -130,6 +140,8 @@ def check_evaluation(evaluation: Evaluation) -> None:
     labels, confusion = evaluation["labels"], evaluation["confusion"]
     if len(confusion) != len(labels) or any(len(row) != len(labels) for row in confusion):
         raise SettingsError("evaluation", f"the confusion matrix does not fit {len(labels)} labels", remedy)
+    if [entry["label"] for entry in evaluation["per_class"]] != list(labels):
+        raise SettingsError("evaluation", "its classes one by one are not its labels", remedy)
     total = sum(map(sum, confusion))
     right = sum(row[index] for index, row in enumerate(confusion))
     if (total, right) != (evaluation["count"], evaluation["correct"]):
@@ -148,30 +160,60 @@ def confusion_table(evaluation: Evaluation) -> Confusion:
         if cell is not None and not cell.right
     ]
     wrong.sort(key=lambda pair: (-pair[2].count, -pair[2].share))
+    accuracies = [
+        counts[index] / sum(counts) if sum(counts) else None for index, counts in enumerate(evaluation["confusion"])
+    ]
     return Confusion(
-        labels, rows, _density(len(labels)), wrong[:MOST_LISTED_PAIRS], max(len(wrong) - MOST_LISTED_PAIRS, 0)
+        labels,
+        rows,
+        _density(len(labels)),
+        wrong[:MOST_LISTED_PAIRS],
+        max(len(wrong) - MOST_LISTED_PAIRS, 0),
+        orders(
+            "as listed",
+            len(labels),
+            ("by name", by_name(labels)),
+            ("worst first", by_value(accuracies)),
+            ("alike side by side", by_similarity(evaluation["confusion"])),
+        ),
     )
 
 
 def class_bars(evaluation: Evaluation) -> ClassBars:
-    """Accuracy of each class, beside the chance of guessing one of them."""
+    """Accuracy, precision and F1 of each class, beside the chance of guessing one of them."""
     chance = 1 / max(len(evaluation["labels"]), 1)
-    bars = [
-        Bar(
-            entry["label"],
-            entry["correct"],
-            entry["count"],
-            entry["correct"] / entry["count"] if entry["count"] else math.nan,
-            _interval(entry["interval"]) if entry["count"] else None,
-            chance,
+    place = {label: index for index, label in enumerate(evaluation["labels"])}
+    answers = [sum(column) for column in zip(*evaluation["confusion"], strict=True)]
+    bars = []
+    for entry in evaluation["per_class"]:
+        count, correct, answered = entry["count"], entry["correct"], answers[place[entry["label"]]]
+        bars.append(
+            Bar(
+                entry["label"],
+                correct,
+                count,
+                correct / count if count else math.nan,
+                finite_interval(entry["interval"]) if count else None,
+                chance,
+                precision=correct / answered if answered else None,
+                f1=2 * correct / (count + answered) if count and answered else None,
+            )
         )
-        for entry in evaluation["per_class"]
-    ]
-    if len(bars) <= MOST_CLASSES_IN_ORDER:
-        return ClassBars(bars)
-    # A class without a clip says nothing and goes last.
+    worst_first = len(bars) > MOST_CLASSES_IN_ORDER
+    if worst_first:
+        # A class without a clip says nothing and goes last.
+        bars = [bars[row] for row in by_value([bar.accuracy for bar in bars])]
     return ClassBars(
-        sorted(bars, key=lambda bar: (bar.count == 0, bar.accuracy if bar.count else 0.0)), worst_first=True
+        bars,
+        worst_first,
+        orders(
+            "worst first" if worst_first else "as listed",
+            len(bars),
+            ("by name", by_name([bar.name for bar in bars])),
+            ("worst first", by_value([bar.accuracy for bar in bars])),
+            ("best first", by_value([bar.accuracy for bar in bars], falling=True)),
+            ("least precise first", by_value([bar.precision for bar in bars])),
+        ),
     )
 
 
@@ -188,7 +230,7 @@ def mistakes(evaluation: Evaluation) -> list[Mistake]:
         for entry in evaluation["videos"]
         if entry["predicted"] != entry["label"]
     ]
-    return sorted(wrong, key=lambda mistake: -mistake.probability)
+    return [wrong[row] for row in by_value([mistake.probability for mistake in wrong], falling=True)]
 
 
 def _row(labels: Sequence[str], truth: int, counts: Sequence[int]) -> list[Cell | None]:
@@ -213,5 +255,8 @@ def _density(classes: int) -> Density:
     return "close" if classes <= MOST_CLOSE_CLASSES else "dense"
 
 
-def _interval(ends: Sequence[float] | None) -> Interval | None:
-    return None if ends is None or None in ends else (float(ends[0]), float(ends[1]))
+def finite_interval(ends: Sequence[float] | None) -> Interval | None:
+    """Both ends, or None where one of them is missing or not finite."""
+    if ends is None or len(ends) != 2 or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+        return None
+    return float(ends[0]), float(ends[1])

@@ -1,0 +1,159 @@
+"""Several runs beside each other: which videos one has right and another wrong, class by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actionfusion.errors import SettingsError
+from actionfusion.report.tables import Evaluation
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs on the videos that both answered.
+
+    Attributes:
+        name: of the run that is held against the first.
+        both: videos with an answer of both.
+        only_first: of these, right by the first run alone.
+        only_other: right by the other run alone.
+        both_right: right by both.
+        left_out: videos that only one of the two answered.
+        contradicted: videos whose true label differs between the two; they are not counted in ``both``.
+    """
+
+    name: str
+    both: int
+    only_first: int
+    only_other: int
+    both_right: int
+    left_out: int
+    contradicted: int
+
+    @property
+    def difference(self) -> float | None:
+        """Accuracy of the other less that of the first on ``both``, -1..1; None without a video."""
+        return (self.only_other - self.only_first) / self.both if self.both else None
+
+    @property
+    def both_wrong(self) -> int:
+        """Videos that both have wrong."""
+        return self.both - self.both_right - self.only_first - self.only_other
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in every run.
+
+    Attributes:
+        label: of the class.
+        accuracies: 0..1, a number a run; None where a run has no clip of it.
+        differences: from the first run, -1..1, beginning with the second; None where one of both has no clip of it.
+    """
+
+    label: str
+    accuracies: Sequence[float | None]
+    differences: Sequence[float | None]
+
+    @property
+    def largest(self) -> float | None:
+        """The largest difference in size; None where there is none."""
+        return max((abs(value) for value in self.differences if value is not None), default=None)
+
+
+def paired(first: Evaluation, other: Evaluation, name: str) -> Pair:
+    """Hold an evaluation against the first, video by video.
+
+    Args:
+        first: an evaluation.
+        other: another.
+        name: of the other.
+
+    Raises:
+        SettingsError: a video stands twice in one of them.
+    """
+    mine, theirs = _answers(first), _answers(other)
+    common = mine.keys() & theirs.keys()
+    agreed = [video for video in common if mine[video][0] == theirs[video][0]]
+    outcomes = Counter((_right(mine[video]), _right(theirs[video])) for video in agreed)
+    return Pair(
+        name,
+        len(agreed),
+        only_first=outcomes[True, False],
+        only_other=outcomes[False, True],
+        both_right=outcomes[True, True],
+        left_out=len(mine.keys() ^ theirs.keys()),
+        contradicted=len(common) - len(agreed),
+    )
+
+
+def class_rows(evaluations: Sequence[Evaluation]) -> list[ClassRow]:
+    """Every class of any evaluation, in the order in which they come up first."""
+    tables = [
+        {
+            entry["label"]: entry["correct"] / entry["count"] if entry["count"] else None
+            for entry in evaluation["per_class"]
+        }
+        for evaluation in evaluations
+    ]
+    rows = []
+    for label in dict.fromkeys(label for table in tables for label in table):
+        first, *others = accuracies = [table.get(label) for table in tables]
+        differences = [None if first is None or other is None else other - first for other in others]
+        rows.append(ClassRow(label, accuracies, differences))
+    return rows
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest endings of paths that tell them apart.
+
+    Raises:
+        SettingsError: a path stands there twice.
+    """
+    whole = [path.resolve() for path in paths]
+    twice = [path for path, times in Counter(whole).items() if times > 1]
+    if twice:
+        raise SettingsError(twice[0], "is given twice", "name each run once")
+    names = []
+    for path in whole:
+        for length in range(1, len(path.parts) + 1):
+            ending = path.parts[-length:]
+            if sum(other.parts[-length:] == ending for other in whole) == 1:
+                names.append("/".join(ending))
+                break
+        else:
+            names.append(str(path))
+    return names
+
+
+def unlike(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What the evaluations do not have in common, each as a sentence, since that forbids to hold them together."""
+    found = []
+    for name, what in (
+        ("dataset", "data sets"),
+        ("split", "splits"),
+        ("part", "parts"),
+        ("confidence", "levels of confidence"),
+        ("views", "views at test time"),
+    ):
+        values = list(dict.fromkeys(str(evaluation.get(name)) for evaluation in evaluations))
+        if len(values) > 1:
+            found.append(f"The runs were measured on different {what}: {', '.join(values)}.")
+    if len({frozenset(evaluation["labels"]) for evaluation in evaluations}) > 1:
+        found.append("The runs do not know the same classes.")
+    return found
+
+
+def _answers(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
+    answers = {entry["video"]: (entry["label"], entry["predicted"]) for entry in evaluation["videos"]}
+    if len(answers) != len(evaluation["videos"]):
+        raise SettingsError("evaluation", "a video stands in it twice", "evaluate the run again")
+    return answers
+
+
+def _right(answer: tuple[str, str]) -> bool:
+    truth, predicted = answer
+    return truth == predicted

@@ -1,0 +1,105 @@
+"""What every page is made with: the templates, the words for numbers, and the one script that a page may run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from actionfusion.errors import SettingsError
+from actionfusion.files import write_atomically
+
+NOTHING = "–"
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment() -> Environment:
+    """The templates with their filters; what a template shows is escaped unless it is markup of ours."""
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        percent=percent, range=range_text, decimal=decimal, plural=plural, share=share, points=points, words=words
+    )
+    script = page_script()
+    # The script is a file of ours, not text from outside, and its hash is the only one that the page's policy names.
+    made.globals.update(script=Markup(script), script_hash=script_hash(script))  # noqa: S704
+    return made
+
+
+def page_script() -> str:
+    """The script that sorts and highlights; a page without it shows the same, unsorted."""
+    return (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+
+
+def script_hash(script: str) -> str:
+    """A script as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page whole or not at all.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise SettingsError(path, f"cannot be written ({error.strerror or error})", "choose another --out") from error
+
+
+def known(value: object) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def percent(value: float | None) -> str:
+    """A share 0..1 as a percentage."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if value is not None and known(value) else NOTHING
+
+
+def range_text(interval: Sequence[float] | None) -> str:
+    """An interval of shares."""
+    if interval is None or not all(map(known, interval)):
+        return NOTHING
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}\N{NO-BREAK SPACE}%"
+
+
+def points(value: float | None) -> str:
+    """A difference of two shares in percentage points, always with its sign."""
+    if value is None or not known(value):
+        return NOTHING
+    rounded = round(100 * value, 1)
+    sign = "+" if rounded > 0 else "−" if rounded < 0 else "±"
+    return f"{sign}{abs(rounded):.1f}"
+
+
+def decimal(value: float | None) -> str:
+    """Three decimals."""
+    return f"{value:.3f}" if value is not None and known(value) else NOTHING
+
+
+def plural(count: int, noun: str) -> str:
+    """Such as ``1 clip`` and ``2 clips``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def share(value: float) -> str:
+    """A length in a style attribute, never beyond its track."""
+    return f"{100 * min(max(value, 0.0), 1.0) if known(value) else 0.0:.2f}%"
+
+
+def words(numbers: Sequence[Any]) -> str:
+    """An order of rows as the script reads it."""
+    return " ".join(map(str, numbers))
