@@ -1,0 +1,150 @@
+"""The tables of experiments.md: what was trained, and how well and how fast it learnt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+SET_NAMES = {
+    "ucf101": "UCF101, 8 classes",
+    "ut-interaction": "UT-Interaction set 1, 6 classes",
+    "weizmann": "Weizmann, 4 classes",
+}
+GROUPS = ("appearance", "motion", "binding", "order", "all")
+
+
+def real_clips() -> str:
+    """Accuracy of each network on real clips, seeds together."""
+    result = _result("real_clips")
+    lines = [
+        "| clips, from scratch | protocol | network | right, seed by seed | mean | 95 % interval | fused less this |",
+        "|---|---|---|---|---:|---|---|",
+    ]
+    for name in [name for name in SET_NAMES if name in result["sets"]]:
+        for row in result["sets"][name]:
+            counts = ", ".join(f"{seed['correct']}" for seed in row["seeds"]) + f" of {row['seeds'][0]['count']}"
+            protocol = f"{row['protocol']}, {row['epochs']} epochs"
+            difference = ""
+            if "fused_less_this" in row:
+                interval = _points(row["difference_interval_95_by_group"])
+                difference = f"{100 * row['fused_less_this']:+.1f} points ({interval})"
+            lines.append(
+                f"| {SET_NAMES[name]} | {protocol} | {row['network']} | {counts} | {_percent(row['accuracy'])} "
+                f"| {_range(row['interval_95_by_group'])} | {difference} |"
+            )
+    return "\n".join([*lines, "", f"Recipe {result['recipe']}. {_made_by(result)}"])
+
+
+def overfit() -> str:
+    """How soon the full-size network knows eight clips by heart."""
+    result = _result("overfit")
+    count = len(result["clips"])
+    lines = [
+        f"| Adam's learning rate | steps to {count} of {count} right | right at the end | loss | largest probability |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        last, reached = row["history"][-1], row["reached_at_step"]
+        steps = str(reached) if reached is not None else f"not in {row['steps']}"
+        lines.append(
+            f"| {row['learning_rate']:g} | {steps} | {last['correct']} of {count} | {last['loss']:.3f} "
+            f"| {last['largest_probability']:.3f} |"
+        )
+    network = result["network"]
+    note = (
+        f"{network['parameters']:,} parameters, of which {network['learning']:,} learn; towers {network['towers']}; "
+        f"{network['head']} head of {network['classes']} outputs, of loss floor {network['head_loss_floor']:.3f}."
+    )
+    return "\n".join([*lines, "", f"{note} {_made_by(result)}"])
+
+
+def training() -> str:
+    """What each choice of training gains; ratios are over the first row."""
+    result = _result("training")
+    lines = [
+        "| one change to the default | s a clip | speed | by core time | peak memory | activations | of matrix peak |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        if "error" in row:
+            lines.append(f"| {row['description']} | did not run: {row['error']} | | | | | |")
+            continue
+        lines.append(
+            f"| {row['description']} | {row['seconds'] / row['batch']:.2f} | {row['speed_ratio']:.2f} × "
+            f"| {row['core_ratio']:.2f} × "
+            f"| {row['peak_bytes'] / 2**30:.2f} GiB, {row['memory_ratio']:.2f} × "
+            f"| {row['activation_bytes'] / 2**30:.2f} GiB, {row['activation_ratio']:.2f} × "
+            f"| {row['share_of_peak']:.0%} |"
+        )
+    peak = result["peak_flop_s"]
+    note = (
+        f"One step (forward, backward, Adam) of the {result['network']} network at T = {result['frames']}, the best "
+        f"of {result['rounds']} rounds; matrix peak measured in the same run: {peak['float32'] / 1e9:.0f} GFLOP/s in "
+        f"fp32, {peak['bfloat16'] / 1e9:.0f} in bf16, which bf16 rows are held against; {result['threads']} threads."
+    )
+    return "\n".join([*lines, "", f"{note} {_made_by(result)}"])
+
+
+def heads() -> str:
+    """The paper's head and normalisation beside others, group by group."""
+    return _variants(_result("heads"))
+
+
+def mechanisms() -> str:
+    """The network with a part taken out or put in another's place, group by group."""
+    return _variants(_result("mechanisms"))
+
+
+def claims() -> str:
+    """Which of the paper's claims hold on the generated clips, a line each."""
+    lines = []
+    for row in _result("mechanisms")["claims"]:
+        one, other = row["compared"]
+        lines.append(
+            f"- {row['claim']}: **{row['verdict']}**. {one} less {other}, {row['group']}: "
+            f"{100 * row['difference']:+.1f} points (95 % interval {_points(row['interval_95'])})."
+        )
+    return "\n".join(lines)
+
+
+def _variants(result: Mapping[str, Any]) -> str:
+    seeds = len(result["rows"][0]["seeds"])
+    lines = [f"| network, mean of {seeds} seeds | {' | '.join(GROUPS)} |", "|---|" + "---:|" * len(GROUPS)]
+    for row in result["rows"]:
+        cells = [f"{100 * row[group]['accuracy']:.0f} % ({_range(row[group]['interval_95'])})" for group in GROUPS]
+        lines.append(f"| {row['variant']} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"Recipe {result['recipe']}, {result['test_clips']} test clips. {_made_by(result)}"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _range(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"
+
+
+def _points(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
+
+
+def _result(name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _made_by(result: Mapping[str, Any]) -> str:
+    return f"{result['machine']}, {result['date']}: `{result['command']}`"
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "real_clips": real_clips,
+    "overfit": overfit,
+    "training": training,
+    "heads": heads,
+    "mechanisms": mechanisms,
+    "claims": claims,
+}
