@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from actionfusion.data.dataset import DataSettings
 from actionfusion.data.prepare_dataset import prepare
-from actionfusion.evaluation.evaluate import Evaluation, evaluate
+from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.metrics import classification_figures
+from actionfusion.evaluation.result import Evaluation
 from actionfusion.files import write_atomically
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
@@ -92,7 +92,7 @@ def _run_set(name: str, data: Path, work: Path, seed: int, networks: Sequence[st
 
 def _average(first: Evaluation, second: Evaluation) -> Evaluation:
     assert first.videos == second.videos
-    probabilities = np.asarray((first.probabilities + second.probabilities) / 2, np.float32)
+    probabilities = (first.probabilities + second.probabilities) / 2
     figures = classification_figures(first.figures.labels, first.targets, probabilities)
     return replace(first, probabilities=probabilities, figures=figures)
 
