@@ -119,9 +119,8 @@ def _refuse_strangers(
 def _refuse_another_order(listing: Listing, labels: Sequence[str], path: Path) -> None:
     """A label list in another order would give every answer another name, and no count would tell."""
     known = set(listing.labels)
-    if [label for label in labels if label in known] != list(listing.labels):
-        place = next(
-            place for place, pair in enumerate(zip(labels, listing.labels, strict=False)) if len(set(pair)) > 1
-        )
-        reason = f"has {labels[place]!r} as class {place + 1}, which is {listing.labels[place]!r} in the data set"
+    ours = [label for label in labels if label in known]
+    if ours != list(listing.labels):
+        here, there = next(pair for pair in zip(ours, listing.labels, strict=True) if pair[0] != pair[1])
+        reason = f"has {here!r} where the data set has {there!r}: the classes are in another order"
         raise DatasetError(path.with_name("labels.txt"), reason, "copy the whole run folder again")
