@@ -18,7 +18,7 @@ from actionfusion.evaluation.answers import answer
 from actionfusion.evaluation.calibration import fit_temperature
 from actionfusion.evaluation.metrics import classification_figures
 from actionfusion.evaluation.printing import print_evaluation
-from actionfusion.evaluation.result import Evaluation, is_trained_on
+from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on
 from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
@@ -76,11 +76,6 @@ def evaluate(
     print_evaluation(evaluation)
     Console(stderr=True).print(Text(f"written to {target}"), soft_wrap=True)
     return evaluation
-
-
-def evaluation_path(run: Path, part: Part) -> Path:
-    """Where a run keeps its figures."""
-    return run / f"evaluation_{part}.json"
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from json import loads
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from actionfusion.data.listing import Leaks, Part
+from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.answers import FailedVideo
 from actionfusion.evaluation.calibration import Calibration, calibration, tempered
 from actionfusion.evaluation.intervals import Interval, clustered_wilson, clusters
@@ -159,3 +162,30 @@ class Evaluation:
 def is_trained_on(learnt_from: int, count: int) -> bool:
     """Whether there is no video in a part that the training did not see."""
     return 0 < count <= learnt_from
+
+
+def evaluation_path(run: Path, part: Part) -> Path:
+    """Where a run keeps its figures."""
+    return run / f"evaluation_{part}.json"
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What ``as_json`` gave, of this version or an earlier one.
+
+    Args:
+        path: the JSON file.
+
+    Raises:
+        RunFolderError: no such file, or not one of these.
+    """
+    try:
+        found = loads(path.read_text(encoding="utf-8"))
+        rows = [(str(row["video"]), str(row["label"]), str(row["predicted"])) for row in found["videos"]]
+        whole = found["count"] == len(rows) and isinstance(found["labels"], list) and found["part"] and found["split"]
+    except FileNotFoundError:
+        raise RunFolderError(path, "is not there", "evaluate the run first") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(path, f"is no evaluation ({type(error).__name__}: {error})", "evaluate again") from error
+    if not whole:
+        raise RunFolderError(path, "is no evaluation (its count is not that of its videos)", "evaluate again")
+    return dict(found)
