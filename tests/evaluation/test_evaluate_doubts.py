@@ -34,6 +34,8 @@ def test_a_leaking_split_says_how_many_clips_have_a_mate_in_training(grouped_run
     seen = {row["group"] for row in rows if row["part"] != "test"}
     mates = [row for row in rows if row["part"] == "test" and row["group"] in seen]
     assert written["leaks"] == {"group": len(mates), "double": 0}
+    assert written["counts"] == {part: [row["part"] for row in rows].count(part) for part in ("train", "val", "test")}
+    assert written["split_seed"] == 0
     assert mates, "the split leaks"
     told = " ".join(capsys.readouterr().out.split())
     assert told.count(f"{len(mates)} of 4 test videos have a group-mate in training") == 1

@@ -249,6 +249,21 @@ def test_trained_weights_without_a_checkpoint_are_not_thrown_away(random_protoco
     assert (fold / "model.safetensors").is_file()
 
 
+def test_weights_that_are_no_numbers_fail_their_fold_alone(random_protocol, quick_arguments, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    out = shutil.copytree(random_protocol.path, tmp_path / "protocol")
+    fold = out / random_protocol.figures["folds"][1]["run"]
+    tensors = load_file(fold / "model.safetensors")
+    tensors["rgb_tower.features.0.weight"].fill_(float("nan"))
+    save_file(tensors, fold / "model.safetensors")
+    (fold / "evaluation_test.json").unlink()
+    result = protocol("random-7:3", out=out, repeats=2, seeds=(0, 5), **arguments(quick_arguments))
+    assert [(item["run"], item["kind"]) for item in result.figures["failed_folds"]] == [(fold.name, "weights")]
+    others = [item for item in random_protocol.figures["folds"] if item["run"] != fold.name]
+    assert result.figures["folds"] == others
+
+
 def test_the_command_takes_a_recipe_and_says_what_it_came_to(recipe, tmp_path, capsys):
     out = tmp_path / "protocol"
     assert main(["protocol", "grouped-7:3", "--config", str(recipe), "--out", str(out)]) == 0
@@ -313,11 +328,11 @@ def test_pooled_counts_are_the_sums(answered):
             for name, right in rows
         ]
         correct = sum(right for _, right in rows)
-        evaluation = dict.fromkeys(("split", "interval", "groups", "group_interval", "mean_class_accuracy"))
+        evaluation = dict.fromkeys(("split", "counts", "interval", "groups", "group_interval", "mean_class_accuracy"))
         evaluation |= dict.fromkeys(("missing_classes", "trained_on", "selected_on_part"))
         evaluation |= {"count": len(rows), "correct": correct, "top1": correct / max(len(rows), 1), "failed": []}
         evaluation |= {"leaks": {"group": 1, "double": 2}, "videos": videos}
-        finished.append(FinishedFold(Fold("column", 0, seed, drawn=False), {}, evaluation))
+        finished.append(FinishedFold(Fold("column", 0, seed, drawn=False), evaluation))
     figures = summarize(finished, [], [item.fold for item in finished])
     rows = [row for part in answered for row in part]
     assert figures["pooled"]["count"] == len(rows)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from actionfusion.__main__ import main
-from actionfusion.errors import DatasetError, RunFolderError
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.versus import compare_pairs, versus
 
@@ -103,6 +103,27 @@ def test_from_runs_and_from_files(grouped_run, grouped_root, tmp_path, capsys):
     assert found["count"] == 4
     assert found == versus(grouped_run, several).as_json()
     assert "McNemar's exact test: p = " in capsys.readouterr().out
+
+
+def test_protocols_are_compared_fold_by_fold(tmp_path):
+    """Two seeds over two folds: the same video twice is two answers and one draw."""
+    answered = {"one": [[1, 1, 0], [1, 1, 1]], "other": [[1, 0, 0], [1, 0, 1]]}
+    for name, folds in answered.items():
+        entries = [{"fold": f"seed-{number}", "run": f"fold-{number}"} for number in range(len(folds))]
+        for entry, right in zip(entries, folds, strict=True):
+            (tmp_path / name / entry["run"]).mkdir(parents=True)
+            (tmp_path / name / entry["run"] / "evaluation_test.json").write_text(json.dumps(plain(right)))
+        figures = {"dataset": "folder", "protocol": "column", "folds": entries}
+        (tmp_path / name / "protocol.json").write_text(json.dumps(figures))
+    found = versus(tmp_path / "one", tmp_path / "other")
+    assert (found.both_right, found.only_first, found.only_second, found.both_wrong) == (3, 2, 0, 1)
+    # The second video makes the whole difference, in both folds: means of three draws of 0, 1, 0.
+    assert found.interval == pytest.approx((0, 1))
+    with pytest.raises(SettingsError, match="no answers on the val part"):
+        versus(tmp_path / "one", tmp_path / "other", part="val")
+    (tmp_path / "one" / "protocol.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"protocol\.json: cannot be read"):
+        versus(tmp_path / "one", tmp_path / "other")
 
 
 def test_what_was_not_evaluated_is_said(tiny_run, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from json import dumps
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.text import Text
@@ -140,6 +140,8 @@ def measure(
         split=videos.split.name,
         part=part,
         seed=int(folder.config.get("seed", 0)),
+        split_seed=videos.settings.seed,
+        counts={name: len(videos.part(name)) for name in get_args(Part)},
         notes=videos.split.notes,
         selected_on_part=part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),

@@ -40,7 +40,7 @@ def clusters(groups: Sequence[str | None], names: Sequence[str]) -> tuple[str, .
 
     Args:
         groups: of the videos.
-        names: of the videos, each another.
+        names: of the videos; one that is there several times is one draw.
     """
     return tuple(
         f"video\0{name}" if group is None else f"group\0{group}" for group, name in zip(groups, names, strict=True)

@@ -12,6 +12,8 @@ from actionfusion.evaluation.folds import Fold
 from actionfusion.evaluation.intervals import CONFIDENCE, clustered_wilson, clusters
 from actionfusion.evaluation.metrics import Accuracy
 
+PROTOCOL = "protocol.json"
+
 
 @dataclass(frozen=True)
 class FinishedFold:
@@ -19,26 +21,23 @@ class FinishedFold:
 
     Attributes:
         fold: which.
-        counts: videos of its split by part.
         evaluation: what its ``evaluation_test.json`` holds.
     """
 
     fold: Fold
-    counts: Mapping[str, int]
     evaluation: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """Its entry in ``protocol.json``."""
         kept = (
-            "split", "count", "correct", "top1", "interval", "groups", "group_interval", "mean_class_accuracy",
-            "missing_classes", "leaks", "trained_on", "selected_on_part",
+            "split", "counts", "count", "correct", "top1", "interval", "groups", "group_interval",
+            "mean_class_accuracy", "missing_classes", "leaks", "trained_on", "selected_on_part",
         )  # fmt: skip
         return {
             "fold": self.fold.name,
             "run": self.fold.folder,
             "split_seed": self.fold.split_seed,
             "seed": self.fold.seed,
-            "counts": dict(self.counts),
             **{name: self.evaluation[name] for name in kept},
             "failed": len(self.evaluation["failed"]),
         }

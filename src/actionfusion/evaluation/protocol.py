@@ -17,10 +17,10 @@ from rich.text import Text
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings, open_listing, split_listing
 from actionfusion.data.listing import Listing
-from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
 from actionfusion.evaluation.evaluate import measure, reopen_data, write_evaluation
 from actionfusion.evaluation.folds import Fold, ProtocolName, make_folds
-from actionfusion.evaluation.pooling import FailedFold, FinishedFold, summarize
+from actionfusion.evaluation.pooling import PROTOCOL, FailedFold, FinishedFold, summarize
 from actionfusion.evaluation.protocol_printing import print_protocol
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
@@ -33,7 +33,7 @@ from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings
 
-RESULT, RECIPE = "protocol.json", "protocol.yaml"
+RECIPE = "protocol.yaml"
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ def protocol(
         _say(f"fold {number} of {len(folds)}: {fold.name}")
         try:
             _train_and_measure(out / fold.folder, fold, given)
-        except (VideoError, DatasetError, TrainingError) as error:
+        except (VideoError, DatasetError, TrainingError, WeightsError) as error:
             record.failed.append(FailedFold(fold, error.kind, str(error)))
             _say(f"fold {fold.name} failed: {error}")
         figures = record.write()
     print_protocol(figures)
-    _say(f"written to {out / RESULT}")
+    _say(f"written to {out / PROTOCOL}")
     return ProtocolResult(out, figures)
 
 
@@ -143,8 +143,7 @@ class _Record:
         for fold in self.folds:
             path = self.out / fold.folder
             if fold not in self.finished and evaluation_path(path, "test").is_file():
-                counts = open_run(path).config["data"]["counts"]
-                self.finished[fold] = FinishedFold(fold, counts, read_evaluation(evaluation_path(path, "test")))
+                self.finished[fold] = FinishedFold(fold, read_evaluation(evaluation_path(path, "test")))
 
     def write(self) -> dict[str, Any]:
         """Put the figures of all that is finished into ``protocol.json``."""
@@ -152,10 +151,10 @@ class _Record:
         finished = [self.finished[fold] for fold in self.folds if fold in self.finished]
         figures = self.about | summarize(finished, self.failed, self.folds)
         try:
-            write_atomically(self.out / RESULT, dumps(figures, indent=1, ensure_ascii=False) + "\n")
+            write_atomically(self.out / PROTOCOL, dumps(figures, indent=1, ensure_ascii=False) + "\n")
         except OSError as error:
             reason = f"cannot be written ({error.strerror})"
-            raise RunFolderError(self.out / RESULT, reason, "free some space") from error
+            raise RunFolderError(self.out / PROTOCOL, reason, "free some space") from error
         return figures
 
 

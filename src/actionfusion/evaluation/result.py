@@ -29,6 +29,8 @@ class Evaluation:
         split: the split's full name.
         part: train, val or test.
         seed: of the run.
+        split_seed: of the split's draw, where it was drawn, and of the validation part.
+        counts: videos of the split by part.
         notes: what there is to know about the split, such as what it gives away.
         selected_on_part: whether the run's sessions were ended by the accuracy on this same part, which flatters it.
         leaks: what training gave away of this part's videos.
@@ -49,6 +51,8 @@ class Evaluation:
     split: str
     part: Part
     seed: int
+    split_seed: int
+    counts: Mapping[str, int]
     notes: tuple[str, ...]
     selected_on_part: bool
     leaks: Leaks
@@ -102,6 +106,8 @@ class Evaluation:
             "split": self.split,
             "part": self.part,
             "seed": self.seed,
+            "split_seed": self.split_seed,
+            "counts": dict(self.counts),
             "notes": list(self.notes),
             "selected_on_part": self.selected_on_part,
             "trained_on": self.trained_on,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from rich.text import Text
 from scipy.stats import binomtest
 
 from actionfusion.data.listing import Part, some
-from actionfusion.errors import DatasetError, printable
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError, printable
 from actionfusion.evaluation.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
 
@@ -26,7 +27,7 @@ class PairedComparison:
     """Two runs on the videos that both have answered.
 
     Attributes:
-        both_right: videos.
+        both_right: videos (of protocols, a video once in each fold that tests it).
         only_first: videos that the first run alone got right.
         only_second: likewise.
         both_wrong: videos.
@@ -88,8 +89,10 @@ def versus(
 ) -> PairedComparison:
     """Compare two evaluated runs video by video: McNemar's test, and the difference of their accuracies.
 
+    Of two protocols the answers are compared fold by fold; a video of several folds is one draw of the bootstrap.
+
     Args:
-        first: a run folder that ``evaluate`` has measured, or the JSON file that it wrote.
+        first: a run folder that ``evaluate`` has measured, the JSON file that it wrote, or the folder of a protocol.
         second: another.
         part: which of a run folder's evaluations: test, val or train.
         seed: of the bootstrap.
@@ -104,8 +107,7 @@ def versus(
 
     Sources: McNemar 1947, exact after Fagerland, Lydersen and Laake 2013; the bootstrap as in ``bootstrap_mean``.
     """
-    paths = [evaluation_path(path, part) if path.is_dir() else path for path in (first, second)]
-    comparison = compare_pairs(read_evaluation(paths[0]), read_evaluation(paths[1]), seed)
+    comparison = compare_pairs(_read(first, part), _read(second, part), seed)
     if out is not None:
         write_atomically(out, dumps(comparison.as_json(), indent=1, ensure_ascii=False) + "\n")
     _print(comparison, str(first), str(second))
@@ -114,9 +116,31 @@ def versus(
     return comparison
 
 
+def _read(path: Path, part: Part) -> dict[str, Any]:
+    if not path.is_dir():
+        return read_evaluation(path)
+    if not (path / PROTOCOL).is_file():
+        return read_evaluation(evaluation_path(path, part))
+    if part != "test":
+        raise SettingsError("part", f"a protocol has no answers on the {part} part", "leave --part out")
+    try:
+        figures = loads((path / PROTOCOL).read_text(encoding="utf-8"))
+        runs = {str(fold["fold"]): path / fold["run"] for fold in figures["folds"]}
+        name = f"{figures['dataset']}, {figures['protocol']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(path / PROTOCOL, f"cannot be read ({error})", "run protocol again") from error
+    folds = {fold: read_evaluation(evaluation_path(run, part)) for fold, run in runs.items()}
+    return {
+        "split": name,
+        "videos": [row | {"key": f"{fold}\0{row['video']}"} for fold, one in folds.items() for row in one["videos"]],
+        "trained_on": any(one.get("trained_on") for one in folds.values()),
+        "selected_on_part": any(one.get("selected_on_part") for one in folds.values()),
+    }
+
+
 def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0) -> PairedComparison:
     """The same of two evaluations as plain values."""
-    first, second = ({row["video"]: row for row in side["videos"]} for side in (one, other))
+    first, second = ({row.get("key", row["video"]): row for row in side["videos"]} for side in (one, other))
     names = sorted(first.keys() & second.keys())
     if not names:
         reason = f"of {len(first)} and {len(second)} videos they have none in common"
@@ -128,13 +152,14 @@ def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 
     only_first, only_second = int((right[:, 0] & ~right[:, 1]).sum()), int((right[:, 1] & ~right[:, 0]).sum())
     # Evaluations of earlier versions name no groups; one that does is enough.
     groups = [first[name].get("group") or second[name].get("group") for name in names]
+    units = clusters(groups, [first[name]["video"] for name in names])
     return PairedComparison(
         both_right=int(right.all(1).sum()),
         only_first=only_first,
         only_second=only_second,
         both_wrong=int((~right.any(1)).sum()),
         p_value=float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0,
-        interval=bootstrap_mean(right[:, 0].astype(float) - right[:, 1], clusters(groups, names), seed),
+        interval=bootstrap_mean(right[:, 0].astype(float) - right[:, 1], units, seed),
         groups=len({group for group in groups if group is not None}) or None,
         unmatched={"first": len(first) - len(names), "second": len(second) - len(names)},
         notes=tuple(_notes(one, other)),
