@@ -61,18 +61,20 @@ def test_a_design_effect_computed_by_hand():
     assert clustered_wilson(right, units) == pytest.approx(wilson(0.625 * effective, effective))
 
 
-def test_it_covers_what_wilson_misses():
-    """Ten groups of ten videos, their shares spread by a beta distribution about 0.7."""
+def test_it_covers_what_others_miss():
+    """Five groups of ten videos, their shares spread by a beta distribution about 0.7."""
     generator = np.random.default_rng(0)
-    units = np.repeat([f"g{number}" for number in range(10)], 10).tolist()
-    covered = {"groups": 0, "videos": 0}
-    for _ in range(300):
-        shares = generator.beta(2.1, 0.9, 10)
-        right = (generator.random((10, 10)) < shares[:, None]).reshape(-1)
-        for name, (low, high) in (("groups", clustered_wilson(right, units)), ("videos", wilson(right.sum(), 100))):
+    units = np.repeat([f"g{number}" for number in range(5)], 10).tolist()
+    covered = {"groups": 0, "videos": 0, "bootstrap": 0}
+    for _ in range(200):
+        shares = generator.beta(2.1, 0.9, 5)
+        right = (generator.random((5, 10)) < shares[:, None]).reshape(-1)
+        intervals = (clustered_wilson(right, units), wilson(right.sum(), 50), bootstrap_mean(right, units))
+        for name, (low, high) in zip(covered, intervals, strict=True):
             covered[name] += low <= 0.7 <= high
-    assert covered["groups"] / 300 > 0.92
-    assert covered["videos"] / 300 < 0.75
+    assert covered["groups"] / 200 > 0.93
+    assert covered["videos"] / 200 < 0.85
+    assert covered["bootstrap"] / 200 < 0.9
 
 
 def test_one_group_alone_tells_nothing():

@@ -77,3 +77,9 @@ def test_probabilities_are_the_mean_over_the_clips(grouped_run, grouped_root, tm
     told = " ".join(capsys.readouterr().out.split())
     assert "mean over 3 samples of each video and their mirror images" in told
     assert "6.0 times the network's work" in told
+
+
+def test_samples_that_a_short_video_has_not_are_said(grouped_run, grouped_root, tmp_path, capsys):
+    evaluation = evaluate(grouped_run, grouped_root, views=200, out=tmp_path / "figures.json")
+    assert evaluation.clips < 200 * len(evaluation.videos)
+    assert "mean over up to 200 samples" in capsys.readouterr().out

@@ -82,7 +82,9 @@ def _views_lines(evaluation: Evaluation) -> list[str]:
     each = evaluation.clips / len(evaluation.videos)
     gain = 100 * (top1.share - evaluation.single.share)
     cost = f"{each:.1f} times the network's work of one clip a video"
-    line = f"mean over {views.temporal} samples of each video{mirrored}: {gain:+.1f} points to one clip alone"
+    # A short video has fewer samples that differ.
+    most = "up to " if each < views.temporal * (1 + views.flip) else ""
+    line = f"mean over {most}{views.temporal} samples of each video{mirrored}: {gain:+.1f} points to one clip alone"
     return [f"{line} (top-1 {100 * evaluation.single.share:.1f} %), for {cost}"]
 
 
