@@ -182,6 +182,17 @@ def test_another_recipe_is_refused_by_the_name_of_what_differs(random_protocol, 
         protocol("random-7:3", out=other, **arguments(quick_arguments))
 
 
+def test_a_recipe_that_no_fold_was_begun_with_can_be_mended(quick_arguments, tmp_path):
+    out = tmp_path / "protocol"
+    wrong = replace(quick_arguments["training"], freeze_towers="conv99")
+    with pytest.raises(SettingsError, match="conv99"):
+        protocol("random-7:3", out=out, **arguments(quick_arguments, training=wrong))
+    assert not protocol("random-7:3", out=out, **arguments(quick_arguments)).failed
+    (out / "protocol.yaml").write_text("- 1\n")
+    with pytest.raises(RunFolderError, match="is no recipe"):
+        protocol("random-7:3", out=out, **arguments(quick_arguments))
+
+
 def test_a_data_set_that_has_changed_is_refused(random_protocol, quick_arguments, grouped_root, tmp_path):
     out = shutil.copytree(random_protocol.path, tmp_path / "protocol")
     root = shutil.copytree(grouped_root, tmp_path / "root")
@@ -329,7 +340,7 @@ def test_pooled_counts_are_the_sums(answered):
         ]
         correct = sum(right for _, right in rows)
         evaluation = dict.fromkeys(("split", "counts", "interval", "groups", "group_interval", "mean_class_accuracy"))
-        evaluation |= dict.fromkeys(("missing_classes", "trained_on", "selected_on_part"))
+        evaluation |= dict.fromkeys(("missing_classes", "trained_on", "selected_on_part", "views"))
         evaluation |= {"count": len(rows), "correct": correct, "top1": correct / max(len(rows), 1), "failed": []}
         evaluation |= {"leaks": {"group": 1, "double": 2}, "videos": videos}
         finished.append(FinishedFold(Fold("column", 0, seed, drawn=False), evaluation))

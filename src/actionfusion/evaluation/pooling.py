@@ -31,7 +31,7 @@ class FinishedFold:
         """Its entry in ``protocol.json``."""
         kept = (
             "split", "counts", "count", "correct", "top1", "interval", "groups", "group_interval",
-            "mean_class_accuracy", "missing_classes", "leaks", "trained_on", "selected_on_part",
+            "mean_class_accuracy", "missing_classes", "leaks", "trained_on", "selected_on_part", "views",
         )  # fmt: skip
         return {
             "fold": self.fold.name,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -34,6 +35,7 @@ from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings
 
 RECIPE = "protocol.yaml"
+_PLACES_AND_SPLIT = {"root", "store", "manifest", "split"}
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,11 @@ def protocol(
     given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device, features)
     listing = open_listing(data.dataset, data.root, data.group_pattern, data.manifest)
     folds = make_folds(listing, name, data.seed, repeats, seeds or (seed,))
-    _begin(out, _recipe(name, given))
+    recipe = _recipe(name, given)
+    _refuse_other(out, recipe)
     _check(out, listing, data, folds)
+    with _writing(out):
+        write_atomically(out / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     record = _Record(out, name, listing.dataset, folds)
     if record.finished:
         _say(f"{len(record.finished)} of {len(folds)} folds are done already")
@@ -150,11 +155,8 @@ class _Record:
         self._look()
         finished = [self.finished[fold] for fold in self.folds if fold in self.finished]
         figures = self.about | summarize(finished, self.failed, self.folds)
-        try:
+        with _writing(self.out / PROTOCOL):
             write_atomically(self.out / PROTOCOL, dumps(figures, indent=1, ensure_ascii=False) + "\n")
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror})"
-            raise RunFolderError(self.out / PROTOCOL, reason, "free some space") from error
         return figures
 
 
@@ -174,26 +176,28 @@ def _recipe(name: ProtocolName, given: TrainArguments) -> dict[str, Any]:
     }
 
 
-_PLACES_AND_SPLIT = {"root", "store", "manifest", "split"}
-
-
-def _begin(out: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe down, or see that it is the one that is there."""
+def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
+    """See that a folder in which a fold was begun is that of this recipe, and any other one is free."""
     path = out / RECIPE
     if not path.is_file():
         refuse_taken(out)
+    elif any(out.glob(f"fold-*/{CONFIG}")):
         try:
-            write_atomically(path, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-        except OSError as error:
-            raise RunFolderError(out, f"cannot be written ({error.strerror})", "choose another --out") from error
-        return
+            recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            raise RunFolderError(path, f"cannot be read ({error})", "choose another --out") from error
+        if not isinstance(recorded, dict):
+            raise RunFolderError(path, "is no recipe of a protocol", "choose another --out")
+        refuse_contradictions(recorded, recipe, out)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise RunFolderError(path, f"cannot be read ({error})", "choose another --out") from error
-    if not isinstance(recorded, dict):
-        raise RunFolderError(path, "is no recipe of a protocol", "choose another --out")
-    refuse_contradictions(recorded, recipe, out)
+        yield
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise RunFolderError(path, reason, "free some space or choose another --out; finished folds stay") from error
 
 
 def _check(out: Path, listing: Listing, data: DataSettings, folds: Sequence[Fold]) -> None:
@@ -225,7 +229,8 @@ def _train_and_measure(path: Path, fold: Fold, given: TrainArguments) -> None:
     )
     run = open_run(path)
     evaluation = measure(run, reopen_data(run, data.root, data.store), device=given.device)
-    write_evaluation(evaluation, evaluation_path(path, "test"))
+    with _writing(path):
+        write_evaluation(evaluation, evaluation_path(path, "test"))
 
 
 def _goes_on(path: Path) -> bool:
