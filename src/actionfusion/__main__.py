@@ -36,6 +36,8 @@ COMMANDS = {
     "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
     "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
+    "versus": Command("actionfusion.evaluation.versus", "whether one of two evaluated runs is better than the other"),
+    "protocol": Command("actionfusion.evaluation.protocol", "train and evaluate every split of a protocol"),
     "report": Command("actionfusion.report.run_report", "all that is known of a run, as one HTML file"),
     "report_comparison": Command(
         "actionfusion.report.comparison_page", "several evaluated runs on one HTML page", files="runs"
@@ -44,7 +46,7 @@ COMMANDS = {
 }
 
 # Their --config is read into their other arguments before they are called.
-RECIPE_COMMANDS = {"train"}
+RECIPE_COMMANDS = {"train", "protocol"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +91,7 @@ def _run(name: str, words: list[str]) -> int:
     parser = _parser(name, command, function)
     try:
         parsed = parser.parse_args(_with_recipe_path(words))
-        if name in RECIPE_COMMANDS and parsed.resume and parsed.out is not None:
+        if name in RECIPE_COMMANDS and parsed.get("resume") and parsed.out is not None:
             # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
             parser.set_defaults(_recorded(parsed.out))
             parsed = parser.parse_args(_with_recipe_path(words))

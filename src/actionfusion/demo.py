@@ -14,8 +14,9 @@ from rich.text import Text
 
 from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.data.shapes_files import make_shapes
-from actionfusion.evaluation.evaluate import Evaluation, evaluate
+from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.evaluation.result import Evaluation
 from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.report.filmstrip import FilmStrip

@@ -50,3 +50,39 @@ def test_figures_are_those_counted_by_hand(classes, count, seed):
 
 def test_it_is_said_with_count_and_interval():
     assert str(Accuracy(60, 96)) == "62.5 % (60/96; 95 % interval 52.5 to 71.5 %)"
+
+
+@given(st.integers(2, 9), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_by_class_they_are_sklearns(classes, count, seed):
+    from sklearn.metrics import f1_score, precision_score, recall_score, top_k_accuracy_score
+
+    generator = np.random.default_rng(seed)
+    targets, probabilities = generator.integers(0, classes, count), generator.dirichlet(np.ones(classes), count)
+    figures = classification_figures([f"c{number}" for number in range(classes)], targets, probabilities)
+    options = {"labels": list(range(classes)), "average": None, "zero_division": np.nan}
+    for name, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        ours = [np.nan if getattr(part, name) is None else getattr(part, name) for part in figures.by_class]
+        np.testing.assert_allclose(ours, score(targets, probabilities.argmax(1), **options))
+    present = sorted(set(targets.tolist()))
+    recalls = recall_score(targets, probabilities.argmax(1), labels=present, average="macro")
+    assert figures.mean_class_accuracy == pytest.approx(recalls)
+    assert figures.missing_classes == tuple(f"c{number}" for number in range(classes) if number not in present)
+    if classes > 5:
+        top5 = top_k_accuracy_score(targets, probabilities, k=5, labels=list(range(classes)))
+        assert figures.top5.share == pytest.approx(top5)
+        assert figures.top5.count == count
+    else:
+        assert figures.top5 is None
+
+
+def test_the_first_five_of_equal_probabilities_are_those_that_predict_lists():
+    figures = classification_figures("abcdefg", np.array([4, 5]), np.full((2, 7), 1 / 7))
+    assert figures.top5 == Accuracy(1, 2)
+
+
+def test_a_class_that_is_nowhere_has_no_figures():
+    figures = classification_figures("abc", np.array([0, 0]), np.array([[0.6, 0.4, 0.0], [0.3, 0.7, 0.0]]))
+    assert [(part.precision, part.recall) for part in figures.by_class] == [(1.0, 0.5), (0.0, None), (None, None)]
+    assert figures.by_class[2].f1 is None
+    assert figures.mean_class_accuracy == 0.5
+    assert classification_figures("ab", np.zeros(0, np.int64), np.zeros((0, 2))).mean_class_accuracy == 0

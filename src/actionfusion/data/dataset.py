@@ -13,7 +13,7 @@ from typing import Literal
 from actionfusion.data.doubles import with_equal_files
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.listing import Listing, Split
+from actionfusion.data.listing import Leaks, Listing, Part, Split
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.source_videos import PictureFolderSource
@@ -25,8 +25,6 @@ from actionfusion.remote_path import RemotePath
 from actionfusion.video.clip import ClipSource
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.video_source import VideoSource
-
-Part = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,16 @@ class LabelledVideos:
         """Indices into ``listing.entries`` of one side of the split."""
         chosen: tuple[int, ...] = getattr(self.split, name)
         return chosen
+
+    def leaks(self, part: Part) -> Leaks:
+        """What the split gives away of the videos of one side."""
+        return self.split.leaks(self.listing, part)
+
+    def learnt_from(self, part: Part) -> int:
+        """How many videos of one side the training saw: they themselves, or their doubles."""
+        shown = {self.listing.entries[index].double_of for index in self.split.train} - {None}
+        here = self.part(part)
+        return sum(part == "train" or self.listing.entries[index].double_of in shown for index in here)
 
     def sources(self, indices: Sequence[int], recipe: FlowRecipe) -> list[LabelledSource]:
         """The videos of these indices, ready to be opened."""
@@ -147,15 +155,24 @@ def open_data(settings: DataSettings) -> LabelledVideos:
     """
     if settings.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
-    listing = open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest)
+    return split_listing(
+        open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest), settings
+    )
+
+
+def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:
+    """Split videos that were found.
+
+    Raises:
+        SettingsError: an unknown split.
+        DatasetError: the videos do not make that split, or it leaves none to train on.
+    """
     split = make_split(listing, settings.split, seed=settings.seed)
     if not split.train:
-        raise DatasetError(
-            place(settings.root), f"split {split.name!r} leaves no video to train on", "choose another split"
-        )
+        raise DatasetError(listing.root, f"split {split.name!r} leaves no video to train on", "choose another split")
     if settings.validation == "hold_out" and not split.val:
         split = hold_out_validation(listing, split, settings.validation_fraction, settings.seed)
-    return LabelledVideos(listing, _with_leaks_said(listing, split), settings)
+    return LabelledVideos(listing, with_leaks_said(listing, split), settings)
 
 
 def open_listing(dataset: str, root: AnyPlace, group_pattern: str | None, manifest: Path | None) -> Listing:
@@ -169,7 +186,8 @@ def open_listing(dataset: str, root: AnyPlace, group_pattern: str | None, manife
     return with_equal_files(listing) if manifest is None else read_manifest(manifest).applied_to(listing)
 
 
-def _with_leaks_said(listing: Listing, split: Split) -> Split:
+def with_leaks_said(listing: Listing, split: Split) -> Split:
+    """The split with a note on what it gives away, if it does and none says so yet."""
     leaks = split.leaks(listing)
     note = f"gives away: {leaks.describe()}"
     return replace(split, notes=(*split.notes, note)) if leaks.found and note not in split.notes else split

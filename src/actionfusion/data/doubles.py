@@ -113,7 +113,15 @@ def clusters(doubles: Iterable[Double], order: Iterable[str]) -> dict[str, str]:
 
 
 def with_equal_files(listing: Listing) -> Listing:
-    """The listing with its equal files told apart from the rest; only files of one size are read.
+    """The listing with its equal files told apart from the rest; see ``equal_files``."""
+    doubles = equal_files(listing)
+    if not doubles:
+        return listing
+    return listing.with_doubles(clusters(doubles, [entry.path for entry in listing.entries]))
+
+
+def equal_files(listing: Listing) -> list[Double]:
+    """The pairs of equal files in a listing, each with the first of its kind; only files of one size are read.
 
     Files that cannot be read are passed over: whoever opens them reports them.  So are remote ones, which would have to
     be fetched: ``check`` does that.
@@ -132,7 +140,4 @@ def with_equal_files(listing: Listing) -> Listing:
         if count[size] > 1 and size:
             with suppress(OSError), files[path].open("rb") as stream:
                 hashes[path] = hashlib.file_digest(stream, "sha256").hexdigest()
-    doubles = equal_videos(hashes)
-    if not doubles:
-        return listing
-    return listing.with_doubles(clusters(doubles, [entry.path for entry in listing.entries]))
+    return equal_videos(hashes)

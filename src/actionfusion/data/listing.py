@@ -17,6 +17,7 @@ from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.places import Place
 
 Kind = Literal["file", "frames"]
+Part = Literal["train", "val", "test"]
 
 
 def canonical(text: str) -> str:
@@ -120,20 +121,26 @@ class Split:
             twice = next(index for index in together if together.count(index) > 1)
             raise DatasetError(self.name, f"video {twice} is named twice", "put every video in one part alone")
 
-    def leaks(self, listing: Listing) -> Leaks:
-        """Count the groups and doubles on both sides; validation counts as seen, since it chooses the weights."""
-        seen = [listing.entries[index] for index in (*self.train, *self.val)]
+    def leaks(self, listing: Listing, part: Part = "test") -> Leaks:
+        """Count the groups and doubles on both sides; validation counts as seen, since it chooses the weights.
+
+        Args:
+            listing: that the split counts in.
+            part: whose videos are tested; of the training part, each counts as its own mate and double.
+        """
+        seen = [listing.entries[index] for index in (*self.train, *(self.val if part == "test" else ()))]
         shown_already = {entry.double_of for entry in seen} - {None}
         groups = {entry.group for entry in seen if entry.group is not None}
         own = {(entry.group, entry.label) for entry in seen if entry.group is not None}
-        test = [listing.entries[index] for index in self.test]
+        test = [listing.entries[index] for index in getattr(self, part)]
+        doubles = tuple(entry.path for entry in test if part == "train" or entry.double_of in shown_already)
         return Leaks(
             groups=tuple(sorted(groups & {entry.group for entry in test if entry.group is not None})),
             test_videos=sum(entry.group in groups for entry in test),
             same_label=sum((entry.group, entry.label) in own for entry in test),
             tested=len(test),
             ungrouped=sum(entry.group is None for entry in test),
-            doubles=tuple(entry.path for entry in test if entry.double_of in shown_already),
+            doubles=doubles,
         )
 
     def describe(self) -> str:

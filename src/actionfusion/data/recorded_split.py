@@ -5,23 +5,25 @@ Evaluation goes by this table and never draws a split again: so clips that a run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos
+from actionfusion.data.dataset import DataSettings, LabelledVideos, with_leaks_said
+from actionfusion.data.doubles import Double, clusters, equal_files
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.table import Row, read_rows
-from actionfusion.data.listing import Listing, Split, some
+from actionfusion.data.listing import Listing, Split, VideoEntry, some
 from actionfusion.data.manifest import write_table
 from actionfusion.errors import DatasetError, SettingsError
 
 PARTS = ("train", "val", "test")
-_COLUMNS = ("path", "label", "group", "part")
+_COLUMNS = ("path", "label", "group", "double_of", "part")
 _THE_SAME_ROOT = "give the folder that the run was trained on"
 
 
 def write_split(path: Path, videos: LabelledVideos) -> None:
-    """Write who is on which side: path within the data set, label, group and part of each video of the split.
+    """Write who is on which side: path within the data set, label, group, double and part of each video of the split.
 
     Raises:
         OSError: it cannot be written.
@@ -30,14 +32,17 @@ def write_split(path: Path, videos: LabelledVideos) -> None:
     for part in PARTS:
         for index in getattr(videos.split, part):
             entry = videos.listing.entries[index]
-            rows.append((entry.path, entry.label, entry.group, part))
-    write_table(path, _COLUMNS, sorted(rows))
+            rows.append((entry.path, entry.label, entry.group, entry.double_of, part))
+    write_table(path, _COLUMNS, sorted(rows, key=lambda row: str(row[0])))
 
 
 def reopen_split(
     path: Path, settings: DataSettings, labels: Sequence[str], name: str, notes: Sequence[str]
 ) -> LabelledVideos:
     """The videos of a split that ``write_split`` wrote, found again in a data set.
+
+    Groups are those of then.  Doubles are those of then, with what equal files show now: a root whose test videos are
+    copies of training videos is not the one that was split.
 
     Args:
         path: the table.
@@ -53,16 +58,37 @@ def reopen_split(
     if settings.root is None:
         raise SettingsError("root", "is not given", "say where the videos of the data set are: --root DIR")
     listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
-    recorded = {row.cells["path"]: (row.cells["label"], row.cells["part"]) for row in _rows(path)}
-    _refuse_strangers(listing, recorded, labels)
-    kept = [index for index, entry in enumerate(listing.entries) if entry.path in recorded]
-    listing = listing.select(kept)
+    rows = {row.cells["path"]: row.cells for row in _rows(path)}
+    _refuse_strangers(listing, rows, labels, path)
+    listing = listing.select(index for index, entry in enumerate(listing.entries) if entry.path in rows)
+    _refuse_another_order(listing, labels, path)
     sides: dict[str, list[int]] = {part: [] for part in PARTS}
     for index, entry in enumerate(listing.entries):
-        sides[recorded[entry.path][1]].append(index)
+        sides[rows[entry.path]["part"]].append(index)
     train, val, test = (tuple(sides[part]) for part in PARTS)
-    ordered = Listing(listing.dataset, listing.root, listing.entries, tuple(labels), notes=listing.notes)
-    return LabelledVideos(ordered, Split(name, train, test, val, tuple(notes)), settings)
+    ordered = Listing(listing.dataset, listing.root, _as_then(listing, rows), tuple(labels), notes=listing.notes)
+    ordered = ordered.with_doubles(_doubles(ordered))
+    split = with_leaks_said(ordered, Split(name, train, test, val, tuple(notes)))
+    return LabelledVideos(ordered, split, settings)
+
+
+def _as_then(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> tuple[VideoEntry, ...]:
+    """The entries with the groups and doubles that the table gives them; runs of earlier versions wrote no doubles."""
+    return tuple(
+        replace(
+            entry,
+            group=rows[entry.path].get("group", entry.group) or None,
+            double_of=rows[entry.path].get("double_of") or None,
+        )
+        for entry in listing.entries
+    )
+
+
+def _doubles(listing: Listing) -> dict[str, str]:
+    known = [Double(entry.double_of, entry.path, "near", 0.0) for entry in listing.entries if entry.double_of]
+    # A manifest may have left out the first of the videos that show the same.
+    names = dict.fromkeys([*(entry.path for entry in listing.entries), *(double.first for double in known)])
+    return clusters([*known, *equal_files(listing)], names)
 
 
 def _rows(path: Path) -> list[Row]:
@@ -74,12 +100,27 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _refuse_strangers(listing: Listing, recorded: dict[str, tuple[str, str]], labels: Sequence[str]) -> None:
+def _refuse_strangers(
+    listing: Listing, rows: Mapping[str, Mapping[str, str]], labels: Sequence[str], path: Path
+) -> None:
+    if strange := sorted({cells["label"] for cells in rows.values()} - set(labels)):
+        reason = f"names class {strange[0]!r}, which is not among the run's labels"
+        raise DatasetError(path, reason, "copy the whole run folder again")
     label_of = {entry.path: entry.label for entry in listing.entries}
-    if gone := [video for video in recorded if video not in label_of]:
-        reason = f"{len(gone)} of the {len(recorded)} videos of the run's split are not there: {some(gone)}"
+    if gone := [video for video in rows if video not in label_of]:
+        reason = f"{len(gone)} of the {len(rows)} videos of the run's split are not there: {some(gone)}"
         raise DatasetError(listing.root, reason, _THE_SAME_ROOT)
-    for video, (label, _) in recorded.items():
-        if label_of[video] != label or label not in labels:
-            reason = f"{video!r} is {label_of[video]!r} here, and was {label!r} in the run's split"
+    for video, cells in rows.items():
+        if label_of[video] != cells["label"]:
+            reason = f"{video!r} is {label_of[video]!r} here, and was {cells['label']!r} in the run's split"
             raise DatasetError(listing.root, reason, _THE_SAME_ROOT)
+
+
+def _refuse_another_order(listing: Listing, labels: Sequence[str], path: Path) -> None:
+    """A label list in another order would give every answer another name, and no count would tell."""
+    known = set(listing.labels)
+    ours = [label for label in labels if label in known]
+    if ours != list(listing.labels):
+        here, there = next(pair for pair in zip(ours, listing.labels, strict=True) if pair[0] != pair[1])
+        reason = f"has {here!r} where the data set has {there!r}: the classes are in another order"
+        raise DatasetError(path.with_name("labels.txt"), reason, "copy the whole run folder again")

@@ -2,105 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos, Part
-from actionfusion.data.loading import LabelledSource
+from actionfusion.data.dataset import DataSettings, LabelledVideos
+from actionfusion.data.listing import Part
 from actionfusion.data.recorded_split import reopen_split
-from actionfusion.errors import DatasetError, RunFolderError, VideoError
-from actionfusion.evaluation.metrics import CONFIDENCE, ClassificationFigures, classification_figures
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError
+from actionfusion.evaluation.answers import answer
+from actionfusion.evaluation.calibration import fit_temperature
+from actionfusion.evaluation.metrics import classification_figures
+from actionfusion.evaluation.printing import print_evaluation
+from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on
+from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.places import AnyPlace
 from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run
-from actionfusion.video.clip import Clip, cut_clip
-
-BATCH_SIZE = 8
-
-
-@dataclass(frozen=True)
-class FailedVideo:
-    """A video that gave no clip, and so no answer."""
-
-    video: str
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Figures of one run on one side of its split.
-
-    Attributes:
-        dataset: layout.
-        split: the split's full name.
-        part: train, val or test.
-        seed: of the run.
-        notes: what there is to know about the split, such as what it gives away.
-        selected_on_part: whether the run's sessions were ended by the accuracy on this same part, which flatters it.
-        figures: over the videos that could be read.
-        videos: paths of these videos.
-        targets: ``[N]`` their class numbers.
-        probabilities: ``[N, K]``.
-        failed: the videos that could not be read; they count neither as right nor as wrong.
-    """
-
-    dataset: str
-    split: str
-    part: str
-    seed: int
-    notes: tuple[str, ...]
-    selected_on_part: bool
-    figures: ClassificationFigures
-    videos: tuple[str, ...]
-    targets: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float32]
-    failed: tuple[FailedVideo, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """What ``evaluation.json`` holds."""
-        labels = self.figures.labels
-        rows = zip(self.videos, self.targets, self.probabilities, strict=True)
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "part": self.part,
-            "seed": self.seed,
-            "notes": list(self.notes),
-            "selected_on_part": self.selected_on_part,
-            "count": self.figures.top1.count,
-            "correct": self.figures.top1.correct,
-            "top1": self.figures.top1.share,
-            "interval": list(self.figures.top1.interval),
-            "confidence": CONFIDENCE,
-            "labels": list(labels),
-            "per_class": [
-                {"label": label} | accuracy.as_json()
-                for label, accuracy in zip(labels, self.figures.per_class, strict=True)
-            ],
-            "confusion": self.figures.confusion.tolist(),
-            "failed": [asdict(item) for item in self.failed],
-            "videos": [
-                {
-                    "video": video,
-                    "label": labels[target],
-                    "predicted": labels[int(row.argmax())],
-                    "probabilities": [round(float(value), 6) for value in row],
-                }
-                for video, target, row in rows
-            ],
-        }
 
 
 def evaluate(
@@ -109,6 +32,10 @@ def evaluate(
     *,
     part: Part = "test",
     store: AnyPlace | None = None,
+    views: int = 1,
+    flip: bool = False,
+    temperature: Literal["val"] | None = None,
+    force: bool = False,
     out: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
@@ -119,6 +46,11 @@ def evaluate(
         root: folder of the data set that the run was trained on, or its address.
         part: side of the split: test, val or train.
         store: folder of prepared clips, or its address; none reads the videos themselves.
+        views: samples of each video's frames whose probabilities are averaged; the network works so many times as long.
+        flip: average the mirror image of each sample too, which doubles the work; leave it off where left and right
+            tell classes apart.
+        temperature: ``val`` fits one on the validation part, and tells the calibration error before and after.
+        force: measure on videos that the run was trained on; the result is marked.
         out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
@@ -127,23 +59,32 @@ def evaluate(
 
     Raises:
         RunFolderError: not a run folder, or one that was not trained on a data set.
-        DatasetError: the folder is not the one that the run was split on, or the part holds no video.
-        WeightsError: weights missing, damaged, or of another network.
+        DatasetError: the folder is not the one that the run was split on, or the part holds no video, or none that can
+            be read.
+        SettingsError: videos that the run was trained on, or a temperature without a validation part.
+        WeightsError: weights missing, damaged, of another network, or such that answers are no numbers.
     """
+    chosen = Views(views, flip)
     folder = open_run(run)
     videos = reopen_data(folder, root, store)
-    videos.check_store(folder.clip.flow)
-    indices = videos.part(part)
-    if not indices:
-        reason = f"split {videos.split.name!r} has no {part} part"
-        raise DatasetError(videos.listing.root, reason, "choose another --part")
-    recognizer = Recognizer.load(folder, device=device)
-    evaluation = _measure(recognizer, videos.sources(indices, folder.clip.flow), folder, videos, part)
-    target = out or folder.path / f"evaluation_{part}.json"
-    write_atomically(target, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
-    _print(evaluation)
+    evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)
+    if not evaluation.videos:
+        reason = f"not one of the {len(evaluation.failed)} videos of the {part} part can be read"
+        raise DatasetError(videos.listing.root, f"{reason} ({evaluation.failed[0].message})", "mend or fetch them")
+    target = out or evaluation_path(folder.path, part)
+    write_evaluation(evaluation, target)
+    print_evaluation(evaluation)
     Console(stderr=True).print(Text(f"written to {target}"), soft_wrap=True)
     return evaluation
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write the figures as JSON, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
 
 
 def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
@@ -167,83 +108,80 @@ def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None
     return videos
 
 
-def _measure(
-    recognizer: Recognizer,
-    sources: Sequence[LabelledSource],
+def measure(
     folder: RunFolder,
     videos: LabelledVideos,
-    part: Part,
+    part: Part = "test",
+    *,
+    views: Views = Views(),
+    temperature: Literal["val"] | None = None,
+    force: bool = False,
+    device: str | None = None,
 ) -> Evaluation:
-    clips: list[tuple[LabelledSource, Clip]] = []
-    answered: list[LabelledSource] = []
-    rows: list[npt.NDArray[np.float32]] = [np.zeros((0, len(folder.labels)), np.float32)]
-    failed: list[FailedVideo] = []
+    """Ask a run about one part of its split; the arguments and errors are those of ``evaluate``.
 
-    def answer() -> None:
-        if clips:
-            rows.append(recognizer.probabilities([clip for _, clip in clips]))
-            answered.extend(source for source, _ in clips)
-            clips.clear()
-
-    console = Console(stderr=True)
-    for source in track(sources, part, console=console, transient=True, disable=not console.is_terminal):
-        try:
-            clips.append((source, cut_clip(source.open(), folder.clip)))
-        except VideoError as error:
-            failed.append(FailedVideo(source.name, error.kind, str(error)))
-        if len(clips) == BATCH_SIZE:
-            answer()
-    answer()
-    targets = np.array([source.target for source in answered], np.int64)
-    probabilities = np.concatenate(rows)
+    Videos that cannot be read are set apart, even if they are all.
+    """
+    indices = videos.part(part)
+    if not indices:
+        reason = f"split {videos.split.name!r} has no {part} part"
+        raise DatasetError(videos.listing.root, reason, "choose another --part")
+    if not force:
+        _refuse_trained_on(videos, part)
+    if temperature is not None:
+        _refuse_temperature(videos, part)
+    videos.check_store(folder.clip.flow)
+    recognizer = Recognizer.load(folder, device=device)
+    answers = answer(recognizer, videos.sources(indices, folder.clip.flow), views, part)
+    group_of = {entry.path: entry.group for entry in videos.listing.entries}
+    single = classification_figures(folder.labels, answers.targets, answers.single).top1
     return Evaluation(
         dataset=videos.listing.dataset,
         split=videos.split.name,
         part=part,
         seed=int(folder.config.get("seed", 0)),
+        split_seed=videos.settings.seed,
+        counts={name: len(videos.part(name)) for name in get_args(Part)},
         notes=videos.split.notes,
         selected_on_part=part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
-        figures=classification_figures(folder.labels, targets, probabilities),
-        videos=tuple(source.name for source in answered),
-        targets=targets,
-        probabilities=probabilities,
-        failed=tuple(failed),
+        leaks=videos.leaks(part),
+        learnt_from=videos.learnt_from(part),
+        figures=classification_figures(folder.labels, answers.targets, answers.probabilities),
+        videos=answers.videos,
+        groups=tuple(group_of[video] for video in answers.videos),
+        targets=answers.targets,
+        probabilities=answers.probabilities,
+        failed=answers.failed,
+        views=views,
+        clips=answers.clips,
+        single=None if views.single else single,
+        temperature=None if temperature is None else _fitted_temperature(recognizer, folder, videos, views),
     )
 
 
-def _print(evaluation: Evaluation) -> None:
-    console = Console()
-    figures = evaluation.figures
-    note = "; its sessions were ended by this same part, which flatters it" if evaluation.selected_on_part else ""
-    console.print(Text(f"top-1 {figures.top1}"), style="bold")
-    console.print(
-        Text(f"{evaluation.dataset}, {evaluation.split}, {evaluation.part} part, seed {evaluation.seed}{note}")
-    )
-    for line in evaluation.notes:
-        console.print(Text(f"note: {line}"), soft_wrap=True)
-    if evaluation.failed:
-        console.print(Text(f"{len(evaluation.failed)} videos could not be read and are not counted:"), style="red")
-        for item in evaluation.failed:
-            console.print(Text(f"  {item.message}"), soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for name in ("class", "right", "accuracy", "95 % interval"):
-        table.add_column(name, justify="left" if name == "class" else "right")
-    for label, accuracy in zip(figures.labels, figures.per_class, strict=True):
-        low, high = accuracy.interval
-        right = f"{accuracy.correct}/{accuracy.count}"
-        table.add_row(Text(label), right, f"{accuracy.share:.1%}", f"{low:.1%} to {high:.1%}")
-    console.print(table)
-    console.print("confusion: rows the truth, columns the answer")
-    console.print(_confusion_table(figures))
+def _refuse_trained_on(videos: LabelledVideos, part: Part) -> None:
+    count = len(videos.part(part))
+    if is_trained_on(videos.learnt_from(part), count):
+        how = "the run was trained on" if part == "train" else "the run was trained on doubles of"
+        reason = f"{how} these {count} videos, so the figures would say nothing about others"
+        raise SettingsError(f"{part} part", reason, "choose another --part, or --force, which marks the result")
 
 
-def _confusion_table(figures: ClassificationFigures) -> Table:
-    # Class names do not fit above narrow columns, so columns carry the numbers that the rows name.
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for number in range(1, len(figures.labels) + 1):
-        table.add_column(str(number), justify="right")
-    for number, (label, row) in enumerate(zip(figures.labels, figures.confusion, strict=True), 1):
-        cells = [Text(str(count) if count else "·", style="bold" if count else "dim") for count in row]
-        table.add_row(Text(f"{number} {label}"), *cells)
-    return table
+def _refuse_temperature(videos: LabelledVideos, part: Part) -> None:
+    if not videos.part("val"):
+        reason = f"split {videos.split.name!r} has no validation part to fit a temperature on"
+        raise SettingsError("temperature", reason, "train with --data.validation hold_out, or leave it out")
+    if part == "val":
+        reason = "would be fitted on the very videos that it is then judged by"
+        raise SettingsError("temperature", reason, "choose --part test, or leave it out")
+
+
+def _fitted_temperature(recognizer: Recognizer, folder: RunFolder, videos: LabelledVideos, views: Views) -> float:
+    answers = answer(recognizer, videos.sources(videos.part("val"), folder.clip.flow), views, "val")
+    if not answers.videos:
+        reason = f"not one of the {len(answers.failed)} validation videos can be read"
+        raise DatasetError(videos.listing.root, reason, "mend or fetch them, or leave --temperature out")
+    if answers.failed:
+        line = f"temperature: {len(answers.failed)} validation videos could not be read and were left out"
+        Console(stderr=True).print(Text(line), soft_wrap=True)
+    return fit_temperature(answers.targets, answers.probabilities)

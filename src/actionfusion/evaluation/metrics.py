@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-CONFIDENCE = 0.95
+from actionfusion.evaluation.intervals import CONFIDENCE, wilson
+
+__all__ = ["CONFIDENCE", "Accuracy", "ClassFigures", "ClassificationFigures", "classification_figures"]
+
+TOP = 5
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,7 @@ class Accuracy:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of Wilson 1927; everything from 0 to 1 where there is nothing to count."""
-        if self.count == 0:
-            return 0.0, 1.0
-        bounds = binomtest(self.correct, self.count).proportion_ci(CONFIDENCE, method="wilson")
-        return float(bounds.low), float(bounds.high)
+        return wilson(self.correct, self.count)
 
     def as_json(self) -> dict[str, object]:
         """Plain values."""
@@ -57,20 +57,51 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """How well one class is found and told from the others.
+
+    Attributes:
+        precision: share of right answers among those that name it; None where no answer does.
+        recall: share of its videos that are found; None where it has none.
+        f1: harmonic mean of both; None where it has no video and no answer names it.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
 class ClassificationFigures:
-    """Top-1 accuracy over all, by class, and who is taken for whom.
+    """Accuracy over all, by class, and who is taken for whom.
 
     Attributes:
         labels: class names.
         top1: over all videos.
+        top5: the same, counting an answer as right if the class is among the five most probable; None for five classes
+            or fewer, where it would always be.
         per_class: in the order of ``labels``; a class without a video counts 0.
+        by_class: precision, recall and F1 in the same order.
         confusion: ``[K, K]`` counts, rows the truth, columns the prediction.
     """
 
     labels: tuple[str, ...]
     top1: Accuracy
+    top5: Accuracy | None
     per_class: tuple[Accuracy, ...]
+    by_class: tuple[ClassFigures, ...]
     confusion: npt.NDArray[np.int64]
+
+    @property
+    def missing_classes(self) -> tuple[str, ...]:
+        """Classes without a video, of which nothing is known."""
+        return tuple(label for label, part in zip(self.labels, self.per_class, strict=True) if not part.count)
+
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Mean of the accuracies of the classes that have videos; 0 where none has."""
+        shares = [part.share for part in self.per_class if part.count]
+        return sum(shares) / len(shares) if shares else 0.0
 
 
 def classification_figures(
@@ -81,14 +112,39 @@ def classification_figures(
     Args:
         labels: K class names.
         targets: ``[N]`` class numbers.
-        probabilities: ``[N, K]``; the highest of a row is the answer.
+        probabilities: ``[N, K]``; the highest of a row is the answer, the first of the highest if they are equal.
     """
-    answers = probabilities.argmax(1) if len(targets) else np.zeros(0, np.int64)
-    if len(targets):
-        confusion = np.asarray(confusion_matrix(targets, answers, labels=np.arange(len(labels))), np.int64)
+    classes, count = len(labels), len(targets)
+    if count:
+        answers = probabilities.argmax(1)
+        confusion = np.asarray(confusion_matrix(targets, answers, labels=np.arange(classes)), np.int64)
     else:
-        confusion = np.zeros((len(labels), len(labels)), np.int64)
-    per_class = [Accuracy(int(confusion[row, row]), int(confusion[row].sum())) for row in range(len(labels))]
+        confusion = np.zeros((classes, classes), np.int64)
     return ClassificationFigures(
-        tuple(labels), Accuracy(int(np.trace(confusion)), len(targets)), tuple(per_class), confusion
+        tuple(labels),
+        Accuracy(int(np.trace(confusion)), count),
+        _among_the_first(TOP, targets, probabilities) if classes > TOP else None,
+        tuple(Accuracy(int(confusion[row, row]), int(confusion[row].sum())) for row in range(classes)),
+        _by_class(targets, probabilities),
+        confusion,
     )
+
+
+def _among_the_first(most: int, targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating]) -> Accuracy:
+    # Ties in the order of the labels, as `predict` lists them.
+    first = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
+    return Accuracy(int((first == targets[:, None]).any(1).sum()), len(targets))
+
+
+def _by_class(targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating]) -> tuple[ClassFigures, ...]:
+    classes = int(probabilities.shape[1])
+    if not len(targets):
+        return (ClassFigures(None, None, None),) * classes
+    columns = precision_recall_fscore_support(
+        targets, probabilities.argmax(1), labels=np.arange(classes), average=None, zero_division=np.nan
+    )[:3]
+    figures = []
+    for row in zip(*columns, strict=True):
+        precision, recall, f1 = (None if np.isnan(value) else float(value) for value in row)
+        figures.append(ClassFigures(precision, recall, f1))
+    return tuple(figures)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from actionfusion.data.augment import Augmentation
-from actionfusion.data.dataset import DataSettings, LabelledVideos, Part, open_data
+from actionfusion.data.dataset import DataSettings, LabelledVideos, open_data
+from actionfusion.data.listing import Part
 from actionfusion.data.loading import ClipDataset, EpochLoader, KeyedDataset
 from actionfusion.data.recorded_split import write_split
 from actionfusion.errors import DatasetError, SettingsError

@@ -38,6 +38,33 @@ def evenly_spaced(num_frames: int, count: int) -> Positions:
     return np.minimum(np.arange(1, count + 1, dtype=np.int64) * interval, num_frames) - 1
 
 
+def shifted_views(num_frames: int, count: int, views: int) -> npt.NDArray[np.int64]:
+    """Several samples of one video: those of ``evenly_spaced``, moved by as many frames as the video leaves room for.
+
+    The interval t' = int(N / T) stays.  The shifts are spread evenly from the one that begins with the first frame to
+    the one that ends with the last, and the one nearest to none is none, so that the paper's sample is among them.  A
+    short video leaves less room than ``views`` shifts, and some of them are then the same.
+
+    Args:
+        num_frames: N, frames of the video.
+        count: T, frames a sample.
+        views: V, samples.
+
+    Returns:
+        Positions ``[V, count]`` from 0, each row in ascending order; the first is that of ``evenly_spaced``.
+
+    Raises:
+        SettingsError: no frames, or no sample asked for.
+    """
+    if views < 1:
+        raise SettingsError("views", f"{views} samples of a video are none", "take 1 or more")
+    still = evenly_spaced(num_frames, count)
+    shifts = np.rint(np.linspace(-still[0], num_frames - 1 - still[-1], views)).astype(np.int64)
+    nearest = int(np.abs(shifts).argmin())
+    others = np.delete(shifts, nearest)
+    return np.minimum(still + np.concatenate(([0], others))[:, None], num_frames - 1)
+
+
 def random_interval(
     num_frames: int, count: int, generator: np.random.Generator, intervals: tuple[int, int] = (2, 10)
 ) -> Positions:

@@ -1,0 +1,134 @@
+"""Whether a network is as sure as it is right: reliability, scores of its probabilities, and a temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+BINS = 15
+COOLEST, HOTTEST = 0.02, 50.0
+# The smallest probability that the network's own precision tells from none.
+_LEAST = float(np.finfo(np.float32).tiny)
+
+Probabilities = npt.NDArray[np.floating]
+Targets = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The answers whose probability is above ``low`` and at most ``high``.
+
+    Attributes:
+        low: lower edge.
+        high: upper edge.
+        count: answers.
+        confidence: their mean probability; None where there is no answer.
+        accuracy: share of them that is right; None likewise.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Figures of N rows of probabilities.
+
+    Attributes:
+        ece: expected calibration error, 0 to 1: mean distance between confidence and accuracy over the bins, each by
+            its answers.
+        nll: mean negative log-likelihood of the true class, in nats.
+        brier: mean over the videos of the squared distance between probabilities and truth, 0 to 2.
+        bins: equal in width, from 0 to 1.
+    """
+
+    ece: float
+    nll: float
+    brier: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+def calibration(targets: Targets, probabilities: Probabilities, bins: int = BINS) -> Calibration | None:
+    """How well the probabilities are kept to; None for no videos.
+
+    Args:
+        targets: ``[N]`` class numbers.
+        probabilities: ``[N, K]``, rows that add up to 1.
+        bins: how many.
+
+    Sources: Guo et al. 2017, section 2 (bins and error); Brier 1950.
+    """
+    if not len(targets):
+        return None
+    rows = _float64(probabilities)
+    places = _reliability(targets, rows, bins)
+    gaps = [part.count * abs(part.confidence - part.accuracy) for part in places if part.confidence is not None
+            and part.accuracy is not None]  # fmt: skip
+    truth = np.zeros_like(rows)
+    truth[np.arange(len(rows)), targets] = 1
+    return Calibration(
+        ece=sum(gaps) / len(rows),
+        nll=_nll(targets, np.log(np.maximum(rows, _LEAST))),
+        brier=float(((rows - truth) ** 2).sum(1).mean()),
+        bins=places,
+    )
+
+
+def _reliability(targets: Targets, rows: npt.NDArray[np.float64], bins: int) -> tuple[ReliabilityBin, ...]:
+    edges = np.linspace(0, 1, bins + 1)
+    confidence, right = rows.max(1), rows.argmax(1) == targets
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    found = []
+    for number in range(bins):
+        inside = place == number
+        count = int(inside.sum())
+        means = (float(confidence[inside].mean()), float(right[inside].mean())) if count else (None, None)
+        found.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), count, *means))
+    return tuple(found)
+
+
+def fit_temperature(targets: Targets, probabilities: Probabilities) -> float:
+    """The temperature that makes these answers likeliest, between ``COOLEST`` and ``HOTTEST``.
+
+    The likelihood has one peak in it, so a search along the line finds it.  If all answers are right there is none, and
+    the result is ``COOLEST``.
+
+    Args:
+        targets: ``[N]`` class numbers, N at least 1, of videos that the result is not judged by.
+        probabilities: ``[N, K]``.
+
+    Source: Guo et al. 2017, section 4.2.
+    """
+    logs = np.log(np.maximum(_float64(probabilities), _LEAST))
+
+    def loss(logarithm: float) -> float:
+        return _nll(targets, log_softmax(logs / np.exp(logarithm), axis=1))
+
+    limits = (float(np.log(COOLEST)), float(np.log(HOTTEST)))
+    best = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-6})
+    ends = (COOLEST, float(np.exp(best.x)), HOTTEST)
+    return min(ends, key=lambda temperature: loss(float(np.log(temperature))))
+
+
+def tempered(probabilities: Probabilities, temperature: float) -> npt.NDArray[np.float64]:
+    """The probabilities ``[N, K]`` at another temperature: above 1 less sure, below 1 surer, with the same answers."""
+    logs = np.log(np.maximum(_float64(probabilities), _LEAST))
+    result: npt.NDArray[np.float64] = softmax(logs / temperature, axis=1)
+    return result
+
+
+def _nll(targets: Targets, logs: npt.NDArray[np.float64]) -> float:
+    return -float(logs[np.arange(len(targets)), targets].mean())
+
+
+def _float64(probabilities: Probabilities) -> npt.NDArray[np.float64]:
+    # Rows of single precision add up to 1 but for its rounding, which temperatures would carry on.
+    rows = np.asarray(probabilities, np.float64)
+    return np.asarray(rows / rows.sum(1, keepdims=True), np.float64)

@@ -1,0 +1,248 @@
+"""The command ``protocol``: train and evaluate every split of a protocol, and go on where that was stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from actionfusion.data.augment import Augmentation
+from actionfusion.data.dataset import DataSettings, open_listing, split_listing
+from actionfusion.data.listing import Listing
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
+from actionfusion.evaluation.evaluate import measure, reopen_data, write_evaluation
+from actionfusion.evaluation.folds import Fold, ProtocolName, make_folds
+from actionfusion.evaluation.pooling import PROTOCOL, FailedFold, FinishedFold, summarize
+from actionfusion.evaluation.protocol_printing import print_protocol
+from actionfusion.evaluation.result import evaluation_path, read_evaluation
+from actionfusion.files import write_atomically
+from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, plain, refuse_taken
+from actionfusion.training.features import FeatureSettings
+from actionfusion.training.plan import TrainArguments
+from actionfusion.training.resume import refuse_contradictions
+from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.train import train
+from actionfusion.video.clip import ClipSettings
+
+RECIPE = "protocol.yaml"
+_PLACES_AND_SPLIT = {"root", "store", "manifest", "split"}
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """What a protocol came to.
+
+    Attributes:
+        path: its folder.
+        figures: what ``protocol.json`` holds.
+    """
+
+    path: Path
+    figures: dict[str, Any]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a fold could not be trained or tested."""
+        return bool(self.figures["failed_folds"])
+
+
+def protocol(
+    name: ProtocolName,
+    *,
+    out: Path = Path("protocol"),
+    repeats: int = 1,
+    seeds: tuple[int, ...] = (),
+    data: DataSettings = DataSettings(),
+    clip: ClipSettings = ClipSettings(),
+    network: FusionNetworkSettings = FusionNetworkSettings(),
+    augmentation: Augmentation = Augmentation(),
+    training: TrainingSettings = TrainingSettings(),
+    features: FeatureSettings = FeatureSettings(),
+    pretrained: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> ProtocolResult:
+    """Train and evaluate every split of a protocol, fold by fold; the same command goes on where it was stopped.
+
+    A fold that is finished is never done again, and one that was interrupted goes on from its checkpoint.  A fold that
+    fails, by a video that cannot be read or a loss that is no number, is counted and named; the others are done, and
+    the same command tries it again.
+
+    Args:
+        name: official (all official splits that are there), random-7:3 (the paper's), stratified-7:3, grouped-7:3,
+            leave-one-group-out, leave-one-out, column (of a table) or folders (the folder's own parts).
+        out: folder for a run folder of each fold, protocol.json with all figures, and protocol.yaml with the recipe.
+        repeats: draws of a random split, with ``data.seed`` and the numbers after it.
+        seeds: of the trainings, such as [0,1,2], each over all splits; none takes ``seed`` alone.
+        data: which videos; the protocol says how they are split.
+        clip: as in train.
+        network: as in train.
+        augmentation: as in train.
+        training: as in train.
+        features: as in train.
+        pretrained: as in train.
+        seed: of the training, where no ``seeds`` are given.
+        device: as in train.
+
+    Returns:
+        The folder with its figures.
+
+    Raises:
+        SettingsError: settings that make no sense, or another recipe than that which the folder was begun with.
+        DatasetError: the data set does not make these splits, or has changed since the folder was begun.
+        RunFolderError: the folder holds something else, or cannot be written.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SettingsError("protocol", "runs in one process", "leave out torchrun")
+    if data.root is None:
+        raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
+    given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device, features)
+    listing = open_listing(data.dataset, data.root, data.group_pattern, data.manifest)
+    folds = make_folds(listing, name, data.seed, repeats, seeds or (seed,))
+    recipe = _recipe(name, given)
+    _refuse_other(out, recipe)
+    _check(out, listing, data, folds)
+    with _writing(out):
+        write_atomically(out / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    record = _Record(out, name, listing.dataset, folds)
+    if record.finished:
+        _say(f"{len(record.finished)} of {len(folds)} folds are done already")
+    figures = record.write()
+    for number, fold in enumerate(folds, 1):
+        if fold in record.finished:
+            continue
+        _say(f"fold {number} of {len(folds)}: {fold.name}")
+        try:
+            _train_and_measure(out / fold.folder, fold, given)
+        except (VideoError, DatasetError, TrainingError, WeightsError) as error:
+            record.failed.append(FailedFold(fold, error.kind, str(error)))
+            _say(f"fold {fold.name} failed: {error}")
+        figures = record.write()
+    print_protocol(figures)
+    _say(f"written to {out / PROTOCOL}")
+    return ProtocolResult(out, figures)
+
+
+class _Record:
+    """What is done of a protocol, as its folder says."""
+
+    def __init__(self, out: Path, name: ProtocolName, dataset: str, folds: Sequence[Fold]) -> None:
+        self.out = out
+        self.folds = folds
+        self.about = {"protocol": name, "dataset": dataset, "seeds": sorted({fold.seed for fold in folds})}
+        self.finished: dict[Fold, FinishedFold] = {}
+        self.failed: list[FailedFold] = []
+        self._look()
+
+    def _look(self) -> None:
+        for fold in self.folds:
+            path = self.out / fold.folder
+            if fold not in self.finished and evaluation_path(path, "test").is_file():
+                self.finished[fold] = FinishedFold(fold, read_evaluation(evaluation_path(path, "test")))
+
+    def write(self) -> dict[str, Any]:
+        """Put the figures of all that is finished into ``protocol.json``."""
+        self._look()
+        finished = [self.finished[fold] for fold in self.folds if fold in self.finished]
+        figures = self.about | summarize(finished, self.failed, self.folds)
+        with _writing(self.out / PROTOCOL):
+            write_atomically(self.out / PROTOCOL, dumps(figures, indent=1, ensure_ascii=False) + "\n")
+        return figures
+
+
+def _recipe(name: ProtocolName, given: TrainArguments) -> dict[str, Any]:
+    """What all folds have in common, without a path of this machine; seeds and repeats may grow."""
+    data = {key: value for key, value in plain(given.data).items() if key not in _PLACES_AND_SPLIT}
+    features = {key: value for key, value in plain(given.features).items() if key != "folder"}
+    return {
+        "protocol": name,
+        "data": data,
+        "clip": plain(given.clip),
+        "network": plain(given.network),
+        "augmentation": plain(given.augmentation),
+        "training": plain(given.training),
+        "features": None if given.features.folder is None else features,
+        "pretrained": "imagenet" if given.pretrained else None,
+    }
+
+
+def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
+    """See that a folder in which a fold was begun is that of this recipe, and any other one is free."""
+    path = out / RECIPE
+    if not path.is_file():
+        refuse_taken(out)
+    elif any(out.glob(f"fold-*/{CONFIG}")):
+        try:
+            recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            raise RunFolderError(path, f"cannot be read ({error})", "choose another --out") from error
+        if not isinstance(recorded, dict):
+            raise RunFolderError(path, "is no recipe of a protocol", "choose another --out")
+        refuse_contradictions(recorded, recipe, out)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise RunFolderError(path, reason, "free some space or choose another --out; finished folds stay") from error
+
+
+def _check(out: Path, listing: Listing, data: DataSettings, folds: Sequence[Fold]) -> None:
+    """Make every split before the first training, and see that those that were begun are still the same."""
+    for fold in {(fold.split, fold.split_seed): fold for fold in folds}.values():
+        videos = split_listing(listing, fold.data(data))
+        if not videos.split.test:
+            raise DatasetError(listing.root, f"split {videos.split.name!r} has no test part", "choose another protocol")
+        for begun in (out / other.folder for other in folds if other.split_name == fold.split_name):
+            if (begun / CONFIG).is_file() and open_run(begun).config["data"]["digest"] != videos.digest():
+                reason = f"is no longer split as {begun.name} was: videos came, went or changed their parts"
+                raise DatasetError(listing.root, reason, "bring back the data set, or choose another --out")
+
+
+def _train_and_measure(path: Path, fold: Fold, given: TrainArguments) -> None:
+    data = fold.data(given.data)
+    train(
+        out=path,
+        data=data,
+        clip=given.clip,
+        network=given.network,
+        augmentation=given.augmentation,
+        training=given.training,
+        features=given.features,
+        pretrained=given.pretrained,
+        seed=fold.seed,
+        device=given.device,
+        resume=_goes_on(path),
+    )
+    run = open_run(path)
+    evaluation = measure(run, reopen_data(run, data.root, data.store), device=given.device)
+    with _writing(path):
+        write_evaluation(evaluation, evaluation_path(path, "test"))
+
+
+def _goes_on(path: Path) -> bool:
+    """Whether there is a checkpoint; what was stopped before its first one is cleared away."""
+    if (path / CHECKPOINT).is_file():
+        return True
+    if (path / WEIGHTS).is_file():
+        remedy = "remove the folder to train the fold again"
+        raise RunFolderError(path, f"has weights, but neither {CHECKPOINT} nor figures", remedy)
+    shutil.rmtree(path, ignore_errors=True)
+    return False
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(Text(line), soft_wrap=True)

@@ -1,0 +1,197 @@
+"""What an evaluation found, and how it is written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from json import loads
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actionfusion.data.listing import Leaks, Part
+from actionfusion.errors import RunFolderError
+from actionfusion.evaluation.answers import FailedVideo
+from actionfusion.evaluation.calibration import Calibration, calibration, tempered
+from actionfusion.evaluation.intervals import Interval, clustered_wilson, clusters
+from actionfusion.evaluation.metrics import CONFIDENCE, Accuracy, ClassificationFigures
+from actionfusion.evaluation.views import Views
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one run on one side of its split.
+
+    Attributes:
+        dataset: layout.
+        split: the split's full name.
+        part: train, val or test.
+        seed: of the run.
+        split_seed: of the split's draw, where it was drawn, and of the validation part.
+        counts: videos of the split by part.
+        notes: what there is to know about the split, such as what it gives away.
+        selected_on_part: whether the run's sessions were ended by the accuracy on this same part, which flatters it.
+        leaks: what training gave away of this part's videos.
+        learnt_from: how many of the part's videos the training saw, they themselves or their doubles.
+        figures: over the videos that could be read.
+        videos: paths of these videos.
+        groups: of these videos; none where a group is not known.
+        targets: ``[N]`` their class numbers.
+        probabilities: ``[N, K]``, the mean over each video's clips.
+        failed: the videos that could not be read; they count neither as right nor as wrong.
+        views: the clips of each video.
+        clips: how many the network saw in all.
+        single: top-1 of the one clip that ``predict`` takes, where more were averaged.
+        temperature: fitted on the validation part, where that was asked for.
+    """
+
+    dataset: str
+    split: str
+    part: Part
+    seed: int
+    split_seed: int
+    counts: Mapping[str, int]
+    notes: tuple[str, ...]
+    selected_on_part: bool
+    leaks: Leaks
+    learnt_from: int
+    figures: ClassificationFigures
+    videos: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    targets: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    failed: tuple[FailedVideo, ...]
+    views: Views = Views()
+    clips: int = 0
+    single: Accuracy | None = None
+    temperature: float | None = None
+
+    @property
+    def trained_on(self) -> bool:
+        """Whether the run was trained on these very videos, so that the figures say nothing about others."""
+        return is_trained_on(self.learnt_from, len(self.videos) + len(self.failed))
+
+    @property
+    def group_count(self) -> int | None:
+        """How many groups the videos come from; None where no group is known."""
+        return len({group for group in self.groups if group is not None}) or None
+
+    @property
+    def group_interval(self) -> Interval | None:
+        """The 95 % interval of the top-1 accuracy for other groups; None where that cannot be told."""
+        if self.group_count is None:
+            return None
+        right = self.probabilities.argmax(1) == self.targets
+        return clustered_wilson(right, clusters(self.groups, self.videos))
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Of the probabilities as they are; None for no videos."""
+        return calibration(self.targets, self.probabilities)
+
+    @property
+    def calibrated(self) -> Calibration | None:
+        """Of the probabilities at the fitted temperature."""
+        if self.temperature is None or not self.videos:
+            return None
+        return calibration(self.targets, tempered(self.probabilities, self.temperature))
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``evaluation_<part>.json`` holds."""
+        top1, group = self.figures.top1, self.group_interval
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "part": self.part,
+            "seed": self.seed,
+            "split_seed": self.split_seed,
+            "counts": dict(self.counts),
+            "notes": list(self.notes),
+            "selected_on_part": self.selected_on_part,
+            "trained_on": self.trained_on,
+            "leaks": {"group": self.leaks.test_videos, "double": len(self.leaks.doubles)},
+            "views": asdict(self.views)
+            | {"clips": self.clips, "single": None if self.single is None else self.single.as_json()},
+            "count": top1.count,
+            "correct": top1.correct,
+            "top1": top1.share,
+            "interval": list(top1.interval),
+            "confidence": CONFIDENCE,
+            "groups": self.group_count,
+            "group_interval": None if group is None else list(group),
+            "top5": None if self.figures.top5 is None else self.figures.top5.as_json(),
+            "mean_class_accuracy": self.figures.mean_class_accuracy,
+            "missing_classes": list(self.figures.missing_classes),
+            "calibration": self._calibration_json(),
+            "labels": list(self.figures.labels),
+            "per_class": [
+                {"label": label} | accuracy.as_json() | asdict(figures)
+                for label, accuracy, figures in zip(
+                    self.figures.labels, self.figures.per_class, self.figures.by_class, strict=True
+                )
+            ],
+            "confusion": self.figures.confusion.tolist(),
+            "failed": [asdict(item) for item in self.failed],
+            "videos": self._videos_json(),
+        }
+
+    def _calibration_json(self) -> Mapping[str, Any]:
+        plain, calibrated = self.calibration, self.calibrated
+        return {
+            "ece": plain and plain.ece,
+            "nll": plain and plain.nll,
+            "brier": plain and plain.brier,
+            "bins": [asdict(item) for item in plain.bins] if plain else [],
+            "temperature": self.temperature,
+            "ece_calibrated": calibrated and calibrated.ece,
+            "nll_calibrated": calibrated and calibrated.nll,
+        }
+
+    def _videos_json(self) -> list[dict[str, Any]]:
+        labels = self.figures.labels
+        return [
+            {
+                "video": video,
+                "label": labels[target],
+                "group": group,
+                "predicted": labels[int(row.argmax())],
+                "probabilities": [round(float(value), 6) for value in row],
+            }
+            for video, group, target, row in zip(
+                self.videos, self.groups, self.targets, self.probabilities, strict=True
+            )
+        ]
+
+
+def is_trained_on(learnt_from: int, count: int) -> bool:
+    """Whether there is no video in a part that the training did not see."""
+    return 0 < count <= learnt_from
+
+
+def evaluation_path(run: Path, part: Part) -> Path:
+    """Where a run keeps its figures."""
+    return run / f"evaluation_{part}.json"
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What ``as_json`` gave, of this version or an earlier one.
+
+    Args:
+        path: the JSON file.
+
+    Raises:
+        RunFolderError: no such file, or not one of these.
+    """
+    try:
+        found = loads(path.read_text(encoding="utf-8"))
+        rows = [(str(row["video"]), str(row["label"]), str(row["predicted"])) for row in found["videos"]]
+        whole = found["count"] == len(rows) and isinstance(found["labels"], list) and found["part"] and found["split"]
+    except FileNotFoundError:
+        raise RunFolderError(path, "is not there", "evaluate the run first") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(path, f"is no evaluation ({type(error).__name__}: {error})", "evaluate again") from error
+    if not whole:
+        raise RunFolderError(path, "is no evaluation (its count is not that of its videos)", "evaluate again")
+    return dict(found)

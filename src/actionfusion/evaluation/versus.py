@@ -1,0 +1,206 @@
+"""The command ``versus``: whether one of two evaluated runs is better, on the videos that both have answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+from scipy.stats import binomtest
+
+from actionfusion.data.listing import Part, some
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError, printable
+from actionfusion.evaluation.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
+from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.evaluation.pooling import PROTOCOL
+from actionfusion.evaluation.result import evaluation_path, read_evaluation
+from actionfusion.files import write_atomically
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Two runs on the videos that both have answered.
+
+    Attributes:
+        both_right: videos (of protocols, a video once in each fold that tests it).
+        only_first: videos that the first run alone got right.
+        only_second: likewise.
+        both_wrong: videos.
+        p_value: of the exact test of McNemar that both are right equally often, two-sided.
+        interval: 95 % of the difference of top-1 accuracies (first minus second), by bootstrap of the groups, or of the
+            videos where groups are not known; None for a single one.
+        groups: how many groups; None where they are not known.
+        unmatched: videos that one of the runs alone has answered, by ``first`` and ``second``.
+        notes: what weakens the comparison.
+    """
+
+    both_right: int
+    only_first: int
+    only_second: int
+    both_wrong: int
+    p_value: float
+    interval: Interval | None
+    groups: int | None
+    unmatched: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Videos that both have answered."""
+        return self.both_right + self.only_first + self.only_second + self.both_wrong
+
+    @property
+    def first(self) -> Accuracy:
+        """Top-1 accuracy of the first run on these videos."""
+        return Accuracy(self.both_right + self.only_first, self.count)
+
+    @property
+    def second(self) -> Accuracy:
+        """Likewise of the second."""
+        return Accuracy(self.both_right + self.only_second, self.count)
+
+    @property
+    def difference(self) -> float:
+        """First minus second, -1 to 1."""
+        return (self.only_first - self.only_second) / self.count
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {
+            "interval": None if self.interval is None else list(self.interval),
+            "unmatched": dict(self.unmatched),
+            "notes": list(self.notes),
+            "count": self.count,
+            "confidence": CONFIDENCE,
+            "draws": DRAWS,
+            "first": self.first.as_json(),
+            "second": self.second.as_json(),
+            "difference": self.difference,
+        }
+
+
+def versus(
+    first: Path, second: Path, *, part: Part = "test", seed: int = 0, out: Path | None = None
+) -> PairedComparison:
+    """Compare two evaluated runs video by video: McNemar's test, and the difference of their accuracies.
+
+    Of two protocols the answers are compared fold by fold; a video of several folds is one draw of the bootstrap.
+
+    Args:
+        first: a run folder that ``evaluate`` has measured, the JSON file that it wrote, or the folder of a protocol.
+        second: another.
+        part: which of a run folder's evaluations: test, val or train.
+        seed: of the bootstrap.
+        out: a JSON file for the result; none writes none.
+
+    Returns:
+        What was printed.
+
+    Raises:
+        RunFolderError: not evaluated yet, or a file that is no evaluation.
+        DatasetError: no video in common, or one that has another label in each.
+
+    Sources: McNemar 1947, exact after Fagerland, Lydersen and Laake 2013; the bootstrap as in ``bootstrap_mean``.
+    """
+    comparison = compare_pairs(_read(first, part), _read(second, part), seed)
+    if out is not None:
+        write_atomically(out, dumps(comparison.as_json(), indent=1, ensure_ascii=False) + "\n")
+    _print(comparison, str(first), str(second))
+    if out is not None:
+        Console(stderr=True).print(Text(f"written to {out}"), soft_wrap=True)
+    return comparison
+
+
+def _read(path: Path, part: Part) -> dict[str, Any]:
+    if not path.is_dir():
+        return read_evaluation(path)
+    if not (path / PROTOCOL).is_file():
+        return read_evaluation(evaluation_path(path, part))
+    if part != "test":
+        raise SettingsError("part", f"a protocol has no answers on the {part} part", "leave --part out")
+    try:
+        figures = loads((path / PROTOCOL).read_text(encoding="utf-8"))
+        runs = {str(fold["fold"]): path / fold["run"] for fold in figures["folds"]}
+        name = f"{figures['dataset']}, {figures['protocol']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(path / PROTOCOL, f"cannot be read ({error})", "run protocol again") from error
+    folds = {fold: read_evaluation(evaluation_path(run, part)) for fold, run in runs.items()}
+    return {
+        "split": name,
+        "videos": [row | {"key": f"{fold}\0{row['video']}"} for fold, one in folds.items() for row in one["videos"]],
+        "trained_on": any(one.get("trained_on") for one in folds.values()),
+        "selected_on_part": any(one.get("selected_on_part") for one in folds.values()),
+    }
+
+
+def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0) -> PairedComparison:
+    """The same of two evaluations as plain values."""
+    first, second = ({row.get("key", row["video"]): row for row in side["videos"]} for side in (one, other))
+    names = sorted(first.keys() & second.keys())
+    if not names:
+        reason = f"of {len(first)} and {len(second)} videos they have none in common"
+        raise DatasetError("the two evaluations", reason, "evaluate both runs on one split")
+    if unlike := [name for name in names if first[name]["label"] != second[name]["label"]]:
+        reason = f"{len(unlike)} videos have another label in each: {some(unlike)}"
+        raise DatasetError("the two evaluations", reason, "evaluate both runs on one data set")
+    right = np.array([[side[name]["label"] == side[name]["predicted"] for side in (first, second)] for name in names])
+    only_first, only_second = int((right[:, 0] & ~right[:, 1]).sum()), int((right[:, 1] & ~right[:, 0]).sum())
+    # Evaluations of earlier versions name no groups; one that does is enough.
+    groups = [first[name].get("group") or second[name].get("group") for name in names]
+    units = clusters(groups, [first[name]["video"] for name in names])
+    return PairedComparison(
+        both_right=int(right.all(1).sum()),
+        only_first=only_first,
+        only_second=only_second,
+        both_wrong=int((~right.any(1)).sum()),
+        p_value=float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0,
+        interval=bootstrap_mean(right[:, 0].astype(float) - right[:, 1], units, seed),
+        groups=len({group for group in groups if group is not None}) or None,
+        unmatched={"first": len(first) - len(names), "second": len(second) - len(names)},
+        notes=tuple(_notes(one, other)),
+    )
+
+
+def _notes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for name, side in (("first", one), ("second", other)):
+        if side.get("trained_on"):
+            notes.append(f"the {name} run was trained on these very videos")
+        if side.get("selected_on_part"):
+            notes.append(f"the {name} run's sessions were ended by these very videos, which flatters it")
+    if one["split"] != other["split"]:
+        notes.append(f"the splits are not one: {one['split']}, and {other['split']}")
+    return notes
+
+
+def _print(comparison: PairedComparison, first: str, second: str) -> None:
+    console = Console()
+    counts = (
+        f"{comparison.both_right} both right, {comparison.only_first} the first alone, "
+        f"{comparison.only_second} the second alone, {comparison.both_wrong} neither"
+    )
+    lines = [
+        f"first:  {first}: top-1 {comparison.first}",
+        f"second: {second}: top-1 {comparison.second}",
+        f"on {comparison.count} videos that both have answered: {counts}",
+    ]
+    difference = f"difference {100 * comparison.difference:+.1f} points"
+    if comparison.interval is None:
+        lines.append(f"{difference}; one {'group' if comparison.groups else 'video'} alone gives no interval")
+    else:
+        low, high = (100 * bound for bound in comparison.interval)
+        drawn = f"{comparison.groups} groups" if comparison.groups else f"{comparison.count} videos"
+        lines.append(f"{difference}; 95 % interval {low:+.1f} to {high:+.1f}, by bootstrap of {drawn}")
+    lines.append(f"McNemar's exact test: p = {comparison.p_value:.3g}")
+    if comparison.groups:
+        lines.append("note: McNemar's test takes each video as drawn by itself; the interval keeps groups together")
+    for name, count in comparison.unmatched.items():
+        if count:
+            lines.append(f"{count} videos that the {name} run alone has answered are left out")
+    for line in (*lines, *(f"note: {note}" for note in comparison.notes)):
+        console.print(Text(printable(line)), soft_wrap=True)

@@ -1,0 +1,74 @@
+"""More than one look at a video: several samples of its frames, and their mirror images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from actionfusion.data.augment import flip
+from actionfusion.errors import SettingsError
+from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
+from actionfusion.video.sampling import Positions, shifted_views
+
+
+@dataclass(frozen=True)
+class Views:
+    """How many clips of one video are answered, and their probabilities averaged.
+
+    Args:
+        temporal: samples of its frames (``video.sampling.shifted_views``); the first is that of eqs 13-14.
+        flip: also the mirror image of each, with the flow's u negated.
+
+    Raises:
+        SettingsError: no sample.
+    """
+
+    temporal: int = 1
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.temporal < 1:
+            raise SettingsError("views", f"{self.temporal} samples of a video are none", "take 1 or more")
+
+    @property
+    def single(self) -> bool:
+        """Whether it is the one clip that training and prediction see."""
+        return self.temporal == 1 and not self.flip
+
+
+def cut_views(source: ClipSource, settings: ClipSettings, views: Views) -> list[Clip]:
+    """The clips of a video, the one of eqs 13-14 first; of equal samples of a short video one is left.
+
+    The video is read once, and each frame and flow field of it once, whatever the number of samples.
+
+    Args:
+        source: a video.
+        settings: T, L and the flow recipe.
+        views: which clips.
+
+    Raises:
+        VideoError: the source cannot be read.
+        RecipeMismatch: the source's recipe is another one.
+    """
+    if views.temporal == 1:
+        clips = [cut_clip(source, settings)]
+    else:
+
+        def positions(num_frames: int) -> Positions:
+            return shifted_views(num_frames, settings.frames, views.temporal).reshape(-1)
+
+        together = cut_clip(source, replace(settings, frames=settings.frames * views.temporal), positions)
+        starts = range(0, len(together.positions), settings.frames)
+        clips = _different(_part(together, start, settings.frames) for start in starts)
+    return clips + [flip(clip) for clip in clips] if views.flip else clips
+
+
+def _part(clip: Clip, start: int, count: int) -> Clip:
+    rows = slice(start, start + count)
+    return replace(
+        clip, rgb=clip.rgb[rows], flow=clip.flow[rows], times=clip.times[rows], positions=clip.positions[rows]
+    )
+
+
+def _different(clips: Iterable[Clip]) -> list[Clip]:
+    return list({clip.positions.tobytes(): clip for clip in clips}.values())
