@@ -37,6 +37,7 @@ COMMANDS = {
     "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
     "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
+    "explain": Command("actionfusion.report.explain", "what a run saw in a video: where, when and in which stream"),
 }
 
 # Their --config is read into their other arguments before they are called.
