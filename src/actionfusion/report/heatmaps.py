@@ -40,14 +40,18 @@ def text_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def scaled_heat(maps: FloatArray) -> FloatArray:
-    """What speaks for the class, 0 to 1, on one scale for all frames; zeros where nothing does.
+    """What speaks for the class, 0 to 1; zeros where nothing does.
+
+    Within a frame heat is in proportion.  Between frames it is not: a frame's peak is the square root of its share of
+    the clip's peak, or only the frame or two that a memory weighs most would be seen at all.
 
     Args:
         maps: ``[T, h, w]`` in log-odds.
     """
     heat = np.maximum(maps, 0)
-    largest = float(heat.max(initial=0))
-    scaled: FloatArray = (heat / largest if largest > 0 else heat).astype(np.float32)
+    peaks = heat.max(axis=(1, 2), keepdims=True)
+    scale = np.sqrt(peaks * peaks.max())
+    scaled: FloatArray = np.divide(heat, scale, out=np.zeros_like(heat), where=scale > 0).astype(np.float32, copy=False)
     return scaled
 
 
@@ -153,7 +157,7 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[UInt8Array]]]) -> UInt8Arra
 def png_bytes(picture: UInt8Array) -> bytes:
     """A picture as PNG, the same bytes for the same pixels."""
     content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="PNG", optimize=True)
+    Image.fromarray(picture).save(content, format="PNG")
     return content.getvalue()
 
 

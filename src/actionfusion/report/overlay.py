@@ -36,13 +36,13 @@ MARGIN = 14
 ROW = 24
 TEXT_SIZE = 14
 MOST_BARS = 4
-TICK = 90_000  # ticks a second of the times in the file, as is usual for video
+TICK = 60_000  # ticks a second: whole numbers for 24, 25, 30 and 29.97 frames; MPEG-4 allows up to 65,535
 DEFAULT_RATE = 25
 PAPER, PANEL, INK, MUTED = (21, 24, 27), (44, 50, 55), (231, 234, 236), (161, 170, 178)
 ASKED, OTHER = (98, 185, 210), (139, 149, 157)
 CODECS: dict[str, dict[str, str]] = {
     "libx264": {"preset": "veryfast", "crf": "20"},
-    "mpeg4": {"qscale": "3"},
+    "mpeg4": {"flags": "+qscale", "global_quality": "354"},  # 3 of 31, in units of 1 / 118
 }
 
 
@@ -84,7 +84,7 @@ class Overlay:
 
     def bars(self) -> list[int]:
         """The classes that are shown throughout: the most probable in the end, and the one that the heat is for."""
-        order = np.argsort(-self.running[-1], kind="stable")[:MOST_BARS].tolist()
+        order: list[int] = np.argsort(-self.running[-1], kind="stable")[:MOST_BARS].tolist()
         if self.target not in order:
             order[-1] = self.target
         return order
@@ -172,10 +172,11 @@ def draw_overlay(image: UInt8Array, index: int, field: FloatArray, overlay: Over
     """
     height, width = image.shape[:2]
     panel = min(max(round(PANEL_HEIGHT * width / height), NARROWEST), WIDEST) // 2 * 2
-    shown = cv2.resize(image, (panel, PANEL_HEIGHT), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    kernel = cv2.INTER_AREA if height > PANEL_HEIGHT else cv2.INTER_CUBIC
+    shown = cv2.resize(image, (panel, PANEL_HEIGHT), interpolation=kernel).astype(np.uint8, copy=False)
     flow = cv2.resize(field, (panel, PANEL_HEIGHT), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
     bars = overlay.bars()
-    total = (3 * MARGIN + 2 * panel, 2 * MARGIN + PANEL_HEIGHT + (len(bars) + 2) * ROW)
+    total = (3 * MARGIN + 2 * panel, 2 * MARGIN + PANEL_HEIGHT + (len(bars) + 1) * ROW)
     canvas = Image.new("RGB", (total[0], total[1] + total[1] % 2), PAPER)
     canvas.paste(Image.fromarray(heat_over(shown, overlay.heat_at(index))), (MARGIN, MARGIN))
     right = 2 * MARGIN + panel
