@@ -75,7 +75,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a run trained on generated clips")
-    parser.add_argument("--per-class", type=int, default=TEST_PER_CLASS, help="test clips of each class")
+    parser.add_argument("--per-class", type=int, default=TEST_PER_CLASS, help="test clips of each class, 2 or more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -97,8 +97,11 @@ def measure(recognizer: Recognizer, folder: Path, per_class: int, seed: int) -> 
         seed: of the clips, the untrained weights and the bootstrap.
 
     Raises:
-        ValueError: a network for frames of another size than the boxes are known at.
+        ValueError: a network for frames of another size than the boxes are known at, or one clip a class, which has no
+            other beside it.
     """
+    if per_class < 2:
+        raise ValueError(f"{per_class} clips of a class: there is no other clip to hold its maps against")
     if recognizer.network.settings.image_size != SIZE:
         raise ValueError(f"the boxes are known at {SIZE} pixels, the run's frames have another size")
     torch.manual_seed(seed)
