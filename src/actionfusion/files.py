@@ -40,6 +40,31 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``, which takes its name when the block ends.
+
+    If the block raises, ``path`` is as it was and the temporary folder is gone.
+
+    Args:
+        path: a folder that does not exist yet, or is empty.
+
+    Raises:
+        OSError: it cannot be made, or holds something by then.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole small file (text as UTF-8)."""
     with replacing(path) as temporary:

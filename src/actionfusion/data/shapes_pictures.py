@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.data.shapes import (
+    AROUND,
     FRAMES,
     PERIOD,
     POINTS,
@@ -63,6 +64,26 @@ def path(actor: Actor) -> npt.NDArray[np.int64]:
         done = np.clip(np.arange(FRAMES // 2) - lap.first, 0, lap.steps) * PERIOD * POINTS
         turned.append(turned[-1][-1] + lap.direction * np.rint(done / lap.steps).astype(np.int64))
     return start + np.stack([np.zeros_like(frames), np.concatenate(turned[1:])], axis=1)
+
+
+def actor_boxes(scene: Scene, margin: int = 0) -> npt.NDArray[np.bool_]:
+    """Where the actors are: the squares around their discs, which like them go on at the opposite side.
+
+    Args:
+        scene: a scene.
+        margin: pixels more on every side, 0 or more.
+
+    Returns:
+        ``[64, 64, 64]``: for each frame and pixel, whether an actor's box covers it.
+    """
+    boxes = np.zeros((FRAMES, SIZE, SIZE), np.bool_)
+    pixels = np.arange(SIZE) * POINTS
+    for actor in scene.actors:
+        # The nearest way round the torus from the centre to each row and column, in eighths of a pixel.
+        away = (pixels - path(actor)[:, :, None] + AROUND // 2) % AROUND - AROUND // 2
+        near = np.abs(away) <= (RADIUS + margin) * POINTS
+        boxes |= near[:, 0, :, None] & near[:, 1, None, :]
+    return boxes
 
 
 def _background_luma(background: Background) -> UInt8Array:

@@ -26,6 +26,7 @@ NormName = Literal["tf", "gates", "ba", "batch", "none"]
 EPSILON = 1e-5
 FORGET_BIAS = 1.0
 FORGET_GATE = 2  # its place in i, j, f, o
+GATE_NAMES = ("input", "forget", "output")
 BATCH_MOMENTUM = 0.1
 
 Gates = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -255,15 +256,32 @@ class LayerNormLSTM(nn.Module):
         Raises:
             SettingsError: norm ``batch`` in training with one clip.
         """
+        states, _ = self._run(inputs)
+        return torch.stack(states, dim=1) if self.return_sequence else states[-1]
+
+    def gates(self, inputs: Tensor) -> Tensor:
+        """How far each unit's gates are open while it runs over ``[B, T, D]``, by the same computation as `forward`.
+
+        Returns:
+            ``[B, T, 3, H]`` in (0, 1), in the order of ``GATE_NAMES``.
+        """
+        _, opened = self._run(inputs)
+        return torch.stack([torch.stack(gates, dim=1) for gates in opened], dim=1)
+
+    def _run(self, inputs: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor]]]:
+        """The hidden states ``[B, H]`` of all steps, and their gates."""
         norm = self.norm
         projected = norm.inputs(F.linear(inputs, self.weight_ih))
         num_steps = projected.shape[1]
         hidden = cell = projected.new_zeros(projected.shape[0], self.hidden_size)
         states: list[Tensor] = []
+        opened: list[tuple[Tensor, Tensor, Tensor]] = []
         for step in projected.unbind(1):
             i, j, f, o = norm.gates(step, F.linear(hidden, self.weight_hh), num_steps)
-            cell = cell * torch.sigmoid(f + norm.forget_bias) + torch.sigmoid(i) * torch.tanh(j)
+            gates = torch.sigmoid(i), torch.sigmoid(f + norm.forget_bias), torch.sigmoid(o)
+            cell = cell * gates[1] + gates[0] * torch.tanh(j)
             cell, shown = norm.state(cell)
-            hidden = torch.tanh(shown) * torch.sigmoid(o)
+            hidden = torch.tanh(shown) * gates[2]
             states.append(hidden)
-        return torch.stack(states, dim=1) if self.return_sequence else hidden
+            opened.append(gates)
+        return states, opened

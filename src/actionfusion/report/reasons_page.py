@@ -1,0 +1,200 @@
+"""The page of ``explain``: one HTML file that needs nothing but itself, and the video where that is large.
+
+No script, no network: pictures are data URIs, charts are HTML or inline SVG, and a policy in the page forbids the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from actionfusion.explain.contributions import GateStatistics, StreamContributions, shares
+from actionfusion.explain.question import FloatArray
+from actionfusion.explain.reasons import Reasons
+from actionfusion.models.layer_norm_lstm import GATE_NAMES
+from actionfusion.report.filmstrip import FilmStrip, Picture, common_scale, flow_wheel, strip_pictures
+from actionfusion.report.heatmaps import (
+    activation_picture,
+    data_uri,
+    drawn_flow,
+    heat_over,
+    scaled_heat,
+    square,
+    webp_uri,
+)
+
+MOST_LISTED = 5
+# A larger video is named, not held in the page; browsers are slow with data URIs much beyond.
+MOST_INLINED_BYTES = 6_000_000
+STREAM_NAMES = {"rgb": "Appearance", "flow": "Motion"}
+LSTM_NAMES = {"conv": "LSTM* of the fused map", "fc": "LSTM* of fc6", "last": "last LSTM"}
+CHART_WIDTH, CHART_HEIGHT = 300, 110
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One sampled frame on the page."""
+
+    number: int
+    time: str
+    cam: Picture
+    hidden: Picture
+    flow: Picture
+    drop: float
+    share: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """A bar of the waterfall from nothing seen to the answer; both ends as shares of the chart's width."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """One gate in a chart: SVG paths of its mean and of the band between the outer quantiles."""
+
+    name: str
+    mean: str
+    band: str
+    first: float
+    last: float
+
+
+def render_reasons(title: str, reasons: Reasons, video: Path) -> str:
+    """The page as text; the same reasons and video give the same text.
+
+    Args:
+        title: the name of the video.
+        reasons: what is shown.
+        video: the overlay, which lies beside the page.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, signed=_signed, share=_share)
+    order = np.argsort(-reasons.probabilities, kind="stable").tolist()
+    scale = common_scale([reasons.clip])
+    moments = _moments(title, reasons, scale)
+    content = video.read_bytes()
+    return environment.get_template("explain.html.j2").render(
+        title=title,
+        reasons=reasons,
+        best=reasons.labels[order[0]],
+        probability=float(reasons.probabilities[reasons.target]),
+        ranking=[(reasons.labels[at], float(reasons.probabilities[at])) for at in order[:MOST_LISTED]],
+        moments=moments,
+        strongest=max(moments, key=lambda moment: moment.drop),
+        reach=_reach(reasons.drops),
+        scale=scale,
+        wheel=flow_wheel(scale),
+        figures=_activations(reasons, scale),
+        gates=[(LSTM_NAMES[lstm.name], lstm.units, _lines(lstm)) for lstm in reasons.gates],
+        chart=(CHART_WIDTH, CHART_HEIGHT),
+        steps=_steps(reasons.streams),
+        overlay=data_uri(content, "video/mp4") if len(content) <= MOST_INLINED_BYTES else video.name,
+        video=video.name,
+    )
+
+
+def _moments(title: str, reasons: Reasons, scale: float) -> list[Moment]:
+    clip = reasons.clip
+    said = list(zip(reasons.labels, map(float, reasons.probabilities), strict=True))
+    _, flows = strip_pictures(FilmStrip(title, "", clip, said), scale)
+    cam, hidden = scaled_heat(reasons.cam), scaled_heat(reasons.occluded)
+    parts = shares(reasons.drops)
+    moments = []
+    for place, picture in enumerate(clip.rgb):
+        frame, where = square(picture.transpose(1, 2, 0)), f"frame {place + 1} of {len(clip.rgb)}"
+        moments.append(
+            Moment(
+                place + 1,
+                f"{clip.times[place]:.2f} s",
+                Picture(webp_uri(heat_over(frame, cam[place])), f"Grad-CAM on {where}"),
+                Picture(webp_uri(heat_over(frame, hidden[place])), f"Occlusion on {where}"),
+                flows[place],
+                float(reasons.drops[place]),
+                float(parts[place]),
+                float(reasons.running[place, reasons.target]),
+            )
+        )
+    return moments
+
+
+def _reach(drops: FloatArray) -> tuple[float, float]:
+    """The largest fall and the largest rise of the log-odds, for the chart's scale; never both 0."""
+    low, high = max(float(-drops.min()), 0.0), max(float(drops.max()), 0.0)
+    return (low, high) if low + high > 0 else (0.0, 1.0)
+
+
+def _activations(reasons: Reasons, scale: float) -> list[tuple[str, str]]:
+    """Figure 7 for each stream: its name and the picture."""
+    frame = square(reasons.clip.rgb[reasons.moment].transpose(1, 2, 0))
+    inputs = {"rgb": frame, "flow": drawn_flow(reasons.clip, scale)[reasons.moment]}
+    return [
+        (STREAM_NAMES[stream], webp_uri(activation_picture(inputs[stream], layers)))
+        for stream, layers in reasons.activations.items()
+    ]
+
+
+def _steps(streams: StreamContributions) -> list[Step]:
+    """From nothing to the answer, drawn between the least and the largest of what is passed on the way, and 0."""
+    parts = [("appearance", streams.appearance), ("motion", streams.motion)]
+    path, at = [("neither seen", streams.nothing, 0.0, streams.nothing, "total")], streams.nothing
+    for name, value in parts:
+        if value is not None:
+            path.append((name, value, at, at + value, "gain" if value >= 0 else "loss"))
+            at += value
+    path.append(("the clip", streams.answer, 0.0, streams.answer, "total"))
+    ends = [end for _, _, *both, _ in path for end in both]
+    low, span = min(*ends, 0.0), max(max(*ends, 0.0) - min(*ends, 0.0), 1e-6)
+    return [
+        Step(name, value, (min(start, end) - low) / span, (max(start, end) - low) / span, kind)
+        for name, value, start, end, kind in path
+    ]
+
+
+def _lines(lstm: GateStatistics) -> list[GateLine]:
+    lines = []
+    for place, name in enumerate(GATE_NAMES):
+        mean = lstm.mean[:, place]
+        low, high = lstm.quantiles[0, :, place], lstm.quantiles[-1, :, place]
+        there, back = _points(high), _points(low)[::-1]
+        band = "M" + "L".join(there + back) + "Z"
+        lines.append(GateLine(name, "M" + "L".join(_points(mean)), band, float(mean[0]), float(mean[-1])))
+    return lines
+
+
+def _points(values: FloatArray) -> list[str]:
+    """Places of values 0..1 in the chart; a single one becomes a level line."""
+    if len(values) == 1:
+        values = np.repeat(values, 2)
+    across: Sequence[float] = np.linspace(0, CHART_WIDTH, len(values)).tolist()
+    return [f"{x:.1f} {(1 - float(y)) * CHART_HEIGHT:.1f}" for x, y in zip(across, values, strict=True)]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _share(value: float) -> str:
+    """A length in a style attribute, never beyond its track."""
+    return f"{100 * min(max(value, 0.0), 1.0):.2f}%"
