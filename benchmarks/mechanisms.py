@@ -4,8 +4,8 @@
 
 The four groups of generated clips ask for appearance, motion, binding (which shape does which motion) and order.  The
 recipe ``tiny`` is trained on all of them together, whole and with a part taken out or put in another's place, under one
-budget.  Runs that are there are not made again.  Writes the results and a chart beside them, and prints the table and
-what follows from it.
+budget.  Runs that are there are not made again.  Writes the results, with what follows from them, and a chart beside
+them; ``python docs/make_tables.py`` puts both into docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -77,7 +77,6 @@ def main() -> None:
     result = header("python benchmarks/mechanisms.py", EPOCHS) | {"rows": rows, "claims": _claims(answers)}
     write_atomically(RESULTS, json.dumps(result, indent=1) + "\n")
     _draw(result)
-    print(table(result), claims_text(result), sep="\n\n")
 
 
 def _shuffled(clips: Generated, seed: int, straight: Answers) -> Answers:
@@ -112,32 +111,6 @@ def _claims(answers: Mapping[str, Sequence[Answers]]) -> list[dict[str, Any]]:
             }
         )  # fmt: skip
     return rows
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Accuracy of each variant in each group, seeds together, as Markdown."""
-    seeds = len(result["rows"][0]["seeds"])
-    lines = [f"| network, mean of {seeds} seeds | {' | '.join(GROUPS)} |", "|---|" + "---:|" * len(GROUPS)]
-    for row in result["rows"]:
-        cells = []
-        for group in GROUPS:
-            low, high = (100 * end for end in row[group]["interval_95"])
-            cells.append(f"{100 * row[group]['accuracy']:.0f} % ({low:.0f} to {high:.0f})")
-        lines.append(f"| {row['variant']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def claims_text(result: Mapping[str, Any]) -> str:
-    """Which of the paper's claims hold on these clips, a line each, as Markdown."""
-    lines = []
-    for row in result["claims"]:
-        low, high = (100 * end for end in row["interval_95"])
-        one, other = row["compared"]
-        lines.append(
-            f"- {row['claim']}: **{row['verdict']}**. {one} less {other}, {row['group']}: "
-            f"{100 * row['difference']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})."
-        )
-    return "\n".join(lines)
 
 
 def _draw(result: Mapping[str, Any]) -> None:

@@ -61,7 +61,6 @@ def main() -> None:
         network.load_state_dict(start, strict=False)
         for row in _learn(network, batch, rate, arguments.steps, arguments.every):
             _record(results, network, clip, batch, seconds, row)
-    print(table(json.loads(results.read_text())))
 
 
 def _network(*, quick: bool) -> tuple[FusionNetwork, ClipSettings]:
@@ -149,29 +148,6 @@ def _record(
         "rows": sorted(rows, key=lambda other: -float(other["learning_rate"])),
     }
     write_atomically(path, json.dumps(result, indent=1) + "\n")
-
-
-def table(result: dict[str, Any]) -> str:
-    """The rows as Markdown."""
-    count = len(result["clips"])
-    lines = [
-        f"| Adam's learning rate | steps to {count} of {count} right | right at the end | loss | largest probability |",
-        "|---:|---:|---:|---:|---:|",
-    ]
-    for row in result["rows"]:
-        last, reached = row["history"][-1], row["reached_at_step"]
-        steps = str(reached) if reached is not None else f"not in {row['steps']}"
-        lines.append(
-            f"| {row['learning_rate']:g} | {steps} | {last['correct']} of {count} | {last['loss']:.3f} "
-            f"| {last['largest_probability']:.3f} |"
-        )
-    network = result["network"]
-    note = (
-        f"{network['parameters']:,} parameters, of which {network['learning']:,} learn; towers {network['towers']}; "
-        f"{network['head']} head of {network['classes']} outputs, of loss floor {network['head_loss_floor']:.3f}. "
-        f"{result['machine']}, {result['date']}: `{result['command']}`"
-    )
-    return "\n".join([*lines, "", note])
 
 
 if __name__ == "__main__":

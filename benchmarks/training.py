@@ -62,8 +62,9 @@ def main() -> None:
         print(json.dumps(report))
         return
     result = _measure_all(arguments)
-    print(table(result))
-    if not arguments.quick:
+    if arguments.quick:
+        print(json.dumps(result, indent=1))
+    else:
         from actionfusion.files import write_atomically  # noqa: PLC0415  (torch would count into the children's memory)
 
         write_atomically(RESULTS, json.dumps(result, indent=1) + "\n")
@@ -294,35 +295,6 @@ def _resident() -> int:
     with contextlib.suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return 0
-
-
-def table(result: dict[str, Any]) -> str:
-    """The rows as Markdown; ratios are over the first."""
-    lines = [
-        "| one change to the default | s a clip | speed | by core time | peak memory | activations | of matrix peak |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in result["rows"]:
-        if "error" in row:
-            lines.append(f"| {row['description']} | did not run: {row['error']} | | | | | |")
-            continue
-        seconds = row["seconds"] / row["batch"]
-        lines.append(
-            f"| {row['description']} | {seconds:.2f} | {row['speed_ratio']:.2f} × | {row['core_ratio']:.2f} × "
-            f"| {row['peak_bytes'] / 2**30:.2f} GiB, {row['memory_ratio']:.2f} × "
-            f"| {row['activation_bytes'] / 2**30:.2f} GiB, {row['activation_ratio']:.2f} × "
-            f"| {row['share_of_peak']:.0%} |"
-        )
-    peak = result["peak_flop_s"]
-    note = (
-        f"One step (forward, backward, Adam) of the {result['network']} network at T = {result['frames']}; core time "
-        f"is what a busy machine changes little; matrix peak "
-        f"measured in the same run: {peak['float32'] / 1e9:.0f} GFLOP/s in fp32, {peak['bfloat16'] / 1e9:.0f} in bf16, "
-        f"which bf16 rows are held against. {result['machine']}, {result['threads']} threads, load "
-        f"{result['load_before']} before, {result['date']}: `{result['command']}`"
-    )
-    lines += ["", note]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

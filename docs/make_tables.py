@@ -10,51 +10,15 @@ import argparse
 import json
 import re
 import sys
-from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import data_tables
-
-from actionfusion.evaluation.metrics import Accuracy
+import experiment_tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md", ROOT / "docs" / "experiments.md")
 RESULTS = ROOT / "benchmarks" / "results"
-SET_NAMES = {
-    "ucf101": "UCF101, 8 classes",
-    "ut-interaction": "UT-Interaction set 1, 6 classes",
-    "weizmann": "Weizmann, 4 classes",
-}
-
-
-def real_clips() -> str:
-    """Accuracy of each network on real clips, seeds together."""
-    result = json.loads((RESULTS / "real_clips.json").read_text(encoding="utf-8"))
-    rows: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
-    for row in result["rows"]:
-        rows[row["set"], row["network"], row["epochs"]].append(row)
-    lines = [
-        "| clips, from scratch | split | network | epochs | top-1 | seed: right of all | 95 % interval of the first |",
-        "|---|---|---|---:|---:|---|---|",
-    ]
-    for (name, network, epochs), runs in sorted(rows.items(), key=_order):
-        runs.sort(key=lambda row: row["seed"])
-        shares = [100 * row["accuracy"] for row in runs]
-        spread = f" ± {stdev(shares):.1f}" if len(shares) > 1 else ""
-        low, high = Accuracy(runs[0]["correct"], runs[0]["count"]).interval
-        counts = ", ".join(f"{row['seed']}: {row['correct']}/{row['count']}" for row in runs)
-        lines.append(
-            f"| {SET_NAMES[name]} | {runs[0]['split']} | {network} | {epochs} | {mean(shares):.1f} %{spread} "
-            f"| {counts} | {100 * low:.1f} to {100 * high:.1f} % |"
-        )
-    return "\n".join([*lines, "", _made_by(result)])
-
-
-def _order(item: tuple[tuple[str, str, int], list[dict[str, Any]]]) -> tuple[str, int, int]:
-    name, network, epochs = item[0]
-    return name, epochs, ("fused", "rgb alone", "flow alone", "score average").index(network)
 
 
 def flow_engines() -> str:
@@ -69,7 +33,7 @@ def flow_engines() -> str:
         counts = "; ".join(f"{seed}: {dis}, {tvl1} of {row['clips']}" for seed, dis, tvl1 in pairs)
         low, high = row["interval_95_by_group"]
         lines.append(
-            f"| {SET_NAMES[row['set']]} | {row['protocol']}, {row['epochs']} | {counts} "
+            f"| {experiment_tables.SET_NAMES[row['set']]} | {row['protocol']}, {row['epochs']} | {counts} "
             f"| {100 * row['accuracy']['dis']:.1f} % | {100 * row['accuracy']['tvl1']:.1f} % "
             f"| {100 * row['difference_tvl1_minus_dis']:+.1f} points | {100 * low:+.1f} to {100 * high:+.1f} |"
         )
@@ -101,7 +65,7 @@ def _made_by(result: dict[str, Any]) -> str:
     return f"{result['machine']}, {result['date']}: `{result['command']}`"
 
 
-TABLES = {"real_clips": real_clips, "flow_engines": flow_engines, "doubles": doubles, **data_tables.TABLES}
+TABLES = {"flow_engines": flow_engines, "doubles": doubles, **data_tables.TABLES, **experiment_tables.TABLES}
 
 
 def filled(text: str) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from actionfusion.curves import Curves, EpochRow, Quantity
-from actionfusion.data.dataset import Part
+from actionfusion.data.listing import Part
 from actionfusion.errors import SettingsError
 from actionfusion.report.comparison import class_rows, paired, short_names, unlike
 from actionfusion.report.figures import SERIES, overlay_svg

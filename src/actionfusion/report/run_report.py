@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from actionfusion.data.dataset import Part
+from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.places import AnyPlace
