@@ -250,6 +250,20 @@ def _protocol_with_unreadable_test(root, quick_arguments, tmp_path):
     return protocol("leave-one-group-out", out=tmp_path / "protocol", **arguments(quick_arguments, data=data))
 
 
+def test_a_fold_of_doubles_is_marked_and_stops_nothing(quick_arguments, grouped_root, tmp_path, capsys):
+    root = tmp_path / "root"
+    for video in sorted(grouped_root.glob("*/p[01]*.mp4")):
+        (root / video.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, root / video.parent.name)
+        if video.name.startswith("p0"):
+            shutil.copy(video, root / video.parent.name / video.name.replace("p0", "p2"))
+    data = replace(quick_arguments["data"], root=root, validation="none")
+    result = protocol("leave-one-group-out", out=tmp_path / "protocol", **arguments(quick_arguments, data=data))
+    assert [fold["trained_on"] for fold in result.figures["folds"]] == [True, False, True]
+    assert result.figures["leaks"] == {"group": 0, "double": 8}
+    assert "8 of videos with a double there" in " ".join(capsys.readouterr().out.split())
+
+
 def test_trained_weights_without_a_checkpoint_are_not_thrown_away(random_protocol, quick_arguments, tmp_path):
     out = shutil.copytree(random_protocol.path, tmp_path / "protocol")
     fold = out / random_protocol.figures["folds"][0]["run"]

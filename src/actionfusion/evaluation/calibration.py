@@ -69,8 +69,7 @@ def calibration(targets: Targets, probabilities: Probabilities, bins: int = BINS
         return None
     rows = _float64(probabilities)
     places = _reliability(targets, rows, bins)
-    gaps = [part.count * abs(part.confidence - part.accuracy) for part in places if part.confidence is not None
-            and part.accuracy is not None]  # fmt: skip
+    gaps = [part.count * abs((part.confidence or 0.0) - (part.accuracy or 0.0)) for part in places]
     truth = np.zeros_like(rows)
     truth[np.arange(len(rows)), targets] = 1
     return Calibration(

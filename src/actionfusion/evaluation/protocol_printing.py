@@ -32,7 +32,7 @@ def print_protocol(figures: Mapping[str, Any]) -> None:
 def _table(figures: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("fold", "right", "top-1", "95 % interval", "class mean", "unreadable"):
-        table.add_column(column, justify="left" if column == "fold" else "right")
+        table.add_column(column, justify="left" if column == "fold" else "right", overflow="fold")
     for fold in figures["folds"]:
         measured = [f"{fold['top1']:.1%}", percent_range(fold["interval"]), f"{fold['mean_class_accuracy']:.1%}"]
         row = measured if fold["count"] else [NOTHING] * 3
