@@ -36,7 +36,7 @@ def test_a_run_with_its_videos_has_every_section(run, shapes_root, parse, capsys
     assert page == run / "report_test.html"
     root = parse(page.read_text(encoding="utf-8"))
     sections = [section.attributes["id"] for section in root.find("section")]
-    assert sections == ["clips", "training", "confusion", "classes", "mistakes", "repeat"]
+    assert sections == ["clips", "training", "confusion", "classes", "calibration", "mistakes", "repeat"]
     evaluation = json.loads((run / "evaluation_test.json").read_text())
     assert root.find("h1")[0].text == "run"
     assert f"{evaluation['correct']} of 16 test clips" in root.find("dd", class_="note")[0].text
