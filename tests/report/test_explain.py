@@ -146,7 +146,7 @@ def test_a_large_video_is_named_and_not_held(make_run, video, tmp_path, parse, m
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"label": "binding_square_rigt"}, "no class of this run; did you mean binding_square_right"),
+        ({"label": "binding_square_rigt"}, "no class of this run; take binding_square_right, or another"),
         ({"label": "Zzz"}, "labels.txt"),
         ({"layers": (1, 9)}, "there is no convolution 9, the run's towers have 4"),
         ({"channels": 0}, "0 channels"),
