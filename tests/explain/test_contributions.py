@@ -20,7 +20,7 @@ from actionfusion.explain.question import Question, log_odds
 def test_a_frame_that_the_network_takes_no_notice_of_has_no_share(red_corner):
     drops = frame_drops(red_corner((0,)))
     assert drops[0] > 0.1
-    # Frame 1 stands beside the red one: its neighbours' mean would bring red into it.
+    # Frame 1 stands beside the red one, which once more in its place would bring more red.
     assert drops[1] < 0
     np.testing.assert_array_equal(drops[2:], 0)
 
@@ -39,11 +39,12 @@ def test_leaving_out_agrees_with_frames_replaced_by_hand(random_question):
         maps = asked.network.tower_maps(asked.rgb, asked.flow).rgb
         before = log_odds(asked.network.classify(maps), 2)
         for moment, kept in [(0, [1]), (2, [1, 3]), (3, [2])]:
-            changed = maps.clone()
-            changed[:, moment] = sum(maps[:, place] for place in kept) / len(kept)
-            assert drops[moment] == pytest.approx(
-                (before - log_odds(asked.network.classify(changed), 2)).item(), abs=1e-5
-            )
+            after = 0.0
+            for place in kept:
+                changed = maps.clone()
+                changed[:, moment] = maps[:, place]
+                after += log_odds(asked.network.classify(changed), 2).item() / len(kept)
+            assert drops[moment] == pytest.approx(before.item() - after, abs=1e-5)
 
 
 def test_a_clip_of_one_frame_is_held_against_empty_maps(red_corner):
@@ -52,12 +53,12 @@ def test_a_clip_of_one_frame_is_held_against_empty_maps(red_corner):
     assert shares(drops)[0] == 1
 
 
-@given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=8))
+@given(st.lists(st.integers(-500, 500).map(lambda hundredths: hundredths / 100), min_size=1, max_size=8))
 def test_shares_keep_sign_and_sum_to_one(drops):
     values = shares(np.array(drops, np.float32))
     total = np.abs(np.array(drops)).sum()
     np.testing.assert_allclose(np.abs(values).sum(), 1 if total else 0, rtol=1e-4)
-    assert (np.sign(values) == np.sign(np.array(drops, np.float32))).all() or total < 1e-30
+    assert (np.sign(values) == np.sign(drops)).all()
 
 
 def test_the_last_running_answer_is_the_answer(random_question):

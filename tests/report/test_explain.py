@@ -20,7 +20,7 @@ from actionfusion.report.explain import explain
 from actionfusion.run_folder import create_run
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
-from actionfusion.video.reading import probe
+from actionfusion.video.reading import iterate_frames, probe
 
 FILES = ["activations_flow.png", "activations_rgb.png", "explanation.json", "index.html", "overlay.mp4", "where.png"]
 
@@ -136,6 +136,14 @@ def test_names_from_outside_are_text(make_run, video, tmp_path, parse):
     assert "<i>clip&.mp4" in page.text
 
 
+def test_a_real_clip_is_explained_in_its_own_shape(make_run, shared_data, tmp_path):
+    video = min((shared_data / "UCF-101").glob("*/*.avi"), key=lambda path: path.stat().st_size)
+    out = explain(make_run(), video, out=tmp_path / "out", hide="map").parent
+    before, after = list(iterate_frames(video)), list(iterate_frames(out / "overlay.mp4"))
+    np.testing.assert_allclose([frame.time for frame in after], [frame.time for frame in before], atol=2e-3)
+    assert after[0].image.shape == (392 - 24, 2 * 320 + 48, 3)  # 320 x 240 twice, and a bar for each of three classes
+
+
 def test_a_large_video_is_named_and_not_held(make_run, video, tmp_path, parse, monkeypatch):
     monkeypatch.setattr(reasons_page, "MOST_INLINED_BYTES", 10)
     page = explain(make_run(), video, out=tmp_path / "out")
@@ -146,7 +154,7 @@ def test_a_large_video_is_named_and_not_held(make_run, video, tmp_path, parse, m
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"label": "binding_square_rigt"}, "no class of this run; did you mean binding_square_right"),
+        ({"label": "binding_square_rigt"}, "no class of this run; take binding_square_right, or another"),
         ({"label": "Zzz"}, "labels.txt"),
         ({"layers": (1, 9)}, "there is no convolution 9, the run's towers have 4"),
         ({"channels": 0}, "0 channels"),

@@ -21,33 +21,35 @@ GATE_QUANTILES = (0.1, 0.5, 0.9)
 def frame_drops(question: Question) -> FloatArray:
     """How far the log-odds of the class fall without each sampled frame.
 
-    The towers' maps of the frame, RGB and flow, are replaced by the mean of its neighbours' (at the ends: by the only
-    neighbour's).  Taking the frame out of the sequence instead would also change how many steps the LSTMs make, when
-    each comes, and what the average over time is divided by; so even a frame that the network takes no notice of would
-    count.  What is measured is what a frame says beyond its neighbours: a clip that stands still has no frame that
-    matters, and what two neighbours both show is lost only when both go.
+    In place of the frame comes its neighbour once more, RGB and flow, as if it had never been sampled: the one before
+    and the one after in turn, and the mean of both answers (at the ends: the only neighbour).  Shortening the sequence
+    instead would also change how many steps the LSTMs make, when each comes, and what the mean over time is divided by;
+    so even a frame that the network takes no notice of would count.  The mean of both neighbours' maps would show what
+    moves twice, which no frame does.
+
+    What is measured is what a frame says beyond its neighbours: a clip that stands still has no frame that matters, and
+    what several frames show is lost only with all of them.
 
     Returns:
         ``[T]`` in log-odds; a clip of one frame has no neighbours, and is held against empty maps.
     """
-    frames = question.num_frames
-    drops = [
-        question.answer - question.odds_of(question.with_frame(moment, _neighbours(question.maps, moment, frames)))
-        for moment in range(frames)
-    ]
-    result: FloatArray = torch.cat(drops).float().cpu().numpy()
+    last = question.num_frames - 1
+    drops = []
+    for moment in range(question.num_frames):
+        beside = [place for place in (moment - 1, moment + 1) if 0 <= place <= last]
+        instead = [_frame(question.maps, place) for place in beside] or [_empty(question.maps)]
+        odds = torch.cat([question.odds_of(question.with_frame(moment, maps)) for maps in instead])
+        drops.append(question.answer - odds.mean())
+    result: FloatArray = torch.stack(drops).float().cpu().numpy()
     return result
 
 
-def _neighbours(maps: TowerMaps, moment: int, frames: int) -> TowerMaps:
-    beside = [place for place in (moment - 1, moment + 1) if 0 <= place < frames]
+def _frame(maps: TowerMaps, moment: int) -> TowerMaps:
+    return TowerMaps(*(None if part is None else part[:, moment : moment + 1] for part in maps))
 
-    def mean(part: Tensor | None) -> Tensor | None:
-        if part is None:
-            return None
-        return part[:, beside].mean(dim=1, keepdim=True) if beside else torch.zeros_like(part)
 
-    return TowerMaps(mean(maps.rgb), mean(maps.flow))
+def _empty(maps: TowerMaps) -> TowerMaps:
+    return TowerMaps(*(None if part is None else torch.zeros_like(part[:, :1]) for part in maps))
 
 
 def shares(drops: FloatArray) -> FloatArray:

@@ -44,7 +44,7 @@ def find_label(labels: Sequence[str], label: str) -> int:
     if label in labels:
         return labels.index(label)
     near = get_close_matches(label, labels, 1)
-    remedy = f"did you mean {near[0]}?" if near else "take one of the run's labels.txt"
+    remedy = f"take {near[0]}, or another of its labels.txt" if near else "take one of its labels.txt"
     raise SettingsError("label", f"{label!r} is no class of this run", remedy)
 
 

@@ -26,6 +26,7 @@ from actionfusion.report.heatmaps import (
     square,
     webp_uri,
 )
+from actionfusion.video.reading import read_frames
 
 MOST_LISTED = 5
 # A larger video is named, not held in the page; browsers are slow with data URIs much beyond.
@@ -100,6 +101,7 @@ def render_reasons(title: str, reasons: Reasons, video: Path) -> str:
         moments=moments,
         strongest=max(moments, key=lambda moment: moment.drop),
         reach=_reach(reasons.drops),
+        moved=float(np.abs(reasons.drops).sum()),
         scale=scale,
         wheel=flow_wheel(scale),
         figures=_activations(reasons, scale),
@@ -107,6 +109,7 @@ def render_reasons(title: str, reasons: Reasons, video: Path) -> str:
         chart=(CHART_WIDTH, CHART_HEIGHT),
         steps=_steps(reasons.streams),
         overlay=data_uri(content, "video/mp4") if len(content) <= MOST_INLINED_BYTES else video.name,
+        poster=webp_uri(read_frames(video, [int(reasons.clip.positions[reasons.moment])]).images[0]),
         video=video.name,
     )
 
@@ -188,11 +191,11 @@ def _points(values: FloatArray) -> list[str]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _share(value: float) -> str:
