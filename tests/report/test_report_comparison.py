@@ -19,7 +19,8 @@ NASTY = '<script>alert("1")</script>"\n\'& {{ 7 * 7 }}'
 
 
 def _videos(answers):
-    return {"videos": [{"video": f"{n}.mp4", "label": t, "predicted": p} for n, (t, p) in answers.items()]}
+    videos = [{"video": f"{n}.mp4", "label": t, "predicted": p} for n, (t, p) in answers.items()]
+    return {"split": "one", "videos": videos}
 
 
 _ANSWERS = st.dictionaries(st.integers(0, 12), st.tuples(st.just("a"), st.sampled_from("ab")))
@@ -30,25 +31,26 @@ _ANSWERS = st.dictionaries(st.integers(0, 12), st.tuples(st.just("a"), st.sample
 def test_pairs_are_counted_on_the_videos_that_both_answered(first, other):
     pair = paired(_videos(first), _videos(other), "other")
     common = [n for n in first if n in other]
+    assert pair.left_out == len(first) + len(other) - 2 * len(common)
+    assert (pair.counts is None) == (not common)
+    if pair.counts is None:
+        return
     table = {
         (x, y): sum((first[n][1] == "a", other[n][1] == "a") == (x, y) for n in common)
         for x, y in itertools.product((True, False), repeat=2)
     }
-    assert (pair.both_right, pair.only_first) == (table[True, True], table[True, False])
-    assert (pair.only_other, pair.both_wrong) == (table[False, True], table[False, False])
-    assert (pair.both, pair.left_out) == (len(common), len(first) + len(other) - 2 * len(common))
-    if common:
-        accuracies = [sum(answers[n][1] == "a" for n in common) / len(common) for answers in (first, other)]
-        assert pair.difference == pytest.approx(accuracies[1] - accuracies[0])
-    else:
-        assert pair.difference is None
+    counts = pair.counts
+    assert (counts.both_right, counts.only_second) == (table[True, True], table[True, False])
+    assert (counts.only_first, counts.both_wrong) == (table[False, True], table[False, False])
+    accuracies = [sum(answers[n][1] == "a" for n in common) / len(common) for answers in (first, other)]
+    assert counts.difference == pytest.approx(accuracies[1] - accuracies[0])
 
 
 def test_videos_with_another_true_label_are_counted_apart():
     pair = paired(_videos({1: ("a", "a"), 2: ("a", "b")}), _videos({1: ("b", "b"), 2: ("a", "a")}), "other")
-    assert (pair.both, pair.contradicted, pair.only_other) == (1, 1, 1)
+    assert (pair.counts.count, pair.contradicted, pair.counts.only_first) == (1, 1, 1)
     with pytest.raises(SettingsError, match="twice"):
-        paired({"videos": _videos({1: ("a", "a")})["videos"] * 2}, _videos({}), "other")
+        paired({"split": "one", "videos": _videos({1: ("a", "a")})["videos"] * 2}, _videos({}), "other")
 
 
 def test_classes_that_a_run_lacks_have_no_difference(make_evaluation):
@@ -103,8 +105,8 @@ def test_the_page_shows_the_numbers_and_keeps_text_text(parse, make_evaluation, 
     assert len(root.find("p", class_="caveat")) == 2
     rows = [[cell.text for cell in row.find("td")] for row in root.find("section", id="pairs")[0].find("tr")][1:]
     same = {v["video"] for v in first["videos"]} & {v["video"] for v in other["videos"]}
-    assert int(rows[0][5]) == len(same)
-    assert rows[1] == ["±0.0", "0", "0", "17", "3", "20"]
+    assert int(rows[0][7]) == len(same)
+    assert rows[1] == ["±0.0", "±0.0 to ±0.0", "1", "0", "0", "17", "3", "20"]
     assert "answered by one of both alone" in root.find("section", id="pairs")[0].text
     classes = [
         [cell.text for cell in row.find("td")][1:] for row in root.find("table", id="class-differences")[0].find("tr")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from actionfusion.__main__ import main
-from actionfusion.errors import RunFolderError, SettingsError
+from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.report.chosen_clips import choose_clips
 from actionfusion.report.run_report import report
@@ -43,10 +43,21 @@ def test_a_run_with_its_videos_has_every_section(run, shapes_root, parse, capsys
     strips = root.find("figure", class_="strip")
     assert [strip.find("h3")[0].text for strip in strips] == [clip.video for clip in choose_clips(evaluation)]
     frames = load_recipe("tiny")["clip"].frames
-    assert len(root.find("img")) == 1 + 2 * frames * len(strips)
+    heated = sum("Where a third row" in section.text for section in root.find("section", id="clips"))
+    assert heated == 1
+    assert 1 + 2 * frames * len(strips) < len(root.find("img")) <= 1 + 3 * frames * len(strips)
     assert "Among the worst mistakes" in strips[0].text
     assert str(shapes_root) not in page.read_text(encoding="utf-8")
     assert str(page) in capsys.readouterr().err
+
+
+def test_heat_maps_can_be_left_out_and_want_weights(run, shapes_root, parse):
+    (run / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="no weights"):
+        report(run, shapes_root)
+    root = parse(report(run, shapes_root, heat=False).read_text(encoding="utf-8"))
+    strips = root.find("figure", class_="strip")
+    assert len(root.find("img")) == 1 + 2 * load_recipe("tiny")["clip"].frames * len(strips)
 
 
 def test_the_recipe_on_the_page_trains_the_same_run(run, tmp_path, parse, train_arguments):

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 from actionfusion.data.dataset import DataSettings, LabelledVideos
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Split
 from actionfusion.errors import ActionFusionError, RunFolderError
+from actionfusion.explain.localization import grad_cam
+from actionfusion.explain.question import FloatArray, Question
+from actionfusion.inference.recognizer import Recognizer
 from actionfusion.places import AnyPlace
 from actionfusion.report.filmstrip import FilmStrip
 from actionfusion.report.rendering import known, percent, plural, points
 from actionfusion.report.tables import Evaluation
 from actionfusion.run_folder import CONFIG, RunFolder
-from actionfusion.video.clip import cut_clip
+from actionfusion.video.clip import Clip, cut_clip
 
 MOST_WORST, MOST_NEAR, MOST_RIGHT = 4, 2, 2
 
@@ -70,7 +75,11 @@ def choose_clips(evaluation: Evaluation) -> list[ChosenClip]:
 
 
 def film_strips(
-    folder: RunFolder, clips: Sequence[ChosenClip], root: AnyPlace | None, store: AnyPlace | None
+    folder: RunFolder,
+    clips: Sequence[ChosenClip],
+    root: AnyPlace | None,
+    store: AnyPlace | None,
+    recognizer: Recognizer | None = None,
 ) -> tuple[list[FilmStrip], str]:
     """Cut the clips as the run's network got them.
 
@@ -79,6 +88,7 @@ def film_strips(
         clips: of its evaluation.
         root: folder of the data set, or its address.
         store: folder of prepared clips, or its address; none reads the videos themselves.
+        recognizer: the run's, which is asked where it saw what speaks for its answer; None leaves the heat maps out.
 
     Returns:
         The strips of the clips that could be cut, and a sentence about those that could not, empty where there is none.
@@ -104,10 +114,18 @@ def film_strips(
         except ActionFusionError as error:
             reasons.append(str(error).rstrip("."))
             continue
-        strips.append(FilmStrip(clip.video, clip.truth, cut, clip.predictions, clip.note))
+        heat = _heat(recognizer, cut) if recognizer else None
+        strips.append(FilmStrip(clip.video, clip.truth, cut, clip.predictions, clip.note, heat))
     if not reasons:
         return strips, ""
     return strips, f"{plural(len(reasons), 'film strip')} of {len(clips)} could not be made, first: {reasons[0]}."
+
+
+def _heat(recognizer: Recognizer, clip: Clip) -> FloatArray | None:
+    """Grad-CAM of the answer over its largest value; None where nothing on the map speaks for it."""
+    maps = grad_cam(Question.of(recognizer, clip))
+    largest = float(maps.max())
+    return maps / np.float32(largest) if largest > 0 else None
 
 
 def _answers(evaluation: Evaluation) -> Iterable[_Answer]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actionfusion.errors import SettingsError
+from actionfusion.evaluation.versus import PairedComparison, compare_pairs
 from actionfusion.report.tables import Evaluation
 
 
@@ -17,31 +19,15 @@ class Pair:
 
     Attributes:
         name: of the run that is held against the first.
-        both: videos with an answer of both.
-        only_first: of these, right by the first run alone.
-        only_other: right by the other run alone.
-        both_right: right by both.
+        counts: the other run (as ``first`` there) against the first on the videos that both answered; None without one.
         left_out: videos that only one of the two answered.
-        contradicted: videos whose true label differs between the two; they are not counted in ``both``.
+        contradicted: videos whose true label differs between the two; they are not counted.
     """
 
     name: str
-    both: int
-    only_first: int
-    only_other: int
-    both_right: int
+    counts: PairedComparison | None
     left_out: int
     contradicted: int
-
-    @property
-    def difference(self) -> float | None:
-        """Accuracy of the other less that of the first on ``both``, -1..1; None without a video."""
-        return (self.only_other - self.only_first) / self.both if self.both else None
-
-    @property
-    def both_wrong(self) -> int:
-        """Videos that both have wrong."""
-        return self.both - self.both_right - self.only_first - self.only_other
 
 
 @dataclass(frozen=True)
@@ -77,14 +63,11 @@ def paired(first: Evaluation, other: Evaluation, name: str) -> Pair:
     """
     mine, theirs = _answers(first), _answers(other)
     common = mine.keys() & theirs.keys()
-    agreed = [video for video in common if mine[video][0] == theirs[video][0]]
-    outcomes = Counter((_right(mine[video]), _right(theirs[video])) for video in agreed)
+    agreed = {video for video in common if mine[video]["label"] == theirs[video]["label"]}
+    held = ({**side, "videos": [of[video] for video in agreed]} for side, of in ((other, theirs), (first, mine)))
     return Pair(
         name,
-        len(agreed),
-        only_first=outcomes[True, False],
-        only_other=outcomes[False, True],
-        both_right=outcomes[True, True],
+        compare_pairs(next(held), next(held)) if agreed else None,
         left_out=len(mine.keys() ^ theirs.keys()),
         contradicted=len(common) - len(agreed),
     )
@@ -147,13 +130,8 @@ def unlike(evaluations: Sequence[Evaluation]) -> list[str]:
     return found
 
 
-def _answers(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
-    answers = {entry["video"]: (entry["label"], entry["predicted"]) for entry in evaluation["videos"]}
+def _answers(evaluation: Evaluation) -> dict[str, Mapping[str, Any]]:
+    answers = {entry["video"]: entry for entry in evaluation["videos"]}
     if len(answers) != len(evaluation["videos"]):
         raise SettingsError("evaluation", "a video stands in it twice", "evaluate the run again")
     return answers
-
-
-def _right(answer: tuple[str, str]) -> bool:
-    truth, predicted = answer
-    return truth == predicted

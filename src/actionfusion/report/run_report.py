@@ -14,6 +14,7 @@ from rich.text import Text
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
+from actionfusion.inference.recognizer import Recognizer
 from actionfusion.places import AnyPlace
 from actionfusion.report.chosen_clips import choose_clips, film_strips
 from actionfusion.report.evaluation_file import read_evaluation
@@ -32,6 +33,7 @@ def report(
     part: Part = "test",
     store: AnyPlace | None = None,
     out: Path | None = None,
+    heat: bool = True,
     device: str | None = None,
 ) -> Path:
     """Write one HTML file about a run: figures, curves, confusion, classes, mistakes, and how to repeat it.
@@ -44,7 +46,8 @@ def report(
         part: side of the split: test, val or train.
         store: folder of prepared clips, or its address; none reads the videos themselves.
         out: the page; none writes ``report_<part>.html`` into the run folder.
-        device: of the evaluation, where one is to be made: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+        heat: show on the film strips where the network saw what speaks for its answer (Grad-CAM).
+        device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
     Returns:
         The page.
@@ -52,6 +55,7 @@ def report(
     Raises:
         RunFolderError: not a run folder, not evaluated, or its evaluation is not one of this run.
         DatasetError: as ``evaluate``.
+        WeightsError: heat maps are asked for, and the weights are missing, damaged, or of another network.
         SettingsError: the page cannot be written.
     """
     folder = open_run(run)
@@ -62,7 +66,8 @@ def report(
             raise RunFolderError(path, "the run has not been evaluated", f"{remedy} --part {part}")
         evaluate(run, root, part=part, store=store, device=device)
     evaluation = evaluation_of(folder, part)
-    strips, without = film_strips(folder, choose_clips(evaluation), root, store)
+    recognizer = Recognizer.load(folder, device=device) if heat and root is not None else None
+    strips, without = film_strips(folder, choose_clips(evaluation), root, store, recognizer)
     target = out or folder.path / f"report_{part}.html"
     page = render_report(
         Report(
