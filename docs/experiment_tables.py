@@ -110,6 +110,36 @@ def claims() -> str:
     return "\n".join(lines)
 
 
+def pointing() -> str:
+    """How often the maps of each way point at what moves, and how far the ways agree."""
+    result = _result("pointing")
+    rows = {row["group"]: row for row in result["groups"]}
+    whole, ways = rows["all"], {"grad_cam": "Grad-CAM", "occlusion_input": "occlusion of the input"}
+    ways["occlusion_map"] = "occlusion of the fused map"
+    lines = ["| way | points into the box | 95 % interval | into another clip's box | agrees with Grad-CAM |"]
+    lines.append("|---|---:|---|---:|---|")
+    for way, words in ways.items():
+        hits = whole["ways"][way]
+        agreement = ""
+        if way != "grad_cam":
+            pair = f"grad_cam and {way}"
+            same, ranks = whole["same_place"][pair], whole["rank_agreement"][pair]["mean"]
+            agreement = (
+                f"{_percent(same['frames']['mean'])} of frames ({_percent(same['with_another_clip'])} with another"
+            )
+            agreement += f" clip's map); ranks {ranks:.2f}"
+        lines.append(
+            f"| {words} | {_percent(hits['hits']['mean'])} | {_range(hits['hits']['interval'])} "
+            f"| {_percent(hits['hits_on_another_clip'])} | {agreement} |"
+        )
+    note = (
+        f"{result['clips']} unseen clips of {result['frames_per_clip']} frames, seed {result['seed']}; chance is "
+        f"{_percent(whole['chance'])}, the boxes with {result['tolerance_px']} px around them over the picture. Two maps "
+        f"agree on a frame whose largest values lie under {result['same_place_px']} px apart. {_made_by(result)}"
+    )
+    return "\n".join([*lines, "", note])
+
+
 def _variants(result: Mapping[str, Any]) -> str:
     seeds = len(result["rows"][0]["seeds"])
     lines = [f"| network, mean of {seeds} seeds | {' | '.join(GROUPS)} |", "|---|" + "---:|" * len(GROUPS)]
@@ -147,4 +177,5 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "heads": heads,
     "mechanisms": mechanisms,
     "claims": claims,
+    "pointing": pointing,
 }

@@ -25,7 +25,7 @@ OPTIONS = [
     "--dump-dom",
 ]
 # The page sits in a frame, since its own policy lets no script look at it.
-LOOK = """<!doctype html><pre id="found"></pre><script>
+LOOK = """<!doctype html><meta charset="utf-8"><pre id="found"></pre><script>
 const report = {};
 const look = (frame) => {
   const page = frame.contentDocument;

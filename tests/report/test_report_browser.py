@@ -28,7 +28,8 @@ QUIET = [
 ]
 # The page sits in a frame, since its own policy lets no script look at it.  What is cut off by a box that scrolls, or
 # hidden on purpose, is not too wide.
-PROBE = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark"><pre id="found"></pre>%s<script>
+PROBE = """<!doctype html><meta charset="utf-8">
+<meta name="color-scheme" content="light dark"><pre id="found"></pre>%s<script>
 const report = {};
 const names = (table) => [...table.tBodies[0].rows].filter((row) => !row.matches(".axis"))
   .map((row) => row.cells[0].textContent.trim());
