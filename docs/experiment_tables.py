@@ -134,8 +134,8 @@ def pointing() -> str:
         )
     note = (
         f"{result['clips']} unseen clips of {result['frames_per_clip']} frames, seed {result['seed']}; chance is "
-        f"{_percent(whole['chance'])}, the boxes with {result['tolerance_px']} px around them over the picture. Two maps "
-        f"agree on a frame whose largest values lie under {result['same_place_px']} px apart. {_made_by(result)}"
+        f"{_percent(whole['chance'])}, the boxes with {result['tolerance_px']} px around them over the picture. Two "
+        f"maps agree on a frame whose largest values lie under {result['same_place_px']} px apart. {_made_by(result)}"
     )
     return "\n".join([*lines, "", note])
 
