@@ -5,8 +5,8 @@
 Each choice is one change to fp32 with the towers channels last, fused Adam and one clip a batch, measured in a process
 of its own, so that its peak of memory is its own.  A step is forward, backward and Adam; the best of N
 steps after a first one counts.  All choices are gone through in rounds, and the best of each choice's rounds counts.
-FLOPs are the model's own (what is computed twice under checkpointing counts once), and the machine's peak is a large
-matrix product measured in the same run.
+FLOPs are the model's own (what is computed twice under checkpointing counts once), and the machine's peak is the
+fastest of large products, measured in the same run.
 
 ``--quick`` takes a small network, to see the script run; it writes nothing.
 """
@@ -42,7 +42,6 @@ CHOICES: dict[str, tuple[str, dict[str, Any]]] = {
     "features": ("towers frozen, cached features", {"features": True}),
     "features_bf16": ("cached features and bf16 autocast", {"features": True, "bf16": True}),
 }
-GEMM_SIZE = 4096
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         child = arguments.child
-        report = measure_peak(quick=arguments.quick) if child == "peak" else _measure(child, arguments)
+        report = measure_peak() if child == "peak" else _measure(child, arguments)
         print(json.dumps(report))
         return
     result = _measure_all(arguments)
@@ -138,26 +137,20 @@ def _run_child(name: str, arguments: argparse.Namespace, folder: str, steps: int
     return report
 
 
-def measure_peak(*, quick: bool = False) -> dict[str, Any]:
-    """FLOP/s of a square matrix product in fp32 and bf16, the best of three each."""
+def measure_peak() -> dict[str, Any]:
+    """FLOP/s of large products in fp32 and bf16, as the trainer measures them."""
     import torch  # noqa: PLC0415
 
+    from actionfusion.training.throughput import matrix_peak  # noqa: PLC0415
     from actionfusion.version import __version__  # noqa: PLC0415
 
-    size = GEMM_SIZE // 8 if quick else GEMM_SIZE
-    report: dict[str, Any] = {
+    cpu = torch.device("cpu")
+    return {
         "threads": torch.get_num_threads(),
         "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        "float32": matrix_peak(cpu, "float32"),
+        "bfloat16": matrix_peak(cpu, "bfloat16"),
     }
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.rand(size, size).to(dtype), torch.rand(size, size).to(dtype)
-        times = []
-        for _ in range(4):
-            started = time.perf_counter()
-            torch.mm(left, right)
-            times.append(time.perf_counter() - started)
-        report[str(dtype).removeprefix("torch.")] = 2 * size**3 / min(times[1:])
-    return report
 
 
 def _measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:

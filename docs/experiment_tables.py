@@ -82,8 +82,9 @@ def training() -> str:
     peak = result["peak_flop_s"]
     note = (
         f"One step (forward, backward, Adam) of the {result['network']} network at T = {result['frames']}, the best "
-        f"of {result['rounds']} rounds; matrix peak measured in the same run: {peak['float32'] / 1e9:.0f} GFLOP/s in "
-        f"fp32, {peak['bfloat16'] / 1e9:.0f} in bf16, which bf16 rows are held against; {result['threads']} threads."
+        f"of {result['rounds']} rounds; the peak is that of large products in the same run, "
+        f"{peak['float32'] / 1e9:.0f} GFLOP/s in fp32 and {peak['bfloat16'] / 1e9:.0f} in bf16, which bf16 rows are "
+        f"held against; {result['threads']} threads."
     )
     return "\n".join([*lines, "", f"{note} {_made_by(result)}"])
 

@@ -8,6 +8,7 @@ import torch
 from actionfusion.data.loading import Batch, Step
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.pretrained import imagenet_targets
+from actionfusion.training import throughput
 from actionfusion.training.cost import step_cost
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
@@ -182,6 +183,14 @@ def test_half_precision_needs_less_memory_and_no_fewer_operations():
     whole, half = (step_cost(SETTINGS, 8, precision) for precision in ("float32", "bfloat16"))
     assert half.per_clip < whole.per_clip
     assert half.flops == whole.flops
+
+
+@pytest.mark.parametrize(("product", "convolution"), [(1.0, 1e-3), (1e-3, 1.0)])
+def test_the_peak_on_a_cpu_is_that_of_the_faster_library(monkeypatch, product, convolution):
+    seconds = iter([product, convolution])
+    monkeypatch.setattr(throughput, "_fastest", lambda _: next(seconds))
+    peak = matrix_peak.__wrapped__(torch.device("cpu"), "float32")
+    assert peak == max(2 * 1024**3 / product, 2 * 9 * (56 * 256) ** 2 / convolution)
 
 
 def test_the_matrix_peak_is_above_what_any_training_reaches():
