@@ -18,7 +18,7 @@ GROUPS = ("appearance", "motion", "binding", "order", "all")
 
 def real_clips() -> str:
     """Accuracy of each network on real clips, seeds together."""
-    result = _result("real_clips")
+    result = read_result("real_clips")
     lines = [
         "| clips, from scratch | protocol | network | right, seed by seed | mean | 95 % interval | fused less this |",
         "|---|---|---|---|---:|---|---|",
@@ -35,12 +35,12 @@ def real_clips() -> str:
                 f"| {SET_NAMES[name]} | {protocol} | {row['network']} | {counts} | {_percent(row['accuracy'])} "
                 f"| {_range(row['interval_95_by_group'])} | {difference} |"
             )
-    return "\n".join([*lines, "", f"Recipe {result['recipe']}. {_made_by(result)}"])
+    return "\n".join([*lines, "", f"Recipe {result['recipe']}. {made_by(result)}"])
 
 
 def overfit() -> str:
     """How soon the full-size network knows eight clips by heart."""
-    result = _result("overfit")
+    result = read_result("overfit")
     count = len(result["clips"])
     lines = [
         f"| Adam's learning rate | steps to {count} of {count} right | right at the end | loss | largest probability |",
@@ -58,12 +58,12 @@ def overfit() -> str:
         f"{network['parameters']:,} parameters, of which {network['learning']:,} learn; towers {network['towers']}; "
         f"{network['head']} head of {network['classes']} outputs, of loss floor {network['head_loss_floor']:.3f}."
     )
-    return "\n".join([*lines, "", f"{note} {_made_by(result)}"])
+    return "\n".join([*lines, "", f"{note} {made_by(result)}"])
 
 
 def training() -> str:
     """What each choice of training gains; ratios are over the first row."""
-    result = _result("training")
+    result = read_result("training")
     lines = [
         "| one change to the default | s a clip | speed | by core time | peak memory | activations | of matrix peak |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -86,23 +86,23 @@ def training() -> str:
         f"{peak['float32'] / 1e9:.0f} GFLOP/s in fp32 and {peak['bfloat16'] / 1e9:.0f} in bf16, which bf16 rows are "
         f"held against; {result['threads']} threads."
     )
-    return "\n".join([*lines, "", f"{note} {_made_by(result)}"])
+    return "\n".join([*lines, "", f"{note} {made_by(result)}"])
 
 
 def heads() -> str:
     """The paper's head and normalisation beside others, group by group."""
-    return _variants(_result("heads"))
+    return _variants(read_result("heads"))
 
 
 def mechanisms() -> str:
     """The network with a part taken out or put in another's place, group by group."""
-    return _variants(_result("mechanisms"))
+    return _variants(read_result("mechanisms"))
 
 
 def claims() -> str:
     """Which of the paper's claims hold on the generated clips, a line each."""
     lines = []
-    for row in _result("mechanisms")["claims"]:
+    for row in read_result("mechanisms")["claims"]:
         one, other = row["compared"]
         lines.append(
             f"- {row['claim']}: **{row['verdict']}**. {one} less {other}, {row['group']}: "
@@ -113,7 +113,7 @@ def claims() -> str:
 
 def pointing() -> str:
     """How often the maps of each way point at what moves, and how far the ways agree."""
-    result = _result("pointing")
+    result = read_result("pointing")
     rows = {row["group"]: row for row in result["groups"]}
     whole, ways = rows["all"], {"grad_cam": "Grad-CAM", "occlusion_input": "occlusion of the input"}
     ways["occlusion_map"] = "occlusion of the fused map"
@@ -136,7 +136,7 @@ def pointing() -> str:
     note = (
         f"{result['clips']} unseen clips of {result['frames_per_clip']} frames, seed {result['seed']}; chance is "
         f"{_percent(whole['chance'])}, the boxes with {result['tolerance_px']} px around them over the picture. Two "
-        f"maps agree on a frame whose largest values lie under {result['same_place_px']} px apart. {_made_by(result)}"
+        f"maps agree on a frame whose largest values lie under {result['same_place_px']} px apart. {made_by(result)}"
     )
     return "\n".join([*lines, "", note])
 
@@ -147,7 +147,7 @@ def _variants(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         cells = [f"{100 * row[group]['accuracy']:.0f} % ({_range(row[group]['interval_95'])})" for group in GROUPS]
         lines.append(f"| {row['variant']} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"Recipe {result['recipe']}, {result['test_clips']} test clips. {_made_by(result)}"])
+    return "\n".join([*lines, "", f"Recipe {result['recipe']}, {result['test_clips']} test clips. {made_by(result)}"])
 
 
 def _percent(share: float) -> str:
@@ -162,12 +162,14 @@ def _points(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
 
 
-def _result(name: str) -> dict[str, Any]:
+def read_result(name: str) -> dict[str, Any]:
+    """A file of benchmarks/results."""
     result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return result
 
 
-def _made_by(result: Mapping[str, Any]) -> str:
+def made_by(result: Mapping[str, Any]) -> str:
+    """The line under a table: machine, date and command."""
     return f"{result['machine']}, {result['date']}: `{result['command']}`"
 
 

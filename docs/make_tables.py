@@ -7,23 +7,20 @@ python docs/make_tables.py --check  # exits 1 if one would change, and says whic
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import data_tables
 import experiment_tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md", ROOT / "docs" / "experiments.md")
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def flow_engines() -> str:
     """TV-L1 beside DIS, all seeds together."""
-    result = json.loads((RESULTS / "flow_engines.json").read_text(encoding="utf-8"))
+    result = experiment_tables.read_result("flow_engines")
     lines = [
         "| clips | protocol, epochs | seed: DIS, TV-L1, right of all | DIS | TV-L1 | TV-L1 less DIS | 95 % interval |",
         "|---|---|---|---:|---:|---:|---|",
@@ -37,12 +34,12 @@ def flow_engines() -> str:
             f"| {100 * row['accuracy']['dis']:.1f} % | {100 * row['accuracy']['tvl1']:.1f} % "
             f"| {100 * row['difference_tvl1_minus_dis']:+.1f} points | {100 * low:+.1f} to {100 * high:+.1f} |"
         )
-    return "\n".join([*lines, "", _made_by(result)])
+    return "\n".join([*lines, "", experiment_tables.made_by(result)])
 
 
 def doubles() -> str:
     """Copies that are found, and unlike videos that are not taken for copies."""
-    result = json.loads((RESULTS / "doubles.json").read_text(encoding="utf-8"))
+    result = experiment_tables.read_result("doubles")
     lines = ["| copies of real clips | found | median distance |", "|---|---:|---:|"]
     lines += [
         f"| {row['change']} | {row['found']} of {row['count']} | {row['median_distance']:.2f} |"
@@ -58,11 +55,7 @@ def doubles() -> str:
         f"Among the {videos} clips themselves {taken} pairs of different groups are taken for doubles (the nearest are "
         f"{nearest:.2f} apart, the threshold is {result['threshold']}), and {within} pairs within a group are."
     )
-    return "\n".join([*lines, "", _made_by(result)])
-
-
-def _made_by(result: dict[str, Any]) -> str:
-    return f"{result['machine']}, {result['date']}: `{result['command']}`"
+    return "\n".join([*lines, "", experiment_tables.made_by(result)])
 
 
 TABLES = {"flow_engines": flow_engines, "doubles": doubles, **data_tables.TABLES, **experiment_tables.TABLES}

@@ -14,6 +14,7 @@ from rich.text import Text
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
+from actionfusion.evaluation.result import evaluation_path
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.places import AnyPlace
 from actionfusion.report.chosen_clips import choose_clips, film_strips
@@ -59,7 +60,7 @@ def report(
         SettingsError: the page cannot be written.
     """
     folder = open_run(run)
-    path = evaluation_path(folder, part)
+    path = evaluation_path(folder.path, part)
     if not path.is_file():
         if root is None:
             remedy = f"give --root DIR, or first say: actionfusion evaluate {shlex.quote(str(run))} --root DIR"
@@ -91,18 +92,13 @@ def report(
     return target
 
 
-def evaluation_path(folder: RunFolder, part: Part) -> Path:
-    """Where ``evaluate`` writes."""
-    return folder.path / f"evaluation_{part}.json"
-
-
 def evaluation_of(folder: RunFolder, part: Part) -> Evaluation:
     """What ``evaluate`` wrote about a run.
 
     Raises:
         RunFolderError: it is missing, cannot be read, or is about other classes or another part.
     """
-    path = evaluation_path(folder, part)
+    path = evaluation_path(folder.path, part)
     evaluation = read_evaluation(path)
     if tuple(evaluation["labels"]) != folder.labels:
         raise RunFolderError(path, "is about other classes than the run's", "evaluate the run again")
