@@ -13,6 +13,7 @@ from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
 from actionfusion.inference.recognizer import Prediction, Recognizer
+from actionfusion.inference.runtimes import PrecisionName, RuntimeName
 
 
 @dataclass(frozen=True)
@@ -45,28 +46,38 @@ class VideoPredictions(list[VideoPrediction]):
 
 
 def predict(
-    run: Path, videos: Sequence[str | Path], *, top_k: int = 5, json: bool = False, device: str | None = None
+    run: Path,
+    videos: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    json: bool = False,
+    device: str | None = None,
+    runtime: RuntimeName = "auto",
+    precision: PrecisionName | None = None,
 ) -> VideoPredictions:
     """Name the action in each video and print a table, or JSON.
 
     A video that cannot be read is reported in its place, and the rest goes on.
 
     Args:
-        run: the run folder that ``train`` wrote.
+        run: the folder that ``train`` or ``export`` wrote.
         videos: video files.
         top_k: classes shown for each video.
         json: print one JSON list instead of a table.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+        runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
+        precision: fp32, bf16 or int8; none is fp32, or what an export has.
 
     Returns:
         What was printed.
 
     Raises:
         RunFolderError: not a run folder.
-        WeightsError: weights missing, damaged, or of another network.
+        ActionFusionError: as for ``Recognizer.load``.
     """
-    recognizer = Recognizer.load(run, device=device)
+    recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device)
     console = Console(stderr=True)
+    console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     results = VideoPredictions()
     with console.status("") as status:
         for number, video in enumerate(videos, 1):
