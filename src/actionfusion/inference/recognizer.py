@@ -63,7 +63,7 @@ class Recognizer:
         Raises:
             VideoError: the video cannot be read.
         """
-        return cut_clip(VideoSource(Path(video), self.clip_settings.flow), self.clip_settings)
+        return cut_clip(VideoSource(Path(video), self.clip_settings.flow, seek=True), self.clip_settings)
 
     def probabilities(self, clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
         """Class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.
