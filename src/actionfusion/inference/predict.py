@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
-from actionfusion.inference.recognizer import Prediction, Recognizer
+from actionfusion.inference.pipeline import clips_ahead
+from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def predict(
 ) -> VideoPredictions:
     """Name the action in each video and print a table, or JSON.
 
-    A video that cannot be read is reported in its place, and the rest goes on.
+    A video that cannot be read is reported in its place, and the rest goes on.  While the network works on one video,
+    the clips of the next are cut (``clips_ahead``).
 
     Args:
         run: the run folder that ``train`` wrote.
@@ -64,17 +67,22 @@ def predict(
     Raises:
         RunFolderError: not a run folder.
         WeightsError: weights missing, damaged, or of another network.
+        SettingsError: ``top_k`` is under 1.
     """
+    if top_k < 1:
+        raise no_classes(top_k)
     recognizer = Recognizer.load(run, device=device)
     console = Console(stderr=True)
     results = VideoPredictions()
-    with console.status("") as status:
-        for number, video in enumerate(videos, 1):
-            status.update(Text(printable(f"{number}/{len(videos)} {video}")))
-            try:
-                results.append(VideoPrediction(str(video), tuple(recognizer.predict(video, top_k))))
-            except VideoError as error:
-                results.append(VideoPrediction(str(video), error=error))
+    with console.status("") as status, closing(clips_ahead(recognizer.clip, videos)) as clips:
+        status.update(_progress(0, videos))
+        for number, (video, clip) in enumerate(clips, 1):
+            if isinstance(clip, VideoError):
+                results.append(VideoPrediction(str(video), error=clip))
+            else:
+                best = recognizer.best(recognizer.probabilities([clip])[0], top_k)
+                results.append(VideoPrediction(str(video), tuple(best)))
+            status.update(_progress(number, videos))
     if json:
         print(dumps([item.as_json() for item in results], indent=2))  # noqa: T201
     else:
@@ -83,6 +91,11 @@ def predict(
         if item.error:
             console.print(Text(f"error: {item.error}"), soft_wrap=True)
     return results
+
+
+def _progress(done: int, videos: Sequence[str | Path]) -> Text:
+    """How many are done, and the one that comes next."""
+    return Text(printable(" ".join([f"{done}/{len(videos)}", *map(str, videos[done : done + 1])])))
 
 
 def _table(results: Sequence[VideoPrediction]) -> Table:
