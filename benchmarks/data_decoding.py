@@ -22,11 +22,11 @@ import cv2
 from actionfusion.data import store as store_module
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
-from actionfusion.data.workers import one_opencv_thread
 from actionfusion.video import reading
 from actionfusion.video.flow import EngineName, FlowRecipe, flow_engine
 from actionfusion.video.pictures import PictureConverter
 from actionfusion.video.reading import iterate_frames
+from actionfusion.video.threads import one_opencv_thread
 from measuring import Cost, Figure, Stopwatch, in_turn, ratio, spread
 
 Reader = Callable[[Path], int]

@@ -23,13 +23,14 @@ from actionfusion.data import loading
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.loading import ClipDataset, EpochLoader, LabelledSource
 from actionfusion.data.store import StoredVideo, entry_path
-from actionfusion.data.workers import one_opencv_thread
 from actionfusion.training.recipe import load_recipe
 from actionfusion.video import flow as flow_module
 from actionfusion.video import reading, video_source
 from actionfusion.video.clip import ClipSettings
+from actionfusion.video.field_maker import FieldMaker
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import PictureConverter
+from actionfusion.video.threads import one_opencv_thread
 from actionfusion.video.video_source import VideoSource
 from data_decoding import prepare_in_parts
 from measuring import Figure, Stopwatch, in_turn, ratio, rounded, spread
@@ -182,7 +183,7 @@ def _in_parts(setup: Setup, clips: ClipDataset) -> tuple[Stopwatch, float]:
         watch.time(video_source, "count_frames", "decoding")
         watch.time_generator(reading, "_decode", "decoding")
         watch.time(PictureConverter, "__call__", "conversion")
-        watch.time(video_source, "flow_fields", "flow")
+        watch.time(FieldMaker, "add", "flow")
         watch.time_made(flow_module, "flow_engine", "engine")
         watch.time(cv2, "imdecode", "JPEG")
         watch.time(loading, "augment", "augmentation")

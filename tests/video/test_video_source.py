@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from actionfusion.errors import NoFrames, VideoError
+from actionfusion.video import reading as reading_module
 from actionfusion.video import video_source as video_source_module
 from actionfusion.video.clip import ClipSettings, FrameCountChanged, cut_clip
 from actionfusion.video.flow import FlowRecipe, flow_engine
@@ -84,19 +85,22 @@ def test_the_count_changes_once_and_is_right_then(gapped):
 
 def test_a_right_guess_takes_one_decoding(gapped, monkeypatch):
     readings = []
-    read = video_source_module.read_frames
-    monkeypatch.setattr(
-        video_source_module,
-        "read_frames",
-        lambda *args, **settings: readings.append(settings) or read(*args, **settings),
-    )
+    decode = reading_module._decode
+
+    def counted(*args):
+        readings.append(0)
+        for picture in decode(*args):
+            readings[-1] += 1
+            yield picture
+
+    monkeypatch.setattr(reading_module, "_decode", counted)
     monkeypatch.setattr(video_source_module, "count_frames", lambda path: pytest.fail("the number was known"))
     source = VideoSource(gapped, RECIPE, 40)
     first = cut_clip(source, SETTINGS)
-    assert [settings["num_frames"] for settings in readings] == [None]
+    assert readings == [40]
     second = cut_clip(source, SETTINGS)
-    # From then on a reading ends with the last frame that it needs.
-    assert [settings["num_frames"] for settings in readings] == [None, 40]
+    # From then on a reading ends with the last frame that it needs: the 34th, with two fields after it.
+    assert readings == [40, 36]
     np.testing.assert_array_equal(first.rgb, second.rgb)
     np.testing.assert_array_equal(first.flow, second.flow)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 import cv2
 
 from actionfusion.errors import ActionFusionError, SettingsError
+from actionfusion.video.threads import one_opencv_thread
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -211,17 +212,6 @@ def interrupts_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """OpenCV keeps to one thread meanwhile, as in every worker process."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
-from actionfusion.inference.recognizer import Prediction, Recognizer
+from actionfusion.inference.pipeline import clips_ahead
+from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes import PrecisionName, RuntimeName
 
 
@@ -57,7 +59,8 @@ def predict(
 ) -> VideoPredictions:
     """Name the action in each video and print a table, or JSON.
 
-    A video that cannot be read is reported in its place, and the rest goes on.
+    A video that cannot be read is reported in its place, and the rest goes on.  While the network works on one video,
+    the clips of the next are cut (``clips_ahead``).
 
     Args:
         run: the folder that ``train`` or ``export`` wrote.
@@ -74,18 +77,23 @@ def predict(
     Raises:
         RunFolderError: not a run folder.
         ActionFusionError: as for ``Recognizer.load``.
+        SettingsError: ``top_k`` is under 1.
     """
+    if top_k < 1:
+        raise no_classes(top_k)
     recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device)
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     results = VideoPredictions()
-    with console.status("") as status:
-        for number, video in enumerate(videos, 1):
-            status.update(Text(printable(f"{number}/{len(videos)} {video}")))
-            try:
-                results.append(VideoPrediction(str(video), tuple(recognizer.predict(video, top_k))))
-            except VideoError as error:
-                results.append(VideoPrediction(str(video), error=error))
+    with console.status("") as status, closing(clips_ahead(recognizer.clip, videos)) as clips:
+        status.update(_progress(0, videos))
+        for number, (video, clip) in enumerate(clips, 1):
+            if isinstance(clip, VideoError):
+                results.append(VideoPrediction(str(video), error=clip))
+            else:
+                best = recognizer.best(recognizer.probabilities([clip])[0], top_k)
+                results.append(VideoPrediction(str(video), tuple(best)))
+            status.update(_progress(number, videos))
     if json:
         print(dumps([item.as_json() for item in results], indent=2))  # noqa: T201
     else:
@@ -94,6 +102,11 @@ def predict(
         if item.error:
             console.print(Text(f"error: {item.error}"), soft_wrap=True)
     return results
+
+
+def _progress(done: int, videos: Sequence[str | Path]) -> Text:
+    """How many are done, and the one that comes next."""
+    return Text(printable(" ".join([f"{done}/{len(videos)}", *map(str, videos[done : done + 1])])))
 
 
 def _table(results: Sequence[VideoPrediction]) -> Table:

@@ -149,10 +149,12 @@ class Recognizer:
     def clip(self, video: str | Path) -> Clip:
         """The clip that the network sees of a video: T frames by eqs 13-14, with the flow around each.
 
+        Of a long video only the parts around these frames are decoded where that gives the same (``VideoSource``).
+
         Raises:
             VideoError: the video cannot be read.
         """
-        return cut_clip(VideoSource(Path(video), self.clip_settings.flow), self.clip_settings)
+        return cut_clip(VideoSource(Path(video), self.clip_settings.flow, seek=True), self.clip_settings)
 
     def probabilities(self, clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
         """Class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.
@@ -190,10 +192,15 @@ class Recognizer:
             SettingsError: ``top_k`` is under 1.
         """
         if top_k < 1:
-            raise SettingsError("top_k", f"{top_k} classes cannot be shown", "take 1 or more")
+            raise no_classes(top_k)
         return self.best(self.probabilities([self.clip(video)])[0], top_k)
 
     def best(self, probabilities: npt.NDArray[np.float32], top_k: int) -> list[Prediction]:
         """The ``top_k`` most probable classes of one row ``[K]``, best first; ties in the order of ``labels``."""
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[index], float(probabilities[index])) for index in order]
+
+
+def no_classes(top_k: int) -> SettingsError:
+    """That nobody can be shown so few classes."""
+    return SettingsError("top_k", f"{top_k} classes cannot be shown", "take 1 or more")

@@ -162,7 +162,7 @@ def flow_fields(
 ) -> UInt8Array:
     """8-bit flow from ``frames[p]`` to ``frames[p + 1]`` for every p of ``pairs``.
 
-    Flow is computed on grey levels 0.299 R + 0.587 G + 0.114 B, the luma of ITU-R BT.601.
+    Flow is computed on the luma of ITU-R BT.601, see ``grey_picture``.
 
     Args:
         frames: RGB pictures ``[size, size, 3]``; index p and p + 1 must be there for every p of ``pairs``.
@@ -175,18 +175,28 @@ def flow_fields(
     Raises:
         SettingsError: a frame that is not an RGB picture of the recipe's size.
     """
-    engine = flow_engine(recipe.engine)
     fields = np.empty((len(pairs), recipe.size, recipe.size, 2), np.uint8)
     grey: dict[int, UInt8Array] = {}
     for row, start in enumerate(pairs):
         grey = {
-            index: grey[index] if index in grey else _grey(frames[index], recipe.size) for index in (start, start + 1)
+            index: grey[index] if index in grey else grey_picture(frames[index], recipe.size)
+            for index in (start, start + 1)
         }
-        fields[row] = recipe.encode(engine(grey[start], grey[start + 1]))
+        fields[row] = encoded_field(grey[start], grey[start + 1], recipe)
     return fields
 
 
-def _grey(frame: UInt8Array, size: int) -> UInt8Array:
+def encoded_field(first: UInt8Array, second: UInt8Array, recipe: FlowRecipe) -> UInt8Array:
+    """Codes ``[size, size, 2]`` of the flow between two grey pictures ``[size, size]``; any threads may ask at once."""
+    return recipe.encode(flow_engine(recipe.engine)(first, second))
+
+
+def grey_picture(frame: UInt8Array, size: int) -> UInt8Array:
+    """Grey levels ``[size, size]`` that flow is computed on: 0.299 R + 0.587 G + 0.114 B.
+
+    Raises:
+        SettingsError: not an RGB picture ``[size, size, 3]``.
+    """
     if frame.shape != (size, size, 3) or frame.dtype != np.uint8:
         raise SettingsError(
             "flow.size", f"a frame is {frame.dtype} {list(frame.shape)}", f"give uint8 [{size}, {size}, 3]"

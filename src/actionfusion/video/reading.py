@@ -39,11 +39,13 @@ from actionfusion.video.containers import (
     said,
 )
 from actionfusion.video.pictures import Orientation, PictureConverter, UInt8Array
+from actionfusion.video.threads import check_stop
 from actionfusion.video.whole_files import identity, note_whole
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -129,8 +131,8 @@ def probe(path: AnyPath) -> VideoInfo:
         orientation: Orientation | None = None
         count = 0
         spans: list[tuple[int, int]] = []
-        with _read_faults(fspath(path)):
-            for packet in chain(_packets(container, stream), [None]):
+        with packet_faults(fspath(path)):
+            for packet in chain(iterate_packets(container, stream), [None]):
                 if orientation is None:
                     picture = _first_picture(fspath(path), stream, packet)
                     orientation = Orientation.of(picture) if picture else None
@@ -164,8 +166,8 @@ def count_frames(path: AnyPath) -> int:
     Raises:
         VideoError: the file cannot be opened as a video, or a packet cannot be read; see ``open_video``.
     """
-    with open_video(path) as (container, stream), _read_faults(fspath(path)):
-        return sum(not packet.is_discard for packet in _packets(container, stream))
+    with open_video(path) as (container, stream), packet_faults(fspath(path)):
+        return sum(not packet.is_discard for packet in iterate_packets(container, stream))
 
 
 def iterate_frames(
@@ -273,15 +275,26 @@ def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Gener
     return count
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Generator[Packet[VideoStream], None, None]:
+def iterate_packets(container: InputContainer, stream: VideoStream) -> Generator[Packet[VideoStream], None, None]:
     """The packets that hold data: an empty one would tell the decoder that the stream has ended.
 
     To be closed before the container is: PyAV else loses some memory of each file that is not read to its end.
     """
     with closing(cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))) as packets:
         for packet in packets:
+            check_stop()
             if packet.size:
                 yield packet
+
+
+def strict_decoder(stream: VideoStream) -> VideoCodecContext:
+    """The stream's decoder, not opened yet, set to report what it finds wrong."""
+    codec = stream.codec_context
+    # One thread: clips are short, workers are many, and a fault is reported with the packet that has it.
+    codec.thread_count = 1
+    codec.thread_type = "NONE"
+    codec.options = _DECODER_OPTIONS
+    return codec
 
 
 def _first_picture(path: str, stream: VideoStream, packet: Packet[VideoStream] | None) -> VideoFrame | None:
@@ -293,7 +306,8 @@ def _first_picture(path: str, stream: VideoStream, packet: Packet[VideoStream] |
 
 
 @contextmanager
-def _read_faults(path: str) -> Iterator[None]:
+def packet_faults(path: str) -> Iterator[None]:
+    """What FFmpeg says of packets meanwhile becomes ``VideoDamaged``."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
@@ -302,14 +316,10 @@ def _read_faults(path: str) -> Iterator[None]:
 
 def _decode(path: str, container: InputContainer, stream: VideoStream) -> Generator[VideoFrame, None, None]:
     """Every picture of the stream in presentation order, or the error that names the first fault."""
-    codec = stream.codec_context
-    # One thread: clips are short, workers are many, and a fault is reported with the packet that has it.
-    codec.thread_count = 1
-    codec.thread_type = "NONE"
-    codec.options = _DECODER_OPTIONS
+    codec = strict_decoder(stream)
     num_frames = 0
     packet: Packet[VideoStream] | None = None
-    with closing(_packets(container, stream)) as packets:
+    with closing(iterate_packets(container, stream)) as packets:
         while True:
             try:
                 packet = next(packets, None)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from os import fspath
 
 import numpy as np
 import numpy.typing as npt
 
-from actionfusion.errors import NoFrames
+from actionfusion.errors import NoFrames, SettingsError
 from actionfusion.video.clip import FrameCountChanged
 from actionfusion.video.containers import AnyPath
-from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.field_maker import FieldMaker
+from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import UInt8Array
-from actionfusion.video.reading import count_frames, read_frames
+from actionfusion.video.reading import Frame, count_frames, iterate_frames
+from actionfusion.video.seeking import PacketIndex, PacketScan, SeekingFailed, scan_packets, seek_frames
 from actionfusion.video.whole_files import known_frames
+
+_Video = Generator[Frame, None, int] | Generator[Frame, None, None]
+_Content = tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]
 
 
 class VideoSource:
@@ -27,13 +33,18 @@ class VideoSource:
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
             Either is a guess that the first reading checks, since only decoding tells; unless this process has decoded
             the file whole before.
+        seek: in a long video decode only what lies around the frames that are read, where that gives the same
+            (``seeking``).  The number of frames is then that of the packets, and damage elsewhere in the file is not
+            found.
     """
 
-    def __init__(self, path: AnyPath, recipe: FlowRecipe, num_frames: int | None = None) -> None:
+    def __init__(self, path: AnyPath, recipe: FlowRecipe, num_frames: int | None = None, *, seek: bool = False) -> None:
         self._path = path
         self._recipe = recipe
         self._num_frames = num_frames
         self._is_verified = False
+        self._seek = seek
+        self._scan: PacketScan | None = None
 
     @property
     def recipe(self) -> FlowRecipe:
@@ -50,17 +61,16 @@ class VideoSource:
         if self._num_frames is None:
             known = known_frames(fspath(self._path))
             self._is_verified = known is not None
-            self._num_frames = known or count_frames(self._path)
+            self._num_frames = known or self._count()
         if self._num_frames < 1:
             raise NoFrames(self._path, "its video stream holds not one frame", "leave it out")
         return self._num_frames
 
-    def read(
-        self, frames: Sequence[int], fields: Sequence[int]
-    ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
+    def read(self, frames: Sequence[int], fields: Sequence[int]) -> _Content:
         """Read pictures and compute flow, decoding the file once and keeping only the pictures that are needed.
 
-        A file is decoded to its end the first time that this process reads it, and then no further than needed.
+        Flow is computed while the rest is decoded, in as many threads as OpenCV may use (``cv2.getNumThreads``).  A
+        file is decoded to its end the first time that this process reads it, and then no further than needed.
 
         Args:
             frames: frame numbers, ascending, without doubles.
@@ -73,21 +83,58 @@ class VideoSource:
         Raises:
             FrameCountChanged: decoding to the end gave another number of frames than ``num_frames`` had said; it is
                 right now.
+            SettingsError: a frame beyond the end.
             VideoError: the file cannot be read; see ``iterate_frames``.
         """
-        needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
         whole = None if self._is_verified else known_frames(fspath(self._path))
         if whole is not None:
             self._verify(whole)
-        known = self._num_frames if self._is_verified else None
-        video = read_frames(self._path, needed, size=self._recipe.size, num_frames=known, strict=self._is_verified)
-        if not self._is_verified:
-            self._verify(video.num_frames)
-        # ``needed`` is sorted and holds p and p + 1, so they lie in neighbouring rows.
-        row = {index: place for place, index in enumerate(needed)}
-        codes = flow_fields(video.images, [row[start] for start in fields], self._recipe)
-        rows = [row[index] for index in frames]
-        return video.images[rows], codes, video.times[rows]
+        needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
+        index = self._index(needed)
+        if index is not None:
+            with suppress(SeekingFailed):
+                return self._collect(seek_frames(self._path, index, needed, self._recipe.size), frames, fields, needed)
+            self._seek = False
+        return self._collect(iterate_frames(self._path, wanted=needed, size=self._recipe.size), frames, fields, needed)
+
+    def _collect(self, video: _Video, frames: Sequence[int], fields: Sequence[int], needed: Sequence[int]) -> _Content:
+        size = self._recipe.size
+        images, times = np.empty((len(frames), size, size, 3), np.uint8), np.zeros(len(frames))
+        row = {index: place for place, index in enumerate(frames)}
+        found = 0
+        with closing(video), FieldMaker(fields, self._recipe) as flow:
+            while not self._is_verified or found < len(needed):
+                try:
+                    frame = next(video)
+                except StopIteration as end:
+                    if end.value is not None:
+                        self._verify(end.value)
+                    break
+                if frame.index in row:
+                    images[row[frame.index]], times[row[frame.index]] = frame.image, frame.time
+                flow.add(frame.index, frame.image)
+                found += 1
+            if found < len(needed):
+                reason = f"frame {needed[-1]} was asked for, and it has {self.num_frames} frames"
+                raise SettingsError(self._path, reason, f"ask for 0 to {self.num_frames - 1}")
+            return images, flow.fields(), times
+
+    def _count(self) -> int:
+        if not self._seek:
+            return count_frames(self._path)
+        self._scan = scan_packets(self._path)
+        return self._scan.num_frames
+
+    def _index(self, needed: Sequence[int]) -> PacketIndex | None:
+        """Where to seek to, if that is allowed, possible and worth it."""
+        if not self._seek or not needed:
+            return None
+        self._scan = self._scan or scan_packets(self._path)
+        index = self._scan.index
+        if index is None or index.num_frames != self.num_frames or not index.pays(needed):
+            self._seek = False
+            return None
+        return index
 
     def _verify(self, num_frames: int) -> None:
         is_as_said = num_frames == self.num_frames
