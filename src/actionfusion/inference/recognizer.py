@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,17 @@ from actionfusion.inference.exported import is_export, open_export
 from actionfusion.inference.parts import Array, clip_flops, clip_part
 from actionfusion.inference.prepared import Kind, open_part
 from actionfusion.inference.runtimes import EngineName, PrecisionName, Runtime, RuntimeName, TorchRuntime
+from actionfusion.inference.stepping import Answer, Stepper, StreamState
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
+from actionfusion.video.pictures import scaled_picture
+from actionfusion.video.reading import Frame
+from actionfusion.video.samples import FrameCollector
 from actionfusion.video.video_source import VideoSource
+
+# Frames a second where nothing says when they were taken.
+_NOMINAL_RATE = 25.0
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,47 @@ class Recognizer:
         """The ``top_k`` most probable classes of one row ``[K]``, best first; ties in the order of ``labels``."""
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[index], float(probabilities[index])) for index in order]
+
+    @cached_property
+    def stepper(self) -> Stepper:
+        """What answers a stream sample by sample."""
+        return Stepper(self.network, self.clip_settings, device=next(self.network.parameters()).device)
+
+    def start(self, every: int) -> StreamState:
+        """The state before the first frame of a stream.
+
+        Args:
+            every: frames from one sample to the next.
+
+        Raises:
+            SettingsError: ``every`` is under 1.
+        """
+        return StreamState(FrameCollector(every, self.clip_settings.flow_fields), self.stepper.start())
+
+    def step(
+        self, frame: Frame | npt.NDArray[np.uint8], state: StreamState, time: float | None = None
+    ) -> tuple[Answer | None, StreamState]:
+        """Take the next frame of a stream.
+
+        Args:
+            frame: at the recipe's size; or an RGB picture ``[H, W, 3]`` uint8 of any size, which is scaled as video is.
+            state: of ``start``, or of the last step; it can be stepped from again.
+            time: of a picture, in seconds from the first one; where None, as if 25 came in a second.
+
+        Returns:
+            The answer, if the frame completes a sample (frames after it are needed for its flow), and the new state.
+
+        Raises:
+            SettingsError: a picture of another shape or type.
+        """
+        size = self.clip_settings.flow.size
+        if not isinstance(frame, Frame):
+            seconds = state.num_frames / _NOMINAL_RATE if time is None else time
+            frame = Frame(state.num_frames, seconds, scaled_picture(frame, size))
+        if frame.image.shape != (size, size, 3):
+            reason = f"a picture of shape {frame.image.shape}, where the run wants {(size, size, 3)}"
+            raise SettingsError("frame", reason, "give the picture itself as an array, which is scaled")
+        return self.stepper.push(frame, state)
 
 
 def no_classes(top_k: int) -> SettingsError:

@@ -78,11 +78,13 @@ class StreamState:
         collector: frames that the flow of samples to come may need.
         window: the samples of the answer.
         known: flow that samples to come may need again, by its first frame.
+        num_frames: how many frames there were so far.
     """
 
     collector: FrameCollector
     window: WindowState
     known: Mapping[int, UInt8Array] = field(default_factory=dict, repr=False)
+    num_frames: int = 0
 
 
 class Stepper:
@@ -120,12 +122,14 @@ class Stepper:
             An answer if the frame completes a sample and the flow around it, and the new state.
         """
         collector, group = state.collector.push(frame)
+        num_frames = frame.index + 1
         if group is None:
-            return None, replace(state, collector=collector)
+            return None, replace(state, collector=collector, num_frames=num_frames)
         codes = group.codes(self._clip.flow, state.known)
         answers, window = self.answer([group.sample(codes, self._clip.flow_fields)], state.window)
         reach = collector.next_position - collector.delay
-        return answers[0], StreamState(collector, window, {start: codes[start] for start in codes if start >= reach})
+        known = {start: codes[start] for start in codes if start >= reach}
+        return answers[0], StreamState(collector, window, known, num_frames)
 
     def finish(self, state: StreamState) -> list[Answer]:
         """The answers of samples that the stream ended too soon behind; their flow repeats the last field there is."""
