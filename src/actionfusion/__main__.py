@@ -43,6 +43,7 @@ COMMANDS = {
         "actionfusion.report.comparison_page", "several evaluated runs on one HTML page", files="runs"
     ),
     "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
+    "export": Command("actionfusion.inference.export", "a run as a model for other programs: ONNX or OpenVINO"),
     "explain": Command("actionfusion.report.explain", "what a run saw in a video: where, when and in which stream"),
 }
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
@@ -118,6 +117,9 @@ def clip_part(make_network: Callable[[], FusionNetwork], settings: FusionNetwork
 
 def clip_flops(settings: FusionNetworkSettings, frames: int) -> int:
     """Floating point operations of a clip of T frames (a multiply-add is two), counted without computing any."""
+    # Not above: it takes half a second, and who has something prepared never counts.
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
     with torch.device("meta"), torch.inference_mode():
         part = clip_part(lambda: FusionNetwork(settings), settings, frames)
         module = part.make_module()

@@ -169,17 +169,28 @@ def open_part(kind: Kind, *, keep: ExitStack) -> Runtime:
         SettingsError: int8 wants the run's videos, and they are not there.
         QuantizationRefused: int8 costs more than a point of accuracy.
     """
+    return open_prepared(kind, keep=keep)[0]
+
+
+def open_prepared(kind: Kind, *, keep: ExitStack) -> tuple[Runtime, Prepared]:
+    """As ``open_part``, with where the runtime's model lies."""
     check_precision(kind.runtime, kind.precision)
     prepared, stale = find_prepared(kind)
     if prepared is not None:
         try:
-            return _open(kind, prepared)
+            return _open(kind, prepared), prepared
         except ActionFusionError:
             raise
         except Exception as error:  # noqa: BLE001 - each runtime raises what it likes on a damaged file
             stale = f"it cannot be loaded ({' '.join(str(error).split())[:100]})"
     fresh = prepare(kind, stale=stale, keep=keep, beyond=prepared)
-    return _open(kind, fresh)
+    try:
+        return _open(kind, fresh), fresh
+    except ActionFusionError:
+        raise
+    except Exception as error:
+        reason = f"cannot load what it prepared ({' '.join(str(error).split())[:200]})"
+        raise RuntimeUnavailable(kind.runtime, reason, "take runtime torch") from error
 
 
 def _open(kind: Kind, prepared: Prepared) -> Runtime:

@@ -79,10 +79,10 @@ class RunClips:
 
     Args:
         run: whose ``split.csv`` names them.
-        root: the folder that their paths start from; what ``config.yaml`` says where None.
+        root: the folder that their paths start from; a run does not say where that is on this machine.
 
     Raises:
-        SettingsError: no root is known, the run names no videos, or they are not there.
+        SettingsError: no root was given, the run names no videos, or they are not there.
     """
 
     def __init__(self, run: RunFolder, root: Path | None) -> None:
@@ -90,11 +90,10 @@ class RunClips:
         table = run.path / SPLIT
         if not table.is_file():
             raise SettingsError("int8", f"{run.path} has no {SPLIT} to calibrate by", "take fp32, or train again")
-        known = root or run.config.get("data", {}).get("root")
-        if known is None:
+        if root is None:
             reason = f"nothing is prepared for {run.path}, and to calibrate the videos it was trained on are needed"
             raise SettingsError("root", reason, f"say where they are: {_PREPARE}")
-        self._root = Path(known)
+        self._root = root
         with table.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row.get("label") in run.labels]
         self._rows = {part: [row for row in rows if row.get("part") == part] for part in ("train", "val", "test")}

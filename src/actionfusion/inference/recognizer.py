@@ -5,19 +5,26 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from actionfusion.errors import RecipeMismatch, SettingsError
+from actionfusion.errors import RecipeMismatch, RuntimeUnavailable, SettingsError
 from actionfusion.inference.choice import RuntimeChoice, choose
 from actionfusion.inference.exported import is_export, open_export
 from actionfusion.inference.parts import Array, clip_flops, clip_part
 from actionfusion.inference.prepared import Kind, open_part
-from actionfusion.inference.runtimes import EngineName, PrecisionName, Runtime, RuntimeName, TorchRuntime
+from actionfusion.inference.runtimes import (
+    PRECISIONS,
+    EngineName,
+    PrecisionName,
+    Runtime,
+    RuntimeName,
+    TorchRuntime,
+)
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
@@ -115,16 +122,27 @@ class Recognizer:
             kind_of=kind_of,
             flops=lambda: clip_flops(folder.network, folder.clip.frames),
         )
-        if choice.name == "torch":
-            network = folder.load_network().to(choice.device)
-            of_network = clip_part(lambda: network, folder.network, folder.clip.frames)
-            engine: Runtime = TorchRuntime(of_network, choice.precision, torch.device(choice.device))
-            return cls(network, folder.clip, folder.labels, engine=engine, runtime=choice)
-        keep = ExitStack()
-        engine = open_part(kind_of(choice.name, choice.precision), keep=keep)
-        recognizer = cls(folder.load_network, folder.clip, folder.labels, engine=engine, runtime=choice)
-        weakref.finalize(recognizer, keep.close)
-        return recognizer
+        if choice.name != "torch":
+            keep = ExitStack()
+            try:
+                engine = open_part(kind_of(choice.name, choice.precision), keep=keep)
+            except RuntimeUnavailable as error:
+                if runtime != "auto" or choice.precision not in PRECISIONS["torch"]:
+                    raise
+                choice = replace(choice, name="torch", reason=f"{error.subject}: {error.reason}")
+            else:
+                recognizer = cls(folder.load_network, folder.clip, folder.labels, engine=engine, runtime=choice)
+                weakref.finalize(recognizer, keep.close)
+                return recognizer
+        network = folder.load_network().to(choice.device)
+        of_network = clip_part(lambda: network, folder.network, folder.clip.frames)
+        return cls(
+            network,
+            folder.clip,
+            folder.labels,
+            engine=TorchRuntime(of_network, choice.precision, torch.device(choice.device)),
+            runtime=choice,
+        )
 
     @classmethod
     def _of_export(
