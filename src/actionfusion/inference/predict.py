@@ -103,7 +103,7 @@ def predict(
         raise no_classes(top_k)
     options = SegmentOptions(every, stride, threshold, shortest, out)
     if segments:
-        load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device)
+        load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, first="step")
         return predict_segments(open_run(run), load, videos, options, top_k=top_k, json=json)
     options.refuse_without_segments()
     recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device)

@@ -15,6 +15,7 @@ from actionfusion.errors import SettingsError, printable
 from actionfusion.inference.capture import Capture, Captured, OutageNote
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, WindowState
 from actionfusion.inference.stream_printing import Printer, StreamAnswer, StreamSummary, make_printer
 from actionfusion.run_folder import open_run
@@ -33,6 +34,8 @@ def stream(
     live: bool = False,
     wait: float | None = None,
     device: str | None = None,
+    runtime: RuntimeName = "auto",
+    precision: PrecisionName | None = None,
 ) -> StreamSummary:
     """Name the action in a video while it runs, anew with each sampled frame.
 
@@ -59,6 +62,8 @@ def stream(
         wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
             ever, but not for one that was never there.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+        runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
+        precision: fp32, bf16 or int8; none is fp32.
 
     Returns:
         What it came to.
@@ -77,7 +82,7 @@ def stream(
     clip = folder.clip
     interval = every if every is not None else usual_interval(folder.config)
     collector = FrameCollector(interval, clip.flow_fields)
-    recognizer = Recognizer.load(folder, device=device)
+    recognizer = Recognizer.load(folder, runtime=runtime, precision=precision, device=device, first="step")
     capture = Capture(where, collector, clip.flow.size, live=live, wait=wait)
     summary = StreamSummary()
     printer = make_printer(json=json)

@@ -154,8 +154,7 @@ def find_segments(
     if windows.stride > clip.frames:
         reason = f"windows of {clip.frames} samples that start every {windows.stride} leave gaps"
         raise SettingsError("stride", reason, f"take 1 to {clip.frames}")
-    device = next(recognizer.network.parameters()).device
-    seen = see_video(video, Stepper(recognizer.network, clip, device=device), clip, windows, watch=watch)
+    seen = see_video(video, recognizer.stepper, clip, windows, watch=watch)
     error = seen.error
     if seen.windows:
         edges, probabilities = moment_edges(seen.times, seen.end), moment_probabilities(seen.windows, len(seen.times))
