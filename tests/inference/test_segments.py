@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import weakref
 from itertools import pairwise
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from actionfusion import Recognizer
 from actionfusion.__main__ import main
@@ -248,6 +250,19 @@ def test_the_command_gives_tables_files_and_the_exit_code(tiny_run, tmp_path, ca
     assert "no label" in table
     assert "0:03.6" in table
     assert "damaged" in table
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_how_far_the_reading_is(terminal, recognizer, tmp_path):
+    said = io.StringIO()
+    console = Console(file=said, force_terminal=terminal, width=100)
+    video = _noisy(tmp_path / "a.mp4", 60)
+    with segments_module._watching(console, video, "1/1 [a].mp4") as watch:
+        find_segments(recognizer, video, WindowSettings(3), watch=watch)
+    assert ("[a].mp4" in said.getvalue()) == terminal
+    assert ("60/60" in said.getvalue()) == terminal
+    with segments_module._watching(console, tmp_path / "absent.mp4", "a") as watch:
+        assert find_segments(recognizer, tmp_path / "absent.mp4", WindowSettings(3), watch=watch).error is not None
 
 
 def test_the_usual_interval_is_the_run_s_own(tiny_run, tmp_path, monkeypatch):
