@@ -316,6 +316,18 @@ def test_frames_not_wanted_are_not_converted(tmp_path, write_video, monkeypatch)
     assert list(iterate_frames(path, wanted=[])) == []
 
 
+def test_a_function_may_say_which_frames_are_wanted(tmp_path, write_video):
+    path = write_video(tmp_path / "a.avi", count=20)
+    asked = []
+
+    def wanted(index):
+        asked.append(index)
+        return index % 7 == 2
+
+    assert [frame.index for frame in iterate_frames(path, wanted=wanted)] == [2, 9, 16]
+    assert asked == list(range(20))
+
+
 def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path, write_video):
     path = write_video(tmp_path / "a.avi", [np.zeros((480, 640, 3), np.uint8)] * 300, options={"g": "300"})
     script = """

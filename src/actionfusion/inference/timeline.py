@@ -111,9 +111,9 @@ def find_spans(edges: FloatArray, probabilities: FloatArray, rules: TimelineRule
     Args:
         edges: ``[M + 1]`` seconds, ascending: where the moments meet.
         probabilities: ``[M, K]`` of the moments.
-        rules: see there.  Of the segments that are too short the shortest goes first, to the neighbour whose label it
-            holds more probable itself, the earlier of two alike; a neighbour without a label comes after one with a
-            label.  A short stretch without a label goes the same way.
+        rules: see there.  Of the segments that are too short the shortest goes first, the earliest of several alike,
+            to the neighbour whose label it holds more probable itself, the earlier of two alike; a neighbour without a
+            label comes after one with a label.  A short stretch without a label goes the same way.
 
     Returns:
         Spans in order, from the first edge to the last without gap or overlap; neighbours have different labels.
@@ -122,9 +122,10 @@ def find_spans(edges: FloatArray, probabilities: FloatArray, rules: TimelineRule
     labels[probabilities.max(axis=1) < rules.threshold] = NO_LABEL
     starts = _starts(labels)
     while len(starts) > 1:
-        lengths = np.diff(edges[np.append(starts, len(labels))])
+        # To a microsecond: 1 s summed from 25ths of a second must count as 1 s, and equal lengths as equal.
+        lengths = np.diff(edges[np.append(starts, len(labels))]).round(6)
         place = int(lengths.argmin())
-        if lengths[place] >= rules.shortest - 1e-9:  # 1 s summed from 25ths of a second must count as 1 s
+        if lengths[place] >= rules.shortest - 1e-6:
             break
         first, stop = _run(starts, place, len(labels))
         neighbours = [labels[at] for at in (first - 1, stop) if 0 <= at < len(labels)]

@@ -6,7 +6,7 @@ and K probabilities for each sample and window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -27,8 +27,8 @@ from actionfusion.inference.timeline import (
 )
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.pictures import UInt8Array
-from actionfusion.video.reading import Frame, iterate_frames
-from actionfusion.video.samples import FrameCollector, FrameGroup, Sample
+from actionfusion.video.reading import iterate_frames
+from actionfusion.video.samples import FrameCollector, Sample
 
 BATCH = 16
 """Samples that go through the towers at once: fastest of 1 to 32 on a CPU, and no more than the paper's clip of 17."""
@@ -46,7 +46,8 @@ class Segment:
         end: likewise; the next segment starts there.
         label: the action; None where no class reached the threshold.
         probability: of the action, 0 to 1, the mean over the segment; None where there is no label.
-        predictions: the most probable classes of the segment, best first.
+        predictions: the most probable classes of the segment, best first; where it took in a shorter one, or has no
+            label, the first of them need not be its label.
     """
 
     start: float
@@ -251,7 +252,8 @@ class VideoSamples:
         try:
             with closing(frames):
                 for frame in frames:
-                    collector, group = self._push(collector, frame)
+                    self._last = frame.index, frame.time
+                    collector, group = collector.push(frame)
                     if group is not None:
                         codes = group.codes(self.clip.flow, known)
                         reach = collector.next_position - collector.delay
@@ -260,21 +262,14 @@ class VideoSamples:
         except VideoError as error:
             self.error = error
             return
-        yield from self._rest(collector, known)
-
-    def _push(self, collector: FrameCollector, frame: Frame) -> tuple[FrameCollector, FrameGroup | None]:
-        self._last = frame.index, frame.time
-        return collector.push(frame)
-
-    def _rest(self, collector: FrameCollector, known: Mapping[int, UInt8Array]) -> Iterator[Sample]:
         # `finish` wants the last frame.  Where no sample needs that, none is left either.
-        for group in collector.finish():
-            yield group.sample(group.codes(self.clip.flow, known), self.clip.flow_fields)
+        for rest in collector.finish():
+            yield rest.sample(rest.codes(self.clip.flow, known), self.clip.flow_fields)
 
 
 def _segment(span: Span, recognizer: Recognizer, top_k: int) -> Segment:
-    best = tuple(recognizer.best(span.probabilities.astype(np.float32), top_k))
+    probabilities = span.probabilities.astype(np.float32)
+    best = tuple(recognizer.best(probabilities, top_k))
     if span.label is None:
         return Segment(span.start, span.end, None, None, best)
-    label, probability = recognizer.labels[span.label], float(span.probabilities[span.label])
-    return Segment(span.start, span.end, label, probability, best)
+    return Segment(span.start, span.end, recognizer.labels[span.label], float(probabilities[span.label]), best)
