@@ -45,7 +45,7 @@ def stream(
     nothing will be read otherwise.
 
     A camera or server that goes away is waited for, and the window begins anew when it is back; a slow machine drops
-    samples and counts them; a packet that cannot be decoded is left out and counted, but in a file it is an error.
+    samples and counts them; a frame that cannot be decoded is left out and counted, but in a file it is an error.
 
     Args:
         run: the run folder that ``train`` wrote.
@@ -175,4 +175,4 @@ class StreamSession:
     def _count(self) -> None:
         capture, summary = self.capture, self.summary
         summary.frames, summary.outages = capture.frames, capture.outages
-        summary.dropped, summary.lost = capture.buffer.dropped, capture.losses.packets
+        summary.dropped, summary.lost = capture.buffer.dropped, capture.losses.frames
