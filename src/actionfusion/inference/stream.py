@@ -58,7 +58,7 @@ def stream(
             3-D convolution looks ahead), samples in the window, delay (seconds that the sample waited for the frames
             of its flow), predictions, latency_ms and dropped; and a line with an event for each outage.
         live: drop samples that come too fast instead of holding the source up, and play a file at its own pace;
-            cameras and servers are always live.
+            cameras are always live, and servers but for those that say how much they will send.
         wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
             ever, but not for one that was never there.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.

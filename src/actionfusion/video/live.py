@@ -221,6 +221,8 @@ def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoE
     if isinstance(error, VideoError):
         return error
     remedy = _CHECK_CAMERA if source.kind == "camera" else _CHECK_ADDRESS
+    if "tls_verify" in source.options:
+        remedy += "; a certificate that no authority signed must be in the file that SSL_CERT_FILE names"
     # FFmpeg's RTSP calls what it was interrupted in damage.
     if seconds >= OPEN_TIMEOUT:
         return VideoMissing(source.name, f"no answer within {OPEN_TIMEOUT:g} s", remedy)
