@@ -171,9 +171,9 @@ class _LiveLine:
 
 
 def _line(answer: StreamAnswer) -> str:
-    best = _shares(answer.predictions)
+    # A narrow terminal cuts the end off: the less probable classes.
     numbers = f"latency {1000 * answer.latency:.0f} ms  dropped {answer.dropped_share:.1%}"
-    return f"{answer.answer.time:8.2f} s  {best}  {numbers}"
+    return f"{answer.answer.time:8.2f} s  {numbers}  {_shares(answer.predictions)}"
 
 
 def _shares(predictions: Sequence[Prediction]) -> str:

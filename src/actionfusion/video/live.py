@@ -1,7 +1,7 @@
 """Reading a source of running video: pictures as they come, with what was lost on the way counted.
 
-A file is read as everywhere: strictly, by `iterate_frames`.  A pipe, camera or server cannot be read twice, so packets
-that cannot be decoded are counted and left out; frames are numbered as if there had been nothing in their place.
+A file is read as everywhere: strictly, by `iterate_frames`.  A pipe, camera or server cannot be read twice, so what
+cannot be decoded is counted and left out; frames are numbered as if there had been nothing in its place.
 """
 
 from __future__ import annotations
