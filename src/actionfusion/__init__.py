@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actionfusion.inference.export import export
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
+    from actionfusion.inference.stream import stream
     from actionfusion.report.comparison_page import report_comparison
     from actionfusion.training.train import train
 
@@ -38,6 +39,7 @@ _HOMES = {
     "predict": "actionfusion.inference.predict",
     "prepare": "actionfusion.data.prepare_dataset",
     "report_comparison": "actionfusion.report.comparison_page",
+    "stream": "actionfusion.inference.stream",
     "train": "actionfusion.training.train",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "predict",
     "prepare",
     "report_comparison",
+    "stream",
     "train",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -71,7 +72,7 @@ class HttpServer:
         more: while set, a stream goes on with its ``endless`` bytes again and again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, encryption: ssl.SSLContext | None = None) -> None:
         self.answers: list[dict] = []
         self.paths: list[str] = []
         self.more = threading.Event()
@@ -91,7 +92,10 @@ class HttpServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if encryption:
+            self._server.socket = encryption.wrap_socket(self._server.socket, server_side=True)
+            self._server.handle_error = lambda *_: None  # a client that refuses the certificate is no fault
+        self.url = f"http{'s' if encryption else ''}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def send(
@@ -118,11 +122,23 @@ class HttpServer:
 
 
 @pytest.fixture
-def http_server() -> Iterator[HttpServer]:
-    """A server of video over HTTP."""
-    server = HttpServer()
-    yield server
-    server.close()
+def make_http_server() -> Iterator[Callable[..., HttpServer]]:
+    """Makes servers of video over HTTP, encrypted or not."""
+    servers: list[HttpServer] = []
+
+    def make(encryption: ssl.SSLContext | None = None) -> HttpServer:
+        servers.append(HttpServer(encryption))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def http_server(make_http_server) -> HttpServer:
+    """One that is not encrypted."""
+    return make_http_server()
 
 
 def _rtp_packets(count: int) -> list[bytes]:

@@ -177,10 +177,9 @@ def test_who_was_never_there_is_waited_for_only_when_asked():
         list(captured.buffer)
     assert clock.pauses == []
     script = Script(gone(), gone(), [*frames(9), gone()], *[gone()] * 9)
+    found = []
     with capture(script, wait=3, timer=clock.timer) as captured, pytest.raises(VideoMissing):
-        found = []
-        for entry in captured.buffer:
-            found.append(entry)
+        found.extend(each for each in captured.buffer)
     assert [entry.number for entry in found if isinstance(entry, OutageNote)][:3] == [0, 0, 0]
     assert captured.outages == 1
 

@@ -88,7 +88,7 @@ class Capture:
 
     Attributes:
         buffer: where what was captured waits, or the error that ended it.
-        losses: of packets.
+        losses: of frames that cannot be decoded.
         outages: times that the source left.
         frames: how many came.
     """

@@ -35,13 +35,11 @@ class LatestBuffer(Generic[Item, Note]):
         self._error: BaseException | None = None
 
     def put(self, item: Item, *, may_drop: bool) -> None:
-        """Leave an item for the reader.
+        """Leave an item for the reader; it is let go where there is none any more.
 
         Args:
             item: the newest.
             may_drop: take the place of one that still waits, which is counted; else wait until it is taken.
-
-        With no reader any more, the item is let go.
         """
         with self._changed:
             while self._item and not may_drop and not self._closed:

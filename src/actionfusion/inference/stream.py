@@ -45,7 +45,7 @@ def stream(
     nothing will be read otherwise.
 
     A camera or server that goes away is waited for, and the window begins anew when it is back; a slow machine drops
-    samples and counts them; a packet that cannot be decoded is left out and counted, but in a file it is an error.
+    samples and counts them; a frame that cannot be decoded is left out and counted, but in a file it is an error.
 
     Args:
         run: the run folder that ``train`` wrote.
@@ -58,7 +58,7 @@ def stream(
             3-D convolution looks ahead), samples in the window, delay (seconds that the sample waited for the frames
             of its flow), predictions, latency_ms and dropped; and a line with an event for each outage.
         live: drop samples that come too fast instead of holding the source up, and play a file at its own pace;
-            cameras and servers are always live.
+            cameras are always live, and servers but for those that say how much they will send.
         wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
             ever, but not for one that was never there.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
@@ -170,4 +170,4 @@ class StreamSession:
     def _count(self) -> None:
         capture, summary = self.capture, self.summary
         summary.frames, summary.outages = capture.frames, capture.outages
-        summary.dropped, summary.lost = capture.buffer.dropped, capture.losses.packets
+        summary.dropped, summary.lost = capture.buffer.dropped, capture.losses.frames

@@ -64,7 +64,7 @@ class StreamSummary:
         frames: that came.
         samples: answered.
         dropped: samples dropped because a newer one was there.
-        lost: packets left out because they cannot be decoded.
+        lost: frames left out because they cannot be decoded.
         outages: times that the source went away.
         latencies: seconds, of the last answers.
     """
@@ -94,7 +94,7 @@ class StreamSummary:
             parts.append(f"latency{of}: median {median:.1f} ms, 95th percentile {late:.1f} ms")
         parts.append(_counted(self.outages, "outage"))
         if self.lost:
-            parts.append(f"{_counted(self.lost, 'damaged packet')} left out")
+            parts.append(f"{_counted(self.lost, 'damaged frame')} left out")
         return "; ".join(parts)
 
 
@@ -171,9 +171,9 @@ class _LiveLine:
 
 
 def _line(answer: StreamAnswer) -> str:
-    best = _shares(answer.predictions)
+    # A narrow terminal cuts the end off: the less probable classes.
     numbers = f"latency {1000 * answer.latency:.0f} ms  dropped {answer.dropped_share:.1%}"
-    return f"{answer.answer.time:8.2f} s  {best}  {numbers}"
+    return f"{answer.answer.time:8.2f} s  {numbers}  {_shares(answer.predictions)}"
 
 
 def _shares(predictions: Sequence[Prediction]) -> str:

@@ -1,7 +1,7 @@
 """Reading a source of running video: pictures as they come, with what was lost on the way counted.
 
-A file is read as everywhere: strictly, by `iterate_frames`.  A pipe, camera or server cannot be read twice, so packets
-that cannot be decoded are counted and left out; frames are numbered as if there had been nothing in their place.
+A file is read as everywhere: strictly, by `iterate_frames`.  A pipe, camera or server cannot be read twice, so what
+cannot be decoded is counted and left out; frames are numbered as if there had been nothing in its place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from errno import EINVAL
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import av
@@ -49,6 +50,7 @@ _DEFAULT_RATE = 25.0
 # Seconds by which the times of neighbouring pictures may differ; more is a source that began to count anew.
 _LARGEST_STEP = 10.0
 _POLL = 0.2
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS: the container states none
 _CHECK_ADDRESS = "check the address, and that it sends video"
 _CHECK_CAMERA = "check that it is plugged in, free and yours to use"
 
@@ -68,9 +70,13 @@ class Picture:
 
 @dataclass
 class Losses:
-    """Packets of a running video that gave no picture because they cannot be decoded."""
+    """What a running video lost.
 
-    packets: int = 0
+    Attributes:
+        frames: packets that cannot be decoded, and pictures that the decoder marks as damaged.
+    """
+
+    frames: int = 0
 
 
 class OpenSource(Protocol):
@@ -180,6 +186,7 @@ def _pipe_file(source: Source) -> Iterator[int]:
 @contextmanager
 def _open_by_name(source: Source, opener: Callable[..., Any]) -> Iterator[InputContainer]:
     failure: VideoError | None = None
+    began = monotonic()
     try:
         container = opener(
             _address(source),
@@ -191,7 +198,7 @@ def _open_by_name(source: Source, opener: Callable[..., Any]) -> Iterator[InputC
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        failure = _opening_failure(source, error)
+        failure = _opening_failure(source, error, monotonic() - began)
     # Raised here, because FFmpeg's own error holds the address with its password, and a traceback would show it.
     if failure:
         raise failure
@@ -210,13 +217,22 @@ def _address(source: Source) -> str:
     return f"video={cameras[number]}"
 
 
-def _opening_failure(source: Source, error: Exception) -> VideoError:
+def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoError:
     if isinstance(error, VideoError):
         return error
     remedy = _CHECK_CAMERA if source.kind == "camera" else _CHECK_ADDRESS
+    if "tls_verify" in source.options:
+        remedy += "; a certificate that no authority signed must be in the file that SSL_CERT_FILE names"
+    # FFmpeg's RTSP calls what it was interrupted in damage.
+    if seconds >= OPEN_TIMEOUT:
+        return VideoMissing(source.name, f"no answer within {OPEN_TIMEOUT:g} s", remedy)
     if isinstance(error, av.error.InvalidDataError):
         return NotAVideo(source.name, "no video was recognised in what it sends", _CHECK_ADDRESS)
-    if isinstance(error, av.error.ProtocolNotFoundError) or not isinstance(error, OSError):
+    if source.kind == "server" and getattr(error, "errno", None) == EINVAL:
+        reason = "what it sends is no container of video that is read; playlists (m3u8, sdp) are not"
+        return NotAVideo(source.name, reason, "give the address of the stream itself")
+    # A ValueError that is not FFmpeg's own is PyAV's, about a device that it does not know.
+    if isinstance(error, av.error.ProtocolNotFoundError) or not isinstance(error, av.FFmpegError | OSError):
         reason = f"the FFmpeg that PyAV brings cannot open it ({_cause(error)})"
         return NotAVideo(source.name, reason, "let another program read it and pipe to -")
     return VideoMissing(source.name, f"it cannot be opened ({_cause(error)})", remedy)
@@ -224,8 +240,6 @@ def _opening_failure(source: Source, error: Exception) -> VideoError:
 
 def _cause(error: Exception) -> str:
     """What went wrong, without the address, which FFmpeg puts behind its own words."""
-    if isinstance(error, av.error.ExitError):
-        return f"no answer within {OPEN_TIMEOUT:g} s"
     return getattr(error, "strerror", None) or type(error).__name__
 
 
@@ -249,11 +263,16 @@ class _Stream:
         if size < 1:
             raise SettingsError("size", f"{size} px is no size for a frame", "take 1 or more")
         rate = self._stream.average_rate or self._stream.guessed_rate
-        clock = StreamClock(1 / float(rate) if rate else 1 / _DEFAULT_RATE)
+        clock = StreamClock(1 / float(rate or _DEFAULT_RATE))
+        unit = float(self._stream.time_base) if self._stream.time_base else None
+        # FFmpeg would make up times, 25 pictures a second, whatever the camera's rate.
+        by_arrival = not self.says_its_length and bool(self._container.format.flags & _NO_TIMESTAMPS)
         convert: PictureConverter | None = None
         with closing(_decoded(self._source, self._container, self._stream, self._losses)) as pictures:
             for picture in pictures:
-                time = clock.time(picture.time)
+                # The picture's own `time` is no number for those that the decoder gives at the end.
+                stated = None if picture.pts is None or unit is None else picture.pts * unit
+                time = clock.time(monotonic() if by_arrival else stated)
                 convert = convert or PictureConverter(picture, size)
                 yield Picture(time, _converting(self._source, convert, picture))
 
@@ -312,13 +331,15 @@ def _decoded(
             try:
                 if packet is not None and packet.is_corrupt:
                     raise av.error.InvalidDataError(0, "marked as corrupt")
-                pictures = [picture for picture in codec.decode(packet) if not picture.is_corrupt]
+                decoded = codec.decode(packet)
+                pictures = [picture for picture in decoded if not picture.is_corrupt]
+                lost = len(decoded) - len(pictures)
             except (av.FFmpegError, OSError) as error:
                 _refuse_large(source, stream, error)
-                # Whoever joins a stream midway first gets pictures that build on others that he never saw.
-                losses.packets += begun
-                pictures = []
-                barren += 1
+                pictures, lost = [], 1
+            # Whoever joins a stream midway first gets pictures that build on others that he never saw.
+            losses.frames += lost if begun else 0
+            barren += lost
             if barren > MAX_LOST_IN_A_ROW:
                 raise VideoDamaged(source.name, f"{barren} packets in a row cannot be decoded", FETCH_AGAIN)
             for picture in pictures:

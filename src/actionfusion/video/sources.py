@@ -49,7 +49,7 @@ class Source:
 
     Attributes:
         kind: what it is.
-        name: for messages; an address without its user, password and query.
+        name: for messages; an address by `without_secrets`.
         address: a path, or what FFmpeg opens; for a camera of Windows its number.
         format: FFmpeg's demuxer or device, None where FFmpeg finds it out.
         options: FFmpeg's, with what it may use.
@@ -91,17 +91,19 @@ def find_source(given: AnyPath | int, *, platform: str = sys.platform) -> Source
 
 
 def without_secrets(address: str) -> str:
-    """An address without user, password and query, which may hold a key."""
+    """An address without user, password and query, which may hold a key.
+
+    A password may hold any sign, unescaped too.  Where it is not plain which @ ends it, only the scheme is shown.
+    """
     head, separator, rest = address.partition("://")
     if not separator:
         return address
-    rest, query, _ = rest.partition("?")
-    host, slash, path = rest.partition("/")
-    if "@" not in host and "@" in path and not re.fullmatch(r"[^:]*(:[0-9]*)?|\[.*\](:[0-9]*)?", host):
-        host, slash, path = rest, "", ""  # a slash within the password
-    if "@" in host:
-        host = f"***@{host.rpartition('@')[2]}"
-    return f"{head}://{host}{slash}{path}{'?***' if query else ''}"
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if rest.count("@") != host.count("@") or host.count("@") > 1:
+        return f"{head}://***"
+    secret, at, public = rest.rpartition("@")
+    public, query, _ = public.partition("?")
+    return f"{head}://{'***@' if secret else at}{public}{'?***' if query else ''}"
 
 
 def _is_pipe(path: str) -> bool:
