@@ -120,3 +120,21 @@ class RunFolderError(ActionFusionError, ValueError):
     """A folder that is not a complete run."""
 
     kind = "run_folder"
+
+
+class RuntimeUnavailable(ActionFusionError, RuntimeError):
+    """A runtime that is not installed, or that cannot do what is asked of it on this machine."""
+
+    kind = "runtime"
+
+
+class QuantizationRefused(ActionFusionError, RuntimeError):
+    """A network whose answers in 8 bits are too much worse than its own."""
+
+    kind = "quantization"
+
+
+class ExportError(ActionFusionError, ValueError):
+    """An exported model that is not whole, or is of another version; or a place that cannot take one."""
+
+    kind = "export"

@@ -15,6 +15,7 @@ from rich.text import Text
 from actionfusion.errors import VideoError, printable
 from actionfusion.inference.pipeline import clips_ahead
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
+from actionfusion.inference.runtimes import PrecisionName, RuntimeName
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,14 @@ class VideoPredictions(list[VideoPrediction]):
 
 
 def predict(
-    run: Path, videos: Sequence[str | Path], *, top_k: int = 5, json: bool = False, device: str | None = None
+    run: Path,
+    videos: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    json: bool = False,
+    device: str | None = None,
+    runtime: RuntimeName = "auto",
+    precision: PrecisionName | None = None,
 ) -> VideoPredictions:
     """Name the action in each video and print a table, or JSON.
 
@@ -55,24 +63,27 @@ def predict(
     the clips of the next are cut (``clips_ahead``).
 
     Args:
-        run: the run folder that ``train`` wrote.
+        run: the folder that ``train`` or ``export`` wrote.
         videos: video files.
         top_k: classes shown for each video.
         json: print one JSON list instead of a table.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+        runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
+        precision: fp32, bf16 or int8; none is fp32, or what an export has.
 
     Returns:
         What was printed.
 
     Raises:
         RunFolderError: not a run folder.
-        WeightsError: weights missing, damaged, or of another network.
+        ActionFusionError: as for ``Recognizer.load``.
         SettingsError: ``top_k`` is under 1.
     """
     if top_k < 1:
         raise no_classes(top_k)
-    recognizer = Recognizer.load(run, device=device)
+    recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device)
     console = Console(stderr=True)
+    console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     results = VideoPredictions()
     with console.status("") as status, closing(clips_ahead(recognizer.clip, videos)) as clips:
         status.update(_progress(0, videos))

@@ -102,11 +102,33 @@ class ConvFusion(nn.Module):
     def forward(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
         """Fuse ``[B, T, D, h, w]`` of each stream to ``[B, T, D, h, w]``."""
         fused: Tensor = self.conv(interleave(rgb_maps, flow_maps).transpose(1, 2))
+        return self._finish(fused).transpose(1, 2)
+
+    def _finish(self, fused: Tensor) -> Tensor:
         if self.norm is not None:
             fused = self.norm(fused)
-        if self.relu:
-            fused = F.relu(fused)
-        return fused.transpose(1, 2)
+        return F.relu(fused) if self.relu else fused
+
+    def contributions(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
+        """What each sample gives to the sums of its neighbours and its own, for whoever gets samples one by one.
+
+        Args:
+            rgb_maps: ``[N, D, h, w]``, a sample each.
+            flow_maps: of the same shape.
+
+        Returns:
+            ``[N, K, D, h, w]`` for a time kernel of K: with 3, to the sample after, its own, and the one before.
+        """
+        weight = self.conv.weight.transpose(1, 2).transpose(0, 1)  # [K, D, 2D, kh, kw]
+        steps, channels = weight.shape[:2]
+        parts = F.conv2d(interleave(rgb_maps, flow_maps), weight.flatten(0, 1), padding=self.conv.padding[1:])
+        return parts.view(len(parts), steps, channels, *parts.shape[2:])
+
+    def settle(self, sums: Tensor) -> Tensor:
+        """The fused maps ``[N, D, h, w]`` of summed contributions ``[N, D, h, w]``."""
+        assert self.conv.bias is not None
+        biased = sums + self.conv.bias.view(-1, 1, 1)
+        return self._finish(biased.unsqueeze(2)).squeeze(2)
 
 
 class SumFusion(nn.Module):

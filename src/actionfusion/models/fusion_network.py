@@ -396,11 +396,7 @@ class FusionNetwork(nn.Module):
         Raises:
             SettingsError: maps of another shape than these settings give.
         """
-        wanted = (self.map_channels, self.settings.map_size, self.settings.map_size)
-        if maps.ndim != 5 or maps.shape[2:] != wanted:
-            reason = f"shape {list(maps.shape)}, wanted [B, T, {', '.join(map(str, wanted))}]"
-            raise SettingsError("maps", reason, "give what fused_maps of the same settings gives")
-        features = self._features(maps)
+        features = self.branch_features(maps)
         if self.settings.temporal_head == "mean":
             summary = torch.cat([sequence.mean(dim=1) for sequence in features.values()], dim=-1)
         else:
@@ -409,9 +405,17 @@ class FusionNetwork(nn.Module):
         logits: Tensor = self.head(self.dropout_last(summary))
         return logits
 
-    def _features(self, maps: Tensor) -> dict[str, Tensor]:
-        """What each branch's LSTM* reads, ``[B, T, F]``."""
+    def branch_features(self, maps: Tensor) -> dict[str, Tensor]:
+        """What each branch's LSTM* reads of X_conv ``[B, T, C, h, w]``: ``[B, T, F]``, by the branch's name.
+
+        Raises:
+            SettingsError: maps of another shape than these settings give.
+        """
         settings = self.settings
+        wanted = (self.map_channels, settings.map_size, settings.map_size)
+        if maps.ndim != 5 or maps.shape[2:] != wanted:
+            reason = f"shape {list(maps.shape)}, wanted [B, T, {', '.join(map(str, wanted))}]"
+            raise SettingsError("maps", reason, "give what fused_maps of the same settings gives")
         half = (settings.map_size // 2, settings.map_size // 2)
         pooled = F.max_pool2d(maps.flatten(0, 1), 2).reshape(*maps.shape[:3], *half) if settings.pools else maps
         features: dict[str, Tensor] = {}

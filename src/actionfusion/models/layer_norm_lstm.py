@@ -256,7 +256,19 @@ class LayerNormLSTM(nn.Module):
         Raises:
             SettingsError: norm ``batch`` in training with one clip.
         """
-        states, _ = self._run(inputs)
+        return self.recur(self.project(inputs))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """What each input ``[B, T, D]`` gives to its own step alone, ``[B, T, 4H]``: the large product, made once.
+
+        Raises:
+            SettingsError: norm ``batch`` in training with one clip.
+        """
+        return self.norm.inputs(F.linear(inputs, self.weight_ih))
+
+    def recur(self, projected: Tensor) -> Tensor:
+        """Run over inputs that ``project`` has made, ``[B, T, 4H]``; gives what ``forward`` gives."""
+        states, _ = self._run(projected)
         return torch.stack(states, dim=1) if self.return_sequence else states[-1]
 
     def gates(self, inputs: Tensor) -> Tensor:
@@ -265,13 +277,12 @@ class LayerNormLSTM(nn.Module):
         Returns:
             ``[B, T, 3, H]`` in (0, 1), in the order of ``GATE_NAMES``.
         """
-        _, opened = self._run(inputs)
+        _, opened = self._run(self.project(inputs))
         return torch.stack([torch.stack(gates, dim=1) for gates in opened], dim=1)
 
-    def _run(self, inputs: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor]]]:
+    def _run(self, projected: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor]]]:
         """The hidden states ``[B, H]`` of all steps, and their gates."""
         norm = self.norm
-        projected = norm.inputs(F.linear(inputs, self.weight_ih))
         num_steps = projected.shape[1]
         hidden = cell = projected.new_zeros(projected.shape[0], self.hidden_size)
         states: list[Tensor] = []

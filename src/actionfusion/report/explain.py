@@ -66,7 +66,7 @@ def explain(
         SettingsError: a class, a layer or a number of channels that there is not, or ``out`` cannot be written.
     """
     refuse_taken(out)
-    recognizer = Recognizer.load(run, device=device)
+    recognizer = Recognizer.load(run, runtime="torch", device=device)
     # What is wrong with the words is said before anything is computed.
     if label is not None:
         find_label(recognizer.labels, label)

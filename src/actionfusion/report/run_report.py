@@ -67,7 +67,7 @@ def report(
             raise RunFolderError(path, "the run has not been evaluated", f"{remedy} --part {part}")
         evaluate(run, root, part=part, store=store, device=device)
     evaluation = evaluation_of(folder, part)
-    recognizer = Recognizer.load(folder, device=device) if heat and root is not None else None
+    recognizer = Recognizer.load(folder, runtime="torch", device=device) if heat and root is not None else None
     strips, without = film_strips(folder, choose_clips(evaluation), root, store, recognizer)
     target = out or folder.path / f"report_{part}.html"
     page = render_report(

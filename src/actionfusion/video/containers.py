@@ -90,7 +90,7 @@ def open_video(path: AnyPath) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     name = os.fspath(path)
     with _open_file(name) as file, _open_container(name, file) as container:
-        stream = _choose_stream(name, container)
+        stream = choose_stream(name, container)
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             size = f"{stream.codec_context.width}x{stream.codec_context.height}"
             raise VideoTooLarge(name, f"its picture of {size} is over {MAX_PIXELS} pixels", SCALE_DOWN)
@@ -162,7 +162,12 @@ def _open_container(name: str, file: BinaryIO) -> Iterator[InputContainer]:
         yield container
 
 
-def _choose_stream(name: str, container: InputContainer) -> VideoStream:
+def choose_stream(name: str, container: InputContainer) -> VideoStream:
+    """The video stream that is read, as ``open_video`` says, of a container of that name.
+
+    Raises:
+        NoVideoStream, VideoDamaged: as ``open_video``.
+    """
     moving = [stream for stream in container.streams.video if not stream.disposition & _NOT_MOVING]
     if not moving:
         only = "only cover art" if container.streams.video else "only sound" if container.streams.audio else "nothing"

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
+
+from actionfusion.errors import SettingsError
 
 if TYPE_CHECKING:
     from av.sidedata.sidedata import SideDataContainer
-    from av.video.frame import VideoFrame
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -115,6 +117,19 @@ class PictureConverter:
         )
         # Packed pixels are the new picture's own memory, copied only where its lines are padded.
         return self._orientation.apply(_interleaved(rgb) if by_planes else np.asarray(rgb.to_ndarray(), np.uint8))
+
+
+def scaled_picture(picture: UInt8Array, size: int) -> UInt8Array:
+    """An RGB picture ``[H, W, 3]`` uint8 as ``[size, size, 3]``, scaled as pictures of video are.
+
+    Raises:
+        SettingsError: an array of another shape or type, or of no pixels.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        reason = f"an array of {picture.dtype} and shape {picture.shape} is no RGB picture"
+        raise SettingsError("frame", reason, "give uint8 [height, width, 3]")
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return PictureConverter(frame, size)(frame)
 
 
 def _interleaved(planar: VideoFrame) -> UInt8Array:

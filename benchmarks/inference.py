@@ -1,0 +1,291 @@
+"""How fast a video is answered: each runtime beside plain eager PyTorch and beside what the machine can do.
+
+    python benchmarks/inference.py DATA [--work DIR] [--rounds N] [--repetitions N] [--quick]
+
+The full-size faithful network (188.8 million parameters; random weights, which cost the same) on one clip of T = 17
+frames at 224 px with DIS flow, cut from a video of 10 seconds at 320x240 that is made of clips of DATA/UCF-101.  Every
+case is a process of its own, so that its memory and its start-up are its own; the cases are gone through in rounds, and
+medians are over all rounds.  Int8 is calibrated on clips of DATA/UCF-101.
+
+The machine's peak is the fastest of large matrix products and convolutions by every library at hand, in the same run.
+FLOPs are the network's own count, whatever a runtime does to need fewer.
+
+``--quick`` takes the tiny network, to see the script run; it writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from measuring import Figure, Neighbours, machine, ratio, rounded, spread
+
+RESULTS = Path(__file__).parent / "results" / "inference.json"
+SECONDS, RATE, WIDTH, HEIGHT = 10, 25, 320, 240
+# Name, what it is in words, runtime and precision.
+CASES: dict[str, tuple[str, str, str]] = {
+    "plain": ("plain eager PyTorch, channels first", "torch", "fp32"),
+    "torch": ("eager PyTorch as it ships here, channels last", "torch", "fp32"),
+    "torch_bf16": ("eager PyTorch", "torch", "bf16"),
+    "onnx": ("ONNX Runtime", "onnx", "fp32"),
+    "onnx_int8": ("ONNX Runtime", "onnx", "int8"),
+    "openvino": ("OpenVINO", "openvino", "fp32"),
+    "openvino_bf16": ("OpenVINO", "openvino", "bf16"),
+    "openvino_int8": ("OpenVINO", "openvino", "int8"),
+}
+PACKAGES = ("torch", "openvino", "onnxruntime", "onnx", "nncf")
+
+
+def main() -> None:
+    """Measure every case, or, as a child, one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/inference"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--child", choices=["peak", *CASES], help=argparse.SUPPRESS)
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child = arguments.child
+        report = measure_peaks() if child == "peak" else _measure(child, arguments)
+        print(json.dumps(report))
+        return
+    _prepare(arguments)
+    neighbours = Neighbours()
+    peaks = [_child("peak", arguments)]
+    rounds: dict[str, list[Figure]] = {name: [] for name in arguments.only}
+    for _ in range(arguments.rounds):
+        for name in arguments.only:
+            rounds[name].append(_child(name, arguments))
+            print(name, json.dumps(rounds[name][-1]), flush=True)
+        peaks.append(_child("peak", arguments))
+    # A peak is what the machine can do at most: the best of all goes.
+    peak = {kind: max(each[kind] for each in peaks) for kind in peaks[0]}
+    result = _result(arguments, rounds, peak, neighbours.share())
+    text = json.dumps(result, indent=1) + "\n"
+    if arguments.quick:
+        print(text)
+        return
+    from actionfusion.files import write_atomically  # noqa: PLC0415
+
+    write_atomically(RESULTS, text)
+
+
+def _child(name: str, arguments: argparse.Namespace) -> Figure:
+    words = [sys.executable, __file__, str(arguments.data), "--work", str(arguments.work), "--child", name]
+    words += ["--repetitions", str(arguments.repetitions), *(["--quick"] if arguments.quick else [])]
+    words += ["--started", str(time.time())]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def _run_folder(arguments: argparse.Namespace) -> Path:
+    return arguments.work / ("tiny" if arguments.quick else "full")  # type: ignore[no-any-return]
+
+
+def _video(arguments: argparse.Namespace) -> Path:
+    return arguments.work / "ten_seconds.mp4"  # type: ignore[no-any-return]
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """A run folder with random weights, its prepared runtimes, and the video; what is there is taken as it is."""
+    import torch  # noqa: PLC0415
+
+    from actionfusion.models import FusionNetwork  # noqa: PLC0415
+    from actionfusion.models.fusion_network import FusionNetworkSettings  # noqa: PLC0415
+    from actionfusion.run_folder import create_run  # noqa: PLC0415
+    from actionfusion.video.clip import ClipSettings  # noqa: PLC0415
+    from actionfusion.video.flow import FlowRecipe  # noqa: PLC0415
+
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if not _video(arguments).is_file():
+        _join_clips(arguments.data / "UCF-101", _video(arguments))
+    path = _run_folder(arguments)
+    if not path.exists():
+        kind = FusionNetworkSettings.tiny if arguments.quick else FusionNetworkSettings.faithful
+        settings = kind(101)
+        clip = ClipSettings(flow=FlowRecipe("dis", size=settings.image_size))
+        labels = [f"class {number}" for number in range(101)]
+        torch.manual_seed(0)
+        network = FusionNetwork(settings)
+        create_run(path, clip=clip, network=settings, labels=labels, further={}).save_weights(network)
+
+
+def _join_clips(root: Path, path: Path) -> None:
+    """Make a video of 10 s of the first clips of a folder, H.264 with its default key frames."""
+    import av  # noqa: PLC0415
+
+    from actionfusion.video.reading import iterate_frames  # noqa: PLC0415
+
+    written = 0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for video in sorted(root.glob("*/*.avi")):
+            for frame in iterate_frames(video):
+                picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24")
+                container.mux(stream.encode(picture.reformat(WIDTH, HEIGHT)))
+                written += 1
+                if written == SECONDS * RATE:
+                    container.mux(stream.encode())
+                    return
+
+
+def _measure(name: str, arguments: argparse.Namespace) -> Figure:
+    """The child's work: start, answer, and be timed."""
+    import torch  # noqa: PLC0415
+
+    from actionfusion import Recognizer  # noqa: PLC0415
+
+    _, runtime, precision = CASES[name]
+    recognizer = Recognizer.load(_run_folder(arguments), runtime=runtime, precision=precision)
+    if name == "plain":
+        for tower in recognizer.network.towers:
+            tower.channels_last = False
+    recognizer.predict(_video(arguments))
+    start_up = time.time() - arguments.started
+    clip = recognizer.clip(_video(arguments))
+    rgb, flow = torch.from_numpy(clip.rgb[None]), torch.from_numpy(clip.flow[None])
+    network = _seconds(lambda: recognizer.scores(rgb, flow), arguments.repetitions)
+    whole = _seconds(lambda: recognizer.predict(_video(arguments)), arguments.repetitions)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    report: Figure = {"network": network, "whole": whole, "start_up": start_up, "memory": memory}
+    if name != "plain":
+        report["step"] = _steps(recognizer, clip, arguments.repetitions)
+    return report
+
+
+def _steps(recognizer: Any, clip: Any, repetitions: int) -> list[float]:
+    """Seconds of a step, flow included in neither side: as many as a window holds, each repetition their mean."""
+    from actionfusion.video.samples import Sample  # noqa: PLC0415
+
+    stepper = recognizer.stepper
+    samples = [
+        Sample(int(position), float(at), rgb, flow)
+        for position, at, rgb, flow in zip(clip.positions, clip.times, clip.rgb, clip.flow, strict=True)
+    ]
+    state = stepper.start()
+    for sample in samples:  # a full window first: later windows are as long
+        _, state = stepper.answer([sample], state)
+    means = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        for sample in samples:
+            _, state = stepper.answer([sample], state)
+        means.append((time.perf_counter() - started) / len(samples))
+    return means
+
+
+def _seconds(call: Callable[[], object], repetitions: int) -> list[float]:
+    call()
+    taken = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def measure_peaks() -> Figure:
+    """Operations a second of the fastest large product, by precision; every library at hand is tried."""
+    import torch  # noqa: PLC0415
+
+    from actionfusion.training.throughput import matrix_peak  # noqa: PLC0415
+    from machine_peak import integer_peaks, openvino_peaks  # noqa: PLC0415
+
+    cpu = torch.device("cpu")
+    found = {
+        "fp32": {"torch": matrix_peak(cpu, "float32")},
+        "bf16": {"torch": matrix_peak(cpu, "bfloat16")},
+        "int8": {},
+    }
+    for precision, libraries in (*openvino_peaks().items(), ("int8", integer_peaks())):
+        found[precision] |= libraries
+    side = 4096
+    left = torch.randn(side, side)
+    product = min(_seconds(lambda: left @ left, 3))
+    return {kind: max(each.values()) for kind, each in found.items()} | {"torch_mm_fp32": 2 * side**3 / product}
+
+
+def _result(
+    arguments: argparse.Namespace, rounds: dict[str, list[Figure]], peak: dict[str, float], others: float
+) -> Figure:
+    flops = _flops(arguments)
+    gathered = {
+        name: {part: _all(each, part) for part in ("network", "whole", "step")} for name, each in rounds.items()
+    }
+    plain = gathered["plain"]["network"]
+    rows = []
+    for name, reports in rounds.items():
+        words, runtime, precision = CASES[name]
+        seconds = gathered[name]["network"]
+        median = spread(seconds)["median"]
+        row: Figure = {
+            "case": name,
+            "what": words,
+            "runtime": runtime,
+            "precision": precision,
+            "network_seconds": spread(seconds),
+            "times_as_fast_as_plain": ratio(plain, seconds)["median"],
+            "tflops": rounded(flops / median / 1e12),
+            "share_of_peak": rounded(flops / median / peak[precision]),
+            "whole_over_network": ratio(gathered[name]["whole"], seconds),
+            "peak_memory_bytes": max(report["memory"] for report in reports),
+            "start_up_seconds": spread([report["start_up"] for report in reports]),
+        }
+        if steps := gathered[name]["step"]:
+            row |= {"step_seconds": spread(steps), "window_over_step": ratio(seconds, steps)["median"]}
+        rows.append(row)
+    return {
+        "command": "python benchmarks/inference.py DATA",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "cores": os.cpu_count(),
+        "others_share_of_the_machine": others,
+        "network": "faithful, 101 classes, T = 17, L = 4, 224 px, random weights",
+        "video": f"{SECONDS} s, {WIDTH}x{HEIGHT}, {RATE} frames/s, H.264; flow by DIS",
+        "tflop_a_clip": rounded(flops / 1e12),
+        "peak_tflops": {kind: rounded(value / 1e12) for kind, value in peak.items()},
+        "rounds": arguments.rounds,
+        "repetitions": arguments.repetitions,
+        "rows": rows,
+    }
+
+
+def _all(reports: Sequence[Figure], part: str) -> list[float]:
+    return [value for report in reports for value in report.get(part, ())]
+
+
+def _flops(arguments: argparse.Namespace) -> float:
+    import torch  # noqa: PLC0415
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    from actionfusion.models import FusionNetwork  # noqa: PLC0415
+    from actionfusion.run_folder import open_run  # noqa: PLC0415
+
+    folder = open_run(_run_folder(arguments))
+    with torch.device("meta"):
+        network = FusionNetwork(folder.network).eval()
+        size, frames = folder.network.image_size, folder.clip.frames
+        clip = torch.zeros(1, frames, 3, size, size), torch.zeros(1, frames, folder.network.flow_channels, size, size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(*clip)
+    return float(counter.get_total_flops())
+
+
+if __name__ == "__main__":
+    main()

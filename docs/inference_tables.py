@@ -1,0 +1,51 @@
+"""The tables of inference.md: how fast a video is answered, by which runtime, and how near to the machine's limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiment_tables import made_by, read_result
+
+
+def inference() -> str:
+    """Every runtime on one clip of the full-size network."""
+    result = read_result("inference")
+    lines = [
+        "| runtime | precision | seconds a clip | times as fast as plain | TFLOP/s | of the machine's peak |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['what']} | {row['precision']} | {_seconds(row['network_seconds'])} "
+        f"| {row['times_as_fast_as_plain']:.2f} | {row['tflops']:.2f} | {100 * row['share_of_peak']:.0f} % |"
+        for row in result["rows"]
+    ]
+    peaks = ", ".join(f"{kind} {value:.2f}" for kind, value in result["peak_tflops"].items() if "_mm" not in kind)
+    note = (
+        f"Medians (lowest to highest) of {result['rounds']} rounds of {result['repetitions']}; {result['network']}; "
+        f"{result['tflop_a_clip']:.3f} TFLOP a clip. Peaks, the fastest large product or convolution of any library in "
+        f"the same run, in TFLOP/s: {peaks}. {made_by(result)}"
+    )
+    return "\n".join([*lines, "", note])
+
+
+def inference_whole() -> str:
+    """The whole way of a video, streaming, memory and start-up."""
+    result = read_result("inference")
+    lines = [
+        "| runtime | precision | `predict` over network | a window over a step | peak memory | start to first answer |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        step = f"{row['window_over_step']:.1f}" if "window_over_step" in row else ""
+        lines.append(
+            f"| {row['what']} | {row['precision']} | {row['whole_over_network']['median']:.2f} | {step} "
+            f"| {row['peak_memory_bytes'] / 1e9:.1f} GB | {_seconds(row['start_up_seconds'])} |"
+        )
+    return "\n".join([*lines, "", f"Video: {result['video']}. {made_by(result)}"])
+
+
+def _seconds(figure: dict[str, Any]) -> str:
+    return f"{figure['median']:.2f} ({figure['low']:.2f} to {figure['high']:.2f}) s"
+
+
+TABLES = {"inference": inference, "inference_whole": inference_whole}

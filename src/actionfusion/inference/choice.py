@@ -1,0 +1,119 @@
+"""Which runtime answers for a run: the one asked for, or the fastest that is worth its preparation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from actionfusion.errors import RuntimeUnavailable, SettingsError
+from actionfusion.inference.packages import is_installed
+from actionfusion.inference.prepared import Kind, find_prepared
+from actionfusion.inference.runtimes import (
+    PACKAGES,
+    PRECISIONS,
+    EngineName,
+    PrecisionName,
+    RuntimeName,
+    check_precision,
+    is_offered,
+)
+
+log = logging.getLogger("actionfusion.inference")
+
+# The faster on CPUs first.
+CPU_ENGINES: tuple[EngineName, ...] = ("openvino", "onnx")
+# On a smaller network PyTorch answers at once, and preparing takes longer than it saves on hundreds of videos.
+WORTH_PREPARING = 100e9
+
+
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """What answers for a run, and why.
+
+    Attributes:
+        name: torch, openvino or onnx.
+        precision: fp32, bf16 or int8.
+        reason: why it was taken, as a clause.
+        device: of torch; the CPU for the others.
+    """
+
+    name: EngineName
+    precision: PrecisionName
+    reason: str
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        where = f" on {self.device}" if self.name == "torch" else ""
+        return f"{self.name} {self.precision}{where} ({self.reason})"
+
+
+def choose(
+    runtime: RuntimeName,
+    precision: PrecisionName,
+    device: str | None,
+    *,
+    kind_of: Callable[[EngineName, PrecisionName], Kind],
+    flops: Callable[[], int],
+) -> RuntimeChoice:
+    """Choose a runtime.
+
+    Args:
+        runtime: what was asked for.
+        precision: of the multiplications.
+        device: as asked for; None for whatever is best.
+        kind_of: what would be prepared for a runtime and precision.
+        flops: counts the floating point operations of an answer.
+
+    Raises:
+        SettingsError: things that do not go together.
+        RuntimeUnavailable: what was asked for is not installed, or not for this machine.
+    """
+    if runtime not in ("auto", *PRECISIONS):
+        raise SettingsError("runtime", f"{runtime!r} is none", f"choose auto, {', '.join(PRECISIONS)}")
+    if runtime == "auto":
+        choice = _fastest(precision, device, kind_of, flops)
+    else:
+        check_precision(runtime, precision)
+        if runtime != "torch" and device not in (None, "cpu"):
+            raise SettingsError("device", f"runtime {runtime} runs on the CPU, not on {device}", "take runtime torch")
+        choice = RuntimeChoice(runtime, precision, "as asked", _device(device) if runtime == "torch" else "cpu")
+    log.info("runtime: %s", choice)
+    return choice
+
+
+def _device(device: str | None) -> str:
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _fastest(
+    precision: PrecisionName,
+    device: str | None,
+    kind_of: Callable[[EngineName, PrecisionName], Kind],
+    flops: Callable[[], int],
+) -> RuntimeChoice:
+    place = _device(device)
+    if place != "cpu" and precision in PRECISIONS["torch"]:
+        return RuntimeChoice("torch", precision, "a device was named" if device else "there is a GPU", place)
+    if place != "cpu" and device is not None:
+        raise SettingsError("precision", f"{precision} is for CPUs, not for {device}", "take fp32 or bf16")
+    offered = [name for name in CPU_ENGINES if is_offered(name, precision)]
+    for name in offered:
+        if find_prepared(kind_of(name, precision))[0] is not None:
+            return RuntimeChoice(name, precision, "it is prepared beside the run")
+    able = [name for name in offered if is_installed("onnx") and is_installed("onnxscript")]
+    if precision not in PRECISIONS["torch"]:
+        if not able:
+            check_precision("openvino", precision)
+            raise RuntimeUnavailable("onnx", "is not installed", "pip install 'actionfusion[openvino]'")
+        return RuntimeChoice(able[0], precision, f"the fastest with {precision}")
+    if not able:
+        names = " nor ".join(PACKAGES[name] for name in CPU_ENGINES)
+        return RuntimeChoice("torch", precision, f"neither {names} can be prepared here", place)
+    cost = flops()
+    if cost > WORTH_PREPARING:
+        reason = f"the network takes {cost / 1e9:,.0f} GFLOP a clip, and there is no GPU"
+        return RuntimeChoice(able[0], precision, reason)
+    return RuntimeChoice("torch", precision, f"at {cost / 1e9:.2g} GFLOP a clip it answers at once", place)

@@ -1,0 +1,152 @@
+"""A folder that ``export`` wrote: a model, and ``model.json``, which says all that is needed to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from actionfusion.errors import ActionFusionError, ExportError, RuntimeUnavailable, SettingsError, WeightsError
+from actionfusion.inference.choice import CPU_ENGINES, RuntimeChoice
+from actionfusion.inference.parts import TensorSpec
+from actionfusion.inference.runtimes import (
+    PACKAGES,
+    EngineName,
+    PrecisionName,
+    Runtime,
+    RuntimeName,
+    check_precision,
+    is_offered,
+    open_model,
+)
+from actionfusion.run_folder import typed
+from actionfusion.video.clip import ClipSettings
+
+FORMAT = 1
+ABOUT = "model.json"
+_AGAIN = "export the run again"
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported model.
+
+    Attributes:
+        folder: where it lies.
+        clip: what is cut from a video for it.
+        labels: class names in its order.
+        about: all that ``model.json`` says.
+    """
+
+    folder: Path
+    clip: ClipSettings
+    labels: tuple[str, ...]
+    about: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def precision(self) -> PrecisionName:
+        """Of the model: fp32 or int8."""
+        return "int8" if self.about["precision"] == "int8" else "fp32"
+
+    @property
+    def model(self) -> Path:
+        """The model's file."""
+        return self.folder / str(self.about["model"])
+
+    def no_network(self) -> NoReturn:
+        """Say that there are no weights for PyTorch.
+
+        Raises:
+            WeightsError: always.
+        """
+        raise WeightsError(self.folder, "is an export, without weights for PyTorch", "give the run that it is of")
+
+    def open(
+        self, runtime: RuntimeName, precision: PrecisionName | None, device: str | None
+    ) -> tuple[Runtime, RuntimeChoice]:
+        """A runtime on the model.
+
+        Args:
+            runtime: auto, openvino, or onnx for a model in that format.
+            precision: the model's own where None; bf16 of an fp32 model is OpenVINO's.
+            device: the CPU, or None.
+
+        Raises:
+            SettingsError: what does not go together.
+            RuntimeUnavailable: the runtime is not installed.
+            ExportError: the model is damaged.
+        """
+        wanted = precision or self.precision
+        if device not in (None, "cpu"):
+            raise SettingsError("device", f"an export runs on the CPU, not on {device}", "give the run folder")
+        if wanted != self.precision and (wanted, self.precision) != ("bf16", "fp32"):
+            raise SettingsError("precision", f"{self.folder} is {self.precision}, not {wanted}", "export it so")
+        readers: tuple[EngineName, ...] = CPU_ENGINES if self.about["format"] == "onnx" else ("openvino",)
+        choice = self._choose(runtime, wanted, readers)
+        specs = tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in self.about["inputs"])
+        try:
+            engine = open_model(self.model, choice.name, wanted, specs, (self.about["output"]["name"],))
+        except ActionFusionError:
+            raise
+        except Exception as error:
+            reason = f"cannot be loaded ({' '.join(str(error).split())[:200]})"
+            raise ExportError(self.model, reason, _AGAIN) from error
+        return engine, choice
+
+    def _choose(self, runtime: RuntimeName, precision: PrecisionName, readers: tuple[EngineName, ...]) -> RuntimeChoice:
+        format_name = self.about["format"]
+        if runtime == "auto":
+            for name in readers:
+                if is_offered(name, precision):
+                    return RuntimeChoice(name, precision, f"the fastest here that reads {format_name}")
+            package = PACKAGES[readers[0]]
+            reason = f"is not installed, and {self.folder} wants it" if precision != "bf16" else "has no bf16 here"
+            raise RuntimeUnavailable(package, reason, f"pip install 'actionfusion[{readers[0]}]'")
+        if runtime not in readers:
+            reason = f"{runtime} does not read {format_name}"
+            raise SettingsError("runtime", reason, f"choose {' or '.join(readers)}, or give the run folder")
+        assert runtime != "torch"
+        check_precision(runtime, precision)
+        return RuntimeChoice(runtime, precision, "as asked")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is one that ``export`` wrote, of whatever version."""
+    return (folder / ABOUT).is_file()
+
+
+def open_export(folder: Path) -> Export:
+    """Read what an export says of itself, and see that its files are there.
+
+    Raises:
+        ExportError: it is not whole, damaged, or of another version.
+    """
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        version = about["export_format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(path, "is damaged, or no description of a model", _AGAIN) from error
+    if version != FORMAT:
+        reason = f"is of export format {version}, written by actionfusion {about.get('version')}; this reads {FORMAT}"
+        raise ExportError(path, reason, "export the run again with this version, or use that one")
+    try:
+        sampling = about["sampling"]
+        values = {"frames": sampling["frames"], "flow_fields": sampling["flow_fields"], "flow": about["flow_recipe"]}
+        labels = tuple(str(label) for label in about["labels"])
+        sizes = {str(name): int(size) for name, size in about["files"].items()}
+        complete = {"format", "precision", "model", "inputs", "output"} <= about.keys()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExportError(path, f"misses something ({error})", _AGAIN) from error
+    if not complete or about["model"] not in sizes:
+        raise ExportError(path, "does not say what the model is", _AGAIN)
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.is_file():
+            raise ExportError(file, "is missing", f"copy the whole folder, or {_AGAIN}")
+        if file.stat().st_size != size:
+            reason = f"has {file.stat().st_size} bytes, not {size}"
+            raise ExportError(file, reason, f"copy the whole folder, or {_AGAIN}")
+    return Export(folder, typed(ClipSettings, values, path), labels, about)

@@ -1,0 +1,85 @@
+"""A part of a network as an ONNX file, the one form that all runtimes but PyTorch read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actionfusion.errors import RuntimeUnavailable
+from actionfusion.inference.packages import needed
+from actionfusion.inference.parts import Part
+
+MODEL = "model.onnx"
+OPSET = 20
+# Above this the weights lie in a file of their own, which runtimes map instead of copying.
+_LARGE = 64 * 2**20
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def export_onnx(part: Part, path: Path) -> None:
+    """Write a part as ONNX; weights of a large one go to ``{path}.data``.
+
+    Raises:
+        RuntimeUnavailable: the exporter is not installed, or cannot export this part.
+    """
+    needed("onnx", "onnxscript", extra="onnx")
+    module = part.make_module().eval()
+    example = tuple(torch.from_numpy(value) for value in part.example().values())
+    large = sum(tensor.nbytes for tensor in module.state_dict().values()) > _LARGE
+    try:
+        with quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.inference_mode():
+            program = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                input_names=[spec.name for spec in part.inputs],
+                output_names=list(part.outputs),
+                opset_version=OPSET,
+                optimize=True,
+                verify=False,
+                verbose=False,
+            )
+            assert program is not None
+            program.save(path, external_data=large)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"cannot be exported to ONNX ({' '.join(str(error).split())[:200]})"
+        raise RuntimeUnavailable(f"part {part.name!r}", reason, "take runtime torch") from error
+
+
+@contextlib.contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keep what libraries say while they work from users: standard output, warnings, and these loggers below errors."""
+    named = [logging.getLogger(name) for name in loggers]
+    # torch gives loggers far down levels of their own.
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.startswith(tuple(f"{start}." for start in loggers)):
+            named.append(logger)
+    levels = [logger.level for logger in named]
+    for logger in named:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(named, levels, strict=True):
+            logger.setLevel(level)
+
+
+def products_to_quantise(model: Any, part: Part) -> set[str]:
+    """Names of the matrix products of an ONNX model that are the part's ``quantised`` layers."""
+    return {node.name for node in model.graph.node if node.op_type in {"MatMul", "Gemm"} and _of(node, part.quantised)}
+
+
+def _of(node: Any, layers: tuple[str, ...]) -> bool:
+    scopes = next((item.value for item in node.metadata_props if item.key == _SCOPES), "")
+    return any(f"'{layer}'" in scopes for layer in layers)

@@ -1,0 +1,127 @@
+"""A part of a network as other runtimes see it: a module with named inputs and outputs of fixed shapes.
+
+The whole network from a clip to probabilities is one part.  Whatever else is to run outside PyTorch is described in the
+same way, and exported, prepared, quantised and run by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from actionfusion.errors import SettingsError
+from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input by name, shape and NumPy's name of its type, such as ``uint8``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module and how it is called.
+
+    Attributes:
+        name: short, for folders.
+        make_module: gives the module, in evaluation mode on the CPU; called only where its weights are needed.
+        inputs: in the order of its arguments.
+        outputs: names, in the order of what it returns.
+        quantised: its linear layers that int8 may hold in 8 bits, by their names in the module; all convolutions are.
+    """
+
+    name: str
+    make_module: Callable[[], nn.Module]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    quantised: tuple[str, ...] = ()
+
+    def check(self, inputs: Mapping[str, Array]) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            SettingsError: naming what was wanted and what came.
+        """
+        check_inputs(self.inputs, inputs)
+
+    def example(self, seed: int = 0) -> dict[str, Array]:
+        """Inputs of random values: all of 0..255 for whole numbers, else of a standard normal distribution."""
+        generator = np.random.default_rng(seed)
+        made: dict[str, Array] = {}
+        for spec in self.inputs:
+            if np.issubdtype(np.dtype(spec.dtype), np.integer):
+                made[spec.name] = generator.integers(0, 256, spec.shape).astype(spec.dtype)
+            else:
+                made[spec.name] = generator.standard_normal(spec.shape).astype(spec.dtype)
+        return made
+
+
+def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:
+    """Refuse inputs of other names, shapes or types.
+
+    Raises:
+        SettingsError: naming what was wanted and what came.
+    """
+    for spec in specs:
+        if spec.name not in inputs:
+            raise SettingsError(spec.name, "this input is missing", f"give {spec.dtype} {list(spec.shape)}")
+        came = inputs[spec.name]
+        if came.shape != spec.shape or came.dtype != np.dtype(spec.dtype):
+            reason = f"{came.dtype} {list(came.shape)}, wanted {spec.dtype} {list(spec.shape)}"
+            raise SettingsError(spec.name, reason, "give what the runtime was prepared for, or take runtime torch")
+
+
+class _Probabilities(nn.Module):
+    """A network with the softmax behind it."""
+
+    def __init__(self, network: FusionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rgb: Tensor, flow: Tensor) -> Tensor:
+        logits: Tensor = self.network(rgb, flow)
+        return logits.float().softmax(1)
+
+
+def clip_part(make_network: Callable[[], FusionNetwork], settings: FusionNetworkSettings, frames: int) -> Part:
+    """The whole network: a clip ``rgb`` ``[1, T, 3, H, W]`` and ``flow`` ``[1, T, 2L, H, W]``, uint8, to ``[1, K]``.
+
+    Args:
+        make_network: gives it; called when its weights are needed.
+        settings: the network's.
+        frames: T.
+    """
+    size = settings.image_size
+    return Part(
+        name="clip",
+        make_module=lambda: _Probabilities(make_network()).eval(),
+        inputs=(
+            TensorSpec("rgb", (1, frames, 3, size, size), "uint8"),
+            TensorSpec("flow", (1, frames, settings.flow_channels, size, size), "uint8"),
+        ),
+        outputs=("probabilities",),
+        quantised=("network.fc6",),
+    )
+
+
+def clip_flops(settings: FusionNetworkSettings, frames: int) -> int:
+    """Floating point operations of a clip of T frames (a multiply-add is two), counted without computing any."""
+    with torch.device("meta"), torch.inference_mode():
+        part = clip_part(lambda: FusionNetwork(settings), settings, frames)
+        module = part.make_module()
+        clip = [torch.empty(spec.shape, dtype=torch.uint8) for spec in part.inputs]
+        with FlopCounterMode(display=False) as counter:
+            module(*clip)
+    return int(counter.get_total_flops())

@@ -1,0 +1,363 @@
+"""A part of a run made ready for another runtime, once, and kept in the run folder.
+
+``RUN/prepared/{part}-{runtime}-{precision}/`` holds the model, what OpenVINO compiled of it, and ``prepared.json``:
+of which weights, settings and versions it was made.  What does not fit any more, or is damaged, is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from actionfusion.errors import ActionFusionError, RuntimeUnavailable, WeightsError, printable
+from actionfusion.files import (
+    remove_scratch_of_the_dead,
+    replacing_folder,
+    scratch_folder,
+    take_lock,
+    write_atomically,
+)
+from actionfusion.inference.onnx_file import MODEL, export_onnx
+from actionfusion.inference.packages import version_of
+from actionfusion.inference.parts import Part
+from actionfusion.inference.quantization import RunClips, calibration_clips, measure, quantise
+from actionfusion.inference.runtimes import (
+    COMPILED,
+    PACKAGES,
+    EngineName,
+    PrecisionName,
+    Runtime,
+    TorchRuntime,
+    check_precision,
+    compile_openvino,
+    open_model,
+    openvino_machine,
+    read_openvino,
+)
+from actionfusion.run_folder import WEIGHTS, RunFolder, plain
+from actionfusion.version import __version__
+
+FORMAT = 1
+ABOUT = "prepared.json"
+PREPARED = "prepared"
+XML = "model.xml"
+# Of every output, against eager PyTorch; where values are large, of their size.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is prepared: of which run and part, for what.
+
+    Attributes:
+        run: the run.
+        part: of its network.
+        runtime: openvino or onnx.
+        precision: of the multiplications.
+        root: where the run's videos are, for int8.
+    """
+
+    run: RunFolder
+    part: Part
+    runtime: EngineName
+    precision: PrecisionName
+    root: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return self.run.path / PREPARED / f"{self.part.name}-{self.runtime}-{self.precision}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All but the weights that what is prepared depends on, as JSON gives it back."""
+        versions = {"actionfusion": __version__} | {
+            name: version_of(name)
+            for name in ("torch", PACKAGES[self.runtime], *(("nncf",) if self.precision == "int8" else ()))
+        }
+        facts = {
+            "format": FORMAT,
+            "part": self.part.name,
+            "runtime": self.runtime,
+            "precision": self.precision,
+            "inputs": [asdict(spec) for spec in self.part.inputs],
+            "outputs": list(self.part.outputs),
+            "network": plain(self.run.network),
+            "clip": plain(self.run.clip),
+            "versions": versions,
+        }
+        return dict(json.loads(json.dumps(facts)))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder with a prepared part.
+
+    Attributes:
+        folder: where it lies.
+        about: what its ``prepared.json`` says.
+    """
+
+    folder: Path
+    about: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def model(self) -> Path:
+        """The model's file."""
+        return self.folder / str(self.about["model"])
+
+
+def weights_digest(run: RunFolder) -> str:
+    """SHA-256 of the run's weights.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    return str(_identity(_weights(run))["sha256"])
+
+
+def find_prepared(kind: Kind) -> tuple[Prepared | None, str]:
+    """What is prepared and still fits, or None with the reason why there is nothing to use (empty if there is nothing).
+
+    Raises:
+        WeightsError: the run has no weights.
+    """
+    weights = _weights(kind.run)
+    path = kind.folder / ABOUT
+    if not kind.folder.exists():
+        return None, ""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        expected = kind.fingerprint()
+        for name, value in expected.items():
+            if about.get(name) != value:
+                return None, f"it was made with another {name}"
+        known = {weights: about["weights"]} | {kind.folder / name: each for name, each in about["files"].items()}
+        now = {file: _identity(file, identity) for file, identity in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, "it is damaged"
+    for file, identity in known.items():
+        if now[file]["sha256"] != identity["sha256"]:
+            return None, "the weights have changed" if file == weights else f"its {file.name} is damaged"
+    if now != known:
+        # The same bytes in another place, such as a copied run: the next start need not read them again.
+        about |= {"weights": now.pop(weights), "files": {file.name: identity for file, identity in now.items()}}
+        with suppress(OSError):
+            write_atomically(path, json.dumps(about, indent=1))
+    return Prepared(kind.folder, about), ""
+
+
+def open_part(kind: Kind, *, keep: ExitStack) -> Runtime:
+    """A runtime for a part of a run: from what is prepared beside it, or prepared now.
+
+    Args:
+        kind: what is wanted; not runtime torch.
+        keep: gets the temporary folder of what cannot be kept beside the run, and must outlive the runtime.
+
+    Raises:
+        RuntimeUnavailable: packages are missing, or the runtime's answers are not the network's.
+        WeightsError: the run's weights are missing or damaged.
+        SettingsError: int8 wants the run's videos, and they are not there.
+        QuantizationRefused: int8 costs more than a point of accuracy.
+    """
+    check_precision(kind.runtime, kind.precision)
+    prepared, stale = find_prepared(kind)
+    if prepared is not None:
+        try:
+            return _open(kind, prepared)
+        except ActionFusionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each runtime raises what it likes on a damaged file
+            stale = f"it cannot be loaded ({' '.join(str(error).split())[:100]})"
+    fresh = prepare(kind, stale=stale, keep=keep, beyond=prepared)
+    return _open(kind, fresh)
+
+
+def _open(kind: Kind, prepared: Prepared) -> Runtime:
+    part = kind.part
+    if prepared.about.get("machine") and prepared.about["machine"] == openvino_machine():
+        compiled: Path | None = prepared.folder / COMPILED
+    else:
+        compiled = None
+    return open_model(prepared.model, kind.runtime, kind.precision, part.inputs, part.outputs, compiled=compiled)
+
+
+def prepare(kind: Kind, *, stale: str, keep: ExitStack, beyond: Prepared | None = None) -> Prepared:
+    """Make a part ready and keep it beside the run, or, where nothing can be written there, for this process.
+
+    Args:
+        kind: what is wanted.
+        stale: why what is there cannot be used, for the message; empty if nothing is there.
+        keep: gets the temporary folder, if one is needed.
+        beyond: what is there and fits by its hashes, but cannot be used.
+
+    Raises:
+        As for ``open_part``.
+    """
+    again = f" again, since {stale}" if stale else ""
+    _say(f"preparing {kind.runtime} {kind.precision} of {kind.run.path}{again}")
+    samples = RunClips(kind.run, kind.root) if kind.precision == "int8" else None
+    with ExitStack() as locked:
+        try:
+            kind.folder.parent.mkdir(exist_ok=True)
+            locked.enter_context(_alone(kind.folder.parent / ".lock"))
+            other, _ = find_prepared(kind)
+            if other is not None and (beyond is None or other.about != beyond.about):
+                return other
+            return _prepare_beside(kind, samples)
+        except ActionFusionError:
+            raise
+        except OSError as error:
+            _say(f"{kind.folder.parent} cannot be written ({error.strerror or error}): prepared for this process alone")
+    remove_scratch_of_the_dead()
+    folder = keep.enter_context(scratch_folder())
+    return _make(kind, folder, samples)
+
+
+def _prepare_beside(kind: Kind, samples: RunClips | None) -> Prepared:
+    try:
+        with replacing_folder(kind.folder) as folder:
+            made = _make(kind, folder, samples)
+            if kind.folder.exists():
+                shutil.rmtree(kind.folder)
+    except ActionFusionError:
+        raise
+    except OSError:
+        # Without locks another process may have been quicker; what it made is as good.
+        other, _ = find_prepared(kind)
+        if other is None:
+            raise
+        return other
+    return Prepared(kind.folder, made.about)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process prepare; others wait and then find what it made.  Where there are no locks, nobody waits."""
+    with path.open("a+b") as stream:
+        with suppress(OSError):
+            if not take_lock(stream.fileno(), wait=False):
+                _say("another process prepares it: waiting")
+                take_lock(stream.fileno(), wait=True)
+        yield
+
+
+def _make(kind: Kind, folder: Path, samples: RunClips | None) -> Prepared:
+    about: dict[str, Any] = kind.fingerprint()
+    about["weights"] = _identity(_weights(kind.run))  # before they are loaded: should they change meanwhile, it shows
+    with _step("loading the network"):
+        module = kind.part.make_module()
+    kind = replace(kind, part=replace(kind.part, make_module=lambda: module))
+    with _step("exporting the network"):
+        export_onnx(kind.part, folder / MODEL)
+    with _step("comparing its answers with PyTorch's"):
+        about["difference"] = _difference(kind, folder / MODEL)
+    about["model"] = MODEL
+    if samples is not None:
+        about |= _make_int8(kind, folder, samples)
+    if kind.runtime == "openvino":
+        with _step("compiling it for this machine"):
+            compiled = compile_openvino(read_openvino(folder / about["model"]), kind.precision)
+            (folder / COMPILED).write_bytes(_bytes(compiled.export_model()))
+        about["machine"] = openvino_machine()
+    about["files"] = {file.name: _identity(file) for file in sorted(folder.iterdir())}
+    write_atomically(folder / ABOUT, json.dumps(about, indent=1))
+    return Prepared(folder, about)
+
+
+def _bytes(exported: Any) -> bytes:
+    return bytes(exported.getvalue() if hasattr(exported, "getvalue") else exported)
+
+
+def _difference(kind: Kind, model: Path) -> float:
+    """The largest difference between eager PyTorch and the runtime, fp32, on random values.
+
+    Raises:
+        RuntimeUnavailable: it is larger than tolerated.
+    """
+    import torch  # noqa: PLC0415
+
+    example = kind.part.example()
+    wanted = TorchRuntime(kind.part, "fp32", torch.device("cpu")).run(example)
+    made = open_model(model, kind.runtime, "fp32", kind.part.inputs, kind.part.outputs).run(example)
+    worst = 0.0
+    for name, value in wanted.items():
+        scale = max(1.0, float(np.abs(value).max(initial=0)))
+        worst = max(worst, float(np.abs(value - made[name]).max(initial=0)) / scale)  # type: ignore[operator]
+    if not worst <= TOLERANCE:
+        reason = f"its answers are {worst:.1g} off PyTorch's, more than {TOLERANCE:g}"
+        raise RuntimeUnavailable(kind.runtime, reason, "take runtime torch")
+    return worst
+
+
+def _make_int8(kind: Kind, folder: Path, samples: RunClips) -> dict[str, Any]:
+    """Put the model in 8 bits in place of the plain one, if its answers are good enough."""
+    if kind.part.outputs != ("probabilities",):
+        raise RuntimeUnavailable(f"part {kind.part.name!r}", "has no int8", "take fp32 or bf16")
+    with _step("cutting clips to calibrate on"):
+        cut = calibration_clips(samples)
+    with _step(f"quantising on {len(cut)} clips"):
+        model = quantise(folder / MODEL, kind.part, cut, kind.runtime)
+        name = _save(model, folder, kind.runtime)
+    inputs, outputs = kind.part.inputs, kind.part.outputs
+    fp32 = open_model(folder / MODEL, kind.runtime, "fp32", inputs, outputs)
+    accuracy = measure(fp32, open_model(folder / name, kind.runtime, "int8", inputs, outputs), samples, len(cut))
+    _say(str(accuracy))
+    del fp32
+    for file in folder.glob(f"{MODEL}*"):
+        file.unlink()
+    return {"model": name, "int8": accuracy.as_json()}
+
+
+def _save(model: Any, folder: Path, runtime: EngineName) -> str:
+    if runtime == "openvino":
+        from openvino import save_model  # noqa: PLC0415
+
+        save_model(model, folder / XML, compress_to_fp16=False)
+        return XML
+    import onnx  # noqa: PLC0415
+
+    name = "int8.onnx"
+    onnx.save(model, folder / name, save_as_external_data=True, location=f"{name}.data", size_threshold=1024)
+    return name
+
+
+def _weights(run: RunFolder) -> Path:
+    path = run.path / WEIGHTS
+    if not path.is_file():
+        raise WeightsError(path, "the run has no weights", "train the run again, or copy the whole run folder")
+    return path
+
+
+def _identity(path: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """SHA-256 of a file with what shows that it is the same file; ``known`` saves reading it if that is as it was."""
+    status = path.stat()
+    mark = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+    if known is not None and {name: known.get(name) for name in mark} == mark:
+        return {"sha256": known["sha256"], **mark}
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), **mark}
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(Text(printable(text)), soft_wrap=True)
+
+
+@contextmanager
+def _step(text: str) -> Iterator[None]:
+    """Show what is being done, where there is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(Text(text)):
+        yield

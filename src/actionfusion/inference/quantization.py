@@ -1,0 +1,236 @@
+"""A network in 8 bits: calibrated on clips that the run was trained on, and held to its own accuracy on others.
+
+Post-training, by NNCF: convolutions and the first fully connected layer; what the LSTMs compute stays as it is, since
+it is a hundredth of the arithmetic and feeds back into itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError, VideoError
+from actionfusion.inference.onnx_file import products_to_quantise, quiet
+from actionfusion.inference.packages import needed
+from actionfusion.inference.parts import Array, Part
+from actionfusion.inference.runtimes import EngineName, Runtime, read_openvino
+from actionfusion.run_folder import SPLIT, RunFolder
+from actionfusion.video.clip import cut_clip
+from actionfusion.video.video_source import VideoSource
+
+CALIBRATION_CLIPS = 48
+GATE_CLIPS = 400
+LARGEST_LOSS = 0.01
+
+_PREPARE = "actionfusion export RUN --format openvino --precision int8 --root DATA --out DIR"
+
+
+@dataclass(frozen=True)
+class Int8Accuracy:
+    """What 8 bits cost on clips that the run was not trained on.
+
+    Attributes:
+        part: of the run's split: val, or test where it has no validation part.
+        clips: that both were asked.
+        available: videos of that part; ``clips`` are spread evenly over them if there are too many.
+        unreadable: videos left out because they could not be read.
+        correct_fp32: top-1 hits of the network as it is.
+        correct_int8: top-1 hits in 8 bits.
+        agreeing: clips that both give the same label.
+        calibration_clips: of the training part, that the ranges were measured on.
+    """
+
+    part: str
+    clips: int
+    available: int
+    unreadable: int
+    correct_fp32: int
+    correct_int8: int
+    agreeing: int
+    calibration_clips: int
+
+    @property
+    def loss(self) -> float:
+        """Top-1 accuracy lost, 0 to 1."""
+        return (self.correct_fp32 - self.correct_int8) / self.clips
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts and the accuracies that they make."""
+        accuracies = {"top1_fp32": self.correct_fp32 / self.clips, "top1_int8": self.correct_int8 / self.clips}
+        return asdict(self) | accuracies
+
+    def __str__(self) -> str:
+        return (
+            f"top-1 {self.correct_int8} of {self.clips} in int8, {self.correct_fp32} in fp32, "
+            f"{self.agreeing} labels the same ({self.part} part, {self.available} videos)"
+        )
+
+
+class RunClips:
+    """Clips of the videos that a run was trained or tested on, cut anew from their files.
+
+    Args:
+        run: whose ``split.csv`` names them.
+        root: the folder that their paths start from; what ``config.yaml`` says where None.
+
+    Raises:
+        SettingsError: no root is known, the run names no videos, or they are not there.
+    """
+
+    def __init__(self, run: RunFolder, root: Path | None) -> None:
+        self._run = run
+        table = run.path / SPLIT
+        if not table.is_file():
+            raise SettingsError("int8", f"{run.path} has no {SPLIT} to calibrate by", "take fp32, or train again")
+        known = root or run.config.get("data", {}).get("root")
+        if known is None:
+            reason = f"nothing is prepared for {run.path}, and to calibrate the videos it was trained on are needed"
+            raise SettingsError("root", reason, f"say where they are: {_PREPARE}")
+        self._root = Path(known)
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("label") in run.labels]
+        self._rows = {part: [row for row in rows if row.get("part") == part] for part in ("train", "val", "test")}
+        self.held_out = "val" if self._rows["val"] else "test"
+        for part in ("train", self.held_out):
+            if not self._rows[part]:
+                raise SettingsError("int8", f"{table} names no {part} videos of the run", "take fp32")
+            absent = [row["path"] for row in self._rows[part] if not (self._root / row["path"]).exists()]
+            if absent:
+                reason = f"{len(absent)} of the run's {len(self._rows[part])} {part} videos are not in it: {absent[0]}"
+                raise SettingsError(self._root, reason, f"give the folder that their paths start from: {_PREPARE}")
+
+    def count(self, part: str) -> int:
+        """Videos of a part."""
+        return len(self._rows[part])
+
+    def cut(self, part: str, limit: int) -> Iterator[tuple[dict[str, Array], int] | None]:
+        """Up to ``limit`` clips, spread evenly over a part, each with its class; None for a video that cannot be read.
+
+        A clip is ``rgb`` ``[1, T, 3, H, W]`` and ``flow`` ``[1, T, 2L, H, W]``.
+        """
+        rows = self._rows[part]
+        for place in np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int):
+            row = rows[place]
+            try:
+                clip = cut_clip(VideoSource(self._root / row["path"], self._run.clip.flow), self._run.clip)
+            except VideoError:
+                yield None
+                continue
+            yield {"rgb": clip.rgb[None], "flow": clip.flow[None]}, self._run.labels.index(row["label"])
+
+
+def calibration_clips(clips: RunClips) -> list[dict[str, Array]]:
+    """The training clips that ranges are measured on.
+
+    Raises:
+        SettingsError: none of them can be read.
+    """
+    cut = [item[0] for item in clips.cut("train", CALIBRATION_CLIPS) if item is not None]
+    if not cut:
+        raise SettingsError("int8", "not one training video of the run can be read", "take fp32")
+    return cut
+
+
+def quantise(model: Path, part: Part, samples: Sequence[dict[str, Array]], runtime: EngineName) -> Any:
+    """The ONNX model of a part in 8 bits, as OpenVINO's or ONNX's object.
+
+    Args:
+        model: ``.onnx``.
+        part: what it was exported from.
+        samples: inputs to measure ranges on.
+        runtime: for which of the two; each reads its own form best.
+
+    Raises:
+        RuntimeUnavailable: NNCF is not installed, or cannot do it.
+    """
+    needed("nncf", "onnx", extra="int8")
+    import onnx  # noqa: PLC0415
+
+    plain = onnx.load(model, load_external_data=runtime == "onnx")
+    kept = products_to_quantise(plain, part)
+    if runtime == "openvino":
+        graph: Any = read_openvino(model)
+        nodes = [(node.friendly_name, node.get_type_name()) for node in graph.get_ordered_ops()]
+    else:
+        graph, nodes = plain, [(node.name, node.op_type) for node in plain.graph.node]
+    # OpenVINO splits a product with a bias, and marks its half behind a slash.
+    ignored = [name for name, kind in nodes if kind in _LEFT_ALONE and name.split("/")[0] not in kept]
+    try:
+        with _nncf() as nncf:
+            return nncf.quantize(
+                graph,
+                nncf.Dataset(list(samples)),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(samples),
+                ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+            )
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"NNCF cannot quantise it ({' '.join(str(error).split())[:200]})"
+        raise RuntimeUnavailable(f"part {part.name!r}", reason, "take fp32") from error
+
+
+# Whatever NNCF would quantise beside convolutions, by both formats' names.
+_LEFT_ALONE = {
+    *("Add", "Div", "Divide", "Gemm", "LayerNormalization", "MVN", "MatMul", "Max", "Maximum", "Mul", "Multiply"),
+    *("ReduceMax", "ReduceMean", "Sub", "Subtract"),
+}
+
+
+@contextmanager
+def _nncf() -> Iterator[Any]:
+    """NNCF, silent, and without the reports that it would send to its makers."""
+    setting = "NNCF_CI"
+    before = os.environ.get(setting)
+    os.environ[setting] = "1"
+    try:
+        with quiet("nncf", "openvino"):
+            import nncf  # noqa: PLC0415
+
+            yield nncf
+    finally:
+        if before is None:
+            del os.environ[setting]
+        else:
+            os.environ[setting] = before
+
+
+def measure(fp32: Runtime, int8: Runtime, clips: RunClips, calibrated: int) -> Int8Accuracy:
+    """Ask both for the labels of clips that the run was not trained on.
+
+    Raises:
+        SettingsError: none of them can be read.
+        QuantizationRefused: int8 names more than a point less of them rightly than fp32.
+    """
+    counts = dict.fromkeys(("clips", "unreadable", "correct_fp32", "correct_int8", "agreeing"), 0)
+    console = Console(stderr=True)
+    total = min(GATE_CLIPS, clips.count(clips.held_out))
+    with console.status("") as status:
+        for number, item in enumerate(clips.cut(clips.held_out, GATE_CLIPS), 1):
+            status.update(f"int8 against fp32: clip {number} of {total}")
+            if item is None:
+                counts["unreadable"] += 1
+                continue
+            inputs, target = item
+            plain, small = (int(runtime.run(inputs)["probabilities"].argmax()) for runtime in (fp32, int8))
+            counts["clips"] += 1
+            counts["correct_fp32"] += plain == target
+            counts["correct_int8"] += small == target
+            counts["agreeing"] += plain == small
+    if not counts["clips"]:
+        raise SettingsError("int8", f"not one {clips.held_out} video of the run can be read", "take fp32")
+    result = Int8Accuracy(
+        part=clips.held_out, available=clips.count(clips.held_out), calibration_clips=calibrated, **counts
+    )
+    if result.loss > LARGEST_LOSS:
+        raise QuantizationRefused("int8", f"it costs {result.loss:.1%} of the answers: {result}", "take fp32 or bf16")
+    return result

@@ -1,0 +1,178 @@
+"""The command ``stream``: labels as a video runs, from a file, a pipe, a camera or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from actionfusion.errors import SettingsError, printable
+from actionfusion.inference.capture import Capture, Captured, OutageNote
+from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.stepping import Answer, WindowState
+from actionfusion.inference.stream_printing import Printer, StreamAnswer, StreamSummary, make_printer
+from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.video.flow import UInt8Array
+from actionfusion.video.samples import FrameCollector
+from actionfusion.video.sources import find_source
+
+# The middle of the 2 to 10 frames of the paper, section 3.6, where a run does not say what it was trained on.
+_USUAL_INTERVAL = 6
+
+
+def stream(
+    run: Path,
+    source: str,
+    *,
+    every: int | None = None,
+    top_k: int = 3,
+    json: bool = False,
+    live: bool = False,
+    wait: float | None = None,
+    device: str | None = None,
+) -> StreamSummary:
+    """Name the action in a video while it runs, anew with each sampled frame.
+
+    Each answer is about the last samples, as many as a clip of the run has.  The flow of a sample needs some frames
+    after it: `delay` says how many seconds.  The 3-D convolution also looks one sample ahead, which is not waited for:
+    the newest sample is read as the last of a clip is, and `settled`, one sample before `time`, says up to where
+    nothing will be read otherwise.
+
+    A camera or server that goes away is waited for, and the window begins anew when it is back; a slow machine drops
+    samples and counts them; a packet that cannot be decoded is left out and counted, but in a file it is an error.
+
+    Args:
+        run: the run folder that ``train`` wrote.
+        source: a file; - for standard input; a number or /dev/video0 for a camera; an address that begins with
+            rtsp, rtsps, rtmp, rtmps, http, https, srt, udp or tcp.
+        every: frames from one sample to the next; else the middle of what the run was trained on, or 6.
+        top_k: classes shown for each answer.
+        json: print a JSON object a line (JSON Lines): for each answer its time and that of the window's first sample
+            (start), up to where both neighbours of each sample were seen (settled, one sample before time where the
+            3-D convolution looks ahead), samples in the window, delay (seconds that the sample waited for the frames
+            of its flow), predictions, latency_ms and dropped; and a line with an event for each outage.
+        live: drop samples that come too fast instead of holding the source up, and play a file at its own pace;
+            cameras and servers are always live.
+        wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
+            ever, but not for one that was never there.
+        device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+
+    Returns:
+        What it came to.
+
+    Raises:
+        RunFolderError, WeightsError: as ``predict``.
+        SettingsError: settings or an address that make no sense; a video too short for a sample.
+        VideoError: the source cannot be read, or went away for good.
+    """
+    if top_k < 1:
+        raise SettingsError("top_k", f"{top_k} classes cannot be shown", "take 1 or more")
+    if wait is not None and not wait >= 0:
+        raise SettingsError("wait", f"nobody waits {wait} seconds", "take 0 or more")
+    where = find_source(source)
+    folder = open_run(run)
+    clip = folder.clip
+    interval = every if every is not None else trained_interval(folder)
+    collector = FrameCollector(interval, clip.flow_fields)
+    recognizer = Recognizer.load(folder, device=device)
+    capture = Capture(where, collector, clip.flow.size, live=live, wait=wait)
+    summary = StreamSummary()
+    printer = make_printer(json=json)
+    try:
+        _show(StreamSession(recognizer, capture, summary, top_k), printer)
+    except KeyboardInterrupt:
+        # The only way to end what has no end.
+        if not (where.is_live or live):
+            raise
+        return summary
+    finally:
+        printer.close()
+        if summary.frames or summary.outages:
+            Console(stderr=True).print(Text(printable(str(summary))), soft_wrap=True)
+    if not summary.samples and summary.frames:
+        reason = f"no sample in {summary.frames} frames, because the first is frame {interval}"
+        raise SettingsError(where.name, reason, f"take --every {summary.frames} or less")
+    return summary
+
+
+def trained_interval(folder: RunFolder) -> int:
+    """Frames between samples that a run knows best: the middle of those that it was trained on."""
+    augmentation: Mapping[str, Any] = folder.config.get("augmentation") or {}
+    low, high = augmentation.get("intervals") or (_USUAL_INTERVAL, _USUAL_INTERVAL)
+    return (int(low) + int(high)) // 2
+
+
+def _show(session: StreamSession, printer: Printer) -> None:
+    with closing(session.answers()) as answers:
+        for entry in answers:
+            if isinstance(entry, OutageNote):
+                printer.outage(entry)
+            else:
+                printer.answer(entry)
+
+
+@dataclass
+class StreamSession:
+    """Answers what a capture gives.
+
+    Args:
+        recognizer: whose answers.
+        capture: not yet begun.
+        summary: to count in.
+        top_k: classes of each answer.
+    """
+
+    recognizer: Recognizer
+    capture: Capture
+    summary: StreamSummary
+    top_k: int = 3
+
+    def answers(self) -> Generator[StreamAnswer | OutageNote, None, None]:
+        """An answer for each sample that is not dropped, and notes of outages, until the source ends.
+
+        Raises:
+            VideoError: as `Capture`.
+        """
+        stepper = self.recognizer.stepper
+        window, known, connection = stepper.start(), dict[int, UInt8Array](), 0
+        try:
+            with self.capture as capture:
+                for entry in capture.buffer:
+                    self._count()
+                    if isinstance(entry, OutageNote):
+                        yield entry
+                        continue
+                    if entry.connection != connection:
+                        # Flow and 3-D convolution across the gap would show what was never filmed.
+                        window, known, connection = stepper.start(), {}, entry.connection
+                    answer, window, known = self._answered(entry, window, known)
+                    yield self._measured(entry, answer)
+        finally:
+            self._count()
+
+    def _answered(
+        self, entry: Captured, window: WindowState, known: Mapping[int, UInt8Array]
+    ) -> tuple[Answer, WindowState, dict[int, UInt8Array]]:
+        clip = self.recognizer.clip_settings
+        codes = entry.group.codes(clip.flow, known)
+        (answer,), window = self.recognizer.stepper.answer([entry.group.sample(codes, clip.flow_fields)], window)
+        return answer, window, codes
+
+    def _measured(self, entry: Captured, answer: Answer) -> StreamAnswer:
+        latency = monotonic() - entry.at
+        self.summary.samples += 1
+        self.summary.latencies.append(latency)
+        predictions = tuple(self.recognizer.best(answer.probabilities, self.top_k))
+        delay = entry.newest - entry.group.time
+        return StreamAnswer(answer, predictions, delay, latency, self.summary.dropped, self.summary.dropped_share)
+
+    def _count(self) -> None:
+        capture, summary = self.capture, self.summary
+        summary.frames, summary.outages = capture.frames, capture.outages
+        summary.dropped, summary.lost = capture.buffer.dropped, capture.losses.packets

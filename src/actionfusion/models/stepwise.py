@@ -1,0 +1,116 @@
+"""The network one sample at a time: what a new sample must cost, with all that it needs of those before as a state.
+
+A window of at most T samples slides along a stream.  Its answer is what `FusionNetwork` gives of a clip of those
+samples, zero padding of the 3-D convolution at both ends included.  Three readings of a sample can be needed for that,
+each made once: in the middle of a window, as its first sample (nothing before), and as its last (nothing after).  A
+reading is what the sample gives to the LSTM*s; that is small, so it is kept, and the LSTMs run over the window anew.
+
+Source: Ou and Sun 2019, sections 3.2.1 to 3.4; that a window can be moved exactly is our own arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from actionfusion.models.fusion import ConvFusion
+from actionfusion.models.fusion_network import FusionNetwork, TowerMaps
+from actionfusion.models.layer_norm_lstm import LayerNormLSTM
+
+
+class SampleReader(nn.Module):
+    """Towers, fusion and the LSTM*s' input products of new samples.
+
+    Args:
+        network: whose weights are used, in evaluation mode.
+
+    Attributes:
+        looks_ahead: whether a fused map needs the sample after it, so that it settles one sample late.
+        branches: names of the branches, in the order of their readings.
+    """
+
+    def __init__(self, network: FusionNetwork) -> None:
+        super().__init__()
+        self.network = network.eval()
+        fusion = network.fusion
+        self.looks_ahead = isinstance(fusion, ConvFusion) and fusion.conv.kernel_size[0] == 3
+        settings = network.settings
+        self.branches = ("conv", "fc") if settings.branches == "both" else (settings.branches,)
+
+    @property
+    def open_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the sums that are still open: ``[3, C, h, w]``, with 0 in place of 3 where none ever are."""
+        size = self.network.settings.map_size
+        return 3 if self.looks_ahead else 0, self.network.map_channels, size, size
+
+    def forward(self, rgb: Tensor, flow: Tensor, opened: Tensor) -> tuple[Tensor, ...]:
+        """Read N samples that follow each other, and the ones before them by ``opened``.
+
+        Args:
+            rgb: ``[N, 3, H, W]``, 0..255.
+            flow: ``[N, 2L, H, W]``, codes 0..255.
+            opened: of ``open_shape``, as the last call gave it; zeros at the start.
+
+        Returns:
+            The new ``opened``, then the readings of each branch, ``[N, 3, F]``: of the sample *before* each new one,
+            which has now seen both neighbours, in the middle of a window; of the same sample as the first of a window;
+            and of the new one as the last.  Where the fusion joins no neighbours all three are the new sample's, and
+            ``[N, 1, F]`` is given.
+        """
+        maps = self.network.tower_maps(rgb.unsqueeze(0), flow.unsqueeze(0))
+        opened, fused = self._joined(maps, opened) if self.looks_ahead else (opened, self._alone(maps))
+        features = self.network.branch_features(fused)
+        return opened, *(self._product(name, features[name]) for name in self.branches)
+
+    def _alone(self, maps: TowerMaps) -> Tensor:
+        return self.network.fuse(maps).transpose(0, 1)
+
+    def _joined(self, maps: TowerMaps, opened: Tensor) -> tuple[Tensor, Tensor]:
+        """The new open sums, and fused maps ``[N, 3, C, h, w]``."""
+        fusion = self.network.fusion
+        assert isinstance(fusion, ConvFusion)
+        assert maps.rgb is not None
+        assert maps.flow is not None
+        to_next, own, to_previous = fusion.contributions(maps.rgb[0], maps.flow[0]).unbind(1)
+        # Of the sample before the first new one: what it gave itself, what it was given, what it gives.
+        own_before, given_before, gives_before = opened.unsqueeze(1).unbind()
+        count = len(own)
+        owns = torch.cat((own_before, own))
+        given = torch.cat((given_before, gives_before, to_next))
+        first = owns[:count] + to_previous
+        sums = torch.stack((first + given[:count], first, own + given[1 : count + 1]), dim=1)
+        opened = torch.cat((own[-1:], given[count : count + 2]))
+        return opened, fusion.settle(sums.flatten(0, 1)).view(count, 3, *sums.shape[2:])
+
+    def _product(self, name: str, features: Tensor) -> Tensor:
+        if self.network.settings.temporal_head == "mean":
+            return features
+        return _branch_lstm(self.network, name).project(features)
+
+
+def _branch_lstm(network: FusionNetwork, name: str) -> LayerNormLSTM:
+    """The LSTM* of a branch, typed."""
+    lstm = network.branch_lstms[name]
+    assert isinstance(lstm, LayerNormLSTM)
+    return lstm
+
+
+def window_probabilities(network: FusionNetwork, readings: Mapping[str, Tensor]) -> Tensor:
+    """Run the LSTMs and the head over the readings of a window.
+
+    Args:
+        network: in evaluation mode; of its weights only those behind the LSTM*s' input products are used.
+        readings: ``[B, T, F]`` of each branch: its first sample's reading as the first, its last one's as the last.
+
+    Returns:
+        Probabilities ``[B, K]``.
+    """
+    if network.settings.temporal_head == "mean":
+        summary = torch.cat([sequence.mean(dim=1) for sequence in readings.values()], dim=-1)
+    else:
+        hidden = [_branch_lstm(network, name).recur(sequence) for name, sequence in readings.items()]
+        summary = network.last_lstm(network.merge(torch.cat(hidden, dim=-1)))
+    logits: Tensor = network.head(summary)
+    return logits.float().softmax(dim=1)

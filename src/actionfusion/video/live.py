@@ -1,0 +1,357 @@
+"""Reading a source of running video: pictures as they come, with what was lost on the way counted.
+
+A file is read as everywhere: strictly, by `iterate_frames`.  A pipe, camera or server cannot be read twice, so packets
+that cannot be decoded are counted and left out; frames are numbered as if there had been nothing in their place.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from errno import EINVAL
+from typing import TYPE_CHECKING, Any, Protocol
+
+import av
+
+from actionfusion.errors import NotAVideo, SettingsError, VideoDamaged, VideoError, VideoMissing, VideoTooLarge
+from actionfusion.video.containers import (
+    CONVERT,
+    FETCH_AGAIN,
+    MAX_PIXELS,
+    PIXEL_LIMIT,
+    SCALE_DOWN,
+    VIDEO_DEMUXERS,
+    choose_stream,
+    said,
+)
+from actionfusion.video.pictures import PictureConverter, UInt8Array
+from actionfusion.video.reading import iterate_frames
+from actionfusion.video.sources import STANDARD_INPUT, Source, refuse_terminal
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+OPEN_TIMEOUT = READ_TIMEOUT = 10.0
+"""Seconds in which a camera or server must answer, and send the next picture."""
+
+MAX_LOST_IN_A_ROW = 250
+"""Packets without a picture after which a stream is called unreadable: ten seconds of most cameras."""
+
+_DECODER_OPTIONS = {"err_detect": "explode+crccheck", **PIXEL_LIMIT}
+_DEFAULT_RATE = 25.0
+# Seconds by which the times of neighbouring pictures may differ; more is a source that began to count anew.
+_LARGEST_STEP = 10.0
+_POLL = 0.2
+_CHECK_ADDRESS = "check the address, and that it sends video"
+_CHECK_CAMERA = "check that it is plugged in, free and yours to use"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture of a running video.
+
+    Attributes:
+        time: seconds from the first one of its connection.
+        image: makes the RGB array ``[size, size, 3]``; only before the next picture is asked for.
+    """
+
+    time: float
+    image: Callable[[], UInt8Array]
+
+
+@dataclass
+class Losses:
+    """Packets of a running video that gave no picture because they cannot be decoded."""
+
+    packets: int = 0
+
+
+class OpenSource(Protocol):
+    """A source that is open.
+
+    Attributes:
+        says_its_length: whether its end is the end of the video, and not of a connection.
+    """
+
+    says_its_length: bool
+
+    def pictures(self, size: int) -> Generator[Picture, None, None]:
+        """All pictures in order, scaled to ``size``."""
+        ...
+
+
+@contextmanager
+def open_source(
+    source: Source, losses: Losses, *, stopped: Callable[[], bool] = lambda: False, opener: Callable[..., Any] = av.open
+) -> Iterator[OpenSource]:
+    """Open a source; it is closed at the end, however that comes.
+
+    Args:
+        source: which.
+        losses: to count in.
+        stopped: asked while a pipe gives nothing; True ends its reading.
+        opener: as ``av.open``.
+
+    Raises:
+        VideoMissing: no such file, camera or server, or one that does not answer.
+        NotAVideo, NoVideoStream, VideoDamaged, VideoTooLarge: as ``open_video``.
+    """
+    if source.kind == "file":
+        yield _File(source.address)
+    elif source.kind == "pipe":
+        with _open_pipe(source, stopped, opener) as container:
+            yield _Stream(source, container, losses, says_its_length=True)
+    else:
+        with _open_by_name(source, opener) as container:
+            yield _Stream(source, container, losses, says_its_length=_says_its_length(source, container))
+
+
+class _File:
+    says_its_length = True
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def pictures(self, size: int) -> Generator[Picture, None, None]:
+        with closing(iterate_frames(self._path, size=size)) as frames:
+            for frame in frames:
+                yield Picture(frame.time, lambda image=frame.image: image)  # type: ignore[misc]
+
+
+class _Pipe:
+    """What PyAV reads of a pipe: it waits in short turns, so that it can be told to stop."""
+
+    def __init__(self, file: int, stopped: Callable[[], bool]) -> None:
+        self._file, self._stopped = file, stopped
+        self.count = 0
+
+    def read(self, size: int) -> bytes:
+        # Windows can wait for sockets only.
+        while sys.platform != "win32" and not select.select([self._file], [], [], _POLL)[0]:
+            if self._stopped():
+                return b""
+        data = b"" if self._stopped() else os.read(self._file, size)
+        self.count += len(data)
+        return data
+
+
+@contextmanager
+def _open_pipe(source: Source, stopped: Callable[[], bool], opener: Callable[..., Any]) -> Iterator[InputContainer]:
+    refuse_terminal(source)
+    with _pipe_file(source) as file:
+        pipe = _Pipe(file, stopped)
+        options = {"format_whitelist": ",".join((*VIDEO_DEMUXERS, "mjpeg")), "protocol_whitelist": "none"}
+        try:
+            container = opener(
+                pipe, "r", options=dict(PIXEL_LIMIT), container_options=options, metadata_errors="replace"
+            )
+        except (av.FFmpegError, OSError) as error:
+            if not pipe.count:
+                raise NotAVideo(source.name, "it ended without a byte", "check the program that writes it") from error
+            remedy = "write a container that can be read from its start on, such as mpegts, matroska or yuv4mpegpipe"
+            raise NotAVideo(source.name, f"no video was recognised in it ({said(error)})", remedy) from error
+        with container:
+            yield container
+
+
+@contextmanager
+def _pipe_file(source: Source) -> Iterator[int]:
+    if source.address == STANDARD_INPUT:
+        yield sys.stdin.fileno()
+        return
+    try:
+        file = os.open(source.address, os.O_RDONLY)
+    except OSError as error:
+        reason = f"it cannot be opened ({said(error)})"
+        raise VideoMissing(source.name, reason, "check the path and your rights") from error
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _open_by_name(source: Source, opener: Callable[..., Any]) -> Iterator[InputContainer]:
+    failure: VideoError | None = None
+    try:
+        container = opener(
+            _address(source),
+            "r",
+            format=source.format,
+            container_options=dict(source.options),
+            options=dict(PIXEL_LIMIT),
+            timeout=(OPEN_TIMEOUT, READ_TIMEOUT),
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        failure = _opening_failure(source, error)
+    # Raised here, because FFmpeg's own error holds the address with its password, and a traceback would show it.
+    if failure:
+        raise failure
+    with container:
+        yield container
+
+
+def _address(source: Source) -> str:
+    """What FFmpeg opens; Windows names its cameras."""
+    if source.format != "dshow":
+        return source.address
+    cameras = [each.name for each in av.enumerate_input_devices("dshow") if "video" in each.media_types]
+    number = int(source.address)
+    if number >= len(cameras):
+        raise VideoMissing(source.name, f"there are {len(cameras)} cameras", _CHECK_CAMERA)
+    return f"video={cameras[number]}"
+
+
+def _opening_failure(source: Source, error: Exception) -> VideoError:
+    if isinstance(error, VideoError):
+        return error
+    remedy = _CHECK_CAMERA if source.kind == "camera" else _CHECK_ADDRESS
+    if isinstance(error, av.error.InvalidDataError):
+        return NotAVideo(source.name, "no video was recognised in what it sends", _CHECK_ADDRESS)
+    if isinstance(error, av.error.ProtocolNotFoundError) or not isinstance(error, OSError):
+        reason = f"the FFmpeg that PyAV brings cannot open it ({_cause(error)})"
+        return NotAVideo(source.name, reason, "let another program read it and pipe to -")
+    return VideoMissing(source.name, f"it cannot be opened ({_cause(error)})", remedy)
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, without the address, which FFmpeg puts behind its own words."""
+    if isinstance(error, av.error.ExitError):
+        return f"no answer within {OPEN_TIMEOUT:g} s"
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _says_its_length(source: Source, container: InputContainer) -> bool:
+    return source.kind == "server" and source.format is None and container.size > 0
+
+
+class _Stream:
+    """A pipe, camera or server."""
+
+    def __init__(self, source: Source, container: InputContainer, losses: Losses, *, says_its_length: bool) -> None:
+        self.says_its_length = says_its_length
+        self._source, self._container, self._losses = source, container, losses
+        self._stream = choose_stream(source.name, container)
+        codec = self._stream.codec_context
+        if codec.width * codec.height > MAX_PIXELS:
+            reason = f"its picture of {codec.width}x{codec.height} is over {MAX_PIXELS} pixels"
+            raise VideoTooLarge(source.name, reason, SCALE_DOWN)
+
+    def pictures(self, size: int) -> Generator[Picture, None, None]:
+        if size < 1:
+            raise SettingsError("size", f"{size} px is no size for a frame", "take 1 or more")
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        clock = StreamClock(1 / float(rate) if rate else 1 / _DEFAULT_RATE)
+        convert: PictureConverter | None = None
+        with closing(_decoded(self._source, self._container, self._stream, self._losses)) as pictures:
+            for picture in pictures:
+                time = clock.time(picture.time)
+                convert = convert or PictureConverter(picture, size)
+                yield Picture(time, _converting(self._source, convert, picture))
+
+
+def _converting(source: Source, convert: PictureConverter, picture: VideoFrame) -> Callable[[], UInt8Array]:
+    def image() -> UInt8Array:
+        try:
+            return convert(picture)
+        except av.FFmpegError as error:
+            reason = f"its colours cannot be converted (matrix {picture.colorspace})"
+            raise VideoDamaged(source.name, reason, CONVERT) from error
+
+    return image
+
+
+class StreamClock:
+    """Times of the pictures of a running video: they grow strictly, and go on where the source counts anew.
+
+    Args:
+        interval: seconds from one picture to the next where no usable time is stated.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._shift: float | None = None
+        self._last = -interval
+
+    def time(self, stated: float | None) -> float:
+        """Seconds from the first picture to this one, which states the time ``stated``."""
+        expected = self._last + self._interval
+        time = expected
+        if stated is not None:
+            if self._shift is None or not 0 < stated - self._shift - self._last <= _LARGEST_STEP:
+                self._shift = stated - expected
+            time = stated - self._shift
+        self._last = max(time, self._last + 1e-6)
+        return self._last
+
+
+def _decoded(
+    source: Source, container: InputContainer, stream: VideoStream, losses: Losses
+) -> Generator[VideoFrame, None, None]:
+    """Every picture that can be decoded.
+
+    Raises:
+        VideoMissing: the reading broke off.
+        VideoDamaged: ``MAX_LOST_IN_A_ROW`` packets gave none.
+        VideoTooLarge: a picture is.
+    """
+    codec = stream.codec_context
+    # More threads would each keep a picture back.
+    codec.thread_count, codec.thread_type, codec.options = 1, "NONE", dict(_DECODER_OPTIONS)
+    barren, begun = 0, False
+    with closing(_packets(source, container, stream)) as packets:
+        for packet in packets:
+            try:
+                if packet is not None and packet.is_corrupt:
+                    raise av.error.InvalidDataError(0, "marked as corrupt")
+                pictures = [picture for picture in codec.decode(packet) if not picture.is_corrupt]
+            except (av.FFmpegError, OSError) as error:
+                _refuse_large(source, stream, error)
+                # Whoever joins a stream midway first gets pictures that build on others that he never saw.
+                losses.packets += begun
+                pictures = []
+                barren += 1
+            if barren > MAX_LOST_IN_A_ROW:
+                raise VideoDamaged(source.name, f"{barren} packets in a row cannot be decoded", FETCH_AGAIN)
+            for picture in pictures:
+                barren, begun = 0, True
+                yield picture
+
+
+def _packets(
+    source: Source, container: InputContainer, stream: VideoStream
+) -> Generator[Packet[VideoStream] | None, None, None]:
+    """Packets that hold data, then None."""
+    failure: VideoError | None = None
+    with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.EOFError:
+                packet = None
+            except (av.FFmpegError, OSError) as error:
+                waited = isinstance(error, av.error.ExitError)
+                cause = f"it sent nothing for {READ_TIMEOUT:g} s" if waited else f"it broke off ({_cause(error)})"
+                failure = VideoMissing(source.name, cause, "start it again")
+                break
+            if packet is None:
+                break
+            if packet.size:
+                yield packet
+    if failure:
+        raise failure
+    yield None
+
+
+def _refuse_large(source: Source, stream: VideoStream, error: Exception) -> None:
+    if getattr(error, "errno", None) == EINVAL and not stream.codec_context.width:
+        reason = f"it holds a picture of over {MAX_PIXELS} pixels, or of none"
+        raise VideoTooLarge(source.name, reason, SCALE_DOWN) from error

@@ -1,0 +1,133 @@
+"""Samples of a video that is still running: every so many frames one, with the frames around it that its flow needs.
+
+The positions are those of eqs 13-14 with an interval that is given instead of made from the number of frames, which a
+running video does not tell: ``every`` = int(N / T) gives `evenly_spaced`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+
+from actionfusion.errors import SettingsError
+from actionfusion.video.flow import ZERO_CODE, FlowRecipe, flow_fields, flow_window
+from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.reading import Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sampled frame as the network sees it.
+
+    Attributes:
+        position: frame number, from 0.
+        time: seconds from the first frame.
+        rgb: ``[3, size, size]`` uint8.
+        flow: ``[2L, size, size]`` uint8 codes.
+    """
+
+    position: int
+    time: float
+    rgb: UInt8Array
+    flow: UInt8Array
+
+
+@dataclass(frozen=True, eq=False)
+class FrameGroup:
+    """A frame to sample and those around it, complete.
+
+    Attributes:
+        position: frame number of the sampled one, from 0.
+        time: its seconds from the first frame.
+        pictures: ``[size, size, 3]`` RGB by frame number.
+        fields: first frames of the L flow fields; none where the video has but one frame.
+    """
+
+    position: int
+    time: float
+    pictures: Mapping[int, UInt8Array]
+    fields: tuple[int, ...]
+
+    def codes(self, recipe: FlowRecipe, known: Mapping[int, UInt8Array] | None = None) -> dict[int, UInt8Array]:
+        """Codes ``[size, size, 2]`` of all fields by their first frame; those of ``known`` are taken from there."""
+        found = {start: known[start] for start in self.fields if known and start in known}
+        missing = sorted(set(self.fields) - found.keys())
+        return found | dict(zip(missing, flow_fields(self.pictures, missing, recipe), strict=True))
+
+    def sample(self, codes: Mapping[int, UInt8Array], length: int) -> Sample:
+        """The sample with the flow that ``codes`` has computed, of L = ``length`` fields."""
+        picture = self.pictures[self.position]
+        size = len(picture)
+        flow = np.full((length, 2, size, size), ZERO_CODE, np.uint8)
+        for place, start in enumerate(self.fields):
+            flow[place] = codes[start].transpose(2, 0, 1)
+        rgb = np.ascontiguousarray(picture.transpose(2, 0, 1))
+        return Sample(self.position, self.time, rgb, flow.reshape(2 * length, size, size))
+
+
+@dataclass(frozen=True, eq=False)
+class FrameCollector:
+    """Collects the groups of a running video; each ``push`` gives the next collector.
+
+    Args:
+        every: frames from one sample to the next, and to the end of the first sample.
+        length: L, flow fields around a sample.
+        frames: the last ones seen, as many as groups to come may need.
+
+    Raises:
+        SettingsError: an interval under 1.
+    """
+
+    every: int
+    length: int
+    frames: tuple[Frame, ...] = field(default=(), repr=False)
+    next_position: int = -1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise SettingsError("every", f"a sample every {self.every} frames makes no sense", "take 1 or more")
+        if self.next_position < 0:
+            object.__setattr__(self, "next_position", self.every - 1)
+
+    @property
+    def delay(self) -> int:
+        """Frames that must follow a sample before its flow is known: L / 2."""
+        return self.length // 2
+
+    def wants(self, index: int) -> bool:
+        """Whether any group needs the frame of that number."""
+        return (index - self.every + 1 + self.delay) % self.every <= self.length
+
+    def push(self, frame: Frame) -> tuple[Self, FrameGroup | None]:
+        """Take the next frame that is wanted, scaled to the recipe's size, and give the group that it completes.
+
+        Frames that are not wanted may be left out.
+        """
+        frames = (*self.frames, frame)
+        if frame.index < self.next_position + self.delay:
+            return replace(self, frames=self._kept(frames, self.next_position)), None
+        group = self._group(frames, self.next_position, frame.index + 1)
+        following = self.next_position + self.every
+        return replace(self, frames=self._kept(frames, following), next_position=following), group
+
+    def finish(self) -> tuple[FrameGroup, ...]:
+        """The groups of samples that the video ended too soon behind; their windows repeat the last field.
+
+        The last frame must have been pushed, wanted or not.
+        """
+        count = self.frames[-1].index + 1 if self.frames else 0
+        positions = range(self.next_position, count, self.every)
+        return tuple(self._group(self.frames, position, count) for position in positions)
+
+    def _kept(self, frames: tuple[Frame, ...], position: int) -> tuple[Frame, ...]:
+        return tuple(frame for frame in frames if frame.index >= position - self.delay - 1)
+
+    def _group(self, frames: tuple[Frame, ...], position: int, num_frames: int) -> FrameGroup:
+        fields = flow_window(position, self.length, num_frames)
+        by_index = {frame.index: frame for frame in frames}
+        needed = {position, *fields, *(start + 1 for start in fields)}
+        pictures = {index: by_index[index].image for index in sorted(needed)}
+        return FrameGroup(position, by_index[position].time, pictures, tuple(fields))
