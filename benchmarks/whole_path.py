@@ -4,18 +4,19 @@ python benchmarks/whole_path.py DATA    # the folder that holds UCF-101/
 
 - ``preparation``: seconds to cut the clip of a 10-second video of 320x240 (T = 17, L = 4, DIS at 224 px), with flow
   computed while the rest is decoded, against decoding first and computing flow then in OpenCV's own threads.
-- ``many``: clips a second over 40 clips of UCF-101 with two networks of random weights.
+- ``many``: clips a second over 40 clips of UCF-101 with two networks of random weights: clip by clip; several clips cut
+  at a time, in turns with the network (what ``predict`` does on a CPU); and cut while the network works.
 - ``film``: seconds to cut the clip of a film by seeking, against decoding all of it.
 - ``memory``: the peak of a process that predicts a 10-second clip, and a film of two hours, both small pictures.
 
-What is compared is measured in turn.  ``--quick`` takes less of everything and writes nothing.
+What is compared is measured in turn, and ``--only`` measures some parts anew.  ``--quick`` takes less of everything and
+writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -51,6 +52,7 @@ from actionfusion.video.video_source import VideoSource
 from measuring import Cost, Figure, Neighbours, in_turn, machine, ratio, rounded, spread
 
 RESULTS = Path(__file__).parent / "results" / "whole_path.json"
+PARTS = ["preparation", "many", "film", "memory"]
 FULL_SIZE = ClipSettings(frames=17, flow_fields=4, flow=FlowRecipe("dis", size=224))
 CODECS = {"mpeg4 in AVI": ("clip.avi", "mpeg4", {"b": "700k"}), "H.264 in MP4": ("clip.mp4", "libx264", {"crf": "23"})}
 
@@ -72,8 +74,9 @@ def write_film(path: Path, pictures: Iterator[np.ndarray], codec: str, options: 
     """Encode pictures of one size at 30 frames a second."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=30, options=options)
-        for picture in pictures:
-            stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
+        for number, picture in enumerate(pictures):
+            if not number:
+                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode(None))
     return path
@@ -138,22 +141,26 @@ def many(clips: Sequence[Path], repetitions: int) -> list[Figure]:
             for path in clips:
                 recognizer.probabilities([cut(FirstDecodeThenFlow, recognizer.clip_settings, path)])
 
-        def ahead(size: int, recognizer: Recognizer = recognizer) -> None:
+        def ahead(size: int, *, overlap: bool = False, recognizer: Recognizer = recognizer) -> None:
             whole_files._known.clear()
-            with closing(clips_ahead(recognizer.clip, clips)) as ready:
+            with closing(clips_ahead(recognizer.clip, clips, overlap=overlap)) as ready:
                 while some := list(islice(ready, size)):
                     recognizer.probabilities([clip for _, clip in some if not isinstance(clip, VideoError)])
 
-        costs = in_turn(
-            {"one_by_one": plain, "ahead": partial(ahead, 1), "ahead_by_fours": partial(ahead, 4)}, repetitions
-        )
+        cases: dict[str, Callable[[], object]] = {
+            "one_by_one": plain,
+            "in_turns": partial(ahead, 1),
+            "in_turns_four_clips_a_batch": partial(ahead, 4),
+            "overlapped": partial(ahead, 1, overlap=True),
+        }
+        costs = in_turn(cases, repetitions)
         rates = {name: [len(clips) / cost.seconds for cost in taken] for name, taken in costs.items()}
         rows.append(
             {
                 "recipe": recipe,
                 "clips": len(clips),
                 "clips_a_second": {name: spread(taken) for name, taken in rates.items()},
-                "ahead_over_one_by_one": ratio(rates["ahead"], rates["one_by_one"]),
+                "in_turns_over_one_by_one": ratio(rates["in_turns"], rates["one_by_one"]),
             }
         )
     return rows
@@ -204,7 +211,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", default=["preparation", "many", "film", "memory"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -214,7 +221,7 @@ def main() -> None:
     clips = sorted((arguments.data / "UCF-101").rglob("*.avi"))
     some = clips[:: max(len(clips) // 40, 1)][: 4 if arguments.quick else 40]
     repetitions = 1 if arguments.quick else arguments.repetitions
-    neighbours = Neighbours()
+    figures: Figure = json.loads(RESULTS.read_text()) if RESULTS.exists() and not arguments.quick else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts: dict[str, Callable[[], Any]] = {
@@ -223,8 +230,11 @@ def main() -> None:
             "film": partial(film, folder, some, 1 if arguments.quick else 10, repetitions),
             "memory": partial(memory, folder, 1 if arguments.quick else 120),
         }
-        figures = {part: measure() for part, measure in parts.items() if part in arguments.only}
-    result = {
+        for part in arguments.only:
+            neighbours = Neighbours()
+            rows = parts[part]()
+            figures[part] = {"neighbours_share": neighbours.share(), "rows": rows}
+    result = figures | {
         "command": "python benchmarks/whole_path.py DATA",
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
@@ -235,14 +245,11 @@ def main() -> None:
             "opencv": cv2.__version__,
             "pyav": av.__version__,
         },
-        "threads": {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads(), "cores": os.cpu_count()},
-        "neighbours_share": neighbours.share(),
-        **figures,
+        "threads": {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads()},
     }
     text = json.dumps(result, indent=1) + "\n"
-    if arguments.quick or len(figures) < len(parts):
-        print(text)
-    else:
+    print(text)
+    if not arguments.quick:
         write_atomically(RESULTS, text)
 
 
