@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actionfusion.demo import demo
     from actionfusion.errors import ActionFusionError, VideoError
     from actionfusion.evaluation.evaluate import evaluate
+    from actionfusion.inference.export import export
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
     from actionfusion.report.comparison_page import report_comparison
@@ -33,6 +34,7 @@ _HOMES = {
     "check": "actionfusion.data.check",
     "demo": "actionfusion.demo",
     "evaluate": "actionfusion.evaluation.evaluate",
+    "export": "actionfusion.inference.export",
     "predict": "actionfusion.inference.predict",
     "prepare": "actionfusion.data.prepare_dataset",
     "report_comparison": "actionfusion.report.comparison_page",
@@ -48,6 +50,7 @@ __all__ = [
     "check",
     "demo",
     "evaluate",
+    "export",
     "predict",
     "prepare",
     "report_comparison",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.stepping import Stepper, StreamState
 from actionfusion.models import FusionNetwork
 from actionfusion.models.fusion import FusionName
 from actionfusion.models.layer_norm_lstm import NormName
+from actionfusion.run_folder import create_run
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.reading import Frame
@@ -94,6 +97,24 @@ def test_each_answer_is_the_offline_one_of_the_window(changes: dict[str, Any]) -
         spread.append(expected)
     # The answers differ from window to window by far more than they may differ from the offline ones.
     assert np.ptp(np.stack(spread), axis=0).max() > 1e-3
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+@pytest.mark.parametrize("changes", [{}, {"fusion": "sum", "norm": "ba"}], ids=str)
+def test_other_runtimes_answer_the_same(tmp_path: Path, runtime: str, changes: dict[str, Any]) -> None:
+    pytest.importorskip("openvino" if runtime == "openvino" else "onnxruntime")
+    network, samples = _network(**changes), _samples(6)
+    clip = ClipSettings(4, 2, FlowRecipe("dis", size=SIZE))
+    run = create_run(tmp_path / "run", clip=clip, network=network.settings, labels=list("abcde"), further={})
+    run.save_weights(network)
+    recognizer = Recognizer.load(run, runtime=runtime, first="step")  # type: ignore[arg-type]
+    assert recognizer.runtime.name == runtime
+    answers, _ = recognizer.stepper.answer(samples, recognizer.stepper.start())
+    for place, answer in enumerate(answers):
+        expected = _offline(network, samples[max(0, place - 3) : place + 1])
+        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-4)
+    prepared = [path.name for path in (tmp_path / "run" / "prepared").iterdir() if path.is_dir()]
+    assert prepared == [f"step-{runtime}-fp32"]
 
 
 @given(st.integers(1, 5), st.lists(st.integers(1, 5), min_size=1, max_size=4))

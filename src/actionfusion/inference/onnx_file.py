@@ -47,6 +47,9 @@ def export_onnx(part: Part, path: Path) -> None:
                 verbose=False,
             )
             assert program is not None
+            for node in program.model.graph:
+                for name in node.metadata_props.keys() - {_SCOPES}:  # paths of this machine, and half of a small file
+                    del node.metadata_props[name]
             program.save(path, external_data=large)
     except (OSError, MemoryError):
         raise

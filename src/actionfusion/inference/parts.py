@@ -13,12 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 
 Array = npt.NDArray[np.generic]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""What `Runtime.run` is."""
+
+
+def _at_once(run: Run, clip: Mapping[str, Array]) -> Array:
+    return run(clip)["probabilities"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Part:
         inputs: in the order of its arguments.
         outputs: names, in the order of what it returns.
         quantised: its linear layers that int8 may hold in 8 bits, by their names in the module; all convolutions are.
+        answer: the probabilities ``[1, K]`` of a clip (``rgb`` and ``flow`` as the whole network takes them) by runs of
+            the part.
     """
 
     name: str
@@ -47,6 +54,7 @@ class Part:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     quantised: tuple[str, ...] = ()
+    answer: Callable[[Run, Mapping[str, Array]], Array] = _at_once
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Refuse what does not fit.
@@ -118,6 +126,9 @@ def clip_part(make_network: Callable[[], FusionNetwork], settings: FusionNetwork
 
 def clip_flops(settings: FusionNetworkSettings, frames: int) -> int:
     """Floating point operations of a clip of T frames (a multiply-add is two), counted without computing any."""
+    # Not above: it takes half a second, and who has something prepared never counts.
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
     with torch.device("meta"), torch.inference_mode():
         part = clip_part(lambda: FusionNetwork(settings), settings, frames)
         module = part.make_module()

@@ -1,10 +1,11 @@
-"""The command ``predict``: labels for videos never seen."""
+"""The command ``predict``: labels for videos never seen, or a timeline of each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from json import dumps
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from actionfusion.errors import VideoError, printable
 from actionfusion.inference.pipeline import clips_ahead
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes import PrecisionName, RuntimeName
+from actionfusion.inference.segments import SegmentOptions, VideoTimelines, predict_segments
+from actionfusion.run_folder import open_run
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,17 @@ def predict(
     *,
     top_k: int = 5,
     json: bool = False,
+    segments: bool = False,
+    every: int | None = None,
+    stride: int = 1,
+    threshold: float = 0.0,
+    shortest: float = 0.0,
+    out: Path | None = None,
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
-) -> VideoPredictions:
-    """Name the action in each video and print a table, or JSON.
+) -> VideoPredictions | VideoTimelines:
+    """Name the action in each video, or with --segments what happens when, and print a table, or JSON.
 
     A video that cannot be read is reported in its place, and the rest goes on.  Several clips are cut at
     a time, on all cores; on a GPU, while the network works on those before (``clips_ahead``).
@@ -65,8 +74,18 @@ def predict(
     Args:
         run: the folder that ``train`` or ``export`` wrote.
         videos: video files.
-        top_k: classes shown for each video.
+        top_k: classes shown for each video, and with --json for each segment.
         json: print one JSON list instead of a table.
+        segments: a timeline of each video (start, end, label, probability), for videos that are not cut to one action.
+            A run knows only the classes that it was trained on, from clips cut to one action each; it has no class for
+            nothing, so some label is given wherever --threshold allows it. Of a damaged video there are the segments up
+            to the fault, beside the error.
+        every: with --segments, frames from one sampled frame to the next; none takes the middle of the intervals that
+            the run was trained with, or 6 where it does not say.
+        stride: with --segments, sampled frames from one window to the next, up to a window's length.
+        threshold: with --segments, the probability under which a moment has no label, 0 to 1.
+        shortest: with --segments, seconds under which a segment is given to a neighbour.
+        out: with --segments, a folder for NAME.csv, NAME.json, NAME.vtt (WebVTT) and NAME.png of each video.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
         precision: fp32, bf16 or int8; none is fp32, or what an export has.
@@ -77,10 +96,16 @@ def predict(
     Raises:
         RunFolderError: not a run folder.
         ActionFusionError: as for ``Recognizer.load``.
-        SettingsError: ``top_k`` is under 1.
+        SettingsError: a setting out of its range, one for timelines without ``segments``, or an ``out`` that cannot be
+            written to.
     """
     if top_k < 1:
         raise no_classes(top_k)
+    options = SegmentOptions(every, stride, threshold, shortest, out)
+    if segments:
+        load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, first="step")
+        return predict_segments(open_run(run), load, videos, options, top_k=top_k, json=json)
+    options.refuse_without_segments()
     recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device)
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)

@@ -30,7 +30,7 @@ from actionfusion.files import (
 from actionfusion.inference.onnx_file import MODEL, export_onnx
 from actionfusion.inference.packages import version_of
 from actionfusion.inference.parts import Part
-from actionfusion.inference.quantization import RunClips, calibration_clips, measure, quantise
+from actionfusion.inference.quantization import RunClips, calibration_inputs, measure, quantise
 from actionfusion.inference.runtimes import (
     COMPILED,
     PACKAGES,
@@ -169,17 +169,28 @@ def open_part(kind: Kind, *, keep: ExitStack) -> Runtime:
         SettingsError: int8 wants the run's videos, and they are not there.
         QuantizationRefused: int8 costs more than a point of accuracy.
     """
+    return open_prepared(kind, keep=keep)[0]
+
+
+def open_prepared(kind: Kind, *, keep: ExitStack) -> tuple[Runtime, Prepared]:
+    """As ``open_part``, with where the runtime's model lies."""
     check_precision(kind.runtime, kind.precision)
     prepared, stale = find_prepared(kind)
     if prepared is not None:
         try:
-            return _open(kind, prepared)
+            return _open(kind, prepared), prepared
         except ActionFusionError:
             raise
         except Exception as error:  # noqa: BLE001 - each runtime raises what it likes on a damaged file
             stale = f"it cannot be loaded ({' '.join(str(error).split())[:100]})"
     fresh = prepare(kind, stale=stale, keep=keep, beyond=prepared)
-    return _open(kind, fresh)
+    try:
+        return _open(kind, fresh), fresh
+    except ActionFusionError:
+        raise
+    except Exception as error:
+        reason = f"cannot load what it prepared ({' '.join(str(error).split())[:200]})"
+        raise RuntimeUnavailable(kind.runtime, reason, "take runtime torch") from error
 
 
 def _open(kind: Kind, prepared: Prepared) -> Runtime:
@@ -301,16 +312,15 @@ def _difference(kind: Kind, model: Path) -> float:
 
 def _make_int8(kind: Kind, folder: Path, samples: RunClips) -> dict[str, Any]:
     """Put the model in 8 bits in place of the plain one, if its answers are good enough."""
-    if kind.part.outputs != ("probabilities",):
-        raise RuntimeUnavailable(f"part {kind.part.name!r}", "has no int8", "take fp32 or bf16")
-    with _step("cutting clips to calibrate on"):
-        cut = calibration_clips(samples)
-    with _step(f"quantising on {len(cut)} clips"):
-        model = quantise(folder / MODEL, kind.part, cut, kind.runtime)
-        name = _save(model, folder, kind.runtime)
-    inputs, outputs = kind.part.inputs, kind.part.outputs
+    part, inputs, outputs = kind.part, kind.part.inputs, kind.part.outputs
     fp32 = open_model(folder / MODEL, kind.runtime, "fp32", inputs, outputs)
-    accuracy = measure(fp32, open_model(folder / name, kind.runtime, "int8", inputs, outputs), samples, len(cut))
+    with _step("cutting clips to calibrate on"):
+        cut, count = calibration_inputs(samples, part, fp32.run)
+    with _step(f"quantising on {count} clips"):
+        name = _save(quantise(folder / MODEL, part, cut, kind.runtime), folder, kind.runtime)
+    del cut
+    int8 = open_model(folder / name, kind.runtime, "int8", inputs, outputs)
+    accuracy = measure(part, fp32, int8, samples, count)
     _say(str(accuracy))
     del fp32
     for file in folder.glob(f"{MODEL}*"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.console import Console
 from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError, VideoError
 from actionfusion.inference.onnx_file import products_to_quantise, quiet
 from actionfusion.inference.packages import needed
-from actionfusion.inference.parts import Array, Part
+from actionfusion.inference.parts import Array, Part, Run
 from actionfusion.inference.runtimes import EngineName, Runtime, read_openvino
 from actionfusion.run_folder import SPLIT, RunFolder
 from actionfusion.video.clip import cut_clip
@@ -79,10 +79,10 @@ class RunClips:
 
     Args:
         run: whose ``split.csv`` names them.
-        root: the folder that their paths start from; what ``config.yaml`` says where None.
+        root: the folder that their paths start from; a run does not say where that is on this machine.
 
     Raises:
-        SettingsError: no root is known, the run names no videos, or they are not there.
+        SettingsError: no root was given, the run names no videos, or they are not there.
     """
 
     def __init__(self, run: RunFolder, root: Path | None) -> None:
@@ -90,11 +90,10 @@ class RunClips:
         table = run.path / SPLIT
         if not table.is_file():
             raise SettingsError("int8", f"{run.path} has no {SPLIT} to calibrate by", "take fp32, or train again")
-        known = root or run.config.get("data", {}).get("root")
-        if known is None:
+        if root is None:
             reason = f"nothing is prepared for {run.path}, and to calibrate the videos it was trained on are needed"
             raise SettingsError("root", reason, f"say where they are: {_PREPARE}")
-        self._root = Path(known)
+        self._root = root
         with table.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row.get("label") in run.labels]
         self._rows = {part: [row for row in rows if row.get("part") == part] for part in ("train", "val", "test")}
@@ -127,16 +126,33 @@ class RunClips:
             yield {"rgb": clip.rgb[None], "flow": clip.flow[None]}, self._run.labels.index(row["label"])
 
 
-def calibration_clips(clips: RunClips) -> list[dict[str, Array]]:
-    """The training clips that ranges are measured on.
+def calibration_inputs(clips: RunClips, part: Part, run: Run) -> tuple[list[dict[str, Array]], int]:
+    """Inputs of a part that ranges are measured on, and of how many training clips.
+
+    Args:
+        clips: of the run.
+        part: what is to be quantised; the whole network takes the clips as they are.
+        run: runs it as it is, for what its later inputs need of earlier ones.
 
     Raises:
-        SettingsError: none of them can be read.
+        SettingsError: none of the clips can be read.
     """
     cut = [item[0] for item in clips.cut("train", CALIBRATION_CLIPS) if item is not None]
     if not cut:
         raise SettingsError("int8", "not one training video of the run can be read", "take fp32")
-    return cut
+    if all(spec.name in cut[0] and spec.shape == cut[0][spec.name].shape for spec in part.inputs):
+        return cut, len(cut)
+    found: list[dict[str, Array]] = []
+    for clip in cut:
+        given: list[dict[str, Array]] = []
+
+        def recorded(inputs: Mapping[str, Array], given: list[dict[str, Array]] = given) -> dict[str, Array]:
+            given.append(dict(inputs))
+            return run(inputs)
+
+        part.answer(recorded, clip)
+        found += [given[place] for place in sorted({0, len(given) // 2, len(given) - 1})]
+    return found, len(cut)
 
 
 def quantise(model: Path, part: Part, samples: Sequence[dict[str, Array]], runtime: EngineName) -> Any:
@@ -204,7 +220,7 @@ def _nncf() -> Iterator[Any]:
             os.environ[setting] = before
 
 
-def measure(fp32: Runtime, int8: Runtime, clips: RunClips, calibrated: int) -> Int8Accuracy:
+def measure(part: Part, fp32: Runtime, int8: Runtime, clips: RunClips, calibrated: int) -> Int8Accuracy:
     """Ask both for the labels of clips that the run was not trained on.
 
     Raises:
@@ -221,7 +237,7 @@ def measure(fp32: Runtime, int8: Runtime, clips: RunClips, calibrated: int) -> I
                 counts["unreadable"] += 1
                 continue
             inputs, target = item
-            plain, small = (int(runtime.run(inputs)["probabilities"].argmax()) for runtime in (fp32, int8))
+            plain, small = (int(part.answer(runtime.run, inputs).argmax()) for runtime in (fp32, int8))
             counts["clips"] += 1
             counts["correct_fp32"] += plain == target
             counts["correct_int8"] += small == target

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +12,11 @@ import numpy.typing as npt
 import torch
 
 from actionfusion.errors import RecipeMismatch, SettingsError
-from actionfusion.inference.choice import RuntimeChoice, choose
-from actionfusion.inference.exported import is_export, open_export
-from actionfusion.inference.parts import Array, clip_flops, clip_part
-from actionfusion.inference.prepared import Kind, open_part
-from actionfusion.inference.runtimes import EngineName, PrecisionName, Runtime, RuntimeName, TorchRuntime
+from actionfusion.inference.choice import RuntimeChoice
+from actionfusion.inference.engines import Engines, PartName
+from actionfusion.inference.exported import is_export
+from actionfusion.inference.parts import Array
+from actionfusion.inference.runtimes import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, Stepper, StreamState
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, open_run
@@ -49,11 +47,7 @@ class Recognizer:
         network: trained, on the device that it is to run on; or what gives it, called when it is first asked for.
         clip: what is cut from a video for it.
         labels: class names in the network's order.
-        engine: runs the network; PyTorch where none is given.
-        runtime: which that is, and why.
-
-    Attributes:
-        runtime: what answers: its name, its precision, and why it was taken.
+        engines: run the network; PyTorch where none are given.
     """
 
     def __init__(
@@ -62,21 +56,13 @@ class Recognizer:
         clip: ClipSettings,
         labels: Sequence[str],
         *,
-        engine: Runtime | None = None,
-        runtime: RuntimeChoice | None = None,
+        engines: Engines | None = None,
     ) -> None:
         self._network = network.eval() if isinstance(network, FusionNetwork) else None
         self._make_network = network
         self.clip_settings = clip
         self.labels = tuple(labels)
-        if engine is None:
-            made = self.network
-            device = next(made.parameters()).device
-            engine = TorchRuntime(clip_part(lambda: made, made.settings, clip.frames), "fp32", device)
-            runtime = RuntimeChoice("torch", "fp32", "a network was given", str(device))
-        assert runtime is not None
-        self.runtime = runtime
-        self._engine = engine
+        self._engines = engines or Engines.of_network(self.network, clip)
 
     @classmethod
     def load(
@@ -87,6 +73,7 @@ class Recognizer:
         precision: PrecisionName | None = None,
         device: str | None = None,
         root: Path | None = None,
+        first: PartName = "clip",
     ) -> Recognizer:
         """Load a run folder, or a folder that ``export`` wrote.
 
@@ -99,48 +86,33 @@ class Recognizer:
             precision: fp32 (where None is given), bf16 or int8; of an export its own.
             device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
             root: folder of the run's videos, for int8 to be prepared with.
+            first: what is made ready at once: clip, for whole clips, or step, for streams; the other when it is asked
+                for.
 
         Raises:
             RunFolderError: not a run folder.
-            ExportError: an export that is not whole, or of another version.
+            ExportError: an export that is not whole, of another version, or without what a stream needs.
             WeightsError: weights missing, damaged, or of another network.
             SettingsError: runtime, precision and device do not go together, or int8 finds no videos.
             RuntimeUnavailable: the runtime is not installed, or not for this machine.
             QuantizationRefused: int8 costs more than a point of accuracy.
         """
         if not isinstance(run, RunFolder) and is_export(Path(run)):
-            return cls._of_export(Path(run), runtime, precision, device)
-        folder = run if isinstance(run, RunFolder) else open_run(run)
-        part = clip_part(folder.load_network, folder.network, folder.clip.frames)
-
-        def kind_of(name: EngineName, wanted: PrecisionName) -> Kind:
-            return Kind(folder, part, name, wanted, root)
-
-        choice = choose(
-            runtime,
-            precision or "fp32",
-            device,
-            kind_of=kind_of,
-            flops=lambda: clip_flops(folder.network, folder.clip.frames),
-        )
-        if choice.name == "torch":
-            network = folder.load_network().to(choice.device)
-            of_network = clip_part(lambda: network, folder.network, folder.clip.frames)
-            engine: Runtime = TorchRuntime(of_network, choice.precision, torch.device(choice.device))
-            return cls(network, folder.clip, folder.labels, engine=engine, runtime=choice)
-        keep = ExitStack()
-        engine = open_part(kind_of(choice.name, choice.precision), keep=keep)
-        recognizer = cls(folder.load_network, folder.clip, folder.labels, engine=engine, runtime=choice)
-        weakref.finalize(recognizer, keep.close)
+            export, engines = Engines.of_export(Path(run), runtime=runtime, precision=precision, device=device)
+            recognizer = cls(export.no_network, export.clip, export.labels, engines=engines)
+        else:
+            folder = run if isinstance(run, RunFolder) else open_run(run)
+            engines = Engines.of_run(
+                folder, runtime=runtime, precision=precision or "fp32", device=device, root=root, first=first
+            )
+            recognizer = cls(engines.network, folder.clip, folder.labels, engines=engines)
+        engines.open(first)
         return recognizer
 
-    @classmethod
-    def _of_export(
-        cls, folder: Path, runtime: RuntimeName, precision: PrecisionName | None, device: str | None
-    ) -> Recognizer:
-        export = open_export(folder)
-        engine, choice = export.open(runtime, precision, device)
-        return cls(export.no_network, export.clip, export.labels, engine=engine, runtime=choice)
+    @property
+    def runtime(self) -> RuntimeChoice:
+        """What answers: its name, its precision, and why it was taken."""
+        return self._engines.choice
 
     @property
     def network(self) -> FusionNetwork:
@@ -181,9 +153,10 @@ class Recognizer:
         return self._scores(rgb.cpu().numpy(), flow.cpu().numpy())
 
     def _scores(self, rgb: Array, flow: Array) -> npt.NDArray[np.float32]:
-        size = len(rgb) if self._engine.takes_batches else 1
+        engine = self._engines.open("clip")
+        size = len(rgb) if engine.takes_batches else 1
         rows = [
-            self._engine.run({"rgb": rgb[start : start + size], "flow": flow[start : start + size]})["probabilities"]
+            engine.run({"rgb": rgb[start : start + size], "flow": flow[start : start + size]})["probabilities"]
             for start in range(0, len(rgb), size)
         ]
         return np.concatenate(rows).astype(np.float32, copy=False)
@@ -210,8 +183,12 @@ class Recognizer:
 
     @cached_property
     def stepper(self) -> Stepper:
-        """What answers a stream sample by sample."""
-        return Stepper(self.network, self.clip_settings, device=next(self.network.parameters()).device)
+        """What answers a stream sample by sample, by the same runtime.
+
+        Raises:
+            As ``load``.
+        """
+        return self._engines.stepper()
 
     def start(self, every: int) -> StreamState:
         """The state before the first frame of a stream.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -152,12 +153,12 @@ class Stepper:
         rgb = np.stack([sample.rgb for sample in samples])
         flow = np.stack([sample.flow for sample in samples])
         opened, *readings = self._step(rgb, flow, state.opened)
-        answers = []
+        windows = []
         for place, sample in enumerate(samples):
             rows = [reading[place] for reading in readings]
             state = self._moved(state, rows, sample.time)
-            answers.append(self._answer(state, [row[-1] for row in rows]))
-        return answers, replace(state, opened=opened)
+            windows.append((state, [row[-1] for row in rows]))
+        return self._answers(windows), replace(state, opened=opened)
 
     def _moved(self, state: WindowState, rows: Sequence[FloatArray], time: float) -> WindowState:
         """The window with one more sample, and without those that are more than T back."""
@@ -172,18 +173,37 @@ class Stepper:
             return WindowState(times, state.opened, middle, middle)
         return WindowState(times, state.opened, middle, _appended(state.first, [row[1:2] for row in rows], kept))
 
-    def _answer(self, state: WindowState, last: Sequence[FloatArray]) -> Answer:
+    def _answers(self, windows: Sequence[tuple[WindowState, Sequence[FloatArray]]]) -> list[Answer]:
+        """An answer to each window, given with its newest sample's readings as the last; one run for all of a length.
+
+        For a small network the LSTMs' many small steps would else cost as much as the towers.
+        """
+        answers = []
+        for _, group in groupby(windows, lambda window: len(window[0].times)):
+            alike = list(group)
+            sequences = [self._sequences(state, last) for state, last in alike]
+            joined = {
+                name: torch.from_numpy(np.stack(each)).to(self._device)
+                for name, each in zip(self._reader.branches, zip(*sequences, strict=True), strict=True)
+            }
+            with torch.inference_mode():
+                probabilities = window_probabilities(self._network, joined).cpu().numpy()
+            answers += [self._answer(state, row) for (state, _), row in zip(alike, probabilities, strict=True)]
+        return answers
+
+    def _sequences(self, state: WindowState, last: Sequence[FloatArray]) -> list[FloatArray]:
+        """For each branch ``[n, F]``, the readings of a window from its first sample to its last."""
+        if not self._reader.looks_ahead:
+            return list(state.middle)
+        return [
+            np.concatenate((first[:1], middle[1:], newest[None]))
+            for first, middle, newest in zip(state.first, state.middle, last, strict=True)
+        ]
+
+    def _answer(self, state: WindowState, probabilities: FloatArray) -> Answer:
         count = len(state.times)
-        sequences = {}
-        for place, name in enumerate(self._reader.branches):
-            sequence = state.middle[place]
-            if self._reader.looks_ahead:
-                sequence = np.concatenate((state.first[place][:1], sequence[1:], last[place][None]))
-            sequences[name] = torch.from_numpy(sequence[None]).to(self._device)
-        with torch.inference_mode():
-            probabilities = window_probabilities(self._network, sequences)
         settled = state.times[-2] if self._reader.looks_ahead and count > 1 else state.times[-1]
-        return Answer(probabilities[0].cpu().numpy(), state.times[0], state.times[-1], count, settled)
+        return Answer(probabilities, state.times[0], state.times[-1], count, settled)
 
     def _with_torch(self, rgb: UInt8Array, flow: UInt8Array, opened: FloatArray) -> list[FloatArray]:
         with torch.inference_mode():

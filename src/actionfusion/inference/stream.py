@@ -7,23 +7,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, printable
 from actionfusion.inference.capture import Capture, Captured, OutageNote
+from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, WindowState
 from actionfusion.inference.stream_printing import Printer, StreamAnswer, StreamSummary, make_printer
-from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.run_folder import open_run
 from actionfusion.video.flow import UInt8Array
 from actionfusion.video.samples import FrameCollector
 from actionfusion.video.sources import find_source
-
-# The middle of the 2 to 10 frames of the paper, section 3.6, where a run does not say what it was trained on.
-_USUAL_INTERVAL = 6
 
 
 def stream(
@@ -36,6 +34,8 @@ def stream(
     live: bool = False,
     wait: float | None = None,
     device: str | None = None,
+    runtime: RuntimeName = "auto",
+    precision: PrecisionName | None = None,
 ) -> StreamSummary:
     """Name the action in a video while it runs, anew with each sampled frame.
 
@@ -62,6 +62,8 @@ def stream(
         wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
             ever, but not for one that was never there.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
+        runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
+        precision: fp32, bf16 or int8; none is fp32.
 
     Returns:
         What it came to.
@@ -78,9 +80,9 @@ def stream(
     where = find_source(source)
     folder = open_run(run)
     clip = folder.clip
-    interval = every if every is not None else trained_interval(folder)
+    interval = every if every is not None else usual_interval(folder.config)
     collector = FrameCollector(interval, clip.flow_fields)
-    recognizer = Recognizer.load(folder, device=device)
+    recognizer = Recognizer.load(folder, runtime=runtime, precision=precision, device=device, first="step")
     capture = Capture(where, collector, clip.flow.size, live=live, wait=wait)
     summary = StreamSummary()
     printer = make_printer(json=json)
@@ -99,13 +101,6 @@ def stream(
         reason = f"no sample in {summary.frames} frames, because the first is frame {interval}"
         raise SettingsError(where.name, reason, f"take --every {summary.frames} or less")
     return summary
-
-
-def trained_interval(folder: RunFolder) -> int:
-    """Frames between samples that a run knows best: the middle of those that it was trained on."""
-    augmentation: Mapping[str, Any] = folder.config.get("augmentation") or {}
-    low, high = augmentation.get("intervals") or (_USUAL_INTERVAL, _USUAL_INTERVAL)
-    return (int(low) + int(high)) // 2
 
 
 def _show(session: StreamSession, printer: Printer) -> None:

@@ -114,3 +114,19 @@ def window_probabilities(network: FusionNetwork, readings: Mapping[str, Tensor])
         summary = network.last_lstm(network.merge(torch.cat(hidden, dim=-1)))
     logits: Tensor = network.head(summary)
     return logits.float().softmax(dim=1)
+
+
+def free_all_but_memory(network: FusionNetwork) -> FusionNetwork:
+    """Give back the memory of all weights that `window_probabilities` does not use; the network does nothing else then.
+
+    Returns:
+        The same network.
+    """
+    for part in (network.rgb_tower, network.flow_tower, network.fusion, network.fc6):
+        if part is not None:
+            part.to("meta")
+    if network.settings.temporal_head == "lstm":
+        for name in network.branch_lstms:
+            lstm = _branch_lstm(network, name)
+            lstm.weight_ih = nn.Parameter(lstm.weight_ih.to("meta"))
+    return network

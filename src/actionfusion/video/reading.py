@@ -12,7 +12,7 @@ leaves no trace in most codecs and is not found.  No frame is ever repeated, gue
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from errno import EINVAL
@@ -171,7 +171,7 @@ def count_frames(path: AnyPath) -> int:
 
 
 def iterate_frames(
-    path: AnyPath, *, wanted: Collection[int] | None = None, size: int | None = None
+    path: AnyPath, *, wanted: Collection[int] | Callable[[int], bool] | None = None, size: int | None = None
 ) -> Generator[Frame, None, int]:
     """Decode a video and give its frames one by one; nothing but the frame given is kept.
 
@@ -180,7 +180,8 @@ def iterate_frames(
     Args:
         path: the file.
         wanted: indices of the frames to give; all of them where None.  The others are decoded, since frames build on
-            each other, but not converted.  Indices that the video does not have are passed over.
+            each other, but not converted.  Indices that the video does not have are passed over.  Or a function that
+            is asked for each index in turn, when its frame is decoded.
         size: scale to ``size`` x ``size`` pixels, the aspect not kept.  None leaves the stored size; should it change
             within the stream, all frames come at the size of the first.
 
@@ -195,7 +196,7 @@ def iterate_frames(
     """
     if size is not None and not 1 <= size <= isqrt(MAX_PIXELS):
         raise SettingsError("size", f"{size} px is no size for a frame", f"take 1 to {isqrt(MAX_PIXELS)}")
-    chosen = None if wanted is None else frozenset(int(index) for index in wanted)
+    chosen = wanted if wanted is None or callable(wanted) else frozenset(int(index) for index in wanted).__contains__
     return _frames(fspath(path), chosen, size)
 
 
@@ -251,7 +252,7 @@ def read_frames(
     return Frames(images[rows], times[rows], asked, num_frames)
 
 
-def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Generator[Frame, None, int]:
+def _frames(path: str, wanted: Callable[[int], bool] | None, size: int | None) -> Generator[Frame, None, int]:
     before = identity(path)
     with open_video(path) as (container, stream):
         clock = _Clock(container, stream)
@@ -261,7 +262,7 @@ def _frames(path: str, wanted: frozenset[int] | None, size: int | None) -> Gener
             for picture in pictures:
                 time = clock.time(picture)
                 convert = convert or PictureConverter(picture, size)
-                if wanted is None or count in wanted:
+                if wanted is None or wanted(count):
                     try:
                         image = convert(picture)
                     except av.FFmpegError as error:

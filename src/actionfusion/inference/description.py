@@ -1,0 +1,112 @@
+"""What ``model.json`` of an export says: all that a program needs to cut a clip and read the answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from actionfusion.inference.exported import FORMAT
+from actionfusion.inference.onnx_file import OPSET
+from actionfusion.inference.parts import Part
+from actionfusion.run_folder import RunFolder, plain
+from actionfusion.version import __version__
+from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE
+
+_LAYOUT = ["clip", "sampled frame", "channel", "row from the top", "column from the left"]
+
+
+def describe(run: RunFolder, part: Part, format_name: str, precision: str, weights: str) -> dict[str, Any]:
+    """All of ``model.json`` but its files and what int8 measured.
+
+    Args:
+        run: what is exported.
+        part: the network as a part.
+        format_name: onnx or openvino.
+        precision: fp32 or int8.
+        weights: SHA-256 of the run's weights.
+    """
+    meanings = {"rgb": _rgb(), "flow": _flow_channels(run)}
+    return {
+        "export_format": FORMAT,
+        "package": "actionfusion",
+        "version": __version__,
+        "format": format_name,
+        "opset": OPSET,
+        "precision": precision,
+        "weights_sha256": weights,
+        "inputs": [plain(asdict(spec)) | {"layout": _LAYOUT} | meanings[spec.name] for spec in part.inputs],
+        "output": {
+            "name": part.outputs[0],
+            "shape": [1, len(run.labels)],
+            "dtype": "float32",
+            "meaning": "probability of each class, after the softmax, in the order of labels; they sum to 1",
+        },
+        "labels": list(run.labels),
+        "frames": _frames(run),
+        "flow_recipe": plain(run.clip.flow),
+        "flow": _flow(run),
+        "sampling": _sampling(run),
+        "network": plain(run.network),
+    }
+
+
+def _rgb() -> dict[str, Any]:
+    return {
+        "range": [0, 255],
+        "channels": ["red", "green", "blue"],
+        "meaning": "the sampled frames; do not scale or normalise them, the model does",
+    }
+
+
+def _flow_channels(run: RunFolder) -> dict[str, Any]:
+    fields = run.clip.flow_fields
+    return {
+        "range": [1, 255],
+        "channels": [f"{axis} of field {number}" for number in range(1, fields + 1) for axis in ("u", "v")],
+        "meaning": f"flow codes, {ZERO_CODE} is no motion; do not scale or normalise them, the model does",
+    }
+
+
+def _frames(run: RunFolder) -> dict[str, Any]:
+    size = run.clip.flow.size
+    return {
+        "size": [size, size],
+        "resize": "the whole frame, upright as its rotation says, to this size without keeping its proportions; "
+        "averaging over the source area (FFmpeg's swscale AREA, OpenCV's INTER_AREA are near enough)",
+        "colour": "RGB in the full range 0..255, by the video's own matrix and range (BT.601 limited where it says "
+        "none)",
+    }
+
+
+def _flow(run: RunFolder) -> dict[str, Any]:
+    recipe = run.clip.flow
+    engines = {
+        "tvl1": "OpenCV optflow DualTVL1OpticalFlow with its default settings (5 scales of 0.8, 5 warps, lambda 0.15)",
+        "dis": "OpenCV DISOpticalFlow, preset MEDIUM",
+        "farneback": "OpenCV calcOpticalFlowFarneback(pyr_scale 0.5, levels 5, winsize 13, iterations 10, poly_n 5, "
+        "poly_sigma 1.1, flags 0)",
+    }
+    return {
+        "engine": engines[recipe.engine],
+        "computed_on": "grey levels 0.299 R + 0.587 G + 0.114 B of the resized frames p and p + 1; field p is the "
+        "motion from p to p + 1, and zero where both are equal",
+        "units": "pixels of the resized frame; u to the right, v down",
+        "encode": f"code = round(clip(pixels, -bound, bound) * {LARGEST_CODE_STEP} / bound) + {ZERO_CODE}, "
+        "halves to even",
+        "decode": f"pixels = (code - {ZERO_CODE}) * bound / {LARGEST_CODE_STEP}",
+        "bound": recipe.bound,
+    }
+
+
+def _sampling(run: RunFolder) -> dict[str, Any]:
+    half, fields = run.clip.flow_fields // 2, run.clip.flow_fields
+    return {
+        "frames": run.clip.frames,
+        "flow_fields": fields,
+        "rule": "frames evenly spaced over the whole video (Ou and Sun 2019, eqs 13-14), counted from 0; a video of "
+        "fewer frames repeats its last one",
+        "formula": "position(k) = min(k * max(floor(N / T), 1), N) - 1 for k = 1..T, with N frames in the video and "
+        "T sampled ones",
+        "flow_window": f"around a sampled frame t the {fields} fields that start at t - {half} .. t + {half - 1}, each "
+        "clamped to 0 .. N - 2; of a video of one frame, all codes are no motion",
+    }

@@ -1,0 +1,159 @@
+"""What runs the parts of a network for a recogniser: one runtime, its parts opened when they are first asked for."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from actionfusion.errors import ExportError, RuntimeUnavailable
+from actionfusion.inference.choice import RuntimeChoice, choose
+from actionfusion.inference.exported import Export, open_export
+from actionfusion.inference.parts import Part, clip_flops, clip_part
+from actionfusion.inference.prepared import Kind, open_part
+from actionfusion.inference.runtimes import (
+    PRECISIONS,
+    EngineName,
+    PrecisionName,
+    Runtime,
+    RuntimeName,
+    TorchRuntime,
+)
+from actionfusion.inference.step_part import step_part, step_run
+from actionfusion.inference.stepping import Stepper
+from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.models.stepwise import free_all_but_memory
+from actionfusion.run_folder import RunFolder
+from actionfusion.video.clip import ClipSettings
+
+PartName = Literal["clip", "step"]
+
+
+class Engines:
+    """The runtimes of a network's parts.
+
+    Args:
+        choice: which runtime it is, and why.
+        openers: opens each part.
+        clip: T, L and the flow recipe.
+        network: gives the network in PyTorch.
+        memory: gives the network of which a stream needs the LSTMs and the head alone.
+    """
+
+    def __init__(
+        self,
+        choice: RuntimeChoice,
+        openers: Mapping[PartName, Callable[[], Runtime]],
+        clip: ClipSettings,
+        network: Callable[[], FusionNetwork],
+        memory: Callable[[], FusionNetwork],
+    ) -> None:
+        self.choice = choice
+        self.network = network
+        self._openers = openers
+        self._clip = clip
+        self._memory = memory
+        self._opened: dict[PartName, Runtime] = {}
+
+    @classmethod
+    def of_network(cls, network: FusionNetwork, clip: ClipSettings, choice: RuntimeChoice | None = None) -> Self:
+        """PyTorch, on the device where the network is."""
+        device = next(network.parameters()).device
+        choice = choice or RuntimeChoice("torch", "fp32", "a network was given", str(device))
+        parts = _parts(lambda: network, network, clip)
+        openers = {name: lambda part=part: TorchRuntime(part, choice.precision, device) for name, part in parts.items()}
+        return cls(choice, openers, clip, lambda: network, lambda: network)
+
+    @classmethod
+    def of_run(
+        cls,
+        run: RunFolder,
+        *,
+        runtime: RuntimeName,
+        precision: PrecisionName,
+        device: str | None,
+        root: Path | None,
+        first: PartName,
+    ) -> Self:
+        """What answers for a run; arguments and errors as for `Recognizer.load`."""
+        parts = _parts(run.load_network, run, clip=run.clip)
+
+        def kind_of(name: EngineName, wanted: PrecisionName, part: PartName = first) -> Kind:
+            return Kind(run, parts[part], name, wanted, root)
+
+        choice = choose(
+            runtime, precision, device, kind_of=kind_of, flops=lambda: clip_flops(run.network, run.clip.frames)
+        )
+        if choice.name != "torch":
+            try:
+                return cls._prepared(run, choice, kind_of, first)
+            except RuntimeUnavailable as error:
+                if runtime != "auto" or choice.precision not in PRECISIONS["torch"]:
+                    raise
+                choice = replace(choice, name="torch", reason=f"{error.subject}: {error.reason}")
+        return cls.of_network(run.load_network().to(choice.device), run.clip, choice)
+
+    @classmethod
+    def _prepared(
+        cls,
+        run: RunFolder,
+        choice: RuntimeChoice,
+        kind_of: Callable[[EngineName, PrecisionName, PartName], Kind],
+        first: PartName,
+    ) -> Self:
+        keep = ExitStack()
+
+        def opener(part: PartName) -> Callable[[], Runtime]:
+            return lambda: open_part(kind_of(choice.name, choice.precision, part), keep=keep)
+
+        openers = {part: opener(part) for part in _PARTS}
+        engines = cls(
+            choice, openers, run.clip, cache(run.load_network), lambda: free_all_but_memory(run.load_network())
+        )
+        weakref.finalize(engines, keep.close)
+        engines.open(first)
+        return engines
+
+    @classmethod
+    def of_export(
+        cls, folder: Path, *, runtime: RuntimeName, precision: PrecisionName | None, device: str | None
+    ) -> tuple[Export, Self]:
+        """The model of an export; arguments and errors as for `Recognizer.load`."""
+        export = open_export(folder)
+        engine, choice = export.open(runtime, precision, device)
+
+        def no_step() -> Runtime:
+            raise ExportError(folder, "answers whole clips, and no streams", "give the run that it was exported from")
+
+        openers: dict[PartName, Callable[[], Runtime]] = {"clip": lambda: engine, "step": no_step}
+        return export, cls(choice, openers, export.clip, export.no_network, export.no_network)
+
+    def open(self, part: PartName) -> Runtime:
+        """The runtime of a part."""
+        if part not in self._opened:
+            self._opened[part] = self._openers[part]()
+        return self._opened[part]
+
+    def stepper(self) -> Stepper:
+        """What answers a stream."""
+        engine = self.open("step")
+        network = self._memory()
+        step = step_run(engine.run, network.settings, takes_batches=engine.takes_batches)
+        return Stepper(network, self._clip, step, device=self.choice.device)
+
+
+_PARTS: tuple[PartName, ...] = ("clip", "step")
+
+
+def _parts(
+    make_network: Callable[[], FusionNetwork], of: FusionNetwork | RunFolder, clip: ClipSettings
+) -> dict[PartName, Part]:
+    settings = of.settings if isinstance(of, FusionNetwork) else of.network
+    return {
+        "clip": clip_part(make_network, settings, clip.frames),
+        "step": step_part(make_network, settings, clip),
+    }

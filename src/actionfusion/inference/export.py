@@ -1,0 +1,172 @@
+"""The command ``export``: a run as a model file for other programs, with all that is needed to use it without ours.
+
+The folder holds the model, ``model.json`` (what goes in and out, and how a clip is cut), and ``check/``: the inputs of
+one clip as raw bytes with the answer, so that whoever uses the model elsewhere can see that it is used rightly.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, printable
+from actionfusion.files import replacing_folder, write_atomically
+from actionfusion.inference.description import describe
+from actionfusion.inference.exported import ABOUT, open_export
+from actionfusion.inference.made_up import MadeUpVideo
+from actionfusion.inference.onnx_file import MODEL, export_onnx
+from actionfusion.inference.parts import Part, clip_part
+from actionfusion.inference.prepared import (
+    TOLERANCE,
+    XML,
+    Kind,
+    Prepared,
+    find_prepared,
+    open_prepared,
+    weights_digest,
+)
+from actionfusion.inference.runtimes import TorchRuntime, check_precision, open_model, read_openvino
+from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.video.clip import Clip, cut_clip
+from actionfusion.video.video_source import VideoSource
+
+FormatName = Literal["onnx", "openvino"]
+# The same model in 8 bits comes out a little differently on CPUs whose 8-bit products are of another kind.
+INT8_TOLERANCE = 0.05
+_CHECK = "check"
+
+
+def export(
+    run: Path,
+    *,
+    out: Path,
+    format: FormatName = "onnx",  # noqa: A002 - the flag's name
+    precision: Literal["fp32", "int8"] = "fp32",
+    root: Path | None = None,
+    video: Path | None = None,
+) -> Path:
+    """Write a run as a model that other programs can use, with a description and a clip to check it by.
+
+    Args:
+        run: the run folder that ``train`` wrote.
+        out: folder to write; it must not hold anything.
+        format: onnx, or openvino (model.xml and model.bin).
+        precision: fp32, or int8: calibrated on the run's training videos, and refused where it costs more than a
+            point of accuracy; what is measured is kept beside the run.
+        root: folder of the run's videos, for int8.
+        video: the clip to check by is cut from it; from a made-up moving picture where none is given.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: ``out`` holds something, or cannot be written.
+        ActionFusionError: as for ``Recognizer.load``; or the video cannot be read.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(out, "exists already and is not empty", "choose another --out or remove it")
+    if precision not in ("fp32", "int8"):
+        raise SettingsError("precision", f"{precision!r} is not exported", "choose fp32 or int8")
+    check_precision(format, precision)
+    folder = open_run(run)
+    clip = _clip(folder, video)
+    part = clip_part(folder.load_network, folder.network, folder.clip.frames)
+    with ExitStack() as keep:
+        kind = Kind(folder, part, format, precision, root)
+        # What int8 costs to make and to measure is not thrown away.
+        prepared = open_prepared(kind, keep=keep)[1] if precision == "int8" else find_prepared(kind)[0]
+        try:
+            with replacing_folder(out) as target:
+                model = _write_model(kind, target, prepared)
+                answer = _write_check(kind, target, model, clip, "made up" if video is None else video.name)
+                int8 = prepared.about["int8"] if precision == "int8" and prepared is not None else None
+                files = {file.name: file.stat().st_size for file in sorted(target.iterdir()) if file.is_file()}
+                about = describe(folder, part, format, precision, weights_digest(folder))
+                about |= {"model": model, "files": files, "int8": int8, "check": f"{_CHECK}/expected.json"}
+                write_atomically(target / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
+                open_export(target)
+        except OSError as error:
+            if isinstance(error, ExportError):
+                raise
+            raise ExportError(out, f"cannot be written ({error.strerror or error})", "choose another --out") from error
+    size = sum(files.values()) / 2**20
+    text = f"{out}: {format} {precision}, {size:.1f} MiB; {answer['label']!r} for its check clip, "
+    text += f"{answer['largest_difference_from_pytorch']:.1g} off the run's own probabilities"
+    Console(stderr=True).print(Text(printable(text)), soft_wrap=True)
+    return out
+
+
+def _clip(run: RunFolder, video: Path | None) -> Clip:
+    if video is not None:
+        return cut_clip(VideoSource(video, run.clip.flow), run.clip)
+    return cut_clip(MadeUpVideo(run.clip.flow, 4 * run.clip.frames), run.clip)
+
+
+def _write_model(kind: Kind, target: Path, prepared: Prepared | None) -> str:
+    """Write the model; the name of its file."""
+    if prepared is not None and (kind.precision == "int8" or kind.runtime == "onnx"):
+        for file in sorted(prepared.folder.glob(f"{prepared.model.stem}.*")):
+            shutil.copyfile(file, target / file.name)
+        return prepared.model.name
+    if kind.runtime == "onnx":
+        export_onnx(kind.part, target / MODEL)
+        return MODEL
+    from openvino import save_model  # noqa: PLC0415
+
+    source = prepared.model if prepared is not None else target / MODEL
+    if prepared is None:
+        export_onnx(kind.part, source)
+    save_model(read_openvino(source), target / XML, compress_to_fp16=False)
+    if prepared is None:
+        for file in target.glob(f"{MODEL}*"):
+            file.unlink()
+    return XML
+
+
+def _write_check(kind: Kind, target: Path, model: str, clip: Clip, source: str) -> dict[str, Any]:
+    """Write the inputs of a clip and the model's answer, which must be the network's.
+
+    Raises:
+        RuntimeUnavailable: it is not.
+    """
+    inputs = {"rgb": clip.rgb[None], "flow": clip.flow[None]}
+    part, labels = kind.part, kind.run.labels
+    assert kind.precision != "bf16"
+    made = open_model(target / model, kind.runtime, kind.precision, part.inputs, part.outputs).run(inputs)
+    eager = _probabilities(TorchRuntime(part, "fp32", torch.device("cpu")).run(inputs), part)
+    answer = _probabilities(made, part)
+    difference = float(np.abs(answer - eager).max())
+    if kind.precision == "fp32" and not difference <= TOLERANCE:
+        reason = f"its probabilities are {difference:.1g} off PyTorch's, more than {TOLERANCE:g}"
+        raise RuntimeUnavailable(kind.runtime, reason, "take the run in PyTorch")
+    folder = target / _CHECK
+    folder.mkdir()
+    for name, values in inputs.items():
+        (folder / f"{name}.bin").write_bytes(np.ascontiguousarray(values).tobytes())
+    expected = {
+        "source": source,
+        "rgb": "rgb.bin",
+        "flow": "flow.bin",
+        "meaning": "uint8 in C order, of the shapes that model.json gives",
+        "positions": clip.positions.tolist(),
+        "label": labels[int(answer.argmax())],
+        "probabilities": [float(value) for value in answer],
+        "probabilities_pytorch_fp32": [float(value) for value in eager],
+        "largest_difference_from_pytorch": difference,
+        "tolerance": TOLERANCE if kind.precision == "fp32" else INT8_TOLERANCE,
+    }
+    write_atomically(folder / "expected.json", json.dumps(expected, indent=2, ensure_ascii=False))
+    return expected
+
+
+def _probabilities(outputs: Mapping[str, Any], part: Part) -> Any:
+    return outputs[part.outputs[0]][0]

@@ -1,0 +1,167 @@
+"""``predict --segments``: what happens when in videos that are not cut to one action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from actionfusion.errors import SettingsError, VideoError, printable
+from actionfusion.files import write_atomically
+from actionfusion.inference.intervals import usual_interval
+from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.timeline import TimelineRules
+from actionfusion.inference.timeline_files import as_csv, as_json, as_webvtt, file_names
+from actionfusion.inference.untrimmed import VideoTimeline, WindowSettings, find_segments
+from actionfusion.run_folder import RunFolder
+from actionfusion.video.reading import count_frames
+
+
+class VideoTimelines(list[VideoTimeline]):
+    """Timelines in the order that the videos were given in."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether any video failed, or could not be read to its end."""
+        return any(item.error for item in self)
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What ``predict`` takes for ``--segments`` alone; see there."""
+
+    every: int | None = None
+    stride: int = 1
+    threshold: float = 0.0
+    shortest: float = 0.0
+    out: Path | None = None
+
+    def refuse_without_segments(self) -> None:
+        """Raise SettingsError for an option that would go unused."""
+        unused = [name for name in vars(self) if getattr(self, name) != getattr(SegmentOptions, name)]
+        if unused:
+            raise SettingsError(unused[0], "is for timelines", "give --segments too, or leave it out")
+
+
+def predict_segments(
+    run: RunFolder,
+    load: Callable[[RunFolder], Recognizer],
+    videos: Sequence[str | Path],
+    options: SegmentOptions,
+    *,
+    top_k: int,
+    json: bool,
+) -> VideoTimelines:
+    """Make the timeline of each video, write its files, and print a table, or JSON; see ``predict``.
+
+    Args:
+        run: the run.
+        load: gives its recogniser.
+        videos: video files.
+        options: what is asked for.
+        top_k: classes shown for each segment with ``json``.
+        json: print one JSON list instead of a table.
+
+    Raises:
+        SettingsError: an option that makes no sense, or a folder that cannot be written to.
+    """
+    rules = TimelineRules(options.threshold, options.shortest)
+    every = usual_interval(run.config) if options.every is None else options.every
+    windows = WindowSettings(every, options.stride)
+    recognizer = load(run)
+    names = file_names(map(str, videos))
+    if options.out is not None:
+        with _writing(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    results = VideoTimelines()
+    for number, (video, name) in enumerate(zip(videos, names, strict=True), 1):
+        with _watching(console, video, f"{number}/{len(videos)} {video}") as watch:
+            timeline = find_segments(recognizer, video, windows, rules, top_k=top_k, watch=watch)
+        results.append(timeline)
+        if options.out is not None:
+            _write(timeline, options.out / name)
+    if json:
+        print(dumps([item.as_json() for item in results], indent=2))  # noqa: T201
+    else:
+        Console().print(_table(results), soft_wrap=False)
+    for item in results:
+        if item.error:
+            console.print(Text(f"error: {item.error}"), soft_wrap=True)
+    return results
+
+
+def _write(timeline: VideoTimeline, path: Path) -> None:
+    from actionfusion.inference.timeline_picture import draw_timeline  # noqa: PLC0415  # half a second that few need
+
+    contents: list[tuple[str, str | bytes]] = [
+        (".csv", as_csv(timeline.segments)),
+        (".json", as_json(timeline)),
+        (".vtt", as_webvtt(timeline)),
+        (".png", draw_timeline(timeline)),
+    ]
+    with _writing(path.parent):
+        for ending, content in contents:
+            write_atomically(path.with_name(path.name + ending), content)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be written to ({error.strerror or error})"
+        raise SettingsError(folder, reason, "choose another --out") from error
+
+
+@contextmanager
+def _watching(console: Console, video: str | Path, title: str) -> Iterator[Callable[[int], object] | None]:
+    """A bar of the frames decoded, of as many as the packets suggest; nothing where there is no terminal."""
+    if not console.is_terminal:
+        yield None
+        return
+    total: int | None = None
+    with suppress(VideoError):  # the reading meets the same fault, and says it
+        total = count_frames(video)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(escape(printable(title)), total=total)
+        yield lambda frames: bar.update(task, completed=frames)
+
+
+def _table(results: Sequence[VideoTimeline]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("video", overflow="fold")
+    table.add_column("start", justify="right")
+    table.add_column("end", justify="right")
+    table.add_column("action", overflow="fold")
+    table.add_column("probability", justify="right")
+    for item in results:
+        name = Text(printable(item.video))
+        for place, segment in enumerate(item.segments):
+            label = Text("no label", style="dim") if segment.label is None else Text(segment.label)
+            share = Text("" if segment.probability is None else f"{segment.probability:.1%}")
+            first = name if place == 0 else Text("")
+            table.add_row(first, _clock(segment.start), _clock(segment.end), label, share)
+        if item.error:
+            first = Text("") if item.segments else name
+            fault = Text(printable(f"{item.error.kind}: {item.error.reason}"), style="red")
+            table.add_row(first, _clock(item.segments[-1].end) if item.segments else "", "", fault, "")
+    return table
+
+
+def _clock(seconds: float) -> str:
+    """``m:ss.s``, with hours in front where there are any."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{minutes:02}:{rest / 10:04.1f}" if hours else f"{minutes}:{rest / 10:04.1f}"
+    return f"{hours}:{text}" if hours else text

@@ -1,0 +1,280 @@
+"""A video that is not cut to one action, read once: its overlapping windows share every frame, field and tower pass.
+
+A frame is held while a sample to come needs it, a sample until its batch is full.  What grows with the video is a time
+and K probabilities for each sample and window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from actionfusion.errors import SettingsError, VideoError
+from actionfusion.inference.recognizer import Prediction, Recognizer
+from actionfusion.inference.stepping import Stepper
+from actionfusion.inference.timeline import (
+    Span,
+    TimelineRules,
+    Window,
+    find_spans,
+    moment_edges,
+    moment_probabilities,
+)
+from actionfusion.video.clip import ClipSettings
+from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.reading import Frame, iterate_frames
+from actionfusion.video.samples import FrameCollector, FrameGroup, Sample
+
+BATCH = 16
+"""Samples that go through the towers at once: fastest of 1 to 32 on a CPU, and no more than the paper's clip of 17."""
+
+# Seconds that a video of one frame lasts, which says nothing of it.
+_ONE_FRAME = 1 / 25
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a video in which one action is seen, or none.
+
+    Attributes:
+        start: seconds from the start of the video.
+        end: likewise; the next segment starts there.
+        label: the action; None where no class reached the threshold.
+        probability: of the action, 0 to 1, the mean over the segment; None where there is no label.
+        predictions: the most probable classes of the segment, best first.
+    """
+
+    start: float
+    end: float
+    label: str | None
+    probability: float | None
+    predictions: tuple[Prediction, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """The entry of ``predict --segments --json``; times to a millisecond."""
+        return asdict(self) | {"start": round(self.start, 3), "end": round(self.end, 3)}
+
+
+@dataclass(frozen=True)
+class VideoTimeline:
+    """What happens when in one video.
+
+    Attributes:
+        video: the path as it was given.
+        segments: in order, without gap or overlap, from 0 to the end, or to a fault of the video.
+        error: why the video could not be read, or not to its end; else None.
+    """
+
+    video: str
+    segments: tuple[Segment, ...] = ()
+    error: VideoError | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The entry of ``predict --segments --json``."""
+        error = {"kind": self.error.kind, "message": str(self.error)} if self.error else None
+        return {"video": self.video, "segments": [item.as_json() for item in self.segments], "error": error}
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """How windows lie over a video.
+
+    Args:
+        every: frames from one sample to the next.
+        stride: samples from one window to the next; the last window ends with the last sample in any case.
+
+    Raises:
+        SettingsError: a number under 1.
+    """
+
+    every: int
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise SettingsError("every", f"a sample every {self.every} frames makes no sense", "take 1 or more")
+        if self.stride < 1:
+            raise SettingsError("stride", f"an answer every {self.stride} samples makes no sense", "take 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class SeenVideo:
+    """What was seen of a video.
+
+    Attributes:
+        times: of each sample, in seconds.
+        windows: of T samples each; none in a video of fewer.
+        end: seconds to the end of the last frame that was decoded.
+        error: what ended the reading before the video did, or None.
+    """
+
+    times: tuple[float, ...]
+    windows: tuple[Window, ...]
+    end: float
+    error: VideoError | None
+
+
+def find_segments(
+    recognizer: Recognizer,
+    video: str | Path,
+    windows: WindowSettings,
+    rules: TimelineRules | None = None,
+    *,
+    top_k: int = 5,
+    watch: Callable[[int], object] | None = None,
+) -> VideoTimeline:
+    """Say what happens when in a video.
+
+    The network was trained on clips that each show one action from its beginning to its end: it has no class for
+    "nothing", so it names one of its actions at any moment, and less surely where there is none.
+
+    A video of fewer samples than a window is one segment, with ``Recognizer.predict``'s answer to the whole.  Of a
+    video that cannot be read to its end there are the segments up to the fault, if that is a window or more, beside
+    the error.
+
+    Args:
+        recognizer: the trained run.
+        video: a video file.
+        windows: how windows lie over it.
+        rules: how their answers become segments.
+        top_k: classes told of each segment.
+        watch: called with the number of frames decoded so far, now and then.
+
+    Raises:
+        SettingsError: windows further apart than they are long; ``top_k`` under 1.
+    """
+    clip = recognizer.clip_settings
+    if top_k < 1:
+        raise SettingsError("top_k", f"{top_k} classes cannot be shown", "take 1 or more")
+    if windows.stride > clip.frames:
+        reason = f"windows of {clip.frames} samples that start every {windows.stride} leave gaps"
+        raise SettingsError("stride", reason, f"take 1 to {clip.frames}")
+    seen = see_video(video, recognizer.stepper, clip, windows, watch=watch)
+    error = seen.error
+    if seen.windows:
+        edges, probabilities = moment_edges(seen.times, seen.end), moment_probabilities(seen.windows, len(seen.times))
+    elif error is None:
+        try:
+            probabilities = recognizer.probabilities([recognizer.clip(video)]).astype(np.float64)
+        except VideoError as changed:  # the file is no longer the one that was just read
+            return VideoTimeline(str(video), error=changed)
+        edges = np.array([0.0, seen.end])
+    else:
+        return VideoTimeline(str(video), error=error)
+    spans = find_spans(edges, probabilities, rules or TimelineRules())
+    return VideoTimeline(str(video), tuple(_segment(span, recognizer, top_k) for span in spans), error)
+
+
+def see_video(
+    video: str | Path,
+    stepper: Stepper,
+    clip: ClipSettings,
+    settings: WindowSettings,
+    *,
+    watch: Callable[[int], object] | None = None,
+) -> SeenVideo:
+    """Answer to every window of T samples of a video.
+
+    Args:
+        video: a video file.
+        stepper: makes the answers.
+        clip: T, L and the flow recipe.
+        settings: how the windows lie.
+        watch: called with the number of frames decoded so far, for each.
+    """
+    reading = VideoSamples(video, clip, settings.every, watch)
+    samples, state = iter(reading), stepper.start()
+    times: list[float] = []
+    windows: list[Window] = []
+    skipped: Window | None = None
+    while batch := list(islice(samples, BATCH)):
+        answers, state = stepper.answer(batch, state)
+        for answer in answers:
+            times.append(answer.time)
+            first = len(times) - clip.frames
+            if first < 0:
+                continue
+            window = Window(first, first + clip.frames - 1, answer.probabilities)
+            skipped = None if first % settings.stride == 0 else window
+            if skipped is None:
+                windows.append(window)
+    if skipped is not None:
+        windows.append(skipped)
+    return SeenVideo(tuple(times), tuple(windows), reading.end, reading.error)
+
+
+@dataclass
+class VideoSamples:
+    """The samples of a video file, read once; a fault ends them, and stands in ``error`` then.
+
+    Args:
+        path: the file.
+        clip: L and the flow recipe.
+        every: frames from one sample to the next.
+        watch: called with the number of frames decoded so far, for each.
+    """
+
+    path: str | Path
+    clip: ClipSettings
+    every: int
+    watch: Callable[[int], object] | None = None
+    error: VideoError | None = field(default=None, init=False)
+    _decoded: int = field(default=0, init=False)
+    _last: tuple[int, float] = field(default=(0, 0.0), init=False)
+
+    @property
+    def end(self) -> float:
+        """Seconds to the end of the last frame that was decoded.
+
+        The time of a frame that no sample needs is not told, so for those after the last sample, and for the length of
+        the last frame, the frames' mean distance so far is taken.
+        """
+        index, time = self._last
+        interval = time / index if index else _ONE_FRAME
+        return time + (self._decoded - index) * interval
+
+    def __iter__(self) -> Iterator[Sample]:
+        collector, known = FrameCollector(self.every, self.clip.flow_fields), dict[int, UInt8Array]()
+
+        def wanted(index: int) -> bool:
+            self._decoded = index + 1
+            if self.watch is not None:
+                self.watch(self._decoded)
+            return collector.wants(index)
+
+        frames = iterate_frames(self.path, wanted=wanted, size=self.clip.flow.size)
+        try:
+            with closing(frames):
+                for frame in frames:
+                    collector, group = self._push(collector, frame)
+                    if group is not None:
+                        codes = group.codes(self.clip.flow, known)
+                        reach = collector.next_position - collector.delay
+                        known = {start: codes[start] for start in codes if start >= reach}
+                        yield group.sample(codes, self.clip.flow_fields)
+        except VideoError as error:
+            self.error = error
+            return
+        yield from self._rest(collector, known)
+
+    def _push(self, collector: FrameCollector, frame: Frame) -> tuple[FrameCollector, FrameGroup | None]:
+        self._last = frame.index, frame.time
+        return collector.push(frame)
+
+    def _rest(self, collector: FrameCollector, known: Mapping[int, UInt8Array]) -> Iterator[Sample]:
+        # `finish` wants the last frame.  Where no sample needs that, none is left either.
+        for group in collector.finish():
+            yield group.sample(group.codes(self.clip.flow, known), self.clip.flow_fields)
+
+
+def _segment(span: Span, recognizer: Recognizer, top_k: int) -> Segment:
+    best = tuple(recognizer.best(span.probabilities.astype(np.float32), top_k))
+    if span.label is None:
+        return Segment(span.start, span.end, None, None, best)
+    label, probability = recognizer.labels[span.label], float(span.probabilities[span.label])
+    return Segment(span.start, span.end, label, probability, best)
