@@ -1,4 +1,4 @@
-"""Clips of many videos, cut in threads ahead of the network that takes them."""
+"""Clips of many videos, cut in threads for the network that takes them one by one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from itertools import islice
 from threading import Event
@@ -18,24 +18,26 @@ from actionfusion.video.threads import Share, one_opencv_thread, sharing
 
 Video = TypeVar("Video")
 
-AHEAD = 2
-"""Clips that wait for the network beside those that are being cut."""
+CLIPS_A_WORKER = 2
+"""Clips in memory, cut or being cut, for each thread."""
 
 
 def clips_ahead(
-    cut: Callable[[Video], Clip], videos: Iterable[Video], workers: int | None = None
+    cut: Callable[[Video], Clip], videos: Iterable[Video], *, workers: int | None = None, overlap: bool = False
 ) -> Generator[tuple[Video, Clip | VideoError], None, None]:
     """The clip of each video, or why there is none, in the order of the videos.
 
-    Threads cut the clips of the videos that follow while the caller works on one; at most ``workers + AHEAD`` of them
-    are in memory at a time, however many videos there are and however long each is.  Decoding, scaling and flow all
-    let go of Python's lock, so threads keep all cores busy.  Closing the generator stops the threads within a packet or
-    a flow field, and waits for them.
+    Decoding, scaling and flow let go of Python's lock, so threads that each cut a clip keep all cores busy.  At most
+    ``CLIPS_A_WORKER * workers`` clips are in memory, however many videos there are and however long each is.  Closing
+    the generator stops the threads within a packet or a flow field, and waits for them.
 
     Args:
         cut: makes a clip, such as ``Recognizer.clip``; called from several threads at once.
         videos: paths, or whatever ``cut`` takes.
         workers: threads; one a core if None; 0 cuts each clip when it is asked for.
+        overlap: go on cutting while the caller works on a clip.  That is for a caller whose work is elsewhere, on a
+            GPU.  Work on the same cores is done sooner if the two take turns: PyTorch's threads wait for each other
+            all the time, and wait long where one has lost its core (``benchmarks/whole_path.py``).
 
     Raises:
         SettingsError: a negative number of workers.
@@ -44,13 +46,15 @@ def clips_ahead(
     if workers is not None and workers < 0:
         raise SettingsError("workers", f"{workers} threads", "take 1 or more, or 0 for none")
     cores = _cores()
+    workers = cores if workers is None else workers
+    room = CLIPS_A_WORKER * workers
     waiting = iter(videos)
-    first = list(islice(waiting, (cores if workers is None else workers) + AHEAD))
-    workers = min(cores, len(first)) if workers is None else workers
-    if not workers or len(first) < 2:
+    first = list(islice(waiting, room))
+    if len(first) < 2:
         for video in (*first, *waiting):
             yield video, _attempt(cut, video)
         return
+    workers = min(workers, len(first))
     share = Share(max(cores // workers, 1), Event())
     with ExitStack() as stack:
         if share.threads == 1:
@@ -58,11 +62,17 @@ def clips_ahead(
         pool = stack.enter_context(ThreadPoolExecutor(workers, "clips"))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         stack.callback(share.stop.set)
-        started = deque((video, pool.submit(_attempt_within, share, cut, video)) for video in first)
-        while started:
+        started: deque[tuple[Video, Future[Clip | VideoError]]] = deque()
+        coming = first
+        while True:
+            started.extend((video, pool.submit(_attempt_within, share, cut, video)) for video in coming)
+            if not started:
+                return
+            if not overlap:
+                wait([future for _, future in started])
             video, future = started.popleft()
             yield video, future.result()
-            started.extend((each, pool.submit(_attempt_within, share, cut, each)) for each in islice(waiting, 1))
+            coming = list(islice(waiting, room - len(started))) if overlap or not started else []
 
 
 def _attempt_within(share: Share, cut: Callable[[Video], Clip], video: Video) -> Clip | VideoError:

@@ -68,8 +68,8 @@ def predict(
 ) -> VideoPredictions | VideoTimelines:
     """Name the action in each video, or with --segments what happens when, and print a table, or JSON.
 
-    A video that cannot be read is reported in its place, and the rest goes on.  While the network works on one video,
-    the clips of the next are cut (``clips_ahead``).
+    A video that cannot be read is reported in its place, and the rest goes on.  Several clips are cut at
+    a time, on all cores; on a GPU, while the network works on those before (``clips_ahead``).
 
     Args:
         run: the folder that ``train`` or ``export`` wrote.
@@ -110,7 +110,8 @@ def predict(
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     results = VideoPredictions()
-    with console.status("") as status, closing(clips_ahead(recognizer.clip, videos)) as clips:
+    on_a_gpu = recognizer.runtime.device != "cpu"
+    with console.status("") as status, closing(clips_ahead(recognizer.clip, videos, overlap=on_a_gpu)) as clips:
         status.update(_progress(0, videos))
         for number, (video, clip) in enumerate(clips, 1):
             if isinstance(clip, VideoError):

@@ -132,7 +132,6 @@ class VideoSource:
         self._scan = self._scan or scan_packets(self._path)
         index = self._scan.index
         if index is None or index.num_frames != self.num_frames or not index.pays(needed):
-            self._seek = False
             return None
         return index
 
