@@ -1,0 +1,160 @@
+"""Networks in 8 bits: what is measured, what is kept, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError
+from actionfusion.inference import packages, prepared, quantization
+from actionfusion.inference.recognizer import Recognizer
+
+LIMIT = 3  # clips to calibrate on: enough to see that it works
+
+
+@pytest.fixture
+def run(prepared_run, tmp_path, monkeypatch):
+    """A copy of the small run, which exports what was exported before, and where int8 may cost what it likes."""
+    monkeypatch.setattr(
+        prepared,
+        "export_onnx",
+        lambda _, path: shutil.copyfile(prepared_run / "prepared/clip-onnx-fp32/model.onnx", path),
+    )
+    monkeypatch.setattr(quantization, "CALIBRATION_CLIPS", LIMIT)
+    monkeypatch.setattr(quantization, "LARGEST_LOSS", 1.0)
+    return shutil.copytree(prepared_run, tmp_path / "run", ignore=shutil.ignore_patterns("prepared"))
+
+
+def _split(run, part):
+    lines = (run / "split.csv").read_text().splitlines()[1:]
+    return [line.split(",")[:2] for line in lines if line.endswith(part)]
+
+
+@pytest.mark.parametrize(("runtime", "sign"), [("openvino", b"FakeQuantize"), ("onnx", b"DequantizeLinear")])
+def test_int8_is_in_8_bits_and_its_figures_are_those_of_its_answers(runtime, sign, run, shapes_root):
+    int8 = Recognizer.load(run, runtime=runtime, precision="int8", root=shapes_root)
+    fp32 = Recognizer.load(run, runtime="torch")
+    folder = run / f"prepared/clip-{runtime}-int8"
+    model = {"openvino": "model.xml", "onnx": "int8.onnx"}[runtime]
+    assert sign in (folder / model).read_bytes()
+    if runtime == "onnx":  # two convolutions of either tower, the fusion, and fc6
+        assert _in_8_bits(folder / model) == ["Conv"] * 5 + ["MatMul"]
+    videos = _split(run, "test")
+    assert len(videos) == 12
+    answers = {"fp32": [], "int8": []}
+    rows = {"fp32": [], "int8": []}
+    for name, recognizer in (("fp32", fp32), ("int8", int8)):
+        for path, _ in videos:
+            row = recognizer.probabilities([recognizer.clip(shapes_root / path)])[0]
+            rows[name].append(row)
+            answers[name].append(recognizer.labels[row.argmax()])
+    difference = np.abs(np.subtract(rows["fp32"], rows["int8"]))
+    assert difference.max() > 1e-4
+    assert difference.mean() < 0.05
+    figures = json.loads((folder / "prepared.json").read_text())["int8"]
+    truth = [label for _, label in videos]
+    hits = {name: sum(map(str.__eq__, truth, given)) for name, given in answers.items()}
+    assert figures == {
+        "part": "test",
+        "clips": 12,
+        "available": 12,
+        "unreadable": 0,
+        "correct_fp32": hits["fp32"],
+        "correct_int8": hits["int8"],
+        "agreeing": sum(map(str.__eq__, answers["fp32"], answers["int8"])),
+        "calibration_clips": LIMIT,
+        "top1_fp32": hits["fp32"] / 12,
+        "top1_int8": hits["int8"] / 12,
+    }
+    again = Recognizer.load(run, runtime=runtime, precision="int8")  # the videos are not needed any more
+    np.testing.assert_array_equal(again.probabilities([again.clip(shapes_root / videos[0][0])])[0], rows["int8"][0])
+
+
+def _ruined(model, part, samples, runtime):
+    """A model that calls everything the same."""
+    import onnx
+
+    ruined = onnx.load(model)
+    bias = next(item for item in ruined.graph.initializer if item.name.endswith("head.linear.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([90, 0, 0, 0, 0], np.float32), bias.name))
+    return ruined
+
+
+def test_more_than_a_point_less_is_refused_and_nothing_kept(run, shapes_root, monkeypatch):
+    monkeypatch.setattr(quantization, "LARGEST_LOSS", 0.01)
+    monkeypatch.setattr(prepared, "quantise", _ruined)
+    truth = [label for _, label in _split(run, "test")]
+    left = truth.count("class 0")
+    assert left < 10, "the run calls most of them class 0 itself"
+    with pytest.raises(QuantizationRefused, match=f"top-1 {left} of 12 in int8, 12 in fp32, {left} labels the same"):
+        Recognizer.load(run, runtime="onnx", precision="int8", root=shapes_root)
+    assert [path.name for path in (run / "prepared").iterdir()] == [".lock"]
+
+
+def test_a_quantiser_that_changes_nothing_loses_nothing(run, shapes_root, monkeypatch):
+    import onnx
+
+    monkeypatch.setattr(quantization, "LARGEST_LOSS", 0.01)
+    monkeypatch.setattr(prepared, "quantise", lambda model, *_: onnx.load(model))
+    Recognizer.load(run, runtime="onnx", precision="int8", root=shapes_root)
+    figures = json.loads((run / "prepared/clip-onnx-int8/prepared.json").read_text())["int8"]
+    assert (figures["correct_fp32"], figures["correct_int8"], figures["agreeing"]) == (12, 12, 12)
+
+
+def test_the_validation_part_is_asked_where_there_is_one(run, shapes_root, monkeypatch):
+    import onnx
+
+    monkeypatch.setattr(prepared, "quantise", lambda model, *_: onnx.load(model))
+    lines = (run / "split.csv").read_text().splitlines()
+    (run / "split.csv").write_text("\n".join([*lines[:-5], *(line.replace(",test", ",val") for line in lines[-5:])]))
+    Recognizer.load(run, runtime="onnx", precision="int8", root=shapes_root)
+    figures = json.loads((run / "prepared/clip-onnx-int8/prepared.json").read_text())["int8"]
+    assert (figures["part"], figures["clips"]) == ("val", 5)
+
+
+def test_videos_that_cannot_be_read_are_counted(run, shapes_root, tmp_path, monkeypatch):
+    import onnx
+
+    monkeypatch.setattr(prepared, "quantise", lambda model, *_: onnx.load(model))
+    root = shutil.copytree(shapes_root, tmp_path / "videos")
+    for path, _ in _split(run, "test")[:2]:
+        (root / path).write_bytes(b"no video")
+    Recognizer.load(run, runtime="onnx", precision="int8", root=root)
+    figures = json.loads((run / "prepared/clip-onnx-int8/prepared.json").read_text())["int8"]
+    assert (figures["clips"], figures["unreadable"], figures["available"]) == (10, 2, 12)
+
+
+def test_a_limit_spreads_the_clips_evenly(run, shapes_root):
+    from actionfusion.run_folder import open_run
+
+    clips = quantization.RunClips(open_run(run), shapes_root)
+    targets = [target for _, target in clips.cut("test", 4)]
+    truth = [label for _, label in _split(run, "test")]
+    assert targets == [int(truth[place][-1]) for place in (0, 4, 7, 11)]
+
+
+def test_without_the_videos_it_says_how_to_prepare(run, tmp_path, shapes_root):
+    with pytest.raises(SettingsError, match=r"root: nothing is prepared.*actionfusion export RUN .*--root DATA"):
+        Recognizer.load(run, precision="int8", device="cpu")
+    with pytest.raises(SettingsError, match=r"12 of the run's 12 train videos are not in it: train/"):
+        Recognizer.load(run, precision="int8", root=tmp_path, device="cpu")
+    (run / "split.csv").unlink()
+    with pytest.raises(SettingsError, match=r"has no split\.csv to calibrate by"):
+        Recognizer.load(run, precision="int8", root=shapes_root, device="cpu")
+
+
+def test_without_nncf_it_names_the_extra(run, shapes_root, monkeypatch):
+    present = packages.is_installed
+    monkeypatch.setattr(packages, "is_installed", lambda name: name != "nncf" and present(name))
+    with pytest.raises(RuntimeUnavailable, match=r"nncf: is not installed; pip install 'actionfusion\[int8\]'"):
+        Recognizer.load(run, runtime="openvino", precision="int8", root=shapes_root)
+
+
+def _in_8_bits(path):
+    """Kinds of the nodes of an ONNX model whose weights are dequantised, in alphabetical order."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    dequantised = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    return sorted(node.op_type for node in graph.node if len(node.input) > 1 and node.input[1] in dequantised)
