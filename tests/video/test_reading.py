@@ -360,18 +360,19 @@ def test_a_reading_left_early_leaves_nothing_behind(tmp_path, write_video):
         library = ctypes.CDLL(None)
         library.mallinfo2.restype = Heap
         used = []
-        for repetition in range(3):
+        for repetition in range(5):
             for _ in range(200):
                 read_frames(sys.argv[1], [2], num_frames=12)
             gc.collect()
             used.append(library.mallinfo2().used)
-        print(used[2] - used[1])
+        print(min(after - before for before, after in zip(used, used[1:])))
     """
     if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"):
         pytest.skip("only glibc tells how much of its heap is used")
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(path)], capture_output=True, text=True, check=True
     )
+    # What is forgotten grows each time; glibc may move a block of its own into the heap once.
     # A list of streams and a packet that are forgotten at each reading are 150 bytes.
     assert int(done.stdout) < 200 * 20
 
