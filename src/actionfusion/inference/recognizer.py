@@ -134,15 +134,14 @@ class Recognizer:
                 recognizer = cls(folder.load_network, folder.clip, folder.labels, engine=engine, runtime=choice)
                 weakref.finalize(recognizer, keep.close)
                 return recognizer
+        return cls._in_pytorch(folder, choice)
+
+    @classmethod
+    def _in_pytorch(cls, folder: RunFolder, choice: RuntimeChoice) -> Recognizer:
         network = folder.load_network().to(choice.device)
-        of_network = clip_part(lambda: network, folder.network, folder.clip.frames)
-        return cls(
-            network,
-            folder.clip,
-            folder.labels,
-            engine=TorchRuntime(of_network, choice.precision, torch.device(choice.device)),
-            runtime=choice,
-        )
+        part = clip_part(lambda: network, folder.network, folder.clip.frames)
+        engine = TorchRuntime(part, choice.precision, torch.device(choice.device))
+        return cls(network, folder.clip, folder.labels, engine=engine, runtime=choice)
 
     @classmethod
     def _of_export(
