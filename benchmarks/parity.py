@@ -97,6 +97,7 @@ def _compare(name: str, run: Path, videos: Sequence[Path]) -> list[dict[str, Any
                 "same_label": int((made.argmax(1) == wanted.argmax(1)).sum()),
                 "clips": len(clips),
                 "probabilities": {"least": float(wanted.min()), "largest": float(wanted.max())},
+                "largest_difference_between_clips": float(np.ptp(wanted, axis=0).max()),
                 "seconds_first_load": round(prepared - started, 1),
                 "seconds_later_load": round(loaded - prepared, 1),
             }

@@ -6,6 +6,8 @@ from typing import Any
 
 from experiment_tables import made_by, read_result
 
+NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+
 
 def inference() -> str:
     """Every runtime on one clip of the full-size network."""
@@ -48,4 +50,51 @@ def _seconds(figure: dict[str, Any]) -> str:
     return f"{figure['median']:.2f} ({figure['low']:.2f} to {figure['high']:.2f}) s"
 
 
-TABLES = {"inference": inference, "inference_whole": inference_whole}
+def whole_path() -> str:
+    """Cutting clips, many videos, a film, and memory."""
+    result = read_result("whole_path")
+    lines = ["| what | the plain way | here |", "|---|---:|---:|"]
+    for row in result["preparation"]["rows"]:
+        seconds = row["seconds"]
+        lines.append(
+            f"| the clip of 10 s, {row['video']}: decode, then flow; or both at once "
+            f"| {_median(seconds['one_after_another'])} s | {_median(seconds['overlapped'])} s |"
+        )
+    for row in result["many"]["rows"]:
+        rates = row["clips_a_second"]
+        lines.append(
+            f"| {row['clips']} clips of UCF101, network of `{row['recipe']}`: clip by clip; or cut ahead "
+            f"| {rates['one_by_one']['median']:.1f} clips/s | {rates['in_turns']['median']:.1f} clips/s |"
+        )
+    film = result["film"]["rows"]
+    lines.append(
+        f"| the clip of a film of {film['minutes']} minutes, H.264 in MP4: decode all; or seek "
+        f"| {_median(film['seconds']['decoding_all'])} s | {_median(film['seconds']['seeking'])} s |"
+    )
+    for row in result["memory"]["rows"]:
+        short, long = [name for name in row if name != "video"]
+        peaks = [f"{name}: {row[name]['peak_megabytes']:.0f} MB" for name in (short, long)]
+        lines.append(f"| peak memory of `predict`, {row['video']} | {peaks[0]} | {peaks[1]} |")
+    return "\n".join([*lines, "", made_by(result)])
+
+
+def parity() -> str:
+    """The full-size networks against eager PyTorch."""
+    result = read_result("parity")
+    lines = [
+        "| network, full size | runtime | clips | largest difference from PyTorch | between two clips | same labels |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['network']} | {NAMES[row['runtime']]} | {row['clips']} | {row['largest_difference']:.1e} "
+        f"| {row['largest_difference_between_clips']:.1e} | {row['same_label']} of {row['clips']} |"
+        for row in result["rows"]
+    ]
+    return "\n".join([*lines, "", f"{result['what'].capitalize()}. `{result['command']}`"])
+
+
+def _median(figure: dict[str, Any]) -> str:
+    return f"{figure['median']:.3g}"
+
+
+TABLES = {"inference": inference, "inference_whole": inference_whole, "whole_path": whole_path, "parity": parity}

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import data_tables
 import experiment_tables
+import inference_tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md", ROOT / "docs" / "experiments.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("data", "experiments", "inference")))
 
 
 def flow_engines() -> str:
@@ -58,7 +59,13 @@ def doubles() -> str:
     return "\n".join([*lines, "", experiment_tables.made_by(result)])
 
 
-TABLES = {"flow_engines": flow_engines, "doubles": doubles, **data_tables.TABLES, **experiment_tables.TABLES}
+TABLES = {
+    "flow_engines": flow_engines,
+    "doubles": doubles,
+    **data_tables.TABLES,
+    **experiment_tables.TABLES,
+    **inference_tables.TABLES,
+}
 
 
 def filled(text: str) -> str:
