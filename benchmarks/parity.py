@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from actionfusion.files import write_atomically
-from actionfusion.inference.packages import version_of
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes.packages import version_of
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.run_folder import create_run
 from actionfusion.video.clip import Clip, ClipSettings

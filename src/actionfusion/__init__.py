@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from actionfusion.demo import demo
     from actionfusion.errors import ActionFusionError, VideoError
     from actionfusion.evaluation.evaluate import evaluate
-    from actionfusion.inference.export import export
+    from actionfusion.inference.exports.export import export
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
-    from actionfusion.inference.stream import stream
+    from actionfusion.inference.streams.stream import stream
     from actionfusion.report.comparison_page import report_comparison
     from actionfusion.training.train import train
 
@@ -35,11 +35,11 @@ _HOMES = {
     "check": "actionfusion.data.check",
     "demo": "actionfusion.demo",
     "evaluate": "actionfusion.evaluation.evaluate",
-    "export": "actionfusion.inference.export",
+    "export": "actionfusion.inference.exports.export",
     "predict": "actionfusion.inference.predict",
     "prepare": "actionfusion.data.prepare_dataset",
     "report_comparison": "actionfusion.report.comparison_page",
-    "stream": "actionfusion.inference.stream",
+    "stream": "actionfusion.inference.streams.stream",
     "train": "actionfusion.training.train",
 }
 

@@ -43,8 +43,10 @@ COMMANDS = {
         "actionfusion.report.comparison_page", "several evaluated runs on one HTML page", files="runs"
     ),
     "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
-    "stream": Command("actionfusion.inference.stream", "labels while a video runs: a file, a pipe, a camera, a server"),
-    "export": Command("actionfusion.inference.export", "a run as a model for other programs: ONNX or OpenVINO"),
+    "stream": Command(
+        "actionfusion.inference.streams.stream", "labels while a video runs: a file, a pipe, a camera, a server"
+    ),
+    "export": Command("actionfusion.inference.exports.export", "a run as a model for other programs: ONNX or OpenVINO"),
     "explain": Command("actionfusion.report.explain", "what a run saw in a video: where, when and in which stream"),
 }
 

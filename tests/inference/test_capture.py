@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actionfusion.errors import NotAVideo, VideoMissing
-from actionfusion.inference.capture import Capture, Captured, OutageNote, Timer
+from actionfusion.inference.streams.capture import Capture, Captured, OutageNote, Timer
 from actionfusion.video.live import Picture
 from actionfusion.video.samples import FrameCollector
 from actionfusion.video.sources import Source, find_source

@@ -10,10 +10,10 @@ import pytest
 
 from actionfusion.__main__ import main
 from actionfusion.errors import ExportError, RunFolderError, RuntimeUnavailable, SettingsError, WeightsError
-from actionfusion.inference import prepared, quantization
-from actionfusion.inference.export import export
-from actionfusion.inference.made_up import MadeUpVideo
+from actionfusion.inference.exports.export import export
+from actionfusion.inference.exports.made_up import MadeUpVideo
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes import prepared, quantization
 from actionfusion.video.flow import FlowRecipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "node"
@@ -185,7 +185,8 @@ def test_an_export_that_is_not_whole_is_refused(damage, message, copied):
 
 
 def test_an_export_whose_runtime_is_missing(copied, exports, monkeypatch):
-    from actionfusion.inference import packages, runtimes
+    from actionfusion.inference.runtimes import packages
+    from actionfusion.inference.runtimes import running as runtimes
 
     for module in (packages, runtimes):
         monkeypatch.setattr(module, "is_installed", lambda name: name not in {"openvino", "onnxruntime"})
@@ -233,7 +234,7 @@ def test_the_command_and_its_refusals(prepared_run, tmp_path, capsys):
 
 
 def test_a_model_that_answers_otherwise_is_not_exported(prepared_run, tmp_path, monkeypatch):
-    from actionfusion.inference import export as module
+    from actionfusion.inference.exports import export as module
 
     real = module.TorchRuntime.run
     monkeypatch.setattr(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionfusion.inference.latest import MAX_NOTES, LatestBuffer
+from actionfusion.inference.streams.latest import MAX_NOTES, LatestBuffer
 
 
 @given(st.lists(st.sampled_from(["put", "note", "take"]), max_size=60))

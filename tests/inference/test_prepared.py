@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from actionfusion.errors import RuntimeUnavailable, WeightsError
-from actionfusion.inference import prepared
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes import prepared
 
 FOLDER = "prepared/clip-openvino-fp32"
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError
-from actionfusion.inference import packages, prepared, quantization
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes import packages, prepared, quantization
 
 LIMIT = 3  # clips to calibrate on: enough to see that it works
 

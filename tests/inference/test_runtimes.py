@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
-from actionfusion.inference import choice, packages, runtimes
-from actionfusion.inference.onnx_file import export_onnx
-from actionfusion.inference.parts import Part, TensorSpec, clip_flops, clip_part
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.runtimes import TorchRuntime, open_model
+from actionfusion.inference.runtimes import choice, packages
+from actionfusion.inference.runtimes import running as runtimes
+from actionfusion.inference.runtimes.onnx_file import export_onnx
+from actionfusion.inference.runtimes.parts import Part, TensorSpec, clip_flops, clip_part
+from actionfusion.inference.runtimes.running import TorchRuntime, open_model
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 
 FRAMES = 2  # one of them has a past; the export takes time for every step
@@ -222,7 +223,7 @@ def test_auto_falls_back_where_nothing_can_be_prepared(small_run, monkeypatch):
     def cannot(part, path):
         raise RuntimeUnavailable("part 'clip'", "cannot be exported", "take runtime torch")
 
-    monkeypatch.setattr("actionfusion.inference.prepared.export_onnx", cannot)
+    monkeypatch.setattr("actionfusion.inference.runtimes.prepared.export_onnx", cannot)
     recognizer = Recognizer.load(small_run)
     assert (recognizer.runtime.name, recognizer.runtime.reason) == ("torch", "part 'clip': cannot be exported")
     with pytest.raises(RuntimeUnavailable, match="cannot be exported"):

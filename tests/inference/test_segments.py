@@ -20,12 +20,12 @@ from actionfusion import Recognizer
 from actionfusion.__main__ import main
 from actionfusion.data.shapes_files import write_clip
 from actionfusion.errors import SettingsError, VideoDamaged
-from actionfusion.inference import segments as segments_module
-from actionfusion.inference import untrimmed
 from actionfusion.inference.predict import predict
 from actionfusion.inference.stepping import Answer, Stepper
-from actionfusion.inference.timeline import TimelineRules
-from actionfusion.inference.untrimmed import BATCH, VideoSamples, WindowSettings, find_segments, see_video
+from actionfusion.inference.timelines import segments as segments_module
+from actionfusion.inference.timelines import untrimmed
+from actionfusion.inference.timelines.timeline import TimelineRules
+from actionfusion.inference.timelines.untrimmed import BATCH, VideoSamples, WindowSettings, find_segments, see_video
 from actionfusion.models import FusionNetwork
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe

@@ -19,8 +19,8 @@ from actionfusion.__main__ import main
 from actionfusion.errors import SettingsError, VideoDamaged, VideoError
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.stream import stream
-from actionfusion.inference.stream_printing import StreamSummary
+from actionfusion.inference.streams.printing import StreamSummary
+from actionfusion.inference.streams.stream import stream
 from actionfusion.run_folder import open_run
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 

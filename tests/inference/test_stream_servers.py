@@ -19,11 +19,11 @@ import pytest
 
 from actionfusion.__main__ import main
 from actionfusion.errors import NotAVideo, NoVideoStream, VideoError, VideoMissing
-from actionfusion.inference import stream as stream_module
-from actionfusion.inference.capture import Capture, Captured, OutageNote, Timer
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.stream import StreamSession
-from actionfusion.inference.stream_printing import StreamSummary
+from actionfusion.inference.streams import stream as stream_module
+from actionfusion.inference.streams.capture import Capture, Captured, OutageNote, Timer
+from actionfusion.inference.streams.printing import StreamSummary
+from actionfusion.inference.streams.stream import StreamSession
 from actionfusion.video import live
 from actionfusion.video.live import Losses, open_source
 from actionfusion.video.samples import FrameCollector

@@ -18,16 +18,16 @@ from PIL import Image
 from actionfusion.errors import SettingsError, VideoDamaged, VideoMissing
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Prediction
-from actionfusion.inference.timeline import (
+from actionfusion.inference.timelines.files import as_csv, as_json, as_webvtt, file_names
+from actionfusion.inference.timelines.picture import draw_timeline
+from actionfusion.inference.timelines.timeline import (
     TimelineRules,
     Window,
     find_spans,
     moment_edges,
     moment_probabilities,
 )
-from actionfusion.inference.timeline_files import as_csv, as_json, as_webvtt, file_names
-from actionfusion.inference.timeline_picture import draw_timeline
-from actionfusion.inference.untrimmed import Segment, VideoTimeline
+from actionfusion.inference.timelines.untrimmed import Segment, VideoTimeline
 
 
 @st.composite

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal, Self
 
 from actionfusion.errors import ExportError, RuntimeUnavailable
-from actionfusion.inference.choice import RuntimeChoice, choose
-from actionfusion.inference.exported import Export, open_export
-from actionfusion.inference.parts import Part, clip_flops, clip_part
-from actionfusion.inference.prepared import Kind, open_part
-from actionfusion.inference.runtimes import (
+from actionfusion.inference.exports.exported import Export, open_export
+from actionfusion.inference.runtimes.choice import RuntimeChoice, choose
+from actionfusion.inference.runtimes.parts import Part, clip_flops, clip_part
+from actionfusion.inference.runtimes.prepared import Kind, open_part
+from actionfusion.inference.runtimes.running import (
     PRECISIONS,
     EngineName,
     PrecisionName,
@@ -23,7 +23,7 @@ from actionfusion.inference.runtimes import (
     RuntimeName,
     TorchRuntime,
 )
-from actionfusion.inference.step_part import step_part, step_run
+from actionfusion.inference.runtimes.step_part import step_part, step_run
 from actionfusion.inference.stepping import Stepper
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.models.stepwise import free_all_but_memory

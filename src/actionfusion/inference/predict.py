@@ -16,8 +16,8 @@ from rich.text import Text
 from actionfusion.errors import VideoError, printable
 from actionfusion.inference.pipeline import clips_ahead
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
-from actionfusion.inference.runtimes import PrecisionName, RuntimeName
-from actionfusion.inference.segments import SegmentOptions, VideoTimelines, predict_segments
+from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
+from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
 from actionfusion.run_folder import open_run
 
 

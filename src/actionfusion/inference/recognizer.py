@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 
 from actionfusion.errors import RecipeMismatch, SettingsError
-from actionfusion.inference.choice import RuntimeChoice
 from actionfusion.inference.engines import Engines, PartName
-from actionfusion.inference.exported import is_export
-from actionfusion.inference.parts import Array
-from actionfusion.inference.runtimes import PrecisionName, RuntimeName
+from actionfusion.inference.exports.exported import is_export
+from actionfusion.inference.runtimes.choice import RuntimeChoice
+from actionfusion.inference.runtimes.parts import Array
+from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, Stepper, StreamState
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, open_run

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from actionfusion.curves import PRINTED, own_style
-from actionfusion.inference.untrimmed import Segment, VideoTimeline
+from actionfusion.inference.timelines.untrimmed import Segment, VideoTimeline
 
 NO_LABEL = "no label"
 FAULT = "#b3261e"

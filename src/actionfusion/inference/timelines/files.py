@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from actionfusion.inference.untrimmed import Segment, VideoTimeline
+from actionfusion.inference.timelines.untrimmed import Segment, VideoTimeline
 
 _LONGEST_NAME = 120
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from actionfusion.errors import RuntimeUnavailable
-from actionfusion.inference.packages import needed
-from actionfusion.inference.parts import Part
+from actionfusion.inference.runtimes.packages import needed
+from actionfusion.inference.runtimes.parts import Part
 
 MODEL = "model.onnx"
 OPSET = 20

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from actionfusion.errors import ActionFusionError, ExportError, RuntimeUnavailable, SettingsError, WeightsError
-from actionfusion.inference.choice import CPU_ENGINES, RuntimeChoice
-from actionfusion.inference.parts import TensorSpec
-from actionfusion.inference.runtimes import (
+from actionfusion.inference.runtimes.choice import CPU_ENGINES, RuntimeChoice
+from actionfusion.inference.runtimes.parts import TensorSpec
+from actionfusion.inference.runtimes.running import (
     PACKAGES,
     EngineName,
     PrecisionName,

@@ -18,9 +18,9 @@ from actionfusion.errors import SettingsError, VideoError, printable
 from actionfusion.files import write_atomically
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.timeline import TimelineRules
-from actionfusion.inference.timeline_files import as_csv, as_json, as_webvtt, file_names
-from actionfusion.inference.untrimmed import VideoTimeline, WindowSettings, find_segments
+from actionfusion.inference.timelines.files import as_csv, as_json, as_webvtt, file_names
+from actionfusion.inference.timelines.timeline import TimelineRules
+from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSettings, find_segments
 from actionfusion.run_folder import RunFolder
 from actionfusion.video.reading import count_frames
 
@@ -100,7 +100,7 @@ def predict_segments(
 
 
 def _write(timeline: VideoTimeline, path: Path) -> None:
-    from actionfusion.inference.timeline_picture import draw_timeline  # noqa: PLC0415  # half a second that few need
+    from actionfusion.inference.timelines.picture import draw_timeline  # noqa: PLC0415  # half a second that few need
 
     contents: list[tuple[str, str | bytes]] = [
         (".csv", as_csv(timeline.segments)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from actionfusion.inference.exported import FORMAT
-from actionfusion.inference.onnx_file import OPSET
-from actionfusion.inference.parts import Part
+from actionfusion.inference.exports.exported import FORMAT
+from actionfusion.inference.runtimes.onnx_file import OPSET
+from actionfusion.inference.runtimes.parts import Part
 from actionfusion.run_folder import RunFolder, plain
 from actionfusion.version import __version__
 from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE

@@ -27,11 +27,11 @@ from actionfusion.files import (
     take_lock,
     write_atomically,
 )
-from actionfusion.inference.onnx_file import MODEL, export_onnx
-from actionfusion.inference.packages import version_of
-from actionfusion.inference.parts import Part
-from actionfusion.inference.quantization import RunClips, calibration_inputs, measure, quantise
-from actionfusion.inference.runtimes import (
+from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
+from actionfusion.inference.runtimes.packages import version_of
+from actionfusion.inference.runtimes.parts import Part
+from actionfusion.inference.runtimes.quantization import RunClips, calibration_inputs, measure, quantise
+from actionfusion.inference.runtimes.running import (
     COMPILED,
     PACKAGES,
     EngineName,

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.text import Text
 
 from actionfusion.errors import printable
-from actionfusion.inference.capture import OutageNote
 from actionfusion.inference.recognizer import Prediction
 from actionfusion.inference.stepping import Answer
+from actionfusion.inference.streams.capture import OutageNote
 
 # As many latencies as the figures at the end are made of: an endless stream must not fill the memory.
 _LATENCIES = 10_000

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
-from actionfusion.inference.packages import is_installed
-from actionfusion.inference.prepared import Kind, find_prepared
-from actionfusion.inference.runtimes import (
+from actionfusion.inference.runtimes.packages import is_installed
+from actionfusion.inference.runtimes.prepared import Kind, find_prepared
+from actionfusion.inference.runtimes.running import (
     PACKAGES,
     PRECISIONS,
     EngineName,

@@ -17,7 +17,7 @@ import numpy as np
 from actionfusion.errors import SettingsError, VideoError
 from actionfusion.inference.recognizer import Prediction, Recognizer
 from actionfusion.inference.stepping import Stepper
-from actionfusion.inference.timeline import (
+from actionfusion.inference.timelines.timeline import (
     Span,
     TimelineRules,
     Window,

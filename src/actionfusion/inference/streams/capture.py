@@ -10,7 +10,7 @@ from threading import Event, Thread
 from typing import Self
 
 from actionfusion.errors import VideoError, VideoMissing
-from actionfusion.inference.latest import LatestBuffer
+from actionfusion.inference.streams.latest import LatestBuffer
 from actionfusion.video.live import Losses, OpenSource, Picture, open_source
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector, FrameGroup

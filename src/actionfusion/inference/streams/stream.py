@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, printable
-from actionfusion.inference.capture import Capture, Captured, OutageNote
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.runtimes import PrecisionName, RuntimeName
+from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, WindowState
-from actionfusion.inference.stream_printing import Printer, StreamAnswer, StreamSummary, make_printer
+from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
+from actionfusion.inference.streams.printing import Printer, StreamAnswer, StreamSummary, make_printer
 from actionfusion.run_folder import open_run
 from actionfusion.video.flow import UInt8Array
 from actionfusion.video.samples import FrameCollector

@@ -20,12 +20,12 @@ from rich.text import Text
 
 from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, printable
 from actionfusion.files import replacing_folder, write_atomically
-from actionfusion.inference.description import describe
-from actionfusion.inference.exported import ABOUT, open_export
-from actionfusion.inference.made_up import MadeUpVideo
-from actionfusion.inference.onnx_file import MODEL, export_onnx
-from actionfusion.inference.parts import Part, clip_part
-from actionfusion.inference.prepared import (
+from actionfusion.inference.exports.description import describe
+from actionfusion.inference.exports.exported import ABOUT, open_export
+from actionfusion.inference.exports.made_up import MadeUpVideo
+from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
+from actionfusion.inference.runtimes.parts import Part, clip_part
+from actionfusion.inference.runtimes.prepared import (
     TOLERANCE,
     XML,
     Kind,
@@ -34,7 +34,7 @@ from actionfusion.inference.prepared import (
     open_prepared,
     weights_digest,
 )
-from actionfusion.inference.runtimes import TorchRuntime, check_precision, open_model, read_openvino
+from actionfusion.inference.runtimes.running import TorchRuntime, check_precision, open_model, read_openvino
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.video.clip import Clip, cut_clip
 from actionfusion.video.video_source import VideoSource

@@ -18,10 +18,10 @@ import numpy as np
 from rich.console import Console
 
 from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError, VideoError
-from actionfusion.inference.onnx_file import products_to_quantise, quiet
-from actionfusion.inference.packages import needed
-from actionfusion.inference.parts import Array, Part, Run
-from actionfusion.inference.runtimes import EngineName, Runtime, read_openvino
+from actionfusion.inference.runtimes.onnx_file import products_to_quantise, quiet
+from actionfusion.inference.runtimes.packages import needed
+from actionfusion.inference.runtimes.parts import Array, Part, Run
+from actionfusion.inference.runtimes.running import EngineName, Runtime, read_openvino
 from actionfusion.run_folder import SPLIT, RunFolder
 from actionfusion.video.clip import cut_clip
 from actionfusion.video.video_source import VideoSource

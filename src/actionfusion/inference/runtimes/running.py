@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
-from actionfusion.inference.packages import is_installed, needed
-from actionfusion.inference.parts import Array, Part, TensorSpec, check_inputs
+from actionfusion.inference.runtimes.packages import is_installed, needed
+from actionfusion.inference.runtimes.parts import Array, Part, TensorSpec, check_inputs
 
 EngineName = Literal["torch", "openvino", "onnx"]
 RuntimeName = Literal["auto", "torch", "openvino", "onnx"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actionfusion.inference.parts import Array, Part, Run, TensorSpec
+from actionfusion.inference.runtimes.parts import Array, Part, Run, TensorSpec
 from actionfusion.inference.stepping import FloatArray, Stepper, UInt8Array
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.stepwise import SampleReader, free_all_but_memory

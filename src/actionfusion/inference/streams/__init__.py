@@ -1,0 +1,1 @@
+"""Answers while a video runs."""
