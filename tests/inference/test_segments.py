@@ -23,7 +23,6 @@ from actionfusion.errors import SettingsError, VideoDamaged
 from actionfusion.inference.predict import predict
 from actionfusion.inference.stepping import Answer, Stepper
 from actionfusion.inference.timelines import segments as segments_module
-from actionfusion.inference.timelines import untrimmed
 from actionfusion.inference.timelines.timeline import TimelineRules
 from actionfusion.inference.timelines.untrimmed import BATCH, VideoSamples, WindowSettings, find_segments, see_video
 from actionfusion.models import FusionNetwork
@@ -89,7 +88,7 @@ class ColourStepper:
 
 @pytest.mark.parametrize("every", [1, 3, 6])
 def test_boundaries_lie_where_the_action_changes(every, recognizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(untrimmed, "Stepper", ColourStepper)
+    monkeypatch.setattr(recognizer, "stepper", ColourStepper(recognizer.network, recognizer.clip_settings))
     parts = [("red", 60), ("blue", 50), ("green", 70), ("blue", 45)]
     video = _coloured(tmp_path / "a.mp4", parts)
     found = find_segments(recognizer, video, WindowSettings(every)).segments
