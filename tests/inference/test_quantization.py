@@ -9,6 +9,7 @@ import pytest
 from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes import packages, prepared, quantization
+from actionfusion.video.samples import Sample
 
 LIMIT = 3  # clips to calibrate on: enough to see that it works
 
@@ -158,3 +159,21 @@ def _in_8_bits(path):
     graph = onnx.load(path).graph
     dequantised = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
     return sorted(node.op_type for node in graph.node if len(node.input) > 1 and node.input[1] in dequantised)
+
+
+def test_a_stream_has_its_own_eight_bits(small_run, shapes_root, monkeypatch):
+    monkeypatch.setattr(quantization, "CALIBRATION_CLIPS", LIMIT)
+    monkeypatch.setattr(quantization, "LARGEST_LOSS", 1.0)
+    recognizer = Recognizer.load(small_run, runtime="openvino", precision="int8", root=shapes_root, first="step")
+    figures = json.loads((small_run / "prepared/step-openvino-int8/prepared.json").read_text())["int8"]
+    assert (figures["clips"], figures["correct_fp32"], figures["calibration_clips"]) == (12, 12, LIMIT)
+    assert recognizer.runtime.precision == "int8"
+    exact = Recognizer.load(small_run, runtime="torch").stepper
+    clip = recognizer.clip(sorted((shapes_root / "test").glob("*/*.mp4"))[0])
+    pictures = enumerate(zip(clip.rgb, clip.flow, strict=True))
+    samples = [Sample(place, float(place), rgb, flow) for place, (rgb, flow) in pictures]
+    answers, wanted = (each.answer(samples, each.start())[0] for each in (recognizer.stepper, exact))
+    difference = max(
+        np.abs(one.probabilities - other.probabilities).max() for one, other in zip(answers, wanted, strict=True)
+    )
+    assert 0 < difference < 0.3

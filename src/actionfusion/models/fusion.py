@@ -109,20 +109,23 @@ class ConvFusion(nn.Module):
             fused = self.norm(fused)
         return F.relu(fused) if self.relu else fused
 
-    def contributions(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
+    def contribution_kernels(self) -> Tensor:
+        """Kernels ``[K * D, 2D, kh, kw]`` for `contributions`, with a time kernel of K."""
+        return self.conv.weight.transpose(1, 2).transpose(0, 1).flatten(0, 1)
+
+    def contributions(self, rgb_maps: Tensor, flow_maps: Tensor, kernels: Tensor) -> Tensor:
         """What each sample gives to the sums of its neighbours and its own, for whoever gets samples one by one.
 
         Args:
             rgb_maps: ``[N, D, h, w]``, a sample each.
             flow_maps: of the same shape.
+            kernels: as `contribution_kernels` gave them.
 
         Returns:
             ``[N, K, D, h, w]`` for a time kernel of K: with 3, to the sample after, its own, and the one before.
         """
-        weight = self.conv.weight.transpose(1, 2).transpose(0, 1)  # [K, D, 2D, kh, kw]
-        steps, channels = weight.shape[:2]
-        parts = F.conv2d(interleave(rgb_maps, flow_maps), weight.flatten(0, 1), padding=self.conv.padding[1:])
-        return parts.view(len(parts), steps, channels, *parts.shape[2:])
+        parts = F.conv2d(interleave(rgb_maps, flow_maps), kernels, padding=self.conv.padding[1:])
+        return parts.view(len(parts), -1, self.out_channels, *parts.shape[2:])
 
     def settle(self, sums: Tensor) -> Tensor:
         """The fused maps ``[N, D, h, w]`` of summed contributions ``[N, D, h, w]``."""

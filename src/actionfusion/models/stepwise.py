@@ -31,11 +31,18 @@ class SampleReader(nn.Module):
         branches: names of the branches, in the order of their readings.
     """
 
+    kernels: Tensor | None
+
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
         self.network = network.eval()
         fusion = network.fusion
         self.looks_ahead = isinstance(fusion, ConvFusion) and fusion.conv.kernel_size[0] == 3
+        kernels = None
+        if self.looks_ahead:
+            assert isinstance(fusion, ConvFusion)
+            kernels = fusion.contribution_kernels().detach()
+        self.register_buffer("kernels", kernels, persistent=False)
         settings = network.settings
         self.branches = ("conv", "fc") if settings.branches == "both" else (settings.branches,)
 
@@ -61,8 +68,9 @@ class SampleReader(nn.Module):
         """
         maps = self.network.tower_maps(rgb.unsqueeze(0), flow.unsqueeze(0))
         opened, fused = self._joined(maps, opened) if self.looks_ahead else (opened, self._alone(maps))
-        features = self.network.branch_features(fused)
-        return opened, *(self._product(name, features[name]) for name in self.branches)
+        features = self.network.branch_features(fused.flatten(0, 1).unsqueeze(0))
+        products = (self._product(name, features[name])[0] for name in self.branches)
+        return opened, *(product.view(*fused.shape[:2], product.shape[-1]) for product in products)
 
     def _alone(self, maps: TowerMaps) -> Tensor:
         return self.network.fuse(maps).transpose(0, 1)
@@ -73,7 +81,8 @@ class SampleReader(nn.Module):
         assert isinstance(fusion, ConvFusion)
         assert maps.rgb is not None
         assert maps.flow is not None
-        to_next, own, to_previous = fusion.contributions(maps.rgb[0], maps.flow[0]).unbind(1)
+        assert self.kernels is not None
+        to_next, own, to_previous = fusion.contributions(maps.rgb[0], maps.flow[0], self.kernels).unbind(1)
         # Of the sample before the first new one: what it gave itself, what it was given, what it gives.
         own_before, given_before, gives_before = opened.unsqueeze(1).unbind()
         count = len(own)
