@@ -136,7 +136,7 @@ def test_a_limit_spreads_the_clips_evenly(run, shapes_root):
 
 
 def test_without_the_videos_it_says_how_to_prepare(run, tmp_path, shapes_root):
-    with pytest.raises(SettingsError, match=r"root: nothing is prepared.*actionfusion export RUN .*--root DATA"):
+    with pytest.raises(SettingsError, match=r"root: nothing is prepared.*--precision int8 --root DATA"):
         Recognizer.load(run, precision="int8", device="cpu")
     with pytest.raises(SettingsError, match=r"12 of the run's 12 train videos are not in it: train/"):
         Recognizer.load(run, precision="int8", root=tmp_path, device="cpu")

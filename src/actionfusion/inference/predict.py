@@ -65,6 +65,7 @@ def predict(
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
+    root: Path | None = None,
 ) -> VideoPredictions | VideoTimelines:
     """Name the action in each video, or with --segments what happens when, and print a table, or JSON.
 
@@ -89,6 +90,7 @@ def predict(
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
         precision: fp32, bf16 or int8; none is fp32, or what an export has.
+        root: folder of the videos that the run was trained on, for int8 to be prepared with.
 
     Returns:
         What was printed.
@@ -103,10 +105,10 @@ def predict(
         raise no_classes(top_k)
     options = SegmentOptions(every, stride, threshold, shortest, out)
     if segments:
-        load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, first="step")
+        load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, root=root, first="step")
         return predict_segments(open_run(run), load, videos, options, top_k=top_k, json=json)
     options.refuse_without_segments()
-    recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device)
+    recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device, root=root)
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     results = VideoPredictions()

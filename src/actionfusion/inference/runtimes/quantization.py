@@ -30,7 +30,7 @@ CALIBRATION_CLIPS = 48
 GATE_CLIPS = 400
 LARGEST_LOSS = 0.01
 
-_PREPARE = "actionfusion export RUN --format openvino --precision int8 --root DATA --out DIR"
+_PREPARE = "actionfusion predict RUN VIDEO --precision int8 --root DATA, once, or stream or export likewise"
 
 
 @dataclass(frozen=True)

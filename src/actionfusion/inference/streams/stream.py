@@ -36,6 +36,7 @@ def stream(
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
+    root: Path | None = None,
 ) -> StreamSummary:
     """Name the action in a video while it runs, anew with each sampled frame.
 
@@ -64,6 +65,7 @@ def stream(
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
         precision: fp32, bf16 or int8; none is fp32.
+        root: folder of the videos that the run was trained on, for int8 to be prepared with.
 
     Returns:
         What it came to.
@@ -82,7 +84,7 @@ def stream(
     clip = folder.clip
     interval = every if every is not None else usual_interval(folder.config)
     collector = FrameCollector(interval, clip.flow_fields)
-    recognizer = Recognizer.load(folder, runtime=runtime, precision=precision, device=device, first="step")
+    recognizer = Recognizer.load(folder, runtime=runtime, precision=precision, device=device, root=root, first="step")
     capture = Capture(where, collector, clip.flow.size, live=live, wait=wait)
     summary = StreamSummary()
     printer = make_printer(json=json)
@@ -96,7 +98,7 @@ def stream(
     finally:
         printer.close()
         if summary.frames or summary.outages:
-            Console(stderr=True).print(Text(printable(str(summary))), soft_wrap=True)
+            Console(stderr=True).print(Text(printable(f"{summary}; runtime: {recognizer.runtime}")), soft_wrap=True)
     if not summary.samples and summary.frames:
         reason = f"no sample in {summary.frames} frames, because the first is frame {interval}"
         raise SettingsError(where.name, reason, f"take --every {summary.frames} or less")

@@ -82,6 +82,7 @@ def predict_segments(
         with _writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
+    console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     results = VideoTimelines()
     for number, (video, name) in enumerate(zip(videos, names, strict=True), 1):
         with _watching(console, video, f"{number}/{len(videos)} {video}") as watch:
