@@ -24,12 +24,12 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from measuring import Figure, Neighbours, machine, ratio, rounded, spread
+from measuring import Figure, Neighbours, machine, ratio, rounded, seconds_of, spread
 
 RESULTS = Path(__file__).parent / "results" / "inference.json"
 SECONDS, RATE, WIDTH, HEIGHT = 10, 25, 320, 240
@@ -184,8 +184,8 @@ def _measure(name: str, arguments: argparse.Namespace) -> Figure:
     start_up = time.time() - arguments.started
     clip = recognizer.clip(_video(arguments))
     rgb, flow = torch.from_numpy(clip.rgb[None]), torch.from_numpy(clip.flow[None])
-    network = _seconds(lambda: recognizer.scores(rgb, flow), arguments.repetitions)
-    whole = _seconds(lambda: recognizer.predict(_video(arguments)), arguments.repetitions)
+    network = seconds_of(lambda: recognizer.scores(rgb, flow), arguments.repetitions)
+    whole = seconds_of(lambda: recognizer.predict(_video(arguments)), arguments.repetitions)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report: Figure = {"network": network, "whole": whole, "start_up": start_up, "memory": memory}
     if name != "plain":
@@ -214,16 +214,6 @@ def _steps(recognizer: Any, clip: Any, repetitions: int) -> list[float]:
     return means
 
 
-def _seconds(call: Callable[[], object], repetitions: int) -> list[float]:
-    call()
-    taken = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return taken
-
-
 def measure_peaks() -> Figure:
     """Operations a second of the fastest large product, by precision; every library at hand is tried."""
     import torch  # noqa: PLC0415
@@ -241,14 +231,18 @@ def measure_peaks() -> Figure:
         found[precision] |= libraries
     side = 4096
     left = torch.randn(side, side)
-    product = min(_seconds(lambda: left @ left, 3))
+    product = min(seconds_of(lambda: left @ left, 3))
     return {kind: max(each.values()) for kind, each in found.items()} | {"torch_mm_fp32": 2 * side**3 / product}
 
 
 def _result(
     arguments: argparse.Namespace, rounds: dict[str, list[Figure]], peak: dict[str, float], others: float
 ) -> Figure:
-    flops = _flops(arguments)
+    from actionfusion.inference.runtimes.parts import clip_flops  # noqa: PLC0415
+    from actionfusion.run_folder import open_run  # noqa: PLC0415
+
+    folder = open_run(_run_folder(arguments))
+    flops = clip_flops(folder.network, folder.clip.frames)
     gathered = {
         name: {part: _all(each, part) for part in ("network", "whole", "step")} for name, each in rounds.items()
     }
@@ -293,23 +287,6 @@ def _result(
 
 def _all(reports: Sequence[Figure], part: str) -> list[float]:
     return [value for report in reports for value in report.get(part, ())]
-
-
-def _flops(arguments: argparse.Namespace) -> float:
-    import torch  # noqa: PLC0415
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
-
-    from actionfusion.models import FusionNetwork  # noqa: PLC0415
-    from actionfusion.run_folder import open_run  # noqa: PLC0415
-
-    folder = open_run(_run_folder(arguments))
-    with torch.device("meta"):
-        network = FusionNetwork(folder.network).eval()
-        size, frames = folder.network.image_size, folder.clip.frames
-        clip = torch.zeros(1, frames, 3, size, size), torch.zeros(1, frames, folder.network.flow_channels, size, size)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(*clip)
-    return float(counter.get_total_flops())
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
+from measuring import seconds_of
+
 SIDE = 4096
+REPETITIONS = 5
 # Of a convolution like those of VGG-16's third block.
 CHANNELS, PICTURE, PICTURES = 256, 56, 17
 
@@ -37,7 +39,7 @@ def openvino_peaks() -> dict[str, dict[str, float]]:
         model = core.compile_model(ov.Model([make(left, right)], [given]), "CPU", {hint.inference_precision: precision})
         request = model.create_infer_request()
         request.set_input_tensor(ov.Tensor(generator.random(shape, np.float32)))
-        return flops / _fastest(request.infer)
+        return flops / min(seconds_of(request.infer, REPETITIONS))
 
     def product(left: Any, right: Any) -> Any:
         return ops.matmul(left, right, transpose_a=False, transpose_b=True)
@@ -64,14 +66,4 @@ def openvino_peaks() -> dict[str, dict[str, float]]:
 def integer_peaks() -> dict[str, float]:
     """PyTorch's product of int8 matrices."""
     left = torch.randint(-127, 128, (SIDE, SIDE), dtype=torch.int8)
-    return {"torch product": 2.0 * SIDE**3 / _fastest(lambda: torch._int_mm(left, left))}
-
-
-def _fastest(call: Callable[[], object], repetitions: int = 5) -> float:
-    call()
-    best = float("inf")
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - started)
-    return best
+    return {"torch product": 2.0 * SIDE**3 / min(seconds_of(lambda: torch._int_mm(left, left), REPETITIONS))}

@@ -57,6 +57,11 @@ def in_turn(cases: Mapping[str, Callable[[], object]], repetitions: int) -> dict
     return costs
 
 
+def seconds_of(call: Callable[[], object], repetitions: int) -> list[float]:
+    """On the wall clock, of each repetition; a first one is not counted."""
+    return [cost.seconds for cost in in_turn({"": call}, repetitions)[""]]
+
+
 def ratio(upper: Sequence[float], lower: Sequence[float]) -> Figure:
     """The spread of one case over another, repetition by repetition."""
     return spread([above / below for above, below in zip(upper, lower, strict=True)])

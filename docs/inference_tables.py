@@ -82,15 +82,16 @@ def parity() -> str:
     """The full-size networks against eager PyTorch."""
     result = read_result("parity")
     lines = [
-        "| network, full size | runtime | clips | largest difference from PyTorch | between two clips | same labels |",
-        "|---|---|---:|---:|---:|---:|",
+        "| network | runtime | largest difference from PyTorch | between two clips | same labels | prepared | loaded |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {row['network']} | {NAMES[row['runtime']]} | {row['clips']} | {row['largest_difference']:.1e} "
-        f"| {row['largest_difference_between_clips']:.1e} | {row['same_label']} of {row['clips']} |"
+        f"| {row['network']}, full size | {NAMES[row['runtime']]} | {row['largest_difference']:.1e} "
+        f"| {row['largest_difference_between_clips']:.1e} | {row['same_label']} of {row['clips']} "
+        f"| {row['seconds_first_load']:.0f} s | {row['seconds_later_load']:.1f} s |"
         for row in result["rows"]
     ]
-    return "\n".join([*lines, "", f"{result['what'].capitalize()}. `{result['command']}`"])
+    return "\n".join([*lines, "", f"The {result['what']}. `{result['command']}`"])
 
 
 def _median(figure: dict[str, Any]) -> str:

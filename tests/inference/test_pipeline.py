@@ -143,7 +143,7 @@ def test_another_fault_than_that_of_a_video_is_raised_in_its_place():
 
 
 def test_the_cores_are_shared_out(monkeypatch):
-    monkeypatch.setattr("actionfusion.inference.pipeline._cores", lambda: 8)
+    monkeypatch.setattr("actionfusion.inference.pipeline.usable_cores", lambda: 8)
     shares = {}
 
     def cut(number):

@@ -21,7 +21,7 @@ from actionfusion.__main__ import main
 from actionfusion.data.shapes_files import write_clip
 from actionfusion.errors import SettingsError, VideoDamaged
 from actionfusion.inference.predict import predict
-from actionfusion.inference.stepping import Answer, Stepper
+from actionfusion.inference.stepping import Answer
 from actionfusion.inference.timelines import segments as segments_module
 from actionfusion.inference.timelines.timeline import TimelineRules
 from actionfusion.inference.timelines.untrimmed import BATCH, VideoSamples, WindowSettings, find_segments, see_video
@@ -104,7 +104,7 @@ def test_boundaries_lie_where_the_action_changes(every, recognizer, tmp_path, mo
 def test_each_window_says_what_the_network_says_of_its_samples(every, recognizer, tmp_path):
     clip = recognizer.clip_settings
     video = _noisy(tmp_path / "a.mp4", 45)
-    seen = see_video(video, Stepper(recognizer.network, clip), clip, WindowSettings(every))
+    seen = see_video(video, recognizer.stepper, clip, WindowSettings(every))
     positions = np.arange(every - 1, 45, every)
     np.testing.assert_allclose(np.array(seen.times) * RATE, positions)
     assert [window.first for window in seen.windows] == list(range(len(positions) - 3))
@@ -121,7 +121,7 @@ def test_a_trained_run_too(tiny_run, shapes_root):
     recognizer = Recognizer.load(tiny_run, device="cpu")
     clip = recognizer.clip_settings
     video = next((shapes_root / "test" / "motion_up").glob("*.mp4"))
-    seen = see_video(video, Stepper(recognizer.network, clip), clip, WindowSettings(5))
+    seen = see_video(video, recognizer.stepper, clip, WindowSettings(5))
     positions = np.arange(4, 64, 5)
     source = VideoSource(video, clip.flow)
     for window in seen.windows:
@@ -136,9 +136,9 @@ def test_a_stride_leaves_windows_out_but_no_sample(stride, firsts, recognizer, t
     video = _noisy(tmp_path / "a.mp4", 21)
     every = {
         window.first: window.probabilities
-        for window in see_video(video, Stepper(recognizer.network, clip), clip, WindowSettings(2)).windows
+        for window in see_video(video, recognizer.stepper, clip, WindowSettings(2)).windows
     }
-    few = see_video(video, Stepper(recognizer.network, clip), clip, WindowSettings(2, stride)).windows
+    few = see_video(video, recognizer.stepper, clip, WindowSettings(2, stride)).windows
     assert [window.first for window in few] == firsts
     for window in few:
         np.testing.assert_array_equal(window.probabilities, every[window.first])
@@ -165,14 +165,12 @@ def test_a_video_shorter_than_a_window_is_one_segment_with_the_whole_answer(coun
 @pytest.mark.parametrize("frame", [0, 5, 9, 40, 41, 42, 43, 59])
 def test_what_was_read_before_a_fault_is_given_beside_it(frame, recognizer, tmp_path):
     whole = _noisy(tmp_path / "a.mp4", 60)
-    sound = see_video(
-        whole, Stepper(recognizer.network, recognizer.clip_settings), recognizer.clip_settings, WindowSettings(3)
-    )
+    sound = see_video(whole, recognizer.stepper, recognizer.clip_settings, WindowSettings(3))
     broken = _break(whole, frame)
     with pytest.raises(VideoDamaged, match=f"decoded before it: {frame};"):
         list(iterate_frames(broken))
     clip = recognizer.clip_settings
-    seen = see_video(broken, Stepper(recognizer.network, clip), clip, WindowSettings(3))
+    seen = see_video(broken, recognizer.stepper, clip, WindowSettings(3))
     found = find_segments(recognizer, broken, WindowSettings(3))
     assert found.error is not None
     assert found.error.kind == "damaged"
@@ -195,22 +193,24 @@ def test_the_end_is_known_where_no_sample_needs_the_last_frames(recognizer, tmp_
         assert samples.end == pytest.approx(count / RATE)
 
 
-def test_nothing_but_a_batch_of_samples_is_held(recognizer, tmp_path):
+def test_nothing_but_a_batch_of_samples_is_held(recognizer, tmp_path, monkeypatch):
     held: list[weakref.ref[Any]] = []
     most = 0
 
-    class Watching(Stepper):
-        def answer(self, samples: Any, state: Any) -> Any:
-            nonlocal most
-            assert len(samples) <= BATCH
-            held.extend(weakref.ref(sample) for sample in samples)
-            most = max(most, sum(each() is not None for each in held))
-            return super().answer(samples, state)
+    answer = recognizer.stepper.answer
 
+    def watched(samples: Any, state: Any) -> Any:
+        nonlocal most
+        assert len(samples) <= BATCH
+        held.extend(weakref.ref(sample) for sample in samples)
+        most = max(most, sum(each() is not None for each in held))
+        return answer(samples, state)
+
+    monkeypatch.setattr(recognizer.stepper, "answer", watched)
     clip = recognizer.clip_settings
     counts: list[int] = []
     video = _noisy(tmp_path / "a.mp4", 400)
-    see_video(video, Watching(recognizer.network, clip), clip, WindowSettings(2), watch=counts.append)
+    see_video(video, recognizer.stepper, clip, WindowSettings(2), watch=counts.append)
     assert len(held) == 200
     assert most <= 2 * BATCH
     assert counts == list(range(1, 401))
@@ -298,7 +298,7 @@ def test_real_clips_one_after_the_other(recognizer, tmp_path, shared_data):
     clip = recognizer.clip_settings
     video = sorted((shared_data / "UCF-101" / "PushUps").glob("*.avi"))[0]
     count = count_frames(video)
-    seen = see_video(video, Stepper(recognizer.network, clip), clip, WindowSettings(6))
+    seen = see_video(video, recognizer.stepper, clip, WindowSettings(6))
     positions = np.arange(5, count, 6)
     assert len(seen.times) == len(positions)
     source = VideoSource(video, clip.flow)

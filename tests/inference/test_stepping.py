@@ -44,6 +44,10 @@ def _network(**changes: Any) -> FusionNetwork:
     return network.eval()
 
 
+def _stepper(network: FusionNetwork, clip: ClipSettings) -> Stepper:
+    return Recognizer(network, clip, list("abcde")).stepper
+
+
 def _samples(count: int, seed: int = 0) -> list[Sample]:
     generator = np.random.default_rng(seed)
     return [
@@ -85,7 +89,7 @@ CHANGES: list[dict[str, Any]] = [
 def test_each_answer_is_the_offline_one_of_the_window(changes: dict[str, Any]) -> None:
     network = _network(**changes)
     samples = _samples(7)
-    stepper = Stepper(network, ClipSettings(4, 2, FlowRecipe("dis", size=SIZE)))
+    stepper = _stepper(network, ClipSettings(4, 2, FlowRecipe("dis", size=SIZE)))
     state = stepper.start()
     spread = []
     for place, sample in enumerate(samples):
@@ -120,7 +124,7 @@ def test_other_runtimes_answer_the_same(tmp_path: Path, runtime: str, changes: d
 @given(st.integers(1, 5), st.lists(st.integers(1, 5), min_size=1, max_size=4))
 def test_samples_may_come_together(frames: int, chunks: list[int]) -> None:
     network, samples = _network(), _samples(sum(chunks))
-    stepper = Stepper(network, ClipSettings(frames, 2, FlowRecipe("dis", size=SIZE)))
+    stepper = _stepper(network, ClipSettings(frames, 2, FlowRecipe("dis", size=SIZE)))
     state, answers = stepper.start(), []
     for end, count in zip(np.cumsum(chunks), chunks, strict=True):
         several, state = stepper.answer(samples[end - count : end], state)
@@ -132,7 +136,7 @@ def test_samples_may_come_together(frames: int, chunks: list[int]) -> None:
 
 def test_the_state_is_a_value_that_a_stream_can_go_back_to() -> None:
     network, samples = _network(), _samples(6)
-    stepper = Stepper(network, ClipSettings(4, 2, FlowRecipe("dis", size=SIZE)))
+    stepper = _stepper(network, ClipSettings(4, 2, FlowRecipe("dis", size=SIZE)))
     _, state = stepper.answer(samples[:3], stepper.start())
     (one, *_), _ = stepper.answer(samples[3:4], state)
     stepper.answer(samples[4:], state)
@@ -160,7 +164,7 @@ def test_a_stream_of_frames_ends_with_the_answer_to_the_whole_video(num_frames: 
     pictures = np.random.default_rng(num_frames).integers(0, 256, (num_frames, SIZE, SIZE, 3), dtype=np.uint8)
     network = _network(flow_channels=2 * length)
     every = max(num_frames // frames, 1)
-    stepper = Stepper(network, settings)
+    stepper = _stepper(network, settings)
     state = StreamState(FrameCollector(every, length), stepper.start())
     answers = []
     for index, picture in enumerate(pictures):

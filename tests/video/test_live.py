@@ -173,7 +173,7 @@ def test_a_picture_over_the_limit_is_refused(tmp_path, write_video, monkeypatch)
     huge = path.read_bytes().replace(b"\x9d\x01\x2a\x40\0\x30\0", b"\x9d\x01\x2a" + b"\xff\x3f" * 2)
     with pytest.raises(VideoTooLarge, match="over 67108864 pixels"):
         read(tmp_path, huge)
-    monkeypatch.setattr("actionfusion.video.live.MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("actionfusion.video.containers.MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(VideoTooLarge, match="64x48"):
         read(tmp_path, path.read_bytes())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 import cv2
 
 from actionfusion.errors import ActionFusionError, SettingsError
-from actionfusion.video.threads import one_opencv_thread
+from actionfusion.video.threads import one_opencv_thread, usable_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -73,7 +72,7 @@ class WorkerPool:
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 0:
             raise SettingsError("workers", f"{workers} processes", "take 1 or more, or 0 for this process")
-        self._count = _cores() if workers is None else workers
+        self._count = usable_cores() if workers is None else workers
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> WorkerPool:
@@ -212,7 +211,3 @@ def interrupts_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _cores() -> int:
-    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1

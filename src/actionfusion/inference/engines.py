@@ -23,10 +23,10 @@ from actionfusion.inference.runtimes.running import (
     RuntimeName,
     TorchRuntime,
 )
-from actionfusion.inference.runtimes.step_part import step_part, step_run
+from actionfusion.inference.runtimes.step_part import StepRun, step_part
 from actionfusion.inference.stepping import Stepper
 from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.models.stepwise import free_all_but_memory
+from actionfusion.models.stepwise import SampleShape, free_all_but_memory
 from actionfusion.run_folder import RunFolder
 from actionfusion.video.clip import ClipSettings
 
@@ -142,7 +142,7 @@ class Engines:
         """What answers a stream."""
         engine = self.open("step")
         network = self._memory()
-        step = step_run(engine.run, network.settings, takes_batches=engine.takes_batches)
+        step = StepRun(engine.run, SampleShape.of(network.settings), takes_batches=engine.takes_batches)
         return Stepper(network, self._clip, step, device=self.choice.device)
 
 

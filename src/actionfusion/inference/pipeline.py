@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,7 +12,7 @@ from typing import TypeVar
 
 from actionfusion.errors import SettingsError, VideoError
 from actionfusion.video.clip import Clip
-from actionfusion.video.threads import Share, one_opencv_thread, sharing
+from actionfusion.video.threads import Share, one_opencv_thread, sharing, usable_cores
 
 Video = TypeVar("Video")
 
@@ -45,7 +43,7 @@ def clips_ahead(
     """
     if workers is not None and workers < 0:
         raise SettingsError("workers", f"{workers} threads", "take 1 or more, or 0 for none")
-    cores = _cores()
+    cores = usable_cores()
     workers = cores if workers is None else workers
     room = CLIPS_A_WORKER * workers
     waiting = iter(videos)
@@ -85,7 +83,3 @@ def _attempt(cut: Callable[[Video], Clip], video: Video) -> Clip | VideoError:
         return cut(video)
     except VideoError as error:
         return error
-
-
-def _cores() -> int:
-    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1

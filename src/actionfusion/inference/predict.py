@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from json import dumps
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from actionfusion.inference.pipeline import clips_ahead
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
+from actionfusion.inference.video_results import VideoResults, error_as_json
 from actionfusion.run_folder import open_run
 
 
@@ -37,17 +37,11 @@ class VideoPrediction:
 
     def as_json(self) -> dict[str, object]:
         """The entry of ``predict --json``."""
-        error = {"kind": self.error.kind, "message": str(self.error)} if self.error else None
-        return {"video": self.video, "predictions": [asdict(item) for item in self.predictions], "error": error}
+        predictions = [asdict(item) for item in self.predictions]
+        return {"video": self.video, "predictions": predictions, "error": error_as_json(self.error)}
 
 
-class VideoPredictions(list[VideoPrediction]):
-    """Predictions in the order that the videos were given in."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether any video failed."""
-        return any(item.error for item in self)
+VideoPredictions = VideoResults[VideoPrediction]
 
 
 def predict(
@@ -122,13 +116,7 @@ def predict(
                 best = recognizer.best(recognizer.probabilities([clip])[0], top_k)
                 results.append(VideoPrediction(str(video), tuple(best)))
             status.update(_progress(number, videos))
-    if json:
-        print(dumps([item.as_json() for item in results], indent=2))  # noqa: T201
-    else:
-        Console().print(_table(results), soft_wrap=False)
-    for item in results:
-        if item.error:
-            console.print(Text(f"error: {item.error}"), soft_wrap=True)
+    results.show(_table, json=json)
     return results
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.models.stepwise import SampleReader, window_probabilities
+from actionfusion.models.stepwise import SampleShape, window_probabilities
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector, Sample
@@ -94,27 +94,22 @@ class Stepper:
     Args:
         network: for the LSTMs and the head.
         clip: T, L and the flow recipe.
-        step: runs the towers and the fusion; the network itself where None.
+        step: runs the towers and the fusion.
         device: where the network is.
     """
 
     def __init__(
-        self,
-        network: FusionNetwork,
-        clip: ClipSettings,
-        step: SampleStep | None = None,
-        *,
-        device: torch.device | str = "cpu",
+        self, network: FusionNetwork, clip: ClipSettings, step: SampleStep, *, device: torch.device | str = "cpu"
     ) -> None:
         self._network = network.eval()
-        self._reader = SampleReader(network)
+        self._shape = SampleShape.of(network.settings)
         self._clip = clip
         self._device = device
-        self._step = step or self._with_torch
+        self._step = step
 
     def start(self) -> WindowState:
         """The window before the first sample."""
-        return WindowState((), np.zeros(self._reader.open_shape, np.float32), (), ())
+        return WindowState((), np.zeros(self._shape.opened, np.float32), (), ())
 
     def push(self, frame: Frame, state: StreamState) -> tuple[Answer | None, StreamState]:
         """Take the next frame of a stream, at the recipe's size.
@@ -164,12 +159,12 @@ class Stepper:
         """The window with one more sample, and without those that are more than T back."""
         times = (*state.times, time)[-self._clip.frames :]
         # With a look ahead, the readings of the first sample come with the second.
-        if self._reader.looks_ahead and not state.times:
+        if self._shape.looks_ahead and not state.times:
             empty = tuple(row[:0] for row in rows)
             return WindowState(times, state.opened, empty, empty)
-        kept = len(times) - int(self._reader.looks_ahead)
+        kept = len(times) - int(self._shape.looks_ahead)
         middle = _appended(state.middle, [row[:1] for row in rows], kept)
-        if not self._reader.looks_ahead:
+        if not self._shape.looks_ahead:
             return WindowState(times, state.opened, middle, middle)
         return WindowState(times, state.opened, middle, _appended(state.first, [row[1:2] for row in rows], kept))
 
@@ -184,7 +179,7 @@ class Stepper:
             sequences = [self._sequences(state, last) for state, last in alike]
             joined = {
                 name: torch.from_numpy(np.stack(each)).to(self._device)
-                for name, each in zip(self._reader.branches, zip(*sequences, strict=True), strict=True)
+                for name, each in zip(self._shape.branches, zip(*sequences, strict=True), strict=True)
             }
             with torch.inference_mode():
                 probabilities = window_probabilities(self._network, joined).cpu().numpy()
@@ -193,7 +188,7 @@ class Stepper:
 
     def _sequences(self, state: WindowState, last: Sequence[FloatArray]) -> list[FloatArray]:
         """For each branch ``[n, F]``, the readings of a window from its first sample to its last."""
-        if not self._reader.looks_ahead:
+        if not self._shape.looks_ahead:
             return list(state.middle)
         return [
             np.concatenate((first[:1], middle[1:], newest[None]))
@@ -202,13 +197,8 @@ class Stepper:
 
     def _answer(self, state: WindowState, probabilities: FloatArray) -> Answer:
         count = len(state.times)
-        settled = state.times[-2] if self._reader.looks_ahead and count > 1 else state.times[-1]
+        settled = state.times[-2] if self._shape.looks_ahead and count > 1 else state.times[-1]
         return Answer(probabilities, state.times[0], state.times[-1], count, settled)
-
-    def _with_torch(self, rgb: UInt8Array, flow: UInt8Array, opened: FloatArray) -> list[FloatArray]:
-        with torch.inference_mode():
-            given = (torch.from_numpy(array).to(self._device) for array in (rgb, flow, opened))
-            return [result.float().cpu().numpy() for result in self._reader(*given)]
 
 
 def _appended(before: Sequence[FloatArray], rows: Sequence[FloatArray], kept: int) -> tuple[FloatArray, ...]:

@@ -13,6 +13,7 @@ where the paper leaves a choice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -396,11 +397,21 @@ class FusionNetwork(nn.Module):
         Raises:
             SettingsError: maps of another shape than these settings give.
         """
-        features = self.branch_features(maps)
+        sequences = self.branch_features(maps)
+        if self.settings.temporal_head == "lstm":
+            sequences = {name: self.branch_lstms[name](sequence) for name, sequence in sequences.items()}
+        return self.conclude(sequences)
+
+    def conclude(self, sequences: Mapping[str, Tensor]) -> Tensor:
+        """Make logits ``[B, K]`` of what the branches give.
+
+        Args:
+            sequences: by the branch's name ``[B, T, hidden]`` of its LSTM*; with the mean head its features.
+        """
         if self.settings.temporal_head == "mean":
-            summary = torch.cat([sequence.mean(dim=1) for sequence in features.values()], dim=-1)
+            summary = torch.cat([sequence.mean(dim=1) for sequence in sequences.values()], dim=-1)
         else:
-            hidden = [self.dropout_lstm(self.branch_lstms[name](sequence)) for name, sequence in features.items()]
+            hidden = [self.dropout_lstm(sequence) for sequence in sequences.values()]
             summary = self.last_lstm(self.merge(torch.cat(hidden, dim=-1)))
         logits: Tensor = self.head(self.dropout_last(summary))
         return logits

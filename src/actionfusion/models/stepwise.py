@@ -11,13 +11,39 @@ Source: Ou and Sun 2019, sections 3.2.1 to 3.4; that a window can be moved exact
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from actionfusion.models.fusion import ConvFusion
-from actionfusion.models.fusion_network import FusionNetwork, TowerMaps
+from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings, TowerMaps
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM
+
+
+class SampleShape(NamedTuple):
+    """What reading sample by sample takes and gives, by the network's settings.
+
+    Attributes:
+        looks_ahead: whether a fused map needs the sample after it, so that it settles one sample late.
+        branches: names of the branches, in the order of their readings.
+        opened: shape of the sums that are still open: ``[3, C, h, w]``, with 0 in place of 3 where none ever are.
+    """
+
+    looks_ahead: bool
+    branches: tuple[str, ...]
+    opened: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, settings: FusionNetworkSettings) -> Self:
+        """Of a network with these settings."""
+        looks_ahead = settings.streams == "both" and settings.fusion == "conv3d" and settings.fusion_time_kernel == 3
+        width = next(width for width in reversed(settings.layout) if isinstance(width, int))
+        return cls(
+            looks_ahead,
+            ("conv", "fc") if settings.branches == "both" else (settings.branches,),
+            (3 if looks_ahead else 0, width, settings.map_size, settings.map_size),
+        )
 
 
 class SampleReader(nn.Module):
@@ -25,10 +51,6 @@ class SampleReader(nn.Module):
 
     Args:
         network: whose weights are used, in evaluation mode.
-
-    Attributes:
-        looks_ahead: whether a fused map needs the sample after it, so that it settles one sample late.
-        branches: names of the branches, in the order of their readings.
     """
 
     kernels: Tensor | None
@@ -36,21 +58,12 @@ class SampleReader(nn.Module):
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
         self.network = network.eval()
-        fusion = network.fusion
-        self.looks_ahead = isinstance(fusion, ConvFusion) and fusion.conv.kernel_size[0] == 3
+        self.shape = SampleShape.of(network.settings)
         kernels = None
-        if self.looks_ahead:
-            assert isinstance(fusion, ConvFusion)
-            kernels = fusion.contribution_kernels().detach()
+        if self.shape.looks_ahead:
+            assert isinstance(network.fusion, ConvFusion)
+            kernels = network.fusion.contribution_kernels().detach()
         self.register_buffer("kernels", kernels, persistent=False)
-        settings = network.settings
-        self.branches = ("conv", "fc") if settings.branches == "both" else (settings.branches,)
-
-    @property
-    def open_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the sums that are still open: ``[3, C, h, w]``, with 0 in place of 3 where none ever are."""
-        size = self.network.settings.map_size
-        return 3 if self.looks_ahead else 0, self.network.map_channels, size, size
 
     def forward(self, rgb: Tensor, flow: Tensor, opened: Tensor) -> tuple[Tensor, ...]:
         """Read N samples that follow each other, and the ones before them by ``opened``.
@@ -58,7 +71,7 @@ class SampleReader(nn.Module):
         Args:
             rgb: ``[N, 3, H, W]``, 0..255.
             flow: ``[N, 2L, H, W]``, codes 0..255.
-            opened: of ``open_shape``, as the last call gave it; zeros at the start.
+            opened: as the last call gave it; zeros of `SampleShape.opened` at the start.
 
         Returns:
             The new ``opened``, then the readings of each branch, ``[N, 3, F]``: of the sample *before* each new one,
@@ -67,9 +80,9 @@ class SampleReader(nn.Module):
             ``[N, 1, F]`` is given.
         """
         maps = self.network.tower_maps(rgb.unsqueeze(0), flow.unsqueeze(0))
-        opened, fused = self._joined(maps, opened) if self.looks_ahead else (opened, self._alone(maps))
+        opened, fused = self._joined(maps, opened) if self.shape.looks_ahead else (opened, self._alone(maps))
         features = self.network.branch_features(fused.flatten(0, 1).unsqueeze(0))
-        products = (self._product(name, features[name])[0] for name in self.branches)
+        products = (self._product(name, features[name])[0] for name in self.shape.branches)
         return opened, *(product.view(*fused.shape[:2], product.shape[-1]) for product in products)
 
     def _alone(self, maps: TowerMaps) -> Tensor:
@@ -116,13 +129,9 @@ def window_probabilities(network: FusionNetwork, readings: Mapping[str, Tensor])
     Returns:
         Probabilities ``[B, K]``.
     """
-    if network.settings.temporal_head == "mean":
-        summary = torch.cat([sequence.mean(dim=1) for sequence in readings.values()], dim=-1)
-    else:
-        hidden = [_branch_lstm(network, name).recur(sequence) for name, sequence in readings.items()]
-        summary = network.last_lstm(network.merge(torch.cat(hidden, dim=-1)))
-    logits: Tensor = network.head(summary)
-    return logits.float().softmax(dim=1)
+    if network.settings.temporal_head == "lstm":
+        readings = {name: _branch_lstm(network, name).recur(sequence) for name, sequence in readings.items()}
+    return network.conclude(readings).float().softmax(dim=1)
 
 
 def free_all_but_memory(network: FusionNetwork) -> FusionNetwork:

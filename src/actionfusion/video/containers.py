@@ -90,11 +90,7 @@ def open_video(path: AnyPath) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     name = os.fspath(path)
     with _open_file(name) as file, _open_container(name, file) as container:
-        stream = choose_stream(name, container)
-        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-            size = f"{stream.codec_context.width}x{stream.codec_context.height}"
-            raise VideoTooLarge(name, f"its picture of {size} is over {MAX_PIXELS} pixels", SCALE_DOWN)
-        yield container, stream
+        yield container, choose_stream(name, container)
 
 
 def _open_file(name: str) -> BinaryIO:
@@ -166,7 +162,7 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
     """The video stream that is read, as ``open_video`` says, of a container of that name.
 
     Raises:
-        NoVideoStream, VideoDamaged: as ``open_video``.
+        NoVideoStream, VideoDamaged, VideoTooLarge: as ``open_video``.
     """
     moving = [stream for stream in container.streams.video if not stream.disposition & _NOT_MOVING]
     if not moving:
@@ -181,7 +177,11 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
         codec = stream.codec_context
         return (bool(stream.disposition & Disposition.default), codec.width * codec.height, -stream.index)
 
-    return max(readable, key=rank)
+    stream = max(readable, key=rank)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise VideoTooLarge(name, f"its picture of {width}x{height} is over {MAX_PIXELS} pixels", SCALE_DOWN)
+    return stream
 
 
 def _codec(stream: VideoStream) -> VideoCodecContext | None:

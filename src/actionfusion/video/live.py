@@ -18,19 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 
-from actionfusion.errors import NotAVideo, SettingsError, VideoDamaged, VideoError, VideoMissing, VideoTooLarge
+from actionfusion.errors import NotAVideo, SettingsError, VideoDamaged, VideoError, VideoMissing
 from actionfusion.video.containers import (
     CONVERT,
     FETCH_AGAIN,
-    MAX_PIXELS,
     PIXEL_LIMIT,
-    SCALE_DOWN,
     VIDEO_DEMUXERS,
     choose_stream,
     said,
 )
 from actionfusion.video.pictures import PictureConverter, UInt8Array
-from actionfusion.video.reading import iterate_frames
+from actionfusion.video.reading import frame_interval, iterate_frames, refuse_large_picture, strict_decoder
 from actionfusion.video.sources import STANDARD_INPUT, Source, refuse_terminal
 
 if TYPE_CHECKING:
@@ -45,8 +43,6 @@ OPEN_TIMEOUT = READ_TIMEOUT = 10.0
 MAX_LOST_IN_A_ROW = 250
 """Packets without a picture after which a stream is called unreadable: ten seconds of most cameras."""
 
-_DECODER_OPTIONS = {"err_detect": "explode+crccheck", **PIXEL_LIMIT}
-_DEFAULT_RATE = 25.0
 # Seconds by which the times of neighbouring pictures may differ; more is a source that began to count anew.
 _LARGEST_STEP = 10.0
 _POLL = 0.2
@@ -254,16 +250,11 @@ class _Stream:
         self.says_its_length = says_its_length
         self._source, self._container, self._losses = source, container, losses
         self._stream = choose_stream(source.name, container)
-        codec = self._stream.codec_context
-        if codec.width * codec.height > MAX_PIXELS:
-            reason = f"its picture of {codec.width}x{codec.height} is over {MAX_PIXELS} pixels"
-            raise VideoTooLarge(source.name, reason, SCALE_DOWN)
 
     def pictures(self, size: int) -> Generator[Picture, None, None]:
         if size < 1:
             raise SettingsError("size", f"{size} px is no size for a frame", "take 1 or more")
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        clock = StreamClock(1 / float(rate or _DEFAULT_RATE))
+        clock = StreamClock(frame_interval(self._stream))
         unit = float(self._stream.time_base) if self._stream.time_base else None
         # FFmpeg would make up times, 25 pictures a second, whatever the camera's rate.
         by_arrival = not self.says_its_length and bool(self._container.format.flags & _NO_TIMESTAMPS)
@@ -322,9 +313,7 @@ def _decoded(
         VideoDamaged: ``MAX_LOST_IN_A_ROW`` packets gave none.
         VideoTooLarge: a picture is.
     """
-    codec = stream.codec_context
-    # More threads would each keep a picture back.
-    codec.thread_count, codec.thread_type, codec.options = 1, "NONE", dict(_DECODER_OPTIONS)
+    codec = strict_decoder(stream)
     barren, begun = 0, False
     with closing(_packets(source, container, stream)) as packets:
         for packet in packets:
@@ -335,7 +324,7 @@ def _decoded(
                 pictures = [picture for picture in decoded if not picture.is_corrupt]
                 lost = len(decoded) - len(pictures)
             except (av.FFmpegError, OSError) as error:
-                _refuse_large(source, stream, error)
+                refuse_large_picture(source.name, stream, error)
                 pictures, lost = [], 1
             # Whoever joins a stream midway first gets pictures that build on others that he never saw.
             losses.frames += lost if begun else 0
@@ -370,9 +359,3 @@ def _packets(
     if failure:
         raise failure
     yield None
-
-
-def _refuse_large(source: Source, stream: VideoStream, error: Exception) -> None:
-    if getattr(error, "errno", None) == EINVAL and not stream.codec_context.width:
-        reason = f"it holds a picture of over {MAX_PIXELS} pixels, or of none"
-        raise VideoTooLarge(source.name, reason, SCALE_DOWN) from error

@@ -291,7 +291,8 @@ def iterate_packets(container: InputContainer, stream: VideoStream) -> Generator
 def strict_decoder(stream: VideoStream) -> VideoCodecContext:
     """The stream's decoder, not opened yet, set to report what it finds wrong."""
     codec = stream.codec_context
-    # One thread: clips are short, workers are many, and a fault is reported with the packet that has it.
+    # One thread: clips are short, workers are many, more would each keep a picture of a live stream back, and a fault
+    # is reported with the packet that has it.
     codec.thread_count = 1
     codec.thread_type = "NONE"
     codec.options = _DECODER_OPTIONS
@@ -302,7 +303,7 @@ def _first_picture(path: str, stream: VideoStream, packet: Packet[VideoStream] |
     try:
         return next(iter(stream.codec_context.decode(packet)), None)
     except av.FFmpegError as error:
-        _check_size(path, stream, error)
+        refuse_large_picture(path, stream, error)
         return None
 
 
@@ -328,7 +329,7 @@ def _decode(path: str, container: InputContainer, stream: VideoStream) -> Genera
                     raise _damage(path, stream, packet, num_frames, "its packet is cut short or marked as corrupt")
                 pictures = codec.decode(packet)
             except (av.FFmpegError, OSError) as error:
-                _check_size(path, stream, error)
+                refuse_large_picture(path, stream, error)
                 raise _damage(path, stream, packet, num_frames, said(error)) from error
             for picture in pictures:
                 if picture.is_corrupt:
@@ -342,11 +343,15 @@ def _decode(path: str, container: InputContainer, stream: VideoStream) -> Genera
         raise VideoDamaged(path, f"{fault}; frames decoded: {num_frames}", FETCH_AGAIN)
 
 
-def _check_size(path: str, stream: VideoStream, error: Exception) -> None:
-    """Tell the decoder's refusal of a large picture, which leaves it without a size, from damage."""
+def refuse_large_picture(name: str, stream: VideoStream, error: Exception) -> None:
+    """Tell the decoder's refusal of a large picture, which leaves it without a size, from damage.
+
+    Raises:
+        VideoTooLarge: it is that; ``name`` is the video's.
+    """
     if getattr(error, "errno", None) == EINVAL and not stream.codec_context.width:
         reason = f"it holds a picture of over {MAX_PIXELS} pixels, or of none"
-        raise VideoTooLarge(path, reason, SCALE_DOWN) from error
+        raise VideoTooLarge(name, reason, SCALE_DOWN) from error
 
 
 def _damage(
@@ -364,7 +369,7 @@ class _Clock:
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._unit = float(stream.time_base) if stream.time_base else None
-        self._interval = 1 / (_rate(stream) or _DEFAULT_RATE)
+        self._interval = frame_interval(stream)
         # AVI states no presentation times, and what FFmpeg guesses for B-frames goes back and forth; the times of
         # decoding are right up to a constant.
         self._use_dts = container.format.name == "avi"
@@ -384,6 +389,11 @@ class _Clock:
                 time = stated - self._origin
         self._last = time
         return time
+
+
+def frame_interval(stream: VideoStream) -> float:
+    """Seconds from frame to frame by the stream's rate, or by a usual one where it states none."""
+    return 1 / (_rate(stream) or _DEFAULT_RATE)
 
 
 def _rate(stream: VideoStream) -> float | None:

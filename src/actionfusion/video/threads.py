@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,6 +11,11 @@ from dataclasses import dataclass
 from threading import Event, Lock
 
 import cv2
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, at least 1."""
+    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
 
 
 class ReadingStopped(Exception):

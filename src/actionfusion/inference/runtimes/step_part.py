@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actionfusion.inference.runtimes.parts import Array, Part, Run, TensorSpec
 from actionfusion.inference.stepping import FloatArray, Stepper, UInt8Array
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.stepwise import SampleReader, free_all_but_memory
+from actionfusion.models.stepwise import SampleReader, SampleShape, free_all_but_memory
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.samples import Sample
 
@@ -29,28 +29,28 @@ def step_part(make_network: Callable[[], FusionNetwork], settings: FusionNetwork
         settings: the network's.
         clip: T, L and the flow recipe.
     """
-    shape, branches = _shape(settings)
+    shape = SampleShape.of(settings)
     size = settings.image_size
     inputs = (
         TensorSpec("rgb", (1, 3, size, size), "uint8"),
         TensorSpec("flow", (1, settings.flow_channels, size, size), "uint8"),
     )
-    opened = TensorSpec(OPENED, shape, "float32")
+    opened = TensorSpec(OPENED, shape.opened, "float32")
 
     @cache
     def memory() -> FusionNetwork:
         return free_all_but_memory(make_network())
 
     def answer(run: Run, given: Mapping[str, Array]) -> Array:
-        stepper = Stepper(memory(), clip, StepRun(run, branches, looks_ahead=bool(shape[0]), takes_batches=False))
+        stepper = Stepper(memory(), clip, StepRun(run, shape, takes_batches=False))
         answers, _ = stepper.answer(_samples(given["rgb"][0], given["flow"][0]), stepper.start())
         return answers[-1].probabilities[None]
 
     return Part(
         name="step",
         make_module=lambda: _Step(make_network()).eval(),
-        inputs=(*inputs, opened) if shape[0] else inputs,
-        outputs=(STILL_OPEN, *branches) if shape[0] else branches,
+        inputs=(*inputs, opened) if shape.looks_ahead else inputs,
+        outputs=(STILL_OPEN, *shape.branches) if shape.looks_ahead else shape.branches,
         quantised=("reader.network.fc6",),
         answer=answer,
     )
@@ -61,36 +61,28 @@ class StepRun:
 
     Args:
         run: runs the part.
-        branches: names of its readings.
-        looks_ahead: whether samples are joined with their neighbours.
+        shape: of what goes in and comes out.
         takes_batches: whether several samples can go in at once.
     """
 
-    def __init__(self, run: Run, branches: Sequence[str], *, looks_ahead: bool, takes_batches: bool) -> None:
+    def __init__(self, run: Run, shape: SampleShape, *, takes_batches: bool) -> None:
         self._run = run
-        self._branches = branches
-        self._looks_ahead = looks_ahead
+        self._shape = shape
         self._takes_batches = takes_batches
 
     def __call__(self, rgb: UInt8Array, flow: UInt8Array, opened: FloatArray) -> list[FloatArray]:
         """As `SampleReader.forward`."""
         size = len(rgb) if self._takes_batches else 1
-        rows: dict[str, list[Array]] = {name: [] for name in self._branches}
+        rows: dict[str, list[Array]] = {name: [] for name in self._shape.branches}
         for start in range(0, len(rgb), size):
             given: dict[str, Array] = {"rgb": rgb[start : start + size], "flow": flow[start : start + size]}
-            if self._looks_ahead:
+            if self._shape.looks_ahead:
                 given[OPENED] = opened
             made = self._run(given)
             opened = np.asarray(made.get(STILL_OPEN, opened), np.float32)
             for name, row in rows.items():
                 row.append(made[name])
         return [opened, *(np.concatenate(row).astype(np.float32, copy=False) for row in rows.values())]
-
-
-def step_run(run: Run, settings: FusionNetworkSettings, *, takes_batches: bool) -> StepRun:
-    """A `SampleStep` by runs of ``step_part`` of a network with these settings."""
-    shape, branches = _shape(settings)
-    return StepRun(run, branches, looks_ahead=bool(shape[0]), takes_batches=takes_batches)
 
 
 class _Step(nn.Module):
@@ -105,13 +97,6 @@ class _Step(nn.Module):
             return tuple(made.float() for made in self.reader(rgb, flow, opened))
         _, *readings = self.reader(rgb, flow, torch.empty(0))
         return tuple(reading.float() for reading in readings)
-
-
-@cache
-def _shape(settings: FusionNetworkSettings) -> tuple[tuple[int, int, int, int], tuple[str, ...]]:
-    with torch.device("meta"):
-        reader = SampleReader(FusionNetwork(settings))
-    return reader.open_shape, reader.branches
 
 
 def _samples(rgb: Array, flow: Array) -> list[Sample]:

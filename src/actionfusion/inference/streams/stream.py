@@ -13,7 +13,7 @@ from rich.text import Text
 
 from actionfusion.errors import SettingsError, printable
 from actionfusion.inference.intervals import usual_interval
-from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.recognizer import Recognizer, no_classes
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, WindowState
 from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
@@ -76,7 +76,7 @@ def stream(
         VideoError: the source cannot be read, or went away for good.
     """
     if top_k < 1:
-        raise SettingsError("top_k", f"{top_k} classes cannot be shown", "take 1 or more")
+        raise no_classes(top_k)
     if wait is not None and not wait >= 0:
         raise SettingsError("wait", f"nobody waits {wait} seconds", "take 0 or more")
     where = find_source(source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from json import dumps
 from pathlib import Path
 
 from rich.console import Console
@@ -21,17 +20,11 @@ from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.timelines.files import as_csv, as_json, as_webvtt, file_names
 from actionfusion.inference.timelines.timeline import TimelineRules
 from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSettings, find_segments
+from actionfusion.inference.video_results import VideoResults
 from actionfusion.run_folder import RunFolder
 from actionfusion.video.reading import count_frames
 
-
-class VideoTimelines(list[VideoTimeline]):
-    """Timelines in the order that the videos were given in."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether any video failed, or could not be read to its end."""
-        return any(item.error for item in self)
+VideoTimelines = VideoResults[VideoTimeline]
 
 
 @dataclass(frozen=True)
@@ -90,13 +83,7 @@ def predict_segments(
         results.append(timeline)
         if options.out is not None:
             _write(timeline, options.out / name)
-    if json:
-        print(dumps([item.as_json() for item in results], indent=2))  # noqa: T201
-    else:
-        Console().print(_table(results), soft_wrap=False)
-    for item in results:
-        if item.error:
-            console.print(Text(f"error: {item.error}"), soft_wrap=True)
+    results.show(_table, json=json)
     return results
 
 

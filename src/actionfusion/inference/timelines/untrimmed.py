@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from actionfusion.errors import SettingsError, VideoError
-from actionfusion.inference.recognizer import Prediction, Recognizer
+from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.stepping import Stepper
 from actionfusion.inference.timelines.timeline import (
     Span,
@@ -25,6 +25,7 @@ from actionfusion.inference.timelines.timeline import (
     moment_edges,
     moment_probabilities,
 )
+from actionfusion.inference.video_results import error_as_json
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.pictures import UInt8Array
 from actionfusion.video.reading import iterate_frames
@@ -77,8 +78,8 @@ class VideoTimeline:
 
     def as_json(self) -> dict[str, object]:
         """The entry of ``predict --segments --json``."""
-        error = {"kind": self.error.kind, "message": str(self.error)} if self.error else None
-        return {"video": self.video, "segments": [item.as_json() for item in self.segments], "error": error}
+        segments = [item.as_json() for item in self.segments]
+        return {"video": self.video, "segments": segments, "error": error_as_json(self.error)}
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def find_segments(
     """
     clip = recognizer.clip_settings
     if top_k < 1:
-        raise SettingsError("top_k", f"{top_k} classes cannot be shown", "take 1 or more")
+        raise no_classes(top_k)
     if windows.stride > clip.frames:
         reason = f"windows of {clip.frames} samples that start every {windows.stride} leave gaps"
         raise SettingsError("stride", reason, f"take 1 to {clip.frames}")
