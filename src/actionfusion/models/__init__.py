@@ -1,5 +1,32 @@
-"""A clip becomes scores: the network of Ou and Sun 2019 and its parts."""
+"""A clip becomes scores: the models by name, one file each, behind one contract (`model`)."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+
+from actionfusion.errors import SettingsError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.models.model import ModelSettings, VideoModel
 
-__all__ = ["FusionNetwork", "FusionNetworkSettings"]
+__all__ = ["MODELS", "FusionNetwork", "FusionNetworkSettings", "ModelSettings", "VideoModel", "model_class"]
+
+MODELS: Mapping[str, str] = {
+    "fusion": "actionfusion.models.fusion_network:FusionNetwork",
+}
+
+
+def model_class(name: str) -> type[VideoModel]:
+    """Find a model by its name in the table.
+
+    Raises:
+        SettingsError: no such model; the nearest name is told.
+    """
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, 1)
+        remedy = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(MODELS)}"
+        raise SettingsError("model", f"there is no model {name!r}", remedy)
+    module, _, found = MODELS[name].partition(":")
+    kind: type[VideoModel] = getattr(import_module(module), found)
+    return kind

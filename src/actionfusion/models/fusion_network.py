@@ -1,8 +1,8 @@
-"""The spatiotemporal fusion network: two VGG towers, 3-D fusion, and three layer-norm LSTMs, from a clip to logits.
+"""The spatiotemporal fusion network: two backbones, 3-D fusion, and three layer-norm LSTMs, from a clip to logits.
 
-    rgb  [B, T, 3, H, W]  --tower-->  [B, T, D, h, w] --+
-                                                        +--fusion--> X_conv [B, T, C, h, w]
-    flow [B, T, 2L, H, W] --tower-->  [B, T, D, h, w] --+
+    rgb  [B, T, 3, H, W]  --backbone-->  [B, T, D, h, w] --+
+                                                           +--fusion--> X_conv [B, T, C, h, w]
+    flow [B, T, 2L, H, W] --backbone-->  [B, T, D, h, w] --+
 
     X_conv --reduce-----------------------> LN_LSTM* [B, T, hidden] --+
     X_conv --2x2 max pool--> fc6 = X_fc --> LN_LSTM* [B, T, hidden] --+--> LN_LSTM (last state) --> head [B, K]
@@ -15,18 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.clip_input import ClipNormalizer
+from actionfusion.models.backbones import BackboneName, backbone_facts, make_backbone
 from actionfusion.models.fusion import RGB_SHARE, FusionName, make_fusion
 from actionfusion.models.heads import HeadName, make_head
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
-from actionfusion.models.vgg16 import LAYOUTS, TowerLayout, TowerName, VGGTower, check_layout, map_size
+from actionfusion.models.model import Features, ModelSettings, Source, VideoModel
+from actionfusion.models.streaming import SampleReader, StreamShape
+from actionfusion.models.weights import Checkpoint
+from actionfusion.streams import StreamName
 
 StreamsName = Literal["both", "rgb", "flow"]
 BranchesName = Literal["both", "conv", "fc"]
@@ -42,28 +45,24 @@ _CHOICES: dict[str, Any] = {
     "norm": NormName,
     "head": HeadName,
 }
-_LEAST: dict[str, int] = {
-    "num_classes": 2,
-    "image_size": 1,
-    "flow_channels": 1,
-    "fc6_width": 1,
-    "hidden": 1,
-    "merge_dim": 0,
-}
+_LEAST: dict[str, int] = {"fc6_width": 1, "hidden": 1, "merge_dim": 0}
 _SHARES = ("dropout_fc6", "dropout_lstm", "dropout_last")
 
 
 @dataclass(frozen=True)
-class FusionNetworkSettings:
-    """What the network is made of.  The defaults are the practical mode; `faithful` and `tiny` change some of them.
+class FusionNetworkSettings(ModelSettings):
+    """Settings of the fusion network.  The defaults are the practical mode; `faithful` and `tiny` change some of them.
 
     Args:
         num_classes: K, classes to tell apart (101 in UCF101).
-        image_size: height and width of frames and flow, in pixels (224 in the paper).
-        flow_channels: 2L, channels of the flow input (8 in the paper, for L = 4 fields).
+        frames: T; the network takes any number.
+        image_size: height and width of the frames, in pixels (224 in the paper).
+        flow_size: height and width of the flow; none is ``image_size``.
+        flow_channels: 2L, channels of the flow input (8 in the paper, for L = 4 flow frames).
         streams: both, or one of rgb and flow; one stream's map is X_conv as it is, without fusion.
-        tower: vgg16, narrow, or a list of widths with M for each 2x2 max pooling, such as [8, M, 16, M, 32].
-        batch_norm: normalise after each convolution of the towers and the fusion; for training from scratch, and absent
+        backbone: vgg16 (the paper), efficientnet_lite0, narrow, timm:NAME, or the widths of a VGG with M for each 2x2
+            max pooling, such as [8, M, 16, M, 32].
+        batch_norm: normalise after each convolution of a VGG and of the fusion; for training from scratch, and absent
             from the VGG-16.
         fusion: conv3d (the paper), conv2d, sum, max or concat.
         fusion_time_kernel: sampled frames that conv3d joins, 3 (the paper) or 1.
@@ -89,11 +88,8 @@ class FusionNetworkSettings:
         SettingsError: a value out of range, or two that do not go together.
     """
 
-    num_classes: int = 101
-    image_size: int = 224
-    flow_channels: int = 8
     streams: StreamsName = "both"
-    tower: TowerName | TowerLayout = "vgg16"
+    backbone: BackboneName = "vgg16"
     batch_norm: bool = False
     fusion: FusionName = "conv3d"
     fusion_time_kernel: int = 3
@@ -114,8 +110,9 @@ class FusionNetworkSettings:
     dropout_last: float = 0.25
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tower, str):
-            object.__setattr__(self, "tower", tuple(self.tower))  # YAML has a list
+        super().__post_init__()
+        if not isinstance(self.backbone, str):
+            object.__setattr__(self, "backbone", tuple(self.backbone))  # YAML has a list
         self._check_each()
         self._check_together()
 
@@ -133,9 +130,6 @@ class FusionNetworkSettings:
         for name in ("fusion_time_kernel", "fusion_space_kernel"):
             if getattr(self, name) not in (1, 3):
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is not offered", "choose 1 or 3")
-        if isinstance(self.tower, str) and self.tower not in LAYOUTS:
-            raise SettingsError("network.tower", f"{self.tower!r} is no tower", f"choose one of {', '.join(LAYOUTS)}")
-        check_layout(self.layout)
 
     def _check_together(self) -> None:
         if not 0 <= self.fusion_rgb_share <= 1:
@@ -144,7 +138,11 @@ class FusionNetworkSettings:
         needed = 2 if self.pools else 1
         if self.map_size < needed:
             reason = f"{self.image_size} px leave a map of {self.map_size}, under {needed}"
-            raise SettingsError("network.image_size", reason, "take larger frames, or a tower with fewer poolings")
+            raise SettingsError("network.image_size", reason, "take larger frames, or a backbone of a smaller stride")
+        flow_map = backbone_facts(self.backbone).map_size(self.size_of("flow"))
+        if self.streams == "both" and flow_map != self.map_size:
+            reason = f"{self.flow_size} px leave a map of {flow_map}, and the frames one of {self.map_size}"
+            raise SettingsError("network.flow_size", reason, "take sizes that give maps of one size")
         if self.temporal_head == "mean" and self.head != "linear":
             reason = f"{self.head!r} takes a hidden state for logits, and the mean head has none"
             raise SettingsError("network.head", reason, "choose linear")
@@ -155,7 +153,7 @@ class FusionNetworkSettings:
 
     @classmethod
     def faithful(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """The paper's network as `specification.md` reads it: X_conv flattened, softmax of h itself.
+        """The paper's network as docs/model_card.md reads it: X_conv flattened, softmax of h itself.
 
         Args:
             num_classes: K.
@@ -182,7 +180,7 @@ class FusionNetworkSettings:
 
     @classmethod
     def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """The same structure for a CPU: narrow towers with batch norm on 64-pixel frames, trained from scratch.
+        """The same structure for a CPU: a narrow backbone with batch norm on 64-pixel frames, trained from scratch.
 
         Nothing is dropped, the conv branch sees each channel's largest value over the map, and a dense layer ends it:
         so a small thing in a large picture is learned from a few hundred clips.
@@ -193,7 +191,7 @@ class FusionNetworkSettings:
         """
         values: dict[str, Any] = {
             "image_size": 64,
-            "tower": "narrow",
+            "backbone": "narrow",
             "batch_norm": True,
             "conv_reduce": "max",
             "fc6_width": 128,
@@ -207,14 +205,10 @@ class FusionNetworkSettings:
         return replace(cls(), num_classes=num_classes, **values)
 
     @property
-    def layout(self) -> TowerLayout:
-        """The towers' layout, its name resolved."""
-        return LAYOUTS[self.tower] if isinstance(self.tower, str) else self.tower
-
-    @property
     def map_size(self) -> int:
-        """Height and width of the towers' and the fused maps."""
-        return map_size(self.image_size, self.layout)
+        """Height and width of the backbones' and the fused maps."""
+        stream: StreamName = "flow" if self.streams == "flow" else "rgb"
+        return backbone_facts(self.backbone).map_size(self.size_of(stream))
 
     @property
     def pools(self) -> bool:
@@ -227,34 +221,42 @@ class FusionNetworkSettings:
         return self.hidden if self.head == "linear" else self.num_classes
 
 
-class TowerMaps(NamedTuple):
-    """What the towers give, ``[B, T, D, h, w]`` each; None for a stream that is not used."""
-
-    rgb: Tensor | None
-    flow: Tensor | None
-
-
-class FusionNetwork(nn.Module):
+class FusionNetwork(VideoModel):
     """The network of Ou and Sun 2019.
 
-    **A clip goes in as it was cut, its values 0..255**, uint8 or floating point: RGB, and 8-bit flow codes in which 128
-    is no motion.  The network normalises them itself, as its first operation; whoever scales them before is wrong.
+    What the paper's title calls attention is the last LSTM: it joins the fc branch, which says what a frame means, with
+    the conv branch, which knows where things are (section 3.4, eq. 11).
 
-    `tower_maps`, `fuse` and `classify` are the three parts of `forward`, for whoever keeps what lies between them.
-    `freeze_towers` and `recompute_towers` say how the towers are trained; neither changes what the network computes,
-    its settings or the names of its weights.
+    `features`, `fuse` and `classify_maps` are the parts of `forward`, for those who keep what lies between them.
 
     Args:
-        settings: what it is made of; the practical mode with 101 classes where none are given.
+        settings: the practical mode with 101 classes where none are given.
     """
 
+    Settings: ClassVar[type[ModelSettings]] = FusionNetworkSettings
+    source: ClassVar[Source] = Source(
+        "Ou and Sun, Spatiotemporal information deep fusion network with frame attention mechanism for video action "
+        "recognition, Journal of Electronic Imaging 28(2), 2019",
+        kept="two VGG-16 streams, 3-D convolution at conv5_3, fc6, two LN_LSTM* and the LN_LSTM that joins them",
+        differs="where the paper leaves a choice or contradicts itself; docs/model_card.md lists each",
+        published={
+            "ucf101": "95.3 % (random 7:3 of the videos)",
+            "ucf11": "100 % (random 7:3 of the videos)",
+            "ucfsports": "100 % (random 7:3 of the videos)",
+        },
+    )
+    explained_layer: ClassVar[str | None] = "x_conv"
+    quantized_layers: ClassVar[tuple[str, ...]] = ("fc6",)
+    settings: FusionNetworkSettings
+
     def __init__(self, settings: FusionNetworkSettings | None = None) -> None:
-        super().__init__()
-        self.settings = settings = settings or FusionNetworkSettings()
-        self.normalizer = ClipNormalizer(settings.image_size, settings.flow_channels)
-        self.rgb_tower = self._tower(3) if settings.streams != "flow" else None
-        self.flow_tower = self._tower(settings.flow_channels) if settings.streams != "rgb" else None
-        self.map_channels = next(width for width in reversed(settings.layout) if isinstance(width, int))
+        settings = settings or FusionNetworkSettings()
+        backbones = {
+            stream: make_backbone(settings.backbone, settings.channels_of(stream), batch_norm=settings.batch_norm)
+            for stream in self.streams(settings)
+        }
+        super().__init__(settings, backbones)
+        self.map_channels = next(iter(backbones.values())).out_channels
         self.fusion = None
         if settings.streams == "both":
             self.fusion = make_fusion(
@@ -267,14 +269,18 @@ class FusionNetwork(nn.Module):
                 rgb_share=settings.fusion_rgb_share,
             )
             self.map_channels = self.fusion.out_channels
+        self.x_conv = nn.Identity()  # what the branches read, whatever made it
         self.fc6 = self._fc6() if settings.branches != "conv" else None
         self.dropout_fc6 = nn.Dropout(settings.dropout_fc6)
         self.dropout_lstm = nn.Dropout(settings.dropout_lstm)
         self.dropout_last = nn.Dropout(settings.dropout_last)
         self._add_temporal_head()
 
-    def _tower(self, in_channels: int) -> VGGTower:
-        return VGGTower(in_channels, self.settings.layout, batch_norm=self.settings.batch_norm)
+    @classmethod
+    def streams(cls, settings: ModelSettings) -> tuple[StreamName, ...]:
+        """Name the streams of ``settings.streams``."""
+        chosen = cast("FusionNetworkSettings", settings).streams
+        return ("rgb", "flow") if chosen == "both" else (chosen,)
 
     def _fc6(self) -> nn.Linear:
         layer = nn.Linear(self.map_channels * (self.settings.map_size // 2) ** 2, self.settings.fc6_width)
@@ -323,76 +329,25 @@ class FusionNetwork(nn.Module):
         """Build `FusionNetworkSettings.tiny`."""
         return cls(FusionNetworkSettings.tiny(num_classes, **changes))
 
-    @property
-    def towers(self) -> tuple[VGGTower, ...]:
-        """The towers of the streams in use, the picture's first."""
-        return tuple(tower for tower in (self.rgb_tower, self.flow_tower) if tower is not None)
+    def fuse(self, features: Features) -> Tensor:
+        """Make X_conv ``[B, T, C, h, w]`` of the backbones' maps (eqs 1 and 2); one stream's map is X_conv as it is."""
+        if missing := set(self.reads) - features.keys():
+            raise SettingsError("features", f"stream {missing.pop()} is missing", f"give {' and '.join(self.reads)}")
+        if self.fusion is None:
+            return features[self.reads[0]]
+        fused: Tensor = self.fusion(features["rgb"], features["flow"])
+        return fused
 
-    def freeze_towers(self, through: str | None) -> None:
-        """Let both towers' layers be up to a convolution; what lies behind them learns.
-
-        After `load_imagenet` the flow tower's first layer is still random, and a frozen one stays so.
-
-        Args:
-            through: the last frozen convolution, such as ``conv4_3``; ``all``; or None, to freeze nothing.
-
-        Raises:
-            SettingsError: no convolution of that name.
-        """
-        for tower in self.towers:
-            tower.freeze(through)
-
-    def recompute_towers(self, frames: int | None) -> None:
-        """Trade time for memory: keep the towers' activations of so many frames at a time, and compute the rest twice.
-
-        Loss and gradients stay as they are, to float error.
-
-        Args:
-            frames: frames a chunk, of the B x T of a batch; None keeps everything.
+    def classify(self, features: Features) -> Tensor:
+        """Make logits ``[B, K]`` of the backbones' maps; with the literal head they are h itself.
 
         Raises:
-            SettingsError: less than one frame, or towers with batch norm, whose statistics are over all frames.
+            SettingsError: a stream is missing, or maps of another shape than these settings give.
         """
-        if frames is not None and frames < 1:
-            raise SettingsError("recompute_frames", f"{frames} frames", "take 1 or more, or null")
-        if frames is not None and self.settings.batch_norm:
-            reason = "batch norm in the towers takes its statistics over all frames at once"
-            raise SettingsError("recompute_frames", reason, "set it to null, or network.batch_norm to false")
-        for tower in self.towers:
-            tower.recompute_frames = frames
+        return self.classify_maps(self.fuse(features))
 
-    def tower_maps(self, rgb: Tensor, flow: Tensor) -> TowerMaps:
-        """Normalise a batch of clips and run each stream's tower over all its B x T frames at once.
-
-        Args:
-            rgb: ``[B, T, 3, H, W]``, 0..255.
-            flow: ``[B, T, 2L, H, W]``, codes 0..255; wanted, and checked, also where the settings use rgb alone.
-
-        Returns:
-            The maps after the last ReLU, ``[B, T, D, h, w]``.
-
-        Raises:
-            SettingsError: shapes that do not fit the settings or each other.
-        """
-        pictures, motion = self.normalizer(rgb, flow)
-        return TowerMaps(_each_frame(self.rgb_tower, pictures), _each_frame(self.flow_tower, motion))
-
-    def fuse(self, maps: TowerMaps) -> Tensor:
-        """Make X_conv ``[B, T, C, h, w]`` of the towers' maps (eqs 1 and 2); one stream's map is X_conv as it is."""
-        if maps.rgb is not None and maps.flow is not None and self.fusion is not None:
-            fused: Tensor = self.fusion(maps.rgb, maps.flow)
-            return fused
-        only = maps.flow if self.settings.streams == "flow" else maps.rgb
-        if self.fusion is not None or only is None:
-            raise SettingsError("maps", "a stream is missing", f"give the maps of streams {self.settings.streams!r}")
-        return only
-
-    def fused_maps(self, rgb: Tensor, flow: Tensor) -> Tensor:
-        """X_conv ``[B, T, C, h, w]`` of a batch of clips; arguments and errors as for `tower_maps`."""
-        return self.fuse(self.tower_maps(rgb, flow))
-
-    def classify(self, maps: Tensor) -> Tensor:
-        """Make logits ``[B, K]`` of X_conv ``[B, T, C, h, w]`` (eqs 7 to 12); with the literal head they are h itself.
+    def classify_maps(self, maps: Tensor) -> Tensor:
+        """Make logits ``[B, K]`` of X_conv ``[B, T, C, h, w]`` (eqs 7 to 12).
 
         Raises:
             SettingsError: maps of another shape than these settings give.
@@ -417,16 +372,17 @@ class FusionNetwork(nn.Module):
         return logits
 
     def branch_features(self, maps: Tensor) -> dict[str, Tensor]:
-        """What each branch's LSTM* reads of X_conv ``[B, T, C, h, w]``: ``[B, T, F]``, by the branch's name.
+        """Make what each branch's LSTM* reads of X_conv ``[B, T, C, h, w]``: ``[B, T, F]``, by the branch's name.
 
         Raises:
             SettingsError: maps of another shape than these settings give.
         """
         settings = self.settings
         wanted = (self.map_channels, settings.map_size, settings.map_size)
-        if maps.ndim != 5 or maps.shape[2:] != wanted:
+        if maps.ndim != 5 or tuple(maps.shape[2:]) != wanted:
             reason = f"shape {list(maps.shape)}, wanted [B, T, {', '.join(map(str, wanted))}]"
-            raise SettingsError("maps", reason, "give what fused_maps of the same settings gives")
+            raise SettingsError("maps", reason, "give what fuse of the same settings gives")
+        maps = self.x_conv(maps)
         half = (settings.map_size // 2, settings.map_size // 2)
         pooled = F.max_pool2d(maps.flatten(0, 1), 2).reshape(*maps.shape[:3], *half) if settings.pools else maps
         features: dict[str, Tensor] = {}
@@ -438,30 +394,59 @@ class FusionNetwork(nn.Module):
             features = {name: F.layer_norm(values, values.shape[-1:]) for name, values in features.items()}
         return features
 
-    def forward(self, rgb: Tensor, flow: Tensor, *, maps: bool = False) -> Tensor:
-        """Classify a batch of clips, or of what the towers made of them before.
+    @property
+    def memories(self) -> dict[str, LayerNormLSTM]:
+        """LN_LSTM* of each branch and the last LN_LSTM; none with the mean head."""
+        if self.settings.temporal_head == "mean":
+            return {}
+        return {name: self.branch_lstm(name) for name in self.branch_lstms} | {"last": self.last_lstm}
 
-        Args:
-            rgb: ``[B, T, 3, H, W]``, RGB 0..255, uint8 or floating point; or maps ``[B, T, D, h, w]``.
-            flow: ``[B, T, 2L, H, W]``, flow codes 0..255 (128 is no motion), uint8 or floating point; or maps
-                ``[B, T, D, h, w]``.  Of a stream that is not in use, any maps will do.
-            maps: whether ``rgb`` and ``flow`` are the towers' maps, of any precision.
+    def branch_lstm(self, name: str) -> LayerNormLSTM:
+        """The LSTM* of a branch, typed."""
+        return cast("LayerNormLSTM", self.branch_lstms[name])
 
-        Returns:
-            Logits ``[B, K]``; with the literal head these are h itself, in (-1, 1).
+    @classmethod
+    def stream_shape(cls, settings: ModelSettings) -> StreamShape:
+        """Every answer to a stream is exact; see `fusion_streaming`."""
+        from actionfusion.models.fusion_streaming import stream_shape  # noqa: PLC0415
 
-        Raises:
-            SettingsError: shapes that do not fit the settings or each other.
-        """
-        return self.classify(self.fuse(self._cast(rgb, flow)) if maps else self.fused_maps(rgb, flow))
+        return stream_shape(cast("FusionNetworkSettings", settings))
 
-    def _cast(self, rgb: Tensor, flow: Tensor) -> TowerMaps:
-        """Stored maps, in the network's own precision."""
-        dtype = self.normalizer.rgb_scale.dtype
-        return TowerMaps(
-            rgb.to(dtype) if self.rgb_tower is not None else None,
-            flow.to(dtype) if self.flow_tower is not None else None,
-        )
+    def sample_reader(self) -> SampleReader:
+        """Backbones, fusion and the LSTM*s' input products of new samples."""
+        from actionfusion.models.fusion_streaming import FusionSampleReader  # noqa: PLC0415
+
+        return FusionSampleReader(self)
+
+    def answer_window(self, readings: Mapping[str, Tensor]) -> Tensor:
+        """Run the LSTMs and the head over the readings ``[B, n, F]`` of a window."""
+        if self.settings.temporal_head == "lstm":
+            readings = {name: self.branch_lstm(name).recur(sequence) for name, sequence in readings.items()}
+        return self.scores(self.conclude(readings))
+
+    def keep_only_memory(self) -> Self:
+        """Free all but what follows the LSTM*s' input products."""
+        super().keep_only_memory()
+        for part in (self.fusion, self.fc6):
+            if part is not None:
+                part.to("meta")
+        if self.settings.temporal_head == "lstm":
+            for name in self.branch_lstms:
+                lstm = self.branch_lstm(name)
+                lstm.weight_ih = nn.Parameter(lstm.weight_ih.to("meta"))
+        return self
+
+    def beside_backbones(self, given: Checkpoint) -> dict[str, Tensor]:
+        """Take fc6 where the checkpoint has a layer of its shape, as VGG-16's does for frames of 224 pixels."""
+        found = next(iter(self.all_backbones().values())).dense_values(given)
+        if self.fc6 is None or found is None or found[0].shape != self.fc6.weight.shape:
+            return {}
+        return {"fc6.weight": found[0], "fc6.bias": found[1]}
+
+    def pretrained_parameters(self) -> set[str]:
+        """Name the backbones' pretrained parameters, and fc6 where VGG-16 has one of its shape."""
+        vgg = self.settings.backbone == "vgg16" and self.fc6 is not None
+        return super().pretrained_parameters() | ({"fc6.weight", "fc6.bias"} if vgg else set())
 
 
 def _reduced(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:
@@ -474,10 +459,3 @@ def _reduced(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:
             return maps.mean(dim=(-2, -1))
         case "max":
             return maps.amax(dim=(-2, -1))
-
-
-def _each_frame(tower: VGGTower | None, frames: Tensor) -> Tensor | None:
-    if tower is None:
-        return None
-    maps: Tensor = tower(frames.flatten(0, 1))
-    return maps.reshape(*frames.shape[:2], *maps.shape[1:])

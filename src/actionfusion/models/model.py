@@ -1,0 +1,392 @@
+"""The contract of every model: a clip's streams become features, features become scores.
+
+    clips    rgb [B, T, 3, H, W], flow [B, T, 2L, H, W]     uint8 or floating point, 0..255
+    features what the backbones make of each frame          [B, T, ...] for each stream
+    logits   [B, K], or [B, T, K] of a model that answers at each step
+
+A model is one file with a settings dataclass, a class and its facts, and one line in ``models.MODELS``.  All rooms
+above (training, cached features, prediction, streaming, export, explanation) know this file and no other of the room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from actionfusion.errors import SettingsError, WeightsError
+from actionfusion.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from actionfusion.models.layer_norm_lstm import LayerNormLSTM
+from actionfusion.models.streaming import SampleReader, StreamShape
+from actionfusion.models.weights import Checkpoint, LoadReport
+from actionfusion.streams import STREAMS, StreamName
+
+Clips = Mapping[StreamName, Tensor]
+Features = Mapping[StreamName, Tensor]
+
+FLOW_ZERO = 128.0
+
+
+class Source(NamedTuple):
+    """Where a model comes from.
+
+    Attributes:
+        citation: authors, title and year.
+        kept: what of the original is here, in a sentence.
+        differs: what differs and why, in a sentence; empty where nothing does.
+        published: accuracies by data set, each with the protocol that it was measured under.
+    """
+
+    citation: str
+    kept: str
+    differs: str = ""
+    published: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Facts of clips and classes that every model is built for; `train` takes them from the data and the clip settings.
+
+    Args:
+        num_classes: K, classes to tell apart (101 in UCF101).
+        frames: T, sampled frames of a clip; most models take any number.
+        image_size: height and width of the frames, in pixels (224 in the paper).
+        flow_size: height and width of the flow; none is ``image_size``.
+        flow_channels: 2L, channels of the flow input (8 in the paper, for L = 4 flow frames).
+
+    Raises:
+        SettingsError: a number out of range.
+    """
+
+    num_classes: int = 101
+    frames: int = 17
+    image_size: int = 224
+    flow_size: int | None = None
+    flow_channels: int = 8
+
+    def __post_init__(self) -> None:
+        least = {"num_classes": 2, "frames": 1, "image_size": 1, "flow_channels": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is too small", f"take {low} or more")
+        if self.flow_size is not None and self.flow_size < 1:
+            raise SettingsError("network.flow_size", f"{self.flow_size} is too small", "take 1 or more, or null")
+
+    def size_of(self, stream: StreamName) -> int:
+        """Height and width of a stream's pictures."""
+        return self.flow_size if stream == "flow" and self.flow_size is not None else self.image_size
+
+    def channels_of(self, stream: StreamName) -> int:
+        """Channels of a stream's pictures."""
+        return 3 if stream == "rgb" else self.flow_channels
+
+
+class Normalizer(nn.Module):
+    """Check the shape of a stream's pictures and bring their values about zero.
+
+    RGB 0..255 becomes (value / 255 - mean) / std for each channel; flow codes become (code - 128) / (255 * s) with the
+    mean s of the three std, so that no motion is exactly 0 and a flow code weighs as much as a grey level.  Within the
+    network, so that training, prediction and an exported model cannot disagree.  **Values in 0..1 are not refused, and
+    are wrong.**
+
+    Args:
+        stream: rgb or flow.
+        channels: of its pictures.
+        size: their height and width.
+        mean: of RGB in 0..1.
+        std: likewise.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        stream: StreamName,
+        channels: int,
+        size: int,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.stream: StreamName = stream
+        self.channels, self.size = channels, size
+        if stream == "rgb":
+            means, stds = torch.tensor(mean), torch.tensor(std)
+            scale, shift = (1 / (255 * stds)).view(3, 1, 1), (-means / stds).view(3, 1, 1)
+        else:
+            scale, shift = torch.tensor(1 / (255 * sum(std) / 3)), torch.tensor(FLOW_ZERO)
+        # Not persistent: they are part of the code, not of what was learned.
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Normalise ``[B, T, C, H, W]``, 0..255, to the network's own precision.
+
+        Raises:
+            SettingsError: another shape or type; the message names what was wanted and what came.
+        """
+        wanted = (self.channels, self.size, self.size)
+        if pictures.ndim != 5 or tuple(pictures.shape[2:]) != wanted:
+            reason = f"shape {list(pictures.shape)}, wanted [B, T, {', '.join(map(str, wanted))}]"
+            raise SettingsError(self.stream, reason, "give a clip cut with this network's settings")
+        if pictures.dtype != torch.uint8 and not pictures.is_floating_point():
+            raise SettingsError(self.stream, f"{pictures.dtype} values, wanted 0..255", "give uint8 or floating point")
+        values = pictures.to(self.scale.dtype)
+        return values * self.scale + self.shift if self.stream == "rgb" else (values - self.shift) * self.scale
+
+
+class VideoModel(nn.Module):
+    """A model that recognises the action in a clip.
+
+    **A clip goes in as it was cut, its values 0..255**, uint8 or floating point: RGB frames, and 8-bit flow codes in
+    which 128 is no motion.  The model normalises them itself.
+
+    A subclass sets the class attributes, calls ``super().__init__(settings, backbones)``, and defines `classify`;
+    everything else has a default.
+
+    Args:
+        settings: of the subclass's ``Settings``.
+        backbones: by stream; a stream without one reaches `classify` as normalised pictures.
+
+    Attributes:
+        Settings: its settings dataclass.
+        source: where it comes from.
+        fixed_frames: whether it takes clips of exactly ``settings.frames`` frames.
+        explained_layer: module whose output Grad-CAM and `explain --hide map` work on; None has no such maps.
+        quantized_layers: linear layers that int8 may hold in 8 bits; all convolutions are.
+    """
+
+    Settings: ClassVar[type[ModelSettings]]
+    source: ClassVar[Source]
+    fixed_frames: ClassVar[bool] = False
+    explained_layer: ClassVar[str | None] = None
+    quantized_layers: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, settings: ModelSettings, backbones: Mapping[StreamName, Backbone] | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbones = nn.ModuleDict(cast("dict[str, nn.Module]", dict(backbones or {})))
+        self.normalizers = nn.ModuleDict()
+        for stream in self.streams(settings):
+            facts = (settings.channels_of(stream), settings.size_of(stream))
+            backbone = self.backbone(stream)
+            of_backbone = () if backbone is None else (backbone.mean, backbone.std)
+            self.normalizers[stream] = Normalizer(stream, *facts, *of_backbone)
+
+    @classmethod
+    def streams(cls, settings: ModelSettings) -> tuple[StreamName, ...]:
+        """Name the streams that the model reads; of a stream that is not among them nothing is ever computed."""
+        del settings
+        return ("rgb",)
+
+    @property
+    def reads(self) -> tuple[StreamName, ...]:
+        """The streams of this very model."""
+        return self.streams(self.settings)
+
+    def backbone(self, stream: StreamName) -> Backbone | None:
+        """The backbone of a stream, typed; None where the stream has none."""
+        return cast("Backbone", self.backbones[stream]) if stream in self.backbones else None
+
+    def all_backbones(self) -> dict[StreamName, Backbone]:
+        """The backbones by stream, RGB first."""
+        return {stream: found for stream in STREAMS if (found := self.backbone(stream)) is not None}
+
+    def features(self, clips: Clips) -> Features:
+        """Normalise clips and run each stream's backbone over all B x T frames at once.
+
+        Frames do not see each other here, so the features of a clip are those of its frames, and can be cached.
+
+        Args:
+            clips: ``[B, T, C, H, W]`` by stream, 0..255; streams that the model does not read are passed over.
+
+        Returns:
+            ``[B, T, D, h, w]`` by stream; normalised pictures of a stream without a backbone.
+
+        Raises:
+            SettingsError: a stream is missing, or has another shape than the settings say.
+        """
+        made: dict[StreamName, Tensor] = {}
+        for stream in self.reads:
+            if stream not in clips:
+                raise SettingsError(stream, "this stream is missing", f"give {' and '.join(self.reads)}")
+            pictures = self.normalizers[stream](clips[stream])
+            backbone = self.backbone(stream)
+            made[stream] = pictures if backbone is None else _each_frame(backbone, pictures)
+        _refuse_other_lengths(made, self.settings.frames if self.fixed_frames else None)
+        return made
+
+    def classify(self, features: Features) -> Tensor:
+        """Make logits ``[B, K]``, or ``[B, T, K]``, of features; raise SettingsError for other shapes."""
+        raise NotImplementedError
+
+    def forward(
+        self, rgb: Tensor | None = None, flow: Tensor | None = None, *, features: Features | None = None
+    ) -> Tensor:
+        """Classify a batch of clips, or of features that were computed before.
+
+        Args:
+            rgb: ``[B, T, 3, H, W]``, 0..255, uint8 or floating point.
+            flow: ``[B, T, 2L, H, W]``, flow codes 0..255 (128 is no motion).
+            features: as `features` gave them, of any precision, in place of clips.
+
+        Returns:
+            Logits ``[B, K]``, or ``[B, T, K]`` of a model that answers at each step.
+
+        Raises:
+            SettingsError: a stream is missing, or shapes do not fit the settings or each other.
+        """
+        if features is None:
+            given: dict[StreamName, Tensor | None] = {"rgb": rgb, "flow": flow}
+            return self.classify(self.features({name: clip for name, clip in given.items() if clip is not None}))
+        dtype = next(self.parameters()).dtype
+        return self.classify({name: values.to(dtype) for name, values in features.items()})
+
+    def loss(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Sum the clips' cross-entropies; with an answer at each step, a clip's is the mean over its steps.
+
+        Args:
+            logits: as `classify` gives them.
+            targets: ``[B]`` class numbers.
+            smoothing: share of the target that is spread over all classes.
+        """
+        steps = 1 if logits.ndim == 2 else logits.shape[1]
+        if logits.ndim == 3:
+            logits, targets = logits.flatten(0, 1), targets.repeat_interleave(steps)
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / steps
+
+    def log_scores(self, logits: Tensor) -> Tensor:
+        """Log-probabilities ``[B, K]``; with an answer at each step, of the mean of its probabilities."""
+        each = logits.float().log_softmax(-1)
+        return each if each.ndim == 2 else each.logsumexp(1) - torch.tensor(float(each.shape[1])).log()
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Probabilities ``[B, K]``; with an answer at each step, their mean over the steps."""
+        each = logits.float().softmax(-1)
+        return each if each.ndim == 2 else each.mean(1)
+
+    def explained_maps(self, output: Tensor) -> Tensor:
+        """Show what ``explained_layer`` gives as maps ``[B, t, C, h, w]``, a view of it, with t steps over the clip."""
+        return output
+
+    @property
+    def memories(self) -> dict[str, LayerNormLSTM]:
+        """The LSTMs whose gates `explain` draws, by a short name."""
+        return {}
+
+    @classmethod
+    def stream_shape(cls, settings: ModelSettings) -> StreamShape | None:
+        """What answering a stream sample by sample takes; None where each answer runs the whole window again."""
+        del settings
+        return None
+
+    def sample_reader(self) -> SampleReader:
+        """Make the module that reads new samples of a stream; only where `stream_shape` is not None."""
+        raise NotImplementedError
+
+    def answer_window(self, readings: Mapping[str, Tensor]) -> Tensor:
+        """Make probabilities ``[B, K]`` of a window's readings ``[B, n, F]``; only where `stream_shape` is not None."""
+        raise NotImplementedError
+
+    def keep_only_memory(self) -> Self:
+        """Free the weights that `answer_window` does not use; the model can do nothing else then."""
+        for backbone in self.all_backbones().values():
+            backbone.to("meta")
+        return self
+
+    def freeze_backbones(self, through: str | None) -> None:
+        """Keep all backbones' layers up to a stage as they are; what comes after them learns.
+
+        Args:
+            through: the last frozen stage, ``all``, or None to freeze nothing.
+
+        Raises:
+            SettingsError: no such stage, or no backbone to freeze.
+        """
+        if through is not None and not self.backbones:
+            reason = "the model has no backbone that could be frozen"
+            raise SettingsError("training.freeze", reason, "leave it out")
+        for backbone in self.all_backbones().values():
+            backbone.freeze(through)
+
+    def recompute_backbones(self, frames: int | None) -> None:
+        """Trade time for memory: keep the backbones' activations of so many frames at a time, compute the rest twice.
+
+        Loss and gradients stay as they are, to float error.
+
+        Args:
+            frames: frames a chunk, of the B x T of a batch; None keeps everything.
+
+        Raises:
+            SettingsError: less than one frame, or backbones with batch norm that learns, whose statistics are over all
+                frames at once.
+        """
+        if frames is not None and frames < 1:
+            raise SettingsError("recompute_frames", f"{frames} frames", "take 1 or more, or null")
+        for backbone in self.all_backbones().values():
+            backbone.set_recompute(frames)
+
+    def load_pretrained(self, source: str | Path) -> LoadReport:
+        """Put pretrained weights into all backbones, in place; nothing is changed if anything does not fit.
+
+        Args:
+            source: ``imagenet``, or a file of weights for the backbones.
+
+        Raises:
+            WeightsError: no backbone; no file or network; a file that is unsafe, damaged, or of other names or shapes.
+        """
+        backbones = self.all_backbones()
+        if not backbones:
+            raise WeightsError(str(source), "the model has no backbone to put weights into", "leave --pretrained out")
+        given = next(iter(backbones.values())).checkpoint(source)
+        values = self.beside_backbones(given)
+        for stream, backbone in backbones.items():
+            own = backbone.pretrained_values(given)
+            values |= {f"backbones.{stream}.{name}": value for name, value in own.items()}
+        state = self.state_dict(keep_vars=True)
+        with torch.no_grad():
+            for name, value in values.items():
+                state[name].copy_(value)
+        learned = [name for name, value in state.items() if isinstance(value, nn.Parameter)]
+        return LoadReport(
+            given.source,
+            given.sha256,
+            loaded=tuple(name for name in learned if name in values),
+            random=tuple(name for name in learned if name not in values),
+        )
+
+    def beside_backbones(self, given: Checkpoint) -> dict[str, Tensor]:
+        """Pick values for further parameters out of a checkpoint of the backbones, by the model's own names."""
+        del given
+        return {}
+
+    def pretrained_parameters(self) -> set[str]:
+        """Name the parameters that pretrained weights exist for, which fine-tuning moves more slowly than new ones."""
+        return {
+            f"backbones.{stream}.{name}"
+            for stream, backbone in self.all_backbones().items()
+            for name in backbone.pretrained_parameters()
+        }
+
+
+def _each_frame(backbone: Backbone, pictures: Tensor) -> Tensor:
+    maps: Tensor = backbone(pictures.flatten(0, 1))
+    return maps.reshape(*pictures.shape[:2], *maps.shape[1:])
+
+
+def _refuse_other_lengths(features: Features, frames: int | None) -> None:
+    shapes = {stream: list(values.shape[:2]) for stream, values in features.items()}
+    if len(shapes) > 1 and shapes["rgb"] != shapes["flow"]:
+        came = f"{shapes['flow']} clips and frames where rgb has {shapes['rgb']}"
+        raise SettingsError("flow", came, "give both streams of the same clips")
+    for stream, shape in shapes.items():
+        if frames is not None and shape[1] != frames:
+            raise SettingsError(
+                stream, f"{shape[1]} frames, wanted {frames}", "cut clips with the model's own settings"
+            )
