@@ -21,6 +21,7 @@ class MemorySource:
         generator = np.random.default_rng(seed)
         size = recipe.size
         self.recipe = recipe
+        self.frame_size = recipe.size
         self.num_frames = num_frames
         self.pictures = generator.integers(0, 256, (num_frames, size, size, 3), np.uint8)
         self.codes = generator.integers(1, 256, (num_frames - 1, size, size, 2), np.uint8)

@@ -73,6 +73,8 @@ def augment(clip: Clip, settings: Augmentation, generator: np.random.Generator) 
 
 def flip(clip: Clip) -> Clip:
     """The clip in a mirror: columns reversed and u negated."""
+    if clip.flow is None:
+        return replace(clip, rgb=_mirrored(clip.rgb))
     flow = _mirrored(clip.flow)
     flow[:, 0::2] = _mapped(flow[:, 0::2], _NEGATED)
     return replace(clip, rgb=_mirrored(clip.rgb), flow=flow)
@@ -87,14 +89,20 @@ def crop(clip: Clip, share: float, left: float, top: float) -> Clip:
         left: where the crop lies, 0 at the left border to 1 at the right.
         top: likewise from top to bottom.
     """
-    full = clip.rgb.shape[-1]
+    rgb, _ = _enlarged_crop(clip.rgb, share, left, top)
+    if clip.flow is None:
+        return replace(clip, rgb=rgb)
+    flow, scale = _enlarged_crop(clip.flow, share, left, top)
+    steps = np.clip(np.rint((np.arange(256) - ZERO_CODE) * scale), -LARGEST_CODE_STEP, LARGEST_CODE_STEP)
+    return replace(clip, rgb=rgb, flow=_mapped(flow, (steps + ZERO_CODE).astype(np.uint8)))
+
+
+def _enlarged_crop(pictures: UInt8Array, share: float, left: float, top: float) -> tuple[UInt8Array, float]:
+    """The crop of ``[T, C, H, W]`` at full size, and how many times it was enlarged."""
+    full = pictures.shape[-1]
     side = max(round(full * share), 1)
     x, y = round(left * (full - side)), round(top * (full - side))
-    scale = full / side
-    steps = np.clip(np.rint((np.arange(256) - ZERO_CODE) * scale), -LARGEST_CODE_STEP, LARGEST_CODE_STEP)
-    table = (steps + ZERO_CODE).astype(np.uint8)
-    window = (..., slice(y, y + side), slice(x, x + side))
-    return replace(clip, rgb=_enlarge(clip.rgb[window], full), flow=_mapped(_enlarge(clip.flow[window], full), table))
+    return _enlarge(pictures[..., y : y + side, x : x + side], full), full / side
 
 
 # OpenCV works on rows of single bytes with vector instructions, on more than four channels and NumPy without; and the

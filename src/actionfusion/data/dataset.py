@@ -22,8 +22,7 @@ from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
 from actionfusion.places import AnyPlace, Place, ask_many, place
 from actionfusion.remote_path import RemotePath
-from actionfusion.video.clip import ClipSource
-from actionfusion.video.flow import FlowRecipe
+from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
 
 
@@ -95,20 +94,20 @@ class LabelledVideos:
         here = self.part(part)
         return sum(part == "train" or self.listing.entries[index].double_of in shown for index in here)
 
-    def sources(self, indices: Sequence[int], recipe: FlowRecipe) -> list[LabelledSource]:
+    def sources(self, indices: Sequence[int], clip: ClipSettings) -> list[LabelledSource]:
         """The videos of these indices, ready to be opened."""
         targets = {label: number for number, label in enumerate(self.listing.labels)}
         entries = self.listing.entries
         return [
-            LabelledSource(entries[index].path, partial(self._open, index, recipe), targets[entries[index].label])
+            LabelledSource(entries[index].path, partial(self._open, index, clip), targets[entries[index].label])
             for index in indices
         ]
 
-    def check_store(self, recipe: FlowRecipe) -> None:
-        """See that the store, if there is one, holds every video of the split, made by this recipe.
+    def check_store(self, clip: ClipSettings) -> None:
+        """See that the store, if there is one, holds what such clips need of every video of the split.
 
         Raises:
-            RecipeMismatch: the store was made by another recipe.
+            RecipeMismatch: the store was made by another recipe, or without flow.
             DatasetError: a video is not in the store, or its entry is damaged.
         """
         if self.store is None:
@@ -121,9 +120,8 @@ class LabelledVideos:
                 self.store.forget_all()
             each = (stored for _, stored in ask_many(StoredVideo, entries))
         for stored in each:
-            if stored.recipe != recipe:
-                reason = f"was made by {stored.recipe}, wanted is {recipe}"
-                raise RecipeMismatch(self.store, reason, "prepare with the recipe that you train with")
+            if difference := clip.difference(stored.recipe, stored.frame_size):
+                raise RecipeMismatch(self.store, f"has {difference}", "prepare with the recipe that you train with")
 
     def digest(self) -> str:
         """A hash of who is on which side, the same on every machine."""
@@ -133,17 +131,19 @@ class LabelledVideos:
                 digest.update(f"{name}\0{path}\0".encode())
         return digest.hexdigest()[:16]
 
-    def _open(self, index: int, recipe: FlowRecipe) -> ClipSource:
+    def _open(self, index: int, clip: ClipSettings) -> ClipSource:
         entry = self.listing.entries[index]
         if self.store is not None:
             return StoredVideo(entry_path(self.store, entry.path))
         video = self.listing.path(index)
         if entry.kind == "frames":
             if isinstance(video, Path):
-                return PictureFolderSource(video, recipe)
+                return PictureFolderSource(video, clip.flow, clip.frame_size)
             reason = "is a folder of pictures behind an address, which only the prepared store reads"
             raise DatasetError(video, reason, "run prepare and give --data.store")
-        return VideoSource(video, recipe, entry.frames) if isinstance(video, Path) else FetchedVideo(video, recipe)
+        if isinstance(video, Path):
+            return VideoSource(video, clip.flow, entry.frames, frame_size=clip.frame_size)
+        return FetchedVideo(video, clip.flow, clip.frame_size)
 
 
 def open_data(settings: DataSettings) -> LabelledVideos:

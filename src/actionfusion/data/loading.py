@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from actionfusion.data.augment import Augmentation, augment
 from actionfusion.errors import ActionFusionError, SettingsError
+from actionfusion.streams import StreamName
 from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
 from actionfusion.video.sampling import random_interval, sample_generator
 
@@ -51,26 +52,29 @@ class LabelledSource:
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips, or what frozen towers made of them.
+    """B clips, or what frozen backbones made of them.
 
     Attributes:
-        rgb: ``[B, T, 3, size, size]`` uint8, or maps ``[B, T, D, h, w]`` in floating point.
-        flow: ``[B, T, 2L, size, size]`` uint8 codes, or maps ``[B, T, D, h, w]``.
+        inputs: by stream ``[B, T, C, H, W]`` uint8; or features ``[B, T, ...]`` in floating point.
         targets: ``[B]`` class numbers, int64.
         names: B paths.
-        maps: whether ``rgb`` and ``flow`` are maps; the network is to be told.
+        cached: whether ``inputs`` are features.
     """
 
-    rgb: torch.Tensor
-    flow: torch.Tensor
+    inputs: Mapping[StreamName, torch.Tensor]
     targets: torch.Tensor
     names: tuple[str, ...]
-    maps: bool = False
+    cached: bool = False
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; the loader calls this where a GPU waits for it."""
-        pinned = {name: getattr(self, name).pin_memory() for name in ("rgb", "flow", "targets")}
-        return replace(self, **pinned)
+        """Put the batch in page-locked memory; the loader calls this where a GPU waits for it."""
+        pinned = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
+        return replace(self, inputs=pinned, targets=self.targets.pin_memory())
+
+    def arguments(self, device: torch.device) -> dict[str, Any]:
+        """The arguments of `VideoModel.forward`, on a device."""
+        moved = {str(name): tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return {"features": moved} if self.cached else moved
 
 
 class KeyedDataset(Dataset[Any]):
@@ -80,13 +84,13 @@ class KeyedDataset(Dataset[Any]):
         sources: the videos, by their index.
         settings: what a clip is.
         seed: of the order.
-        maps: whether the samples are frozen towers' maps, so that the towers do not run.
+        cached: whether the samples are features of frozen backbones, which do not run.
     """
 
     sources: Sequence[LabelledSource]
     settings: ClipSettings
     seed: int
-    maps: bool = False
+    cached: bool = False
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -107,7 +111,7 @@ class ClipDataset(KeyedDataset):
     Args:
         sources: the videos.
         settings: what a clip is.
-        augmentation: how training clips vary; None cuts the clip of eqs 13-14 and changes nothing.
+        augmentation: how training clips vary; None cuts the clip that prediction sees and changes nothing.
         seed: of the run.
     """
 
@@ -136,7 +140,7 @@ class ClipDataset(KeyedDataset):
 
     def collate(self, samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
         """Clips side by side, or the first error among them."""
-        return collate(samples)
+        return collate(samples, self.settings.streams)
 
     def _sample(self, epoch: int, index: int) -> Sample:
         source = self.sources[index]
@@ -151,8 +155,10 @@ class ClipDataset(KeyedDataset):
 
     def _random_positions(self, epoch: int, index: int, num_frames: int) -> np.ndarray:
         assert self.augmentation is not None
-        generator = sample_generator(self.seed, epoch, index)
-        return random_interval(num_frames, self.settings.frames, generator, self.augmentation.intervals)
+        generator, settings = sample_generator(self.seed, epoch, index), self.settings
+        dense = settings.sampling == "dense"
+        intervals = (settings.stride, settings.stride) if dense else self.augmentation.intervals
+        return random_interval(num_frames, settings.frames, generator, intervals)
 
 
 @dataclass(frozen=True)
@@ -259,7 +265,7 @@ class EpochLoader:
     """Batches of a data set, pass by pass.
 
     Args:
-        dataset: the clips, or the maps of them.
+        dataset: the clips, or features of them.
         batch_size: clips a batch.
         shuffle: whether the order changes from epoch to epoch.
         workers: processes that cut clips ahead of the network; 0 cuts them in this process.
@@ -374,17 +380,17 @@ def _refuse_long_sockets(workers: int) -> None:
         raise SettingsError(folder, reason, "set TMPDIR to a shorter path, or take 0 workers")
 
 
-def collate(samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
-    """Clips side by side, or the first error among them."""
+def collate(samples: Sequence[Sample | ActionFusionError], streams: Sequence[StreamName]) -> Batch | ActionFusionError:
+    """Put the streams of clips side by side, or give the first error among them."""
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, ActionFusionError):
             return sample
         good.append(sample)
     clips, targets, names = zip(*good, strict=True)
+    given = [clip.inputs(streams) for clip in clips]
     return Batch(
-        rgb=torch.from_numpy(np.stack([clip.rgb for clip in clips])),
-        flow=torch.from_numpy(np.stack([clip.flow for clip in clips])),
+        inputs={name: torch.from_numpy(np.stack([arrays[name] for arrays in given])) for name in streams},
         targets=torch.tensor(targets, dtype=torch.int64),
         names=tuple(names),
     )

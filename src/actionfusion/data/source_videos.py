@@ -20,7 +20,7 @@ from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError
 from actionfusion.places import Place, local_copy
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.video.flow import FlowRecipe, flow_fields
-from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 
 # A folder of pictures says nothing of its rate; clips go by frame numbers, and this only labels them with times.
@@ -113,17 +113,23 @@ class PictureFolderSource:
 
     Args:
         folder: the folder.
-        recipe: how flow is made; its ``size`` is the size of the frames.
+        recipe: how flow is made.
+        frame_size: height and width of the frames; the flow's size where None.
     """
 
-    def __init__(self, folder: Path, recipe: FlowRecipe) -> None:
-        self._folder, self._recipe = folder, recipe
+    def __init__(self, folder: Path, recipe: FlowRecipe, frame_size: int | None = None) -> None:
+        self._folder, self._recipe, self._frame_size = folder, recipe, frame_size or recipe.size
         self._files: list[Path] | None = None
 
     @property
     def recipe(self) -> FlowRecipe:
         """The recipe of the flow that ``read`` gives."""
         return self._recipe
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of the frames that ``read`` gives."""
+        return self._frame_size
 
     @property
     def num_frames(self) -> int:
@@ -148,12 +154,16 @@ class PictureFolderSource:
         assert self.num_frames
         files = self._files or []
         with _reading(self._folder):
-            pictures = {
-                number: _scaled(_decode(files[number]), self._recipe.size)
-                for number in sorted({*frames, *fields, *(start + 1 for start in fields)})
-            }
-        codes = flow_fields(pictures, fields, self._recipe)
-        return np.stack([pictures[number] for number in frames]), codes, np.array(frames) / PICTURES_A_SECOND
+            size = max(self._frame_size, self._recipe.size) if fields else self._frame_size
+            needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
+            pictures = {number: _scaled(_decode(files[number]), size) for number in needed}
+        codes = flow_fields(
+            {number: resized(picture, self._recipe.size) for number, picture in pictures.items()} if fields else {},
+            fields,
+            self._recipe,
+        )
+        rgb = np.stack([resized(pictures[number], self._frame_size) for number in frames])
+        return rgb, codes, np.array(frames) / PICTURES_A_SECOND
 
 
 def _files(source: Place) -> list[Place]:

@@ -221,6 +221,11 @@ class StoredVideo:
         return self._recipe
 
     @property
+    def frame_size(self) -> int:
+        """Height and width of the stored frames."""
+        return self._recipe.size
+
+    @property
     def num_frames(self) -> int:
         """Frames stored, at least 1."""
         return self._num_frames

@@ -55,7 +55,7 @@ def cut_views(source: ClipSource, settings: ClipSettings, views: Views) -> list[
     else:
 
         def positions(num_frames: int) -> Positions:
-            return shifted_views(num_frames, settings.frames, views.temporal).reshape(-1)
+            return shifted_views(settings.positions(num_frames), num_frames, views.temporal).reshape(-1)
 
         together = cut_clip(source, replace(settings, frames=settings.frames * views.temporal), positions)
         starts = range(0, len(together.positions), settings.frames)
@@ -66,7 +66,11 @@ def cut_views(source: ClipSource, settings: ClipSettings, views: Views) -> list[
 def _part(clip: Clip, start: int, count: int) -> Clip:
     rows = slice(start, start + count)
     return replace(
-        clip, rgb=clip.rgb[rows], flow=clip.flow[rows], times=clip.times[rows], positions=clip.positions[rows]
+        clip,
+        rgb=clip.rgb[rows],
+        flow=None if clip.flow is None else clip.flow[rows],
+        times=clip.times[rows],
+        positions=clip.positions[rows],
     )
 
 

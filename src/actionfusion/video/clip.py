@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from actionfusion.errors import RecipeMismatch, SettingsError, VideoDamaged
+from actionfusion.streams import STREAMS, StreamName
 from actionfusion.video.flow import ZERO_CODE, FlowRecipe, flow_window
-from actionfusion.video.sampling import Positions, evenly_spaced
+from actionfusion.video.sampling import Positions, consecutive, evenly_spaced
 
 UInt8Array = npt.NDArray[np.uint8]
 Sampler = Callable[[int], Positions]
+SamplingName = Literal["spread", "dense"]
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,37 @@ class ClipSettings:
     Args:
         frames: T, frames a clip (17 in the paper, section 3.6).
         flow_fields: L, flow fields around each frame (4 in the paper); the flow input has 2L channels.
-        flow: the recipe of the 8-bit flow; its ``size`` is also the size of the RGB frames.
+        flow: the recipe of the 8-bit flow.
+        streams: what the model reads; train takes it from the model.  Without flow none is ever computed.
+        size: height and width of the RGB frames in pixels; none is the flow's size.
+        sampling: spread over the whole video (the paper, eqs 13-14), or dense: frames ``stride`` apart from its middle,
+            in training from a random place, which 3-D networks want.
+        stride: frames from one sampled frame to the next, with dense sampling.
 
     Raises:
-        SettingsError: no frames, or a number of fields that is not even and positive.
+        SettingsError: no frames, a number of fields that is not even and positive, or another value out of range.
     """
 
     frames: int = 17
     flow_fields: int = 4
     flow: FlowRecipe = field(default_factory=FlowRecipe)
+    streams: tuple[StreamName, ...] = STREAMS
+    size: int | None = None
+    sampling: SamplingName = "spread"
+    stride: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", tuple(self.streams))  # YAML has a list
         if self.frames < 1:
             raise SettingsError("clip.frames", f"{self.frames} frames make no clip", "take 1 or more")
+        if not self.streams or self.streams != tuple(name for name in STREAMS if name in self.streams):
+            raise SettingsError("clip.streams", f"{list(self.streams)}", "take rgb, flow, or both in this order")
+        if self.size is not None and self.size < 1:
+            raise SettingsError("clip.size", f"{self.size} px is too small", "take 1 or more, or null")
+        if self.sampling not in ("spread", "dense"):
+            raise SettingsError("clip.sampling", f"{self.sampling!r} is no choice", "choose spread or dense")
+        if self.stride < 1:
+            raise SettingsError("clip.stride", f"{self.stride} frames from one to the next", "take 1 or more")
         if self.flow_fields < 2 or self.flow_fields % 2:
             raise SettingsError(
                 "clip.flow_fields", f"{self.flow_fields} fields cannot be centred on a frame", "take 2, 4, 6, ..."
@@ -51,25 +71,70 @@ class ClipSettings:
         """2L, the channels of the flow input."""
         return 2 * self.flow_fields
 
+    @property
+    def reads_flow(self) -> bool:
+        """Whether flow is computed at all."""
+        return "flow" in self.streams
+
+    @property
+    def flow_length(self) -> int:
+        """L, or 0 where no flow is read."""
+        return self.flow_fields if self.reads_flow else 0
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of the RGB frames."""
+        return self.flow.size if self.size is None else self.size
+
+    @property
+    def decoded_size(self) -> int:
+        """Height and width that video is decoded at: the larger of what frames and flow need."""
+        return max(self.frame_size, self.flow.size) if self.reads_flow else self.frame_size
+
+    def positions(self, num_frames: int) -> Positions:
+        """The frames ``[T]`` of a video that a clip shows, where nothing is drawn at random."""
+        if self.sampling == "dense":
+            return consecutive(num_frames, self.frames, self.stride)
+        return evenly_spaced(num_frames, self.frames)
+
+    def difference(self, recipe: FlowRecipe, frame_size: int) -> str | None:
+        """Say how prepared pictures differ from those of this clip; None where they do not."""
+        if self.reads_flow and recipe != self.flow:
+            return f"flow made by {recipe}, wanted is {self.flow}"
+        if frame_size != self.frame_size:
+            return f"frames of {frame_size} px, wanted are {self.frame_size} px"
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:
     """T sampled frames with the flow around each.
 
     Attributes:
-        rgb: ``[T, 3, size, size]`` uint8, 0..255.
+        rgb: ``[T, 3, size, size]`` uint8, 0..255; always there, since pictures are shown to people too.
         flow: ``[T, 2L, size, size]`` uint8 codes of ``recipe``, in the order u, v of the first field, u, v of the
-            second, and so on.
+            second, and so on; None where the settings read no flow.
         times: ``[T]`` seconds from the start of the video.
         positions: ``[T]`` frame numbers, from 0.
         recipe: how the flow codes were made.
     """
 
     rgb: UInt8Array
-    flow: UInt8Array
+    flow: UInt8Array | None
     times: npt.NDArray[np.float64]
     positions: Positions
     recipe: FlowRecipe
+
+    def inputs(self, streams: Sequence[StreamName]) -> dict[StreamName, UInt8Array]:
+        """What a model that reads these streams is given.
+
+        Raises:
+            RecipeMismatch: flow is wanted, and the clip was cut without it.
+        """
+        if "flow" in streams and self.flow is None:
+            raise RecipeMismatch("clip", "it was cut without flow", "cut it with the run's own settings")
+        arrays: dict[StreamName, UInt8Array | None] = {"rgb": self.rgb, "flow": self.flow}
+        return {name: array for name in streams if (array := arrays[name]) is not None}
 
 
 class FrameCountChanged(Exception):
@@ -88,6 +153,11 @@ class ClipSource(Protocol):
         ...
 
     @property
+    def frame_size(self) -> int:
+        """Height and width of the frames that ``read`` gives."""
+        ...
+
+    @property
     def num_frames(self) -> int:
         """Frames that can be read, at least 1."""
         ...
@@ -99,11 +169,11 @@ class ClipSource(Protocol):
 
         Args:
             frames: frame numbers, ascending, without doubles.
-            fields: first frames of flow fields, ascending, without doubles.
+            fields: first frames of flow fields, ascending, without doubles; where there are none, no flow is computed.
 
         Returns:
-            Frames ``[len(frames), size, size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the frames' times
-            in seconds ``[len(frames)]``.
+            Frames ``[len(frames), frame_size, frame_size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the
+            frames' times in seconds ``[len(frames)]``.
 
         Raises:
             FrameCountChanged: once at most, when decoding shows that ``num_frames`` had been wrong.
@@ -118,20 +188,19 @@ def cut_clip(source: ClipSource, settings: ClipSettings, sampler: Sampler | None
 
     Args:
         source: a video.
-        settings: T, L and the flow recipe, which must be the source's.
-        sampler: gives T positions for a number of frames; eqs 13-14 where none is given.  It is asked again if the
-            number of frames changes, so a random one must draw from the same ``sample_generator`` each time.
+        settings: which frames, and the flow recipe and frame size, which must be the source's.
+        sampler: gives T positions for a number of frames; `ClipSettings.positions` where none is given.  It is asked
+            again if the number of frames changes, so a random one must draw from the same ``sample_generator`` each
+            time.
 
     Raises:
-        RecipeMismatch: the source's recipe is another one.
+        RecipeMismatch: the source's recipe or frame size is another one.
         SettingsError: the sampler gives another number of positions than T, or one outside the video.
         VideoDamaged: the number of frames changed twice while the source was read.
         VideoError: the source cannot be read.
     """
-    if source.recipe != settings.flow:
-        raise RecipeMismatch(
-            "clip", f"its flow is {source.recipe}, wanted is {settings.flow}", "make it again with the recipe wanted"
-        )
+    if difference := settings.difference(source.recipe, source.frame_size):
+        raise RecipeMismatch("clip", f"it has {difference}", "make it again with the recipe wanted")
     try:
         return _cut(source, settings, sampler)
     except FrameCountChanged:
@@ -146,12 +215,15 @@ def cut_clip(source: ClipSource, settings: ClipSettings, sampler: Sampler | None
 
 def _cut(source: ClipSource, settings: ClipSettings, sampler: Sampler | None) -> Clip:
     num_frames = source.num_frames
-    positions = sampler(num_frames) if sampler else evenly_spaced(num_frames, settings.frames)
+    positions = sampler(num_frames) if sampler else settings.positions(num_frames)
     _check(positions, settings.frames, num_frames)
-    windows = np.array([flow_window(int(at), settings.flow_fields, num_frames) for at in positions], np.int64)
+    windows = np.array([flow_window(int(at), settings.flow_length, num_frames) for at in positions], np.int64)
     wanted, frame_rows = np.unique(positions, return_inverse=True)
     pairs, field_rows = np.unique(windows, return_inverse=True)
     frames, fields, times = source.read(wanted.tolist(), pairs.tolist())
+    rgb = np.ascontiguousarray(frames[frame_rows].transpose(0, 3, 1, 2))
+    if not settings.reads_flow:
+        return Clip(rgb, None, times[frame_rows], positions, settings.flow)
     size = settings.flow.size
     flow = np.full((settings.frames, settings.flow_fields, 2, size, size), ZERO_CODE, np.uint8)
     # A video of one frame has no field, the window is empty, and no motion is what there is.
@@ -159,7 +231,7 @@ def _cut(source: ClipSource, settings: ClipSettings, sampler: Sampler | None) ->
         for place, row in enumerate(rows):
             flow[moment, place] = fields[row].transpose(2, 0, 1)
     return Clip(
-        rgb=np.ascontiguousarray(frames[frame_rows].transpose(0, 3, 1, 2)),
+        rgb=rgb,
         flow=flow.reshape(settings.frames, settings.flow_channels, size, size),
         times=times[frame_rows],
         positions=positions,

@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from actionfusion.video.flow import FlowRecipe, UInt8Array, encoded_field, grey_picture
+from actionfusion.video.pictures import resized
 from actionfusion.video.threads import check_stop, flow_threads, one_opencv_thread
 
 
@@ -49,16 +50,15 @@ class FieldMaker:
         self._exit.close()
 
     def add(self, index: int, picture: UInt8Array) -> None:
-        """Take the picture ``[size, size, 3]`` of a frame; frames come in ascending order.
+        """Take the square picture of a frame; frames come in ascending order.
 
         Raises:
-            SettingsError: a picture of another size than the recipe's.
             ReadingStopped: see ``check_stop``.
         """
         if index not in self._rows and index - 1 not in self._rows:
             return
         check_stop()
-        grey = grey_picture(picture, self._recipe.size)
+        grey = grey_picture(resized(picture, self._recipe.size), self._recipe.size)
         row = self._rows.get(index - 1)
         if row is not None and self._last is not None and self._last[0] == index - 1:
             before = self._last[1]

@@ -212,15 +212,15 @@ def flow_window(position: int, length: int, num_frames: int) -> list[int]:
 
     Args:
         position: the frame t, from 0.
-        length: L, even.
+        length: L, even; 0 for no flow at all.
         num_frames: frames of the video.
 
     Raises:
-        SettingsError: a length that is not even and positive.
+        SettingsError: a length that is odd or negative.
 
     Source: Ou and Sun 2019, section 3.5 ("centre point time L/2").
     """
-    if length < 2 or length % 2:
+    if length < 0 or length % 2:
         raise SettingsError("clip.flow_fields", f"{length} fields cannot be centred on a frame", "take 2, 4, 6, ...")
     if num_frames < 2:
         return []

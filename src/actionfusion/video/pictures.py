@@ -132,6 +132,14 @@ def scaled_picture(picture: UInt8Array, size: int) -> UInt8Array:
     return PictureConverter(frame, size)(frame)
 
 
+def resized(picture: UInt8Array, size: int) -> UInt8Array:
+    """A square RGB picture ``[n, n, 3]`` uint8 as ``[size, size, 3]``; itself where it has that size."""
+    if len(picture) == size:
+        return picture
+    how = cv2.INTER_AREA if len(picture) > size else cv2.INTER_LINEAR
+    return cv2.resize(picture, (size, size), interpolation=how).astype(np.uint8, copy=False)
+
+
 def _interleaved(planar: VideoFrame) -> UInt8Array:
     green, blue, red = (
         np.frombuffer(cast(bytes, plane), np.uint8).reshape(planar.height, plane.line_size)[:, : planar.width]

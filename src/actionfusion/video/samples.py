@@ -6,15 +6,17 @@ running video does not tell: ``every`` = int(N / T) gives `evenly_spaced`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 
 from actionfusion.errors import SettingsError
+from actionfusion.streams import StreamName
+from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import ZERO_CODE, FlowRecipe, flow_fields, flow_window
-from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame
 
 
@@ -26,13 +28,18 @@ class Sample:
         position: frame number, from 0.
         time: seconds from the first frame.
         rgb: ``[3, size, size]`` uint8.
-        flow: ``[2L, size, size]`` uint8 codes.
+        flow: ``[2L, size, size]`` uint8 codes; None where no flow is read.
     """
 
     position: int
     time: float
     rgb: UInt8Array
-    flow: UInt8Array
+    flow: UInt8Array | None
+
+    def inputs(self, streams: Sequence[StreamName]) -> dict[StreamName, UInt8Array]:
+        """What a model that reads these streams is given of the sample."""
+        arrays: dict[StreamName, UInt8Array | None] = {"rgb": self.rgb, "flow": self.flow}
+        return {name: array for name in streams if (array := arrays[name]) is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +49,8 @@ class FrameGroup:
     Attributes:
         position: frame number of the sampled one, from 0.
         time: its seconds from the first frame.
-        pictures: ``[size, size, 3]`` RGB by frame number.
-        fields: first frames of the L flow fields; none where the video has but one frame.
+        pictures: square RGB ``[n, n, 3]`` by frame number.
+        fields: first frames of the L flow fields; none where the video has but one frame, or no flow is read.
     """
 
     position: int
@@ -55,16 +62,20 @@ class FrameGroup:
         """Codes ``[size, size, 2]`` of all fields by their first frame; those of ``known`` are taken from there."""
         found = {start: known[start] for start in self.fields if known and start in known}
         missing = sorted(set(self.fields) - found.keys())
-        return found | dict(zip(missing, flow_fields(self.pictures, missing, recipe), strict=True))
+        needed = {index for start in missing for index in (start, start + 1)}
+        pictures = {index: resized(self.pictures[index], recipe.size) for index in needed}
+        return found | dict(zip(missing, flow_fields(pictures, missing, recipe), strict=True))
 
-    def sample(self, codes: Mapping[int, UInt8Array], length: int) -> Sample:
-        """The sample with the flow that ``codes`` has computed, of L = ``length`` fields."""
-        picture = self.pictures[self.position]
-        size = len(picture)
+    def sample(self, codes: Mapping[int, UInt8Array], clip: ClipSettings) -> Sample:
+        """The sample with the flow that ``codes`` has computed."""
+        picture = resized(self.pictures[self.position], clip.frame_size)
+        rgb = np.ascontiguousarray(picture.transpose(2, 0, 1))
+        if not clip.reads_flow:
+            return Sample(self.position, self.time, rgb, None)
+        length, size = clip.flow_fields, clip.flow.size
         flow = np.full((length, 2, size, size), ZERO_CODE, np.uint8)
         for place, start in enumerate(self.fields):
             flow[place] = codes[start].transpose(2, 0, 1)
-        rgb = np.ascontiguousarray(picture.transpose(2, 0, 1))
         return Sample(self.position, self.time, rgb, flow.reshape(2 * length, size, size))
 
 
@@ -74,7 +85,7 @@ class FrameCollector:
 
     Args:
         every: frames from one sample to the next, and to the end of the first sample.
-        length: L, flow fields around a sample.
+        length: L, flow fields around a sample; 0 where no flow is read.
         frames: the last ones seen, as many as groups to come may need.
 
     Raises:

@@ -38,27 +38,49 @@ def evenly_spaced(num_frames: int, count: int) -> Positions:
     return np.minimum(np.arange(1, count + 1, dtype=np.int64) * interval, num_frames) - 1
 
 
-def shifted_views(num_frames: int, count: int, views: int) -> npt.NDArray[np.int64]:
-    """Several samples of one video: those of ``evenly_spaced``, moved by as many frames as the video leaves room for.
+def consecutive(num_frames: int, count: int, stride: int = 1) -> Positions:
+    """Take ``count`` frames ``stride`` apart from the middle of a video, as 3-D networks want them.
 
-    The interval t' = int(N / T) stays.  The shifts are spread evenly from the one that begins with the first frame to
-    the one that ends with the last, and the one nearest to none is none, so that the paper's sample is among them.  A
-    short video leaves less room than ``views`` shifts, and some of them are then the same.
+    A video too short for that is read from its first frame, and its last frame repeats.
 
     Args:
         num_frames: N, frames of the video.
-        count: T, frames a sample.
+        count: T, frames to take.
+        stride: frames from one to the next.
+
+    Returns:
+        Positions ``[count]`` from 0, in ascending order.
+
+    Raises:
+        SettingsError: no frames, none asked for, or a stride under 1.
+    """
+    _check(num_frames, count)
+    if stride < 1:
+        raise SettingsError("clip.stride", f"{stride} frames from one to the next", "take 1 or more")
+    start = max((num_frames - 1 - (count - 1) * stride) // 2, 0)
+    return np.minimum(start + stride * np.arange(count, dtype=np.int64), num_frames - 1)
+
+
+def shifted_views(still: Positions, num_frames: int, views: int) -> npt.NDArray[np.int64]:
+    """Move one sample of a video by as many frames as the video leaves room for.
+
+    The intervals stay.  The shifts are spread evenly from the one that begins with the first frame to the one that ends
+    with the last, and the one nearest to none is none, so that the sample itself is among them.  A short video leaves
+    less room than ``views`` shifts, and some of them are then the same.
+
+    Args:
+        still: positions ``[T]`` of the sample.
+        num_frames: N, frames of the video.
         views: V, samples.
 
     Returns:
-        Positions ``[V, count]`` from 0, each row in ascending order; the first is that of ``evenly_spaced``.
+        Positions ``[V, T]`` from 0, each row in ascending order; the first is ``still``.
 
     Raises:
-        SettingsError: no frames, or no sample asked for.
+        SettingsError: no sample asked for.
     """
     if views < 1:
         raise SettingsError("views", f"{views} samples of a video are none", "take 1 or more")
-    still = evenly_spaced(num_frames, count)
     shifts = np.rint(np.linspace(-still[0], num_frames - 1 - still[-1], views)).astype(np.int64)
     nearest = int(np.abs(shifts).argmin())
     others = np.delete(shifts, nearest)

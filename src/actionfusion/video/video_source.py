@@ -14,7 +14,7 @@ from actionfusion.video.clip import FrameCountChanged
 from actionfusion.video.containers import AnyPath
 from actionfusion.video.field_maker import FieldMaker
 from actionfusion.video.flow import FlowRecipe
-from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 from actionfusion.video.seeking import PacketIndex, PacketScan, SeekingFailed, scan_packets, seek_frames
 from actionfusion.video.whole_files import known_frames
@@ -28,8 +28,8 @@ class VideoSource:
 
     Args:
         path: the file.
-        recipe: how flow is made; its ``size`` is the size of the frames, to which they are scaled plainly
-            (specification A2-30).
+        recipe: how flow is made.
+        frame_size: height and width that frames are scaled to, the aspect not kept; the flow's size where None.
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
             Either is a guess that the first reading checks, since only decoding tells; unless this process has decoded
             the file whole before.
@@ -38,8 +38,17 @@ class VideoSource:
             found.
     """
 
-    def __init__(self, path: AnyPath, recipe: FlowRecipe, num_frames: int | None = None, *, seek: bool = False) -> None:
+    def __init__(
+        self,
+        path: AnyPath,
+        recipe: FlowRecipe,
+        num_frames: int | None = None,
+        *,
+        frame_size: int | None = None,
+        seek: bool = False,
+    ) -> None:
         self._path = path
+        self._frame_size = frame_size or recipe.size
         self._recipe = recipe
         self._num_frames = num_frames
         self._is_verified = False
@@ -50,6 +59,11 @@ class VideoSource:
     def recipe(self) -> FlowRecipe:
         """The recipe of the flow that ``read`` gives."""
         return self._recipe
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of the frames that ``read`` gives."""
+        return self._frame_size
 
     @property
     def num_frames(self) -> int:
@@ -77,8 +91,8 @@ class VideoSource:
             fields: first frames of flow fields, ascending, without doubles.
 
         Returns:
-            Frames ``[len(frames), size, size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the frames' times
-            in seconds ``[len(frames)]``.
+            Frames ``[len(frames), frame_size, frame_size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the
+            frames' times in seconds ``[len(frames)]``.
 
         Raises:
             FrameCountChanged: decoding to the end gave another number of frames than ``num_frames`` had said; it is
@@ -90,15 +104,16 @@ class VideoSource:
         if whole is not None:
             self._verify(whole)
         needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
+        size = max(self._frame_size, self._recipe.size) if fields else self._frame_size
         index = self._index(needed)
         if index is not None:
             with suppress(SeekingFailed):
-                return self._collect(seek_frames(self._path, index, needed, self._recipe.size), frames, fields, needed)
+                return self._collect(seek_frames(self._path, index, needed, size), frames, fields, needed)
             self._seek = False
-        return self._collect(iterate_frames(self._path, wanted=needed, size=self._recipe.size), frames, fields, needed)
+        return self._collect(iterate_frames(self._path, wanted=needed, size=size), frames, fields, needed)
 
     def _collect(self, video: _Video, frames: Sequence[int], fields: Sequence[int], needed: Sequence[int]) -> _Content:
-        size = self._recipe.size
+        size = self._frame_size
         images, times = np.empty((len(frames), size, size, 3), np.uint8), np.zeros(len(frames))
         row = {index: place for place, index in enumerate(frames)}
         found = 0
@@ -111,7 +126,7 @@ class VideoSource:
                         self._verify(end.value)
                     break
                 if frame.index in row:
-                    images[row[frame.index]], times[row[frame.index]] = frame.image, frame.time
+                    images[row[frame.index]], times[row[frame.index]] = resized(frame.image, size), frame.time
                 flow.add(frame.index, frame.image)
                 found += 1
             if found < len(needed):

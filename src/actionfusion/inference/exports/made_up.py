@@ -26,6 +26,7 @@ class MadeUpVideo:
 
     def __init__(self, recipe: FlowRecipe, num_frames: int, seed: int = 0) -> None:
         self.recipe = recipe
+        self.frame_size = recipe.size
         self.num_frames = num_frames
         grains = -(-recipe.size // _GRAIN)
         noise = np.random.default_rng(seed).integers(0, 256, (grains, grains, 3)).astype(np.uint8)
