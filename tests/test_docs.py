@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actionfusion.__main__ import COMMANDS, _parser, _with_recipe_path
+from actionfusion.__main__ import COMMANDS, read_words
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -34,7 +34,7 @@ def test_every_command_parses(page):
     for line in [line for block in blocks for line in block.splitlines() if line.startswith("actionfusion ")]:
         _, name, *words = shlex.split(line)
         function = getattr(import_module(COMMANDS[name].module), name)
-        _parser(name, COMMANDS[name], function).parse_args(_with_recipe_path(words))
+        read_words(name, function, words)
 
 
 def anchors(page):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actionfusion.__main__ import COMMANDS, _parser, _with_recipe_path
+from actionfusion.__main__ import COMMANDS, read_words
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_there_are_commands_to_check():
 def test_every_command_parses(line):
     _, name, *words = shlex.split(line)
     function = getattr(import_module(COMMANDS[name].module), name)
-    _parser(name, COMMANDS[name], function).parse_args(_with_recipe_path(words))
+    read_words(name, function, words)
 
 
 def test_every_make_target_exists():

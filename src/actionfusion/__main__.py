@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from actionfusion.errors import ActionFusionError
-from actionfusion.recipes import did_you_mean, find_recipe
+from actionfusion.recipes import read_recipe
+from actionfusion.settings import single_settings
 from actionfusion.version import __version__
+from actionfusion.words import WrongWord, checked_words
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -91,35 +93,49 @@ def _no_command(words: list[str]) -> int:
 def _run(name: str, words: list[str]) -> int:
     from jsonargparse import ArgumentError  # noqa: PLC0415
 
-    command = COMMANDS[name]
-    function: Callable[..., Any] = getattr(import_module(command.module), name)
-    parser = _parser(name, command, function)
+    function: Callable[..., Any] = getattr(import_module(COMMANDS[name].module), name)
     try:
-        parsed = parser.parse_args(_with_recipe_path(words))
-        if name in RECIPE_COMMANDS and parsed.get("resume") and parsed.out is not None:
-            # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
-            parser.set_defaults(_recorded(parsed.out))
-            parsed = parser.parse_args(_with_recipe_path(words))
-        values = vars(parser.instantiate(parsed))
-    except ArgumentError as error:
-        near = did_you_mean(message := " ".join(str(error).split()), parser.get_defaults().keys())
-        hint = f"did you mean {near}?" if near else f"see actionfusion {name} --help"
-        return _fail(f"error: {message}; {hint}", 2)
-    if name in RECIPE_COMMANDS:
-        values.pop("config")
+        values = read_words(name, function, words)
+    except (ArgumentError, WrongWord) as error:
+        message = " ".join(str(error).split())
+        hint = "" if isinstance(error, WrongWord) else f"; see actionfusion {name} --help"
+        return _fail(f"error: {message}{hint}", 2)
     result = function(**values)
     return 1 if getattr(result, "failed", False) is True else 0
 
 
+def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dict[str, Any]:
+    """The arguments of a command's function as its words, a recipe and a run that is gone on with say.
+
+    Raises:
+        ArgumentError: jsonargparse's; a value that an argument does not take, or one too many or too few.
+        WrongWord: an argument that there is not.
+        SettingsError: a recipe that cannot be read, or holds what the command does not know.
+    """
+    kinds = get_type_hints(function)
+    named = {
+        part.name: kinds[part.name]
+        for part in signature(function).parameters.values()
+        if part.kind is part.KEYWORD_ONLY
+    }
+    parser = _parser(name, COMMANDS[name], function)
+    words, recipes = checked_words(name, words, named, takes_recipes=name in RECIPE_COMMANDS)
+    defaults = {key: value for recipe in recipes for key, value in single_settings(named, read_recipe(recipe, named))}
+    parser.set_defaults(defaults)
+    parsed = parser.parse_args(words)
+    if name in RECIPE_COMMANDS and parsed.get("resume") and parsed.out is not None:
+        # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
+        parser.set_defaults(dict(single_settings(named, _recorded(parsed.out))) | defaults)
+        parsed = parser.parse_args(words)
+    values = vars(parser.instantiate(parsed))
+    values.pop("config" if name in RECIPE_COMMANDS else "", None)
+    return values
+
+
 def _recorded(out: str) -> dict[str, Any]:
-    """The settings of a run by their names on the command line."""
     from actionfusion.training.resume import recorded_values  # noqa: PLC0415
 
-    return {
-        f"{group}.{name}" if name else group: value
-        for group, part in recorded_values(Path(out)).items()
-        for name, value in (part.items() if isinstance(part, dict) else [("", part)])
-    }
+    return recorded_values(Path(out))
 
 
 def _parser(name: str, command: Command, function: Callable[..., Any]) -> ArgumentParser:
@@ -140,22 +156,13 @@ def _parser(name: str, command: Command, function: Callable[..., Any]) -> Argume
     special: set[str | int] = {command.files} if command.files else set()
     special.update(item.name for item in flags)
     if name in RECIPE_COMMANDS:
-        parser.add_argument("--config", action="config", help="a recipe: its name or a YAML file")
+        parser.add_argument("--config", type=str, help="a recipe: its name or a YAML file")
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=special)
     if command.files:
         parser.add_argument(command.files, nargs="+", type=str, help=told[command.files])
     for item in flags:
         parser.add_argument(f"--{item.name}", action=ActionYesNo, default=item.default, help=told[item.name])
     return parser
-
-
-def _with_recipe_path(words: list[str]) -> list[str]:
-    """The words with the name of a recipe that ships with the package replaced by its path."""
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    for place, word in enumerate(words[1:], 1):
-        if words[place - 1] == "--config":
-            words[place] = str(find_recipe(word))
-    return words
 
 
 def _overview() -> str:

@@ -34,7 +34,8 @@ class ActionFusionError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = f"{self.subject}: {self.reason}; {self.remedy}."
+        end = "" if self.remedy.endswith("?") else "."
+        text = f"{self.subject}: {self.reason}; {self.remedy}{end}"
         return printable(" ".join(text.splitlines()))
 
 

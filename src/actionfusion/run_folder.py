@@ -12,19 +12,19 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from actionfusion.errors import RunFolderError, WeightsError
 from actionfusion.files import replacing, write_atomically
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.settings import build, build_each, plain, read_yaml
 from actionfusion.video.clip import ClipSettings
 
 Settings = TypeVar("Settings")
@@ -32,6 +32,16 @@ Settings = TypeVar("Settings")
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
 CHECKPOINT, CURVES, SPLIT = "checkpoint.safetensors", "curves.png", "split.csv"
 _RESTORE = "train the run again, or copy the whole run folder"
+# What else is read of ``config.yaml`` where it is there; training has the types of what is in these sections.
+_FURTHER: Mapping[str, Any] = {
+    "data": Mapping[str, Any],
+    "augmentation": Mapping[str, Any],
+    "training": Mapping[str, Any],
+    "features": Mapping[str, Any] | None,
+    "versions": Mapping[str, Any],
+    "seed": int,
+    "pretrained": str | None,
+}
 
 
 @dataclass(frozen=True)
@@ -164,29 +174,20 @@ def open_run(path: str | Path) -> RunFolder:
         if not (path / name).is_file():
             raise RunFolderError(path, f"is no run folder: there is no {name}", "give the folder that train wrote")
     remedy = "copy the whole run folder again"
+    config = read_yaml(path / CONFIG, RunFolderError, remedy)
     try:
-        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
         labels = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise RunFolderError(path, f"cannot be read ({error})", remedy) from error
-    if not isinstance(config, dict) or not {"clip", "network"} <= config.keys():
+    except (UnicodeDecodeError, OSError) as error:
+        raise RunFolderError(path / LABELS, f"cannot be read ({error})", remedy) from error
+    if not {"clip", "network"} <= config.keys():
         raise RunFolderError(path / CONFIG, "holds no clip and network settings", remedy)
-    clip = typed(ClipSettings, config["clip"], path / CONFIG)
-    network = typed(FusionNetworkSettings, config["network"], path / CONFIG)
+    clip = typed(ClipSettings, config["clip"], path / CONFIG, "clip")
+    network = typed(FusionNetworkSettings, config["network"], path / CONFIG, "network")
+    further = {name: value for name, value in config.items() if name in _FURTHER}
+    build_each(_FURTHER, further, path / CONFIG, RunFolderError, remedy)
     if len(labels) != network.num_classes:
         raise RunFolderError(path / LABELS, f"{len(labels)} labels for {network.num_classes} classes", remedy)
     return RunFolder(path, clip, network, labels, config)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as the mappings, lists and strings that YAML holds."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def misfitting_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
@@ -212,21 +213,18 @@ def writing(path: Path) -> Iterator[None]:
         raise RunFolderError(path, f"cannot be written ({reason})", remedy) from error
 
 
-def typed(kind: type[Settings], values: object, path: Path) -> Settings:
+def typed(kind: type[Settings], values: object, path: Path, name: str) -> Settings:
     """Settings from plain values.
 
     Args:
         kind: their dataclass.
         values: as ``plain`` gives them.
         path: the file that they are from, for the error.
+        name: of the section that they are.
 
     Raises:
         RunFolderError: a value that the dataclass does not take.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--settings", type=kind)
-    try:
-        return parser.instantiate(parser.parse_object({"settings": values})).settings  # type: ignore[no-any-return]
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise RunFolderError(path, f"holds settings of another version ({reason})", "train again") from error
+    return build(
+        kind, values, path, RunFolderError, "use the version that trained the run, or train again", within=name
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
@@ -17,6 +17,7 @@ from actionfusion.errors import SettingsError
 from actionfusion.places import AnyPlace, place
 from actionfusion.recipes import find_recipe
 from actionfusion.remote_path import RemotePath
+from actionfusion.settings import build, read_yaml
 from actionfusion.video.flow import FlowRecipe
 
 
@@ -90,7 +91,7 @@ def prepare(
 
 def _recipe_flow(name: str) -> FlowRecipe:
     path = find_recipe(name)
-    try:
-        return FlowRecipe(**yaml.safe_load(path.read_text(encoding="utf-8"))["clip"]["flow"])
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise SettingsError(path, "says nothing of clip.flow", "give it engine, bound and size there") from error
+    clip = read_yaml(path).get("clip")
+    if not isinstance(clip, Mapping) or "flow" not in clip:
+        raise SettingsError(path, "says nothing of clip.flow", "give it engine, bound and size there")
+    return build(FlowRecipe, clip["flow"], path, within="clip.flow")

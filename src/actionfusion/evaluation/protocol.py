@@ -26,7 +26,8 @@ from actionfusion.evaluation.protocol_printing import print_protocol
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
 from actionfusion.models.fusion_network import FusionNetworkSettings
-from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, plain, refuse_taken
+from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, refuse_taken
+from actionfusion.settings import plain
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.plan import TrainArguments
 from actionfusion.training.resume import refuse_contradictions

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import fields
-from difflib import get_close_matches
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from actionfusion.errors import SettingsError
+from actionfusion.settings import build_each, read_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -37,33 +35,16 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-# As jsonargparse says that it does not know a name, in a file or on the command line.
-_UNKNOWN = (
-    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<name>[\w.]+)'"),
-    re.compile(r"Option '(?P<name>[\w.]+)' is not accepted"),
-    re.compile(r"unrecognized arguments: --(?P<name>[\w.]+)"),
-)
-_WITHIN = re.compile(r"given class_path '(?P<module>actionfusion[\w.]*)\.(?P<kind>\w+)'")
-
-
-def did_you_mean(message: str, known: Iterable[str]) -> str | None:
-    """The right name nearest to one that a parser has refused, or None where it was another fault, or none is near.
+def read_recipe(name: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe sets, as the plain values of its file, which ``kinds`` take.
 
     Args:
-        message: the parser's.
-        known: names of all settings, such as ``training.batch_size``.
+        name: a recipe that ships with the package, or a YAML file.
+        kinds: the arguments that it may set, with their types.
+
+    Raises:
+        SettingsError: no such recipe, or a line in it that ``kinds`` do not take.
     """
-    match = next((match for pattern in _UNKNOWN if (match := pattern.search(message))), None)
-    if match is None:
-        return None
-    group = match.groupdict().get("group")
-    name = f"{group}.{match['name']}" if group else match["name"]
-    names = list(known)
-    if within := _WITHIN.search(message):
-        names = [part.name for part in fields(getattr(import_module(within["module"]), within["kind"]))]
-    if near := get_close_matches(name, names, 1):
-        return near[0]
-    # Given without its group, or with another one.
-    last = {full.rsplit(".", 1)[-1]: full for full in names}
-    nearest = get_close_matches(name.rsplit(".", 1)[-1], last, 1)
-    return last[nearest[0]] if nearest else None
+    values = read_yaml(path := find_recipe(name))
+    build_each(kinds, values, path)
+    return values

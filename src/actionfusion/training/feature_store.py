@@ -29,7 +29,7 @@ from actionfusion.data.store import entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch
 from actionfusion.files import replacing, write_atomically
 from actionfusion.models.fusion_network import FusionNetwork, TowerMaps
-from actionfusion.run_folder import plain
+from actionfusion.settings import plain
 from actionfusion.video.clip import ClipSettings
 
 DtypeName = Literal["float16", "bfloat16", "float32"]

@@ -24,7 +24,8 @@ from actionfusion.data.recorded_split import write_split
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.models.pretrained import load_imagenet
-from actionfusion.run_folder import SPLIT, RunFolder, create_run, plain, writing
+from actionfusion.run_folder import SPLIT, RunFolder, create_run, writing
+from actionfusion.settings import plain
 from actionfusion.training.cost import StepCost, free_memory, training_cost
 from actionfusion.training.distributed import Processes
 from actionfusion.training.features import FeatureSettings, Progress, train_from_features

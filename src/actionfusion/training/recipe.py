@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from actionfusion.errors import SettingsError
-from actionfusion.recipes import did_you_mean, find_recipe
+from actionfusion.recipes import find_recipe
+from actionfusion.settings import build_each, read_yaml
 from actionfusion.training.train import train
 
 
@@ -22,12 +21,6 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
         SettingsError: no such recipe, or a line in it that ``train`` does not know.
     """
     path = find_recipe(str(name))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(train, as_group=False)
-    try:
-        settings: dict[str, Any] = vars(parser.instantiate(parser.parse_path(path)))
-    except ArgumentError as error:
-        message = " ".join(str(error).split())
-        near = did_you_mean(message, parser.get_defaults().keys())
-        raise SettingsError(path, message, f"did you mean {near}?" if near else "mend that line") from error
-    return settings
+    kinds, known = get_type_hints(train), signature(train).parameters
+    given = build_each({name: kinds[name] for name in known}, read_yaml(path), path)
+    return {name: given.get(name, part.default) for name, part in known.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from actionfusion.files import write_atomically
 from actionfusion.models.fusion_network import FusionNetworkSettings
 from actionfusion.places import place
 from actionfusion.run_folder import CONFIG, RunFolder, open_run, typed, writing
+from actionfusion.settings import build, field_kinds, plain, read_json
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.video.clip import ClipSettings
@@ -36,6 +37,15 @@ _KINDS: dict[str, type[Any]] = {
 }
 _YOUNGER = {"features"}  # runs of earlier versions have none
 _PLACES = ("root", "store", "manifest")
+
+
+@dataclass(frozen=True)
+class _Local:
+    """What ``resume.json`` holds: places by name, and the device as it was given."""
+
+    data: Mapping[str, str]
+    device: str | None
+    features: Mapping[str, str] | None = None
 
 
 def remember_places(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
@@ -74,14 +84,21 @@ def recorded_values(path: Path) -> dict[str, Any]:
     if not _KINDS.keys() - _YOUNGER <= config.keys():
         raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
     values: dict[str, Any] = {name: dict(config.get(name) or {}) for name in _KINDS}
-    values["data"] = {name: value for name, value in values["data"].items() if name in _names(DataSettings)}
+    values["data"] = {name: value for name, value in values["data"].items() if name in field_kinds(DataSettings)}
+    for name, kind in _KINDS.items():
+        typed(kind, values[name], path / CONFIG, name)
     values |= {"pretrained": config.get("pretrained"), "seed": config.get("seed", 0)}
     if (path / LOCAL).is_file():
-        local = json.loads((path / LOCAL).read_text(encoding="utf-8"))
+        local = plain(_read_places(path / LOCAL))
         values["data"] |= local["data"]
-        values["features"] |= local.get("features", {})
+        values["features"] |= local["features"] or {}
         values["device"] = local["device"]
     return values
+
+
+def _read_places(path: Path) -> _Local:
+    remedy = "remove it, and say where the videos are: --data.root DIR"
+    return build(_Local, read_json(path, RunFolderError, remedy), path, RunFolderError, remedy)
 
 
 def recorded_arguments(path: Path) -> dict[str, Any]:
@@ -91,7 +108,7 @@ def recorded_arguments(path: Path) -> dict[str, Any]:
         RunFolderError: as ``recorded_values``, or settings of another version.
     """
     values = recorded_values(path)
-    return values | {name: typed(kind, values[name], path / CONFIG) for name, kind in _KINDS.items()}
+    return values | {name: typed(kind, values[name], path / CONFIG, name) for name, kind in _KINDS.items()}
 
 
 def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
@@ -137,10 +154,6 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
-
-
-def _names(kind: type[Any]) -> set[str]:
-    return {part.name for part in fields(kind)}
 
 
 def _short(value: object) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from actionfusion.inference.exports.exported import FORMAT
 from actionfusion.inference.runtimes.onnx_file import OPSET
 from actionfusion.inference.runtimes.parts import Part
-from actionfusion.run_folder import RunFolder, plain
+from actionfusion.run_folder import RunFolder
+from actionfusion.settings import plain
 from actionfusion.version import __version__
 from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from actionfusion.errors import ActionFusionError, ExportError, RuntimeUnavailable, SettingsError, WeightsError
 from actionfusion.inference.runtimes.choice import CPU_ENGINES, RuntimeChoice
@@ -21,12 +20,25 @@ from actionfusion.inference.runtimes.running import (
     is_offered,
     open_model,
 )
-from actionfusion.run_folder import typed
+from actionfusion.settings import build, build_each, field_kinds, read_json
 from actionfusion.video.clip import ClipSettings
+from actionfusion.video.flow import FlowRecipe
 
 FORMAT = 1
 ABOUT = "model.json"
 _AGAIN = "export the run again"
+# What is read of ``model.json``; the rest is for other programs.
+_ABOUT: Mapping[str, Any] = {
+    "format": Literal["onnx", "openvino"],
+    "precision": Literal["fp32", "int8"],
+    "model": str,
+    "files": Mapping[str, int],
+    "labels": tuple[str, ...],
+    "inputs": tuple[Mapping[str, Any], ...],
+    "output": Mapping[str, Any],
+    "sampling": Mapping[str, Any],
+    "flow_recipe": FlowRecipe,
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +49,14 @@ class Export:
         folder: where it lies.
         clip: what is cut from a video for it.
         labels: class names in its order.
+        inputs: what it takes.
         about: all that ``model.json`` says.
     """
 
     folder: Path
     clip: ClipSettings
     labels: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
     about: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -85,9 +99,8 @@ class Export:
             raise SettingsError("precision", f"{self.folder} is {self.precision}, not {wanted}", "export it so")
         readers: tuple[EngineName, ...] = CPU_ENGINES if self.about["format"] == "onnx" else ("openvino",)
         choice = self._choose(runtime, wanted, readers)
-        specs = tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in self.about["inputs"])
         try:
-            engine = open_model(self.model, choice.name, wanted, specs, (self.about["output"]["name"],))
+            engine = open_model(self.model, choice.name, wanted, self.inputs, (self.about["output"]["name"],))
         except ActionFusionError:
             raise
         except Exception as error:
@@ -124,29 +137,28 @@ def open_export(folder: Path) -> Export:
         ExportError: it is not whole, damaged, or of another version.
     """
     path = folder / ABOUT
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        version = about["export_format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(path, "is damaged, or no description of a model", _AGAIN) from error
+    about = read_json(path, ExportError, _AGAIN)
+    version = about.get("export_format")
+    if version is None:
+        raise ExportError(path, "is no description of a model", _AGAIN)
     if version != FORMAT:
         reason = f"is of export format {version}, written by actionfusion {about.get('version')}; this reads {FORMAT}"
         raise ExportError(path, reason, "export the run again with this version, or use that one")
-    try:
-        sampling = about["sampling"]
-        values = {"frames": sampling["frames"], "flow_fields": sampling["flow_fields"], "flow": about["flow_recipe"]}
-        labels = tuple(str(label) for label in about["labels"])
-        sizes = {str(name): int(size) for name, size in about["files"].items()}
-        complete = {"format", "precision", "model", "inputs", "output"} <= about.keys()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ExportError(path, f"misses something ({error})", _AGAIN) from error
-    if not complete or about["model"] not in sizes:
-        raise ExportError(path, "does not say what the model is", _AGAIN)
-    for name, size in sizes.items():
+    known = build_each(_ABOUT, {name: about.get(name) for name in _ABOUT}, path, ExportError, _AGAIN)
+    sampling = {name: known["sampling"].get(name) for name in ("frames", "flow_fields")}
+    clip = build(ClipSettings, sampling | {"flow": known["flow_recipe"]}, path, ExportError, _AGAIN, within="sampling")
+    specs = [
+        build(TensorSpec, {name: item.get(name) for name in field_kinds(TensorSpec)}, path, ExportError, _AGAIN)
+        for item in known["inputs"]
+    ]
+    build(str, known["output"].get("name"), path, ExportError, _AGAIN, within="output.name")
+    if known["model"] not in known["files"] or any(Path(name).name != name for name in known["files"]):
+        raise ExportError(path, "does not say what the model is, or names files elsewhere", _AGAIN)
+    for name, size in known["files"].items():
         file = folder / name
         if not file.is_file():
             raise ExportError(file, "is missing", f"copy the whole folder, or {_AGAIN}")
         if file.stat().st_size != size:
             reason = f"has {file.stat().st_size} bytes, not {size}"
             raise ExportError(file, reason, f"copy the whole folder, or {_AGAIN}")
-    return Export(folder, typed(ClipSettings, values, path), labels, about)
+    return Export(folder, clip, known["labels"], tuple(specs), about)

@@ -44,7 +44,8 @@ from actionfusion.inference.runtimes.running import (
     openvino_machine,
     read_openvino,
 )
-from actionfusion.run_folder import WEIGHTS, RunFolder, plain
+from actionfusion.run_folder import WEIGHTS, RunFolder
+from actionfusion.settings import plain
 from actionfusion.version import __version__
 
 FORMAT = 1

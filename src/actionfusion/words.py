@@ -1,0 +1,73 @@
+"""The words of a command line, looked at before the parser sees them.
+
+The parser would take ``--clip FILE`` or a value with ``class_path`` for a whole section, and read or import what they
+name.  So a flag that is not a single setting is refused, and a list of settings is built by our own reader first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any, get_args
+
+from actionfusion.errors import SettingsError
+from actionfusion.settings import build, nearest, parse_yaml, plain, setting_names
+
+
+class WrongWord(SettingsError):
+    """An argument of the command line that there is not, or whose value is none."""
+
+
+def checked_words(
+    command: str, words: list[str], kinds: Mapping[str, Any], *, takes_recipes: bool
+) -> tuple[list[str], list[str]]:
+    """The words that are left for the parser, and the recipes among them.
+
+    Args:
+        command: its name.
+        words: all that follow it.
+        kinds: the command's named arguments with their types.
+        takes_recipes: whether there is ``--config RECIPE``.
+
+    Raises:
+        WrongWord: an unknown flag, a section as a whole, or a list of settings that is none.
+    """
+    known = dict(setting_names(kinds)) | {f"no_{name}": bool for name, kind in kinds.items() if kind is bool}
+    known |= {"help": bool} | ({"config": str} if takes_recipes else {})
+    left: list[str] = []
+    recipes: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or word == "--":
+            left += [word] if word != "--" else [word, *rest]
+            continue
+        if flag not in known:
+            raise _unknown(command, flag, known)
+        if flag != "config" and not _holds_settings(known[flag]):
+            left.append(word)
+        elif (given := value if equals else next(rest, None)) is None:
+            left.append(word)  # the parser says that it wants a value
+        elif flag == "config":
+            recipes.append(given)
+        else:
+            left += [f"--{flag}", _settings(flag, known[flag], given)]
+    return left, recipes
+
+
+def _unknown(command: str, flag: str, known: Mapping[str, Any]) -> WrongWord:
+    if inner := next((name for name in known if name.startswith(f"{flag}.")), None):
+        return WrongWord(f"--{flag}", "is a group of settings", f"give them one by one, such as --{inner}")
+    near = nearest(flag, known)
+    remedy = f"did you mean {near}?" if near else f"see actionfusion {command} --help"
+    return WrongWord(f"--{flag}", f"{command} has no such argument", remedy)
+
+
+def _settings(flag: str, kind: Any, text: str) -> str:
+    values = parse_yaml(text, f"--{flag}", WrongWord, "give a list as JSON has it")
+    return json.dumps(plain(build(kind, values, f"--{flag}", WrongWord, "correct it", within=flag)))
+
+
+def _holds_settings(kind: Any) -> bool:
+    return is_dataclass(kind) or any(map(_holds_settings, get_args(kind)))
