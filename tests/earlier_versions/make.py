@@ -28,7 +28,7 @@ from actionfusion.data.shapes_files import make_shapes
 from actionfusion.training.learner import Learner
 
 RECIPES = Path(__file__).parent / "v0_1" / "recipes"
-STOP = 6  # of four steps an epoch: in the middle of the second
+STOP = 8  # of six steps an epoch: in the middle of the second
 
 
 def run(*words: object) -> None:
@@ -54,13 +54,13 @@ def train_and_stop(*words: object) -> None:
         Learner.step = step
 
 
-def make_runs(out: Path, shapes: Path, two: Path) -> None:
+def make_runs(out: Path, shapes: Path, three: Path) -> None:
     data = ("--data.dataset", "shapes", "--data.root", shapes)
     run("train", "--config", "tiny", *data, "--training.batch_size", 8, "--out", out / "run_plain")
     run("train", "--config", RECIPES / "changed.yaml", "--data.root", shapes, "--out", out / "run_changed")
     for name in ("run_plain", "run_changed"):
         run("evaluate", out / name, "--root", shapes)
-    unfinished = ("--config", RECIPES / "unfinished.yaml", "--data.root", two)
+    unfinished = ("--config", RECIPES / "unfinished.yaml", "--data.root", three)
     features = ("--features.folder", out / "features", "--features.draws", 2)
     for name, more in (("run_unfinished", ()), ("run_features", features)):
         train_and_stop(*unfinished, *more, "--out", out / name)
@@ -100,13 +100,13 @@ def refuse_traces(out: Path, *places: Path) -> None:
 def make(out: Path) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        # As the fixture shapes_root of the tests, and two of its classes.
+        # As the fixture shapes_root of the tests, and three of its classes.
         shapes = make_shapes(Path(scratch) / "shapes", train_per_class=4, val_per_class=0, test_per_class=2, seed=7)
-        two = Path(scratch) / "two"
+        three = Path(scratch) / "three"
         for part in ("train", "test"):
-            for label in ("motion_up", "motion_down"):
-                shutil.copytree(shapes / part / label, two / part / label)
-        make_runs(out, shapes, two)
+            for label in ("motion_up", "motion_down", "order_left_right"):
+                shutil.copytree(shapes / part / label, three / part / label)
+        make_runs(out, shapes, three)
         make_runtimes(out)
         make_answers(out, write_video(Path(scratch) / "video.mkv"))
         (out / "run_plain" / "checkpoint.safetensors").unlink()
