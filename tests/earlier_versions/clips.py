@@ -20,7 +20,7 @@ def pictures(count: int = FRAMES, size: int = SIZE) -> UInt8Array:
     made = np.repeat(pattern[None], count, axis=0)
     side = size // 4
     for index, picture in enumerate(made):
-        top, left = size // 8 + index // 2, size // 8 + index % (size - side)
+        top, left = index // 2 % (size - side), index % (size - side)
         picture[top : top + side, left : left + side] = (pattern[:side, :side] + 240) // 2 + np.array([60, 30, 0])
     return made.astype(np.uint8)
 
