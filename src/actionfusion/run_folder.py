@@ -1,6 +1,6 @@
 """The run folder: all that prediction needs, and nothing of the machine it came from.
 
-``config.yaml`` (every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
+``config.yaml`` (``format``, ``model``, and every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
 network's order), ``split.csv`` (which video was on which side), ``model.safetensors``, ``metrics.csv`` (a row an epoch)
 with ``curves.png``, and ``train.log``.  Each file is replaced whole, so that a run stopped at any moment is a run that
 predicts.  ``checkpoint.safetensors`` is for training to go on from; nothing else reads it.
@@ -21,10 +21,12 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from actionfusion.errors import RunFolderError, WeightsError
+from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.files import replacing, write_atomically
-from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.models import model_class
+from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.settings import build, build_each, plain, read_yaml
+from actionfusion.upgrade import FORMAT, tensor_name, upgraded
 from actionfusion.video.clip import ClipSettings
 
 Settings = TypeVar("Settings")
@@ -50,19 +52,21 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        clip: what is cut from a video for this network, with the flow recipe.
-        network: the network's settings as resolved.
+        model: its name in the table of models.
+        clip: what is cut from a video for this model, with the flow recipe.
+        network: the model's settings as resolved.
         labels: class names in the network's order.
         config: the whole of ``config.yaml`` as plain values, with ``data``, ``training`` and ``versions``.
     """
 
     path: Path
+    model: str
     clip: ClipSettings
-    network: FusionNetworkSettings
+    network: ModelSettings
     labels: tuple[str, ...]
     config: Mapping[str, Any] = field(repr=False)
 
-    def save_weights(self, network: FusionNetwork) -> None:
+    def save_weights(self, network: VideoModel) -> None:
         """Put the network's weights in place of those that are there.
 
         Raises:
@@ -82,7 +86,7 @@ class RunFolder:
         if not path.is_file():
             raise WeightsError(path, "the run has no weights", _RESTORE)
         try:
-            tensors = load_file(path)
+            tensors = {tensor_name(name): tensor for name, tensor in load_file(path).items()}
         except (SafetensorError, OSError) as error:
             raise WeightsError(path, f"cannot be read ({error})", _RESTORE) from error
         unusable = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -90,14 +94,19 @@ class RunFolder:
             raise WeightsError(path, f"{unusable[0]} holds values that are not finite", _RESTORE)
         return tensors
 
-    def load_network(self) -> FusionNetwork:
-        """The trained network, in evaluation mode, on the CPU.
+    @property
+    def model_class(self) -> type[VideoModel]:
+        """The class of the model."""
+        return model_class(self.model)
+
+    def load_network(self) -> VideoModel:
+        """The trained model, in evaluation mode, on the CPU.
 
         Raises:
             WeightsError: as ``read_weights``, or tensors that do not fit the settings (named).
         """
         tensors = self.read_weights()
-        network = FusionNetwork(self.network)
+        network = self.model_class(self.network)
         if misfits := misfitting_tensors(tensors, network.state_dict()):
             raise WeightsError(self.path / WEIGHTS, f"does not fit {CONFIG}: {misfits}", _RESTORE)
         network.load_state_dict(tensors)
@@ -128,8 +137,9 @@ class RunFolder:
 def create_run(
     path: Path,
     *,
+    model: str,
     clip: ClipSettings,
-    network: FusionNetworkSettings,
+    network: ModelSettings,
     labels: Sequence[str],
     further: Mapping[str, object],
 ) -> RunFolder:
@@ -137,6 +147,7 @@ def create_run(
 
     Args:
         path: a folder that does not exist yet, or is empty.
+        model: its name in the table of models.
         clip: as resolved.
         network: as resolved.
         labels: class names in the network's order.
@@ -148,13 +159,14 @@ def create_run(
     refuse_taken(path)
     if any("\n" in label or not label.strip() for label in labels):
         raise RunFolderError(path, "a class name is empty or spans lines", "rename the class folder")
-    config = {"clip": plain(clip), "network": plain(network)} | {name: plain(part) for name, part in further.items()}
+    config = {"format": FORMAT, "model": model, "clip": plain(clip), "network": plain(network)}
+    config |= {name: plain(part) for name, part in further.items()}
     try:
         write_atomically(path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write_atomically(path / LABELS, "".join(f"{label}\n" for label in labels))
     except OSError as error:
         raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from error
-    return RunFolder(path, clip, network, tuple(labels), config)
+    return RunFolder(path, model, clip, network, tuple(labels), config)
 
 
 def refuse_taken(path: Path) -> None:
@@ -174,20 +186,29 @@ def open_run(path: str | Path) -> RunFolder:
         if not (path / name).is_file():
             raise RunFolderError(path, f"is no run folder: there is no {name}", "give the folder that train wrote")
     remedy = "copy the whole run folder again"
-    config = read_yaml(path / CONFIG, RunFolderError, remedy)
+    config = upgraded(read_yaml(path / CONFIG, RunFolderError, remedy))
+    if config["format"] != FORMAT:
+        reason = f"has format {config['format']!r:.20}, this version reads 1 to {FORMAT}"
+        raise RunFolderError(path / CONFIG, reason, "use the version that wrote it, or a later one")
     try:
         labels = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
     except (UnicodeDecodeError, OSError) as error:
         raise RunFolderError(path / LABELS, f"cannot be read ({error})", remedy) from error
-    if not {"clip", "network"} <= config.keys():
-        raise RunFolderError(path / CONFIG, "holds no clip and network settings", remedy)
+    if not {"model", "clip", "network"} <= config.keys():
+        raise RunFolderError(path / CONFIG, "holds no model, clip and network settings", remedy)
+    try:
+        model = build(str, config["model"], path / CONFIG, RunFolderError, remedy, within="model")
+        settings = model_class(model).Settings
+    except SettingsError as error:
+        reason, remedy = f"names a model that this version has not: {config['model']!r:.60}", "use a later version"
+        raise RunFolderError(path / CONFIG, reason, remedy) from error
     clip = typed(ClipSettings, config["clip"], path / CONFIG, "clip")
-    network = typed(FusionNetworkSettings, config["network"], path / CONFIG, "network")
+    network = typed(settings, config["network"], path / CONFIG, "network")
     further = {name: value for name, value in config.items() if name in _FURTHER}
     build_each(_FURTHER, further, path / CONFIG, RunFolderError, remedy)
     if len(labels) != network.num_classes:
         raise RunFolderError(path / LABELS, f"{len(labels)} labels for {network.num_classes} classes", remedy)
-    return RunFolder(path, clip, network, labels, config)
+    return RunFolder(path, model, clip, network, labels, config)
 
 
 def misfitting_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:

@@ -25,8 +25,7 @@ from actionfusion.inference.runtimes.running import (
 )
 from actionfusion.inference.runtimes.step_part import StepRun, step_part
 from actionfusion.inference.stepping import Stepper
-from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.models.stepwise import SampleShape, free_all_but_memory
+from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.run_folder import RunFolder
 from actionfusion.video.clip import ClipSettings
 
@@ -49,8 +48,8 @@ class Engines:
         choice: RuntimeChoice,
         openers: Mapping[PartName, Callable[[], Runtime]],
         clip: ClipSettings,
-        network: Callable[[], FusionNetwork],
-        memory: Callable[[], FusionNetwork],
+        network: Callable[[], VideoModel],
+        memory: Callable[[], VideoModel],
     ) -> None:
         self.choice = choice
         self.network = network
@@ -60,11 +59,11 @@ class Engines:
         self._opened: dict[PartName, Runtime] = {}
 
     @classmethod
-    def of_network(cls, network: FusionNetwork, clip: ClipSettings, choice: RuntimeChoice | None = None) -> Self:
+    def of_network(cls, network: VideoModel, clip: ClipSettings, choice: RuntimeChoice | None = None) -> Self:
         """PyTorch, on the device where the network is."""
         device = next(network.parameters()).device
         choice = choice or RuntimeChoice("torch", "fp32", "a network was given", str(device))
-        parts = _parts(lambda: network, network, clip)
+        parts = _parts(lambda: network, type(network), network.settings, clip)
         openers = {name: lambda part=part: TorchRuntime(part, choice.precision, device) for name, part in parts.items()}
         return cls(choice, openers, clip, lambda: network, lambda: network)
 
@@ -80,13 +79,17 @@ class Engines:
         first: PartName,
     ) -> Self:
         """What answers for a run; arguments and errors as for `Recognizer.load`."""
-        parts = _parts(run.load_network, run, clip=run.clip)
+        parts = _parts(run.load_network, run.model_class, run.network, run.clip)
 
         def kind_of(name: EngineName, wanted: PrecisionName, part: PartName = first) -> Kind:
             return Kind(run, parts[part], name, wanted, root)
 
         choice = choose(
-            runtime, precision, device, kind_of=kind_of, flops=lambda: clip_flops(run.network, run.clip.frames)
+            runtime,
+            precision,
+            device,
+            kind_of=kind_of,
+            flops=lambda: clip_flops(run.model_class, run.network, run.clip),
         )
         if choice.name != "torch":
             try:
@@ -111,9 +114,7 @@ class Engines:
             return lambda: open_part(kind_of(choice.name, choice.precision, part), keep=keep)
 
         openers = {part: opener(part) for part in _PARTS}
-        engines = cls(
-            choice, openers, run.clip, cache(run.load_network), lambda: free_all_but_memory(run.load_network())
-        )
+        engines = cls(choice, openers, run.clip, cache(run.load_network), lambda: run.load_network().keep_only_memory())
         weakref.finalize(engines, keep.close)
         engines.open(first)
         return engines
@@ -142,7 +143,7 @@ class Engines:
         """What answers a stream."""
         engine = self.open("step")
         network = self._memory()
-        step = StepRun(engine.run, SampleShape.of(network.settings), takes_batches=engine.takes_batches)
+        step = StepRun(engine.run, network.stream_shape(network.settings), takes_batches=engine.takes_batches)
         return Stepper(network, self._clip, step, device=self.choice.device)
 
 
@@ -150,10 +151,9 @@ _PARTS: tuple[PartName, ...] = ("clip", "step")
 
 
 def _parts(
-    make_network: Callable[[], FusionNetwork], of: FusionNetwork | RunFolder, clip: ClipSettings
+    make_network: Callable[[], VideoModel], kind: type[VideoModel], settings: ModelSettings, clip: ClipSettings
 ) -> dict[PartName, Part]:
-    settings = of.settings if isinstance(of, FusionNetwork) else of.network
     return {
-        "clip": clip_part(make_network, settings, clip.frames),
+        "clip": clip_part(make_network, kind, settings, clip),
         "step": step_part(make_network, settings, clip),
     }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from actionfusion.errors import RecipeMismatch, SettingsError
 from actionfusion.inference.engines import Engines, PartName
@@ -18,8 +17,9 @@ from actionfusion.inference.runtimes.choice import RuntimeChoice
 from actionfusion.inference.runtimes.parts import Array
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, Stepper, StreamState
-from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.streams import StreamName
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.pictures import scaled_picture
 from actionfusion.video.reading import Frame
@@ -52,13 +52,13 @@ class Recognizer:
 
     def __init__(
         self,
-        network: FusionNetwork | Callable[[], FusionNetwork],
+        network: VideoModel | Callable[[], VideoModel],
         clip: ClipSettings,
         labels: Sequence[str],
         *,
         engines: Engines | None = None,
     ) -> None:
-        self._network = network.eval() if isinstance(network, FusionNetwork) else None
+        self._network = network.eval() if isinstance(network, VideoModel) else None
         self._make_network = network
         self.clip_settings = clip
         self.labels = tuple(labels)
@@ -115,14 +115,14 @@ class Recognizer:
         return self._engines.choice
 
     @property
-    def network(self) -> FusionNetwork:
+    def network(self) -> VideoModel:
         """The network in PyTorch, in evaluation mode; loaded when it is first asked for.
 
         Raises:
             WeightsError: weights missing, damaged, or of another network; an export has none.
         """
         if self._network is None:
-            assert not isinstance(self._make_network, FusionNetwork)
+            assert not isinstance(self._make_network, VideoModel)
             self._network = self._make_network().eval()
         return self._network
 
@@ -134,7 +134,8 @@ class Recognizer:
         Raises:
             VideoError: the video cannot be read.
         """
-        return cut_clip(VideoSource(Path(video), self.clip_settings.flow, seek=True), self.clip_settings)
+        clip = self.clip_settings
+        return cut_clip(VideoSource(Path(video), clip.flow, frame_size=clip.frame_size, seek=True), clip)
 
     def probabilities(self, clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
         """Class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.
@@ -143,21 +144,21 @@ class Recognizer:
             RecipeMismatch: a clip's flow was made by another recipe than the run's.
         """
         for clip in clips:
-            if clip.recipe != self.clip_settings.flow:
+            if self.clip_settings.reads_flow and clip.recipe != self.clip_settings.flow:
                 reason = f"flow made by {clip.recipe}, the run was trained on {self.clip_settings.flow}"
                 raise RecipeMismatch("clip", reason, "cut it with the run's own settings")
-        return self._scores(np.stack([clip.rgb for clip in clips]), np.stack([clip.flow for clip in clips]))
+        streams = self.clip_settings.streams
+        given = [clip.inputs(streams) for clip in clips]
+        return self.scores({name: np.stack([arrays[name] for arrays in given]) for name in streams})
 
-    def scores(self, rgb: torch.Tensor, flow: torch.Tensor) -> npt.NDArray[np.float32]:
-        """Class probabilities ``[B, K]`` of a batch ``[B, T, 3, H, W]``, ``[B, T, 2L, H, W]`` of one recipe."""
-        return self._scores(rgb.cpu().numpy(), flow.cpu().numpy())
-
-    def _scores(self, rgb: Array, flow: Array) -> npt.NDArray[np.float32]:
+    def scores(self, batch: Mapping[StreamName, Array]) -> npt.NDArray[np.float32]:
+        """Class probabilities ``[B, K]`` of a batch, ``[B, T, C, H, W]`` by stream, cut with the run's own settings."""
         engine = self._engines.open("clip")
-        size = len(rgb) if engine.takes_batches else 1
+        count = len(next(iter(batch.values())))
+        size = count if engine.takes_batches else 1
         rows = [
-            engine.run({"rgb": rgb[start : start + size], "flow": flow[start : start + size]})["probabilities"]
-            for start in range(0, len(rgb), size)
+            engine.run({name: clips[start : start + size] for name, clips in batch.items()})["probabilities"]
+            for start in range(0, count, size)
         ]
         return np.concatenate(rows).astype(np.float32, copy=False)
 
@@ -199,7 +200,7 @@ class Recognizer:
         Raises:
             SettingsError: ``every`` is under 1.
         """
-        return StreamState(FrameCollector(every, self.clip_settings.flow_fields), self.stepper.start())
+        return StreamState(FrameCollector(every, self.clip_settings.flow_length), self.stepper.start())
 
     def step(
         self, frame: Frame | npt.NDArray[np.uint8], state: StreamState, time: float | None = None
@@ -217,7 +218,7 @@ class Recognizer:
         Raises:
             SettingsError: a picture of another shape or type.
         """
-        size = self.clip_settings.flow.size
+        size = self.clip_settings.decoded_size
         if not isinstance(frame, Frame):
             seconds = state.num_frames / _NOMINAL_RATE if time is None else time
             frame = Frame(state.num_frames, seconds, scaled_picture(frame, size))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.models.stepwise import SampleShape, window_probabilities
+from actionfusion.models.fusion_streaming import stream_shape
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector, Sample
@@ -102,7 +102,7 @@ class Stepper:
         self, network: FusionNetwork, clip: ClipSettings, step: SampleStep, *, device: torch.device | str = "cpu"
     ) -> None:
         self._network = network.eval()
-        self._shape = SampleShape.of(network.settings)
+        self._shape = stream_shape(network.settings)
         self._clip = clip
         self._device = device
         self._step = step
@@ -182,7 +182,7 @@ class Stepper:
                 for name, each in zip(self._shape.branches, zip(*sequences, strict=True), strict=True)
             }
             with torch.inference_mode():
-                probabilities = window_probabilities(self._network, joined).cpu().numpy()
+                probabilities = self._network.answer_window(joined).cpu().numpy()
             answers += [self._answer(state, row) for (state, _), row in zip(alike, probabilities, strict=True)]
         return answers
 

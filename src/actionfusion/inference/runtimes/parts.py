@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.streams import StreamName
+from actionfusion.video.clip import ClipSettings
 
 Array = npt.NDArray[np.generic]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -92,47 +94,54 @@ def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> No
 
 
 class _Probabilities(nn.Module):
-    """A network with the softmax behind it."""
+    """A model from the streams of a clip, in the order of its inputs, to scores."""
 
-    def __init__(self, network: FusionNetwork) -> None:
+    def __init__(self, network: VideoModel) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, rgb: Tensor, flow: Tensor) -> Tensor:
-        logits: Tensor = self.network(rgb, flow)
-        return logits.float().softmax(1)
+    def forward(self, *clips: Tensor) -> Tensor:
+        given = dict(zip(self.network.reads, clips, strict=True))
+        return self.network.scores(self.network(**given))
 
 
-def clip_part(make_network: Callable[[], FusionNetwork], settings: FusionNetworkSettings, frames: int) -> Part:
-    """The whole network: a clip ``rgb`` ``[1, T, 3, H, W]`` and ``flow`` ``[1, T, 2L, H, W]``, uint8, to ``[1, K]``.
-
-    Args:
-        make_network: gives it; called when its weights are needed.
-        settings: the network's.
-        frames: T.
-    """
-    size = settings.image_size
-    return Part(
-        name="clip",
-        make_module=lambda: _Probabilities(make_network()).eval(),
-        inputs=(
-            TensorSpec("rgb", (1, frames, 3, size, size), "uint8"),
-            TensorSpec("flow", (1, frames, settings.flow_channels, size, size), "uint8"),
-        ),
-        outputs=("probabilities",),
-        quantised=("network.fc6",),
+def picture_specs(network: ModelSettings, streams: Sequence[StreamName], *before: int) -> tuple[TensorSpec, ...]:
+    """The streams of a model as inputs ``[*before, C, H, W]``, uint8."""
+    return tuple(
+        TensorSpec(name, (*before, network.channels_of(name), *2 * (network.size_of(name),)), "uint8")
+        for name in streams
     )
 
 
-def clip_flops(settings: FusionNetworkSettings, frames: int) -> int:
-    """Floating point operations of a clip of T frames (a multiply-add is two), counted without computing any."""
+def clip_part(
+    make_network: Callable[[], VideoModel], kind: type[VideoModel], settings: ModelSettings, clip: ClipSettings
+) -> Part:
+    """The whole model: the streams of a clip ``[1, T, C, H, W]``, uint8, to probabilities ``[1, K]``.
+
+    Args:
+        make_network: gives it; called when its weights are needed.
+        kind: the model's class.
+        settings: the model's.
+        clip: what is cut from a video for it.
+    """
+    return Part(
+        name="clip",
+        make_module=lambda: _Probabilities(make_network()).eval(),
+        inputs=picture_specs(settings, clip.streams, 1, clip.frames),
+        outputs=("probabilities",),
+        quantised=tuple(f"network.{layer}" for layer in kind.quantized_layers),
+    )
+
+
+def clip_flops(kind: type[VideoModel], settings: ModelSettings, clip: ClipSettings) -> int:
+    """Count the floating point operations of a clip (a multiply-add is two) without computing any."""
     # Not above: it takes half a second, and who has something prepared never counts.
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     with torch.device("meta"), torch.inference_mode():
-        part = clip_part(lambda: FusionNetwork(settings), settings, frames)
+        part = clip_part(lambda: kind(settings), kind, settings, clip)
         module = part.make_module()
-        clip = [torch.empty(spec.shape, dtype=torch.uint8) for spec in part.inputs]
+        inputs = [torch.empty(spec.shape, dtype=torch.uint8) for spec in part.inputs]
         with FlopCounterMode(display=False) as counter:
-            module(*clip)
+            module(*inputs)
     return int(counter.get_total_flops())

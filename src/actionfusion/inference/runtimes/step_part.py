@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from actionfusion.inference.runtimes.parts import Array, Part, Run, TensorSpec
 from actionfusion.inference.stepping import FloatArray, Stepper, UInt8Array
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.stepwise import SampleReader, SampleShape, free_all_but_memory
+from actionfusion.models.fusion_streaming import stream_shape
+from actionfusion.models.streaming import SampleReader, StreamShape
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.samples import Sample
 
@@ -29,7 +30,7 @@ def step_part(make_network: Callable[[], FusionNetwork], settings: FusionNetwork
         settings: the network's.
         clip: T, L and the flow recipe.
     """
-    shape = SampleShape.of(settings)
+    shape = stream_shape(settings)
     size = settings.image_size
     inputs = (
         TensorSpec("rgb", (1, 3, size, size), "uint8"),
@@ -39,7 +40,7 @@ def step_part(make_network: Callable[[], FusionNetwork], settings: FusionNetwork
 
     @cache
     def memory() -> FusionNetwork:
-        return free_all_but_memory(make_network())
+        return make_network().keep_only_memory()
 
     def answer(run: Run, given: Mapping[str, Array]) -> Array:
         stepper = Stepper(memory(), clip, StepRun(run, shape, takes_batches=False))
@@ -65,7 +66,7 @@ class StepRun:
         takes_batches: whether several samples can go in at once.
     """
 
-    def __init__(self, run: Run, shape: SampleShape, *, takes_batches: bool) -> None:
+    def __init__(self, run: Run, shape: StreamShape, *, takes_batches: bool) -> None:
         self._run = run
         self._shape = shape
         self._takes_batches = takes_batches
