@@ -1,9 +1,9 @@
 """The run folder: all that prediction needs, and nothing of the machine it came from.
 
-``config.yaml`` (``format``, ``model``, and every setting as resolved, with the flow recipe and the split), ``labels.txt`` (a class a line, in the
-network's order), ``split.csv`` (which video was on which side), ``model.safetensors``, ``metrics.csv`` (a row an epoch)
-with ``curves.png``, and ``train.log``.  Each file is replaced whole, so that a run stopped at any moment is a run that
-predicts.  ``checkpoint.safetensors`` is for training to go on from; nothing else reads it.
+``config.yaml`` (``format``, ``model``, and every setting as resolved, with the flow recipe and the split),
+``labels.txt`` (a class a line, in the network's order), ``split.csv`` (which video was on which side),
+``model.safetensors``, ``metrics.csv`` (a row an epoch) with ``curves.png``, and ``train.log``.  Each file is replaced
+whole, so that a run stopped at any moment is a run that predicts.  ``checkpoint.safetensors`` is for training to go on from; nothing else reads it.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def recorded_values(path: Path) -> dict[str, Any]:
     config = open_run(path).config
     if not set(field_kinds(Recipe)) - {"features"} <= config.keys():  # runs of version 0.1 may have no features
         raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
-    values = {name: config.get(name) for name in field_kinds(Recipe)}
+    values: dict[str, Any] = {name: config.get(name) for name in field_kinds(Recipe)}
     values["data"] = {name: value for name, value in config["data"].items() if name in field_kinds(DataSettings)}
     values["features"] = config.get("features") or {}
     recipe_from(values, path / CONFIG, RunFolderError)
