@@ -14,11 +14,11 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from actionfusion.errors import ActionFusionError
+from actionfusion.errors import ActionFusionError, WrongWord
 from actionfusion.recipes import read_recipe
 from actionfusion.settings import single_settings
 from actionfusion.version import __version__
-from actionfusion.words import WrongWord, checked_words
+from actionfusion.words import checked_words
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -105,31 +105,49 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dict[str, Any]:
-    """The arguments of a command's function as its words, a recipe and a run that is gone on with say.
+    """The arguments of a command's function, as its words say, a recipe, and the run that is gone on with.
 
     Raises:
         ArgumentError: jsonargparse's; a value that an argument does not take, or one too many or too few.
         WrongWord: an argument that there is not.
-        SettingsError: a recipe that cannot be read, or holds what the command does not know.
+        SettingsError: a recipe that cannot be read, or that sets what the command does not know.
     """
-    kinds = get_type_hints(function)
-    named = {
-        part.name: kinds[part.name]
-        for part in signature(function).parameters.values()
-        if part.kind is part.KEYWORD_ONLY
-    }
-    parser = _parser(name, COMMANDS[name], function)
+    parser, words, defaults = parser_and_words(name, function, words)
+    parsed = parser.parse_args(words)
+    if name not in RECIPE_COMMANDS:
+        return dict(vars(parser.instantiate(parsed)))
+    if parsed.get("resume") and parsed.out is not None:
+        # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
+        recorded = single_settings(_named(function), _recorded(parsed.out))
+        parser.set_defaults(dict(recorded) | defaults)
+        parsed = parser.parse_args(words)
+    values = dict(vars(parser.instantiate(parsed)))
+    values.pop("config")
+    return values
+
+
+def parser_and_words(
+    name: str, function: Callable[..., Any], words: list[str]
+) -> tuple[ArgumentParser, list[str], dict[str, Any]]:
+    """A command's parser with the recipes among the words as its defaults, the other words, and what the recipes set.
+
+    A later recipe stands above an earlier one, and a word above all, wherever it stands.
+    """
+    named = _named(function)
     words, recipes = checked_words(name, words, named, takes_recipes=name in RECIPE_COMMANDS)
+    parser = _parser(name, COMMANDS[name], function)
     defaults = {key: value for recipe in recipes for key, value in single_settings(named, read_recipe(recipe, named))}
     parser.set_defaults(defaults)
-    parsed = parser.parse_args(words)
-    if name in RECIPE_COMMANDS and parsed.get("resume") and parsed.out is not None:
-        # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
-        parser.set_defaults(dict(single_settings(named, _recorded(parsed.out))) | defaults)
-        parsed = parser.parse_args(words)
-    values = vars(parser.instantiate(parsed))
-    values.pop("config" if name in RECIPE_COMMANDS else "", None)
-    return values
+    return parser, words, defaults
+
+
+def _named(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that are flags, with their types."""
+    kinds = get_type_hints(function)
+    known = signature(function).parameters.values()
+    return {
+        part.name: kinds[part.name] for part in known if part.kind is part.KEYWORD_ONLY or part.default != part.empty
+    }
 
 
 def _recorded(out: str) -> dict[str, Any]:

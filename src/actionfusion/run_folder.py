@@ -21,7 +21,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from actionfusion.errors import RunFolderError, WeightsError
+from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.files import replacing, write_atomically
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.settings import build, build_each, plain, read_yaml
@@ -225,6 +225,8 @@ def typed(kind: type[Settings], values: object, path: Path, name: str) -> Settin
     Raises:
         RunFolderError: a value that the dataclass does not take.
     """
-    return build(
-        kind, values, path, RunFolderError, "use the version that trained the run, or train again", within=name
-    )
+    try:
+        return build(kind, values, path, within=name)
+    except SettingsError as error:
+        reason = f"holds settings of another version ({error.reason}; {error.remedy})"
+        raise RunFolderError(path, reason, "use that version, or train again") from error
