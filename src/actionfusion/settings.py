@@ -26,6 +26,8 @@ Kind = TypeVar("Kind")
 
 YAML_BYTES = 256 << 10
 JSON_BYTES = 4 << 20
+EVALUATION_BYTES = 512 << 20
+"""Of JSON with a probability of each class for each video."""
 DEEPEST = 32
 """Levels of mappings and lists within each other."""
 LONGEST_INTEGER = 20
@@ -68,10 +70,15 @@ def read_yaml(
 
 
 def read_json(
-    path: Path, error: type[ActionFusionError] = SettingsError, remedy: str = CORRECT_IT, *, largest: int = JSON_BYTES
+    path: Path,
+    error: type[ActionFusionError] = SettingsError,
+    remedy: str = CORRECT_IT,
+    *,
+    largest: int = JSON_BYTES,
+    finite: bool = True,
 ) -> dict[str, Any]:
-    """The mapping that a JSON file holds; arguments and errors are those of ``read_yaml``."""
-    value = parse_json(_bytes(path, error, remedy, largest), path, error, remedy, largest=largest)
+    """The mapping that a JSON file holds; arguments and errors are those of ``read_yaml`` and ``parse_json``."""
+    value = parse_json(_bytes(path, error, remedy, largest), path, error, remedy, largest=largest, finite=finite)
     if not isinstance(value, dict):
         raise error(path, f"is damaged ({_shown(value)} where names with values are wanted)", remedy)
     return value
@@ -139,7 +146,7 @@ def _bytes(path: Path, error: type[ActionFusionError], remedy: str, largest: int
     try:
         # A pipe or a device would give no end, or wait for one.
         if path.exists() and not path.is_file():
-            raise error(path, "is no file", remedy)
+            raise error(path, "cannot be read (it is no file)", remedy)
         with path.open("rb") as file:
             return file.read(largest + 1)
     except (OSError, ValueError) as fault:

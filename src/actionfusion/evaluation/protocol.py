@@ -21,13 +21,13 @@ from actionfusion.data.listing import Listing
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
 from actionfusion.evaluation.evaluate import measure, reopen_data, write_evaluation
 from actionfusion.evaluation.folds import Fold, ProtocolName, make_folds
-from actionfusion.evaluation.pooling import PROTOCOL, FailedFold, FinishedFold, summarize
+from actionfusion.evaluation.pooling import KEPT, PROTOCOL, FailedFold, FinishedFold, summarize
 from actionfusion.evaluation.protocol_printing import print_protocol
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
 from actionfusion.models.fusion_network import FusionNetworkSettings
 from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, refuse_taken
-from actionfusion.settings import plain
+from actionfusion.settings import plain, read_yaml
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.plan import TrainArguments
 from actionfusion.training.resume import refuse_contradictions
@@ -149,7 +149,7 @@ class _Record:
         for fold in self.folds:
             path = self.out / fold.folder
             if fold not in self.finished and evaluation_path(path, "test").is_file():
-                self.finished[fold] = FinishedFold(fold, read_evaluation(evaluation_path(path, "test")))
+                self.finished[fold] = _finished(fold, evaluation_path(path, "test"))
 
     def write(self) -> dict[str, Any]:
         """Put the figures of all that is finished into ``protocol.json``."""
@@ -159,6 +159,14 @@ class _Record:
         with _writing(self.out / PROTOCOL):
             write_atomically(self.out / PROTOCOL, dumps(figures, indent=1, ensure_ascii=False) + "\n")
         return figures
+
+
+def _finished(fold: Fold, path: Path) -> FinishedFold:
+    evaluation = read_evaluation(path)
+    if missing := [name for name in (*KEPT, "failed") if name not in evaluation]:
+        remedy = "remove that file and the fold is tested again"
+        raise RunFolderError(path, f"was written by another version: it has no {missing[0]}", remedy)
+    return FinishedFold(fold, evaluation)
 
 
 def _recipe(name: ProtocolName, given: TrainArguments) -> dict[str, Any]:
@@ -184,11 +192,11 @@ def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
         refuse_taken(out)
     elif any(out.glob(f"fold-*/{CONFIG}")):
         try:
-            recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(path, f"cannot be read ({error})", "choose another --out") from error
-        if not isinstance(recorded, dict):
-            raise RunFolderError(path, "is no recipe of a protocol", "choose another --out")
+            recorded = read_yaml(path)
+        except SettingsError as error:
+            raise RunFolderError(
+                path, f"is no recipe of a protocol ({error.reason})", "choose another --out"
+            ) from error
         refuse_contradictions(recorded, recipe, out)
 
 

@@ -29,7 +29,7 @@ from actionfusion.data.store import entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch
 from actionfusion.files import replacing, write_atomically
 from actionfusion.models.fusion_network import FusionNetwork, TowerMaps
-from actionfusion.settings import plain
+from actionfusion.settings import parse_json, plain, read_json
 from actionfusion.video.clip import ClipSettings
 
 DtypeName = Literal["float16", "bfloat16", "float32"]
@@ -175,11 +175,9 @@ class FeatureStore:
             raise DatasetError(folder, reason, "choose another --features.folder") from error
 
     def _compare(self, path: Path) -> None:
-        try:
-            found, wanted = json.loads(path.read_text(encoding="utf-8")), self.recipe.as_json()
-            differing = [name for name in wanted | found if found.get(name) != wanted.get(name)]
-        except (ValueError, TypeError) as error:
-            raise DatasetError(path, "is damaged", "remove the folder, or choose another --features.folder") from error
+        found = read_json(path, DatasetError, "remove the folder, or choose another --features.folder")
+        wanted = self.recipe.as_json()
+        differing = [name for name in wanted | found if found.get(name) != wanted.get(name)]
         if differing:
             details = (f"{name} {_short(found.get(name))}, wanted {_short(wanted.get(name))}" for name in differing)
             reason = f"was made with another recipe: {'; '.join(details)}"
@@ -199,7 +197,7 @@ class FeatureStore:
         """Whether the clip's file is there, by its length and what it says of itself."""
         try:
             with safe_open(self.path(name, draw), framework="pt") as file:
-                found = json.loads((file.metadata() or {})[_METADATA])
+                found = parse_json((file.metadata() or {})[_METADATA], name)
             return bool(self._identity(name, draw, index).items() <= found.items())
         except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
             return False

@@ -122,8 +122,9 @@ def _go_on(out: Path | None, given: TrainArguments, processes: Processes) -> Pat
         raise SettingsError("out", "is not given", "say which run to go on with: --resume --out RUN")
     run, state = open_run(out), read_state(out)
     defaults = {name: parameter.default for name, parameter in signature(train).parameters.items()}
-    given = given.completed(recorded_arguments(out), defaults)
-    if state["session"] >= len(run.config["training"]["sessions"]):
+    recorded = recorded_arguments(out)
+    given = given.completed(recorded, defaults)
+    if state["session"] >= len(recorded["training"].sessions):
         if processes.main:
             Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
         return run.path
