@@ -16,11 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from actionfusion.errors import ActionFusionError
+from actionfusion.errors import ActionFusionError, WrongWord
 from actionfusion.recipes import find_recipe, read_recipe
 from actionfusion.settings import read_yaml, single_settings
 from actionfusion.version import __version__
-from actionfusion.words import WrongWord, checked_words
+from actionfusion.words import checked_words
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -107,49 +107,78 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dict[str, Any]:
-    """The arguments of a command's function as its words, a recipe and a run that is gone on with say.
+    """The arguments of a command's function, as its words say, a recipe, and the run that is gone on with.
 
     Raises:
         ArgumentError: jsonargparse's; a value that an argument does not take, or one too many or too few.
         WrongWord: an argument that there is not.
-        SettingsError: a recipe that cannot be read, or holds what the command does not know.
+        SettingsError: a recipe that cannot be read, or that sets what the command does not know.
     """
-    if name not in RECIPE_COMMANDS:
-        parser, words, _ = _parser(name, function, words, {})
-        return vars(parser.instantiate(parser.parse_args(words)))
-    from actionfusion.training.recipe import Recipe, recipe_kinds  # noqa: PLC0415
-
-    kinds = recipe_kinds(_model(words))
-    parser, words, recipes = _parser(name, function, words, kinds)
-    defaults = {key: value for recipe in recipes for key, value in single_settings(kinds, read_recipe(recipe, kinds))}
-    parser.set_defaults(defaults)
+    kinds = _recipe_kinds(name, words)
+    parser, words, defaults = parser_and_words(name, function, words)
     parsed = parser.parse_args(words)
+    if not kinds:
+        return dict(vars(parser.instantiate(parsed)))
+    from actionfusion.training.recipe import Recipe  # noqa: PLC0415
+
     if parsed.get("resume") and parsed.out is not None:
         # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
-        recorded = _recorded(parsed.out)
-        parser.set_defaults(dict(single_settings(kinds | {"device": str | None}, recorded)) | defaults)
+        recorded = single_settings(kinds | {"device": str | None}, _recorded(parsed.out))
+        parser.set_defaults(dict(recorded) | defaults)
         parsed = parser.parse_args(words)
-    values = vars(parser.instantiate(parsed))
+    values = dict(vars(parser.instantiate(parsed)))
     values.pop("config")
     return values | {"recipe": Recipe(**{field: values.pop(field) for field in kinds})}
 
 
-def _model(words: list[str]) -> str:
-    """The model that a command line names, by a word, a recipe, or the run that is gone on with."""
-    from actionfusion.training.recipe import Recipe  # noqa: PLC0415
+def parser_and_words(
+    name: str, function: Callable[..., Any], words: list[str]
+) -> tuple[ArgumentParser, list[str], dict[str, Any]]:
+    """A command's parser with the recipes among the words as its defaults, the other words, and what the recipes set.
+
+    A later recipe stands above an earlier one, and a word above all, wherever it stands.
+    """
+    kinds = _recipe_kinds(name, words)
+    words, recipes = checked_words(name, words, kinds | _named(function), takes_recipes=bool(kinds))
+    parser = _parser(name, function, kinds)
+    defaults = {key: value for recipe in recipes for key, value in single_settings(kinds, read_recipe(recipe, kinds))}
+    parser.set_defaults(defaults)
+    return parser, words, defaults
+
+
+def _named(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that are flags, with their types."""
+    kinds = get_type_hints(function)
+    return {
+        part.name: kinds[part.name]
+        for part in signature(function).parameters.values()
+        if part.name != "recipe"
+        and part.kind is not part.VAR_KEYWORD
+        and (part.kind is part.KEYWORD_ONLY or part.default != part.empty)
+    }
+
+
+def _recipe_kinds(name: str, words: list[str]) -> dict[str, Any]:
+    """The fields of a recipe with their types, by the model that a command line names; none of other commands.
+
+    The model is named by a word, a recipe, or the run that is gone on with.
+    """
+    if name not in RECIPE_COMMANDS:
+        return {}
+    from actionfusion.training.recipe import Recipe, recipe_kinds  # noqa: PLC0415
 
     def given(flag: str) -> list[str]:
         joined = [word.partition("=")[2] for word in words if word.startswith(f"--{flag}=")]
         return joined + [after for word, after in pairwise(words) if word == f"--{flag}"]
 
     if models := given("model"):
-        return models[-1]
+        return recipe_kinds(models[-1])
     for recipe in reversed(given("config")):
         if model := read_yaml(find_recipe(recipe)).get("model"):
-            return str(model)
+            return recipe_kinds(str(model))
     if "--resume" in words and (out := given("out")):
-        return str(_recorded(out[-1])["model"])
-    return Recipe.model
+        return recipe_kinds(str(_recorded(out[-1])["model"]))
+    return recipe_kinds(Recipe.model)
 
 
 def _recorded(out: str) -> dict[str, Any]:
@@ -158,25 +187,14 @@ def _recorded(out: str) -> dict[str, Any]:
     return recorded_values(Path(out))
 
 
-def _parser(
-    name: str, function: Callable[..., Any], words: list[str], recipe: dict[str, Any]
-) -> tuple[ArgumentParser, list[str], list[str]]:
-    """A command's parser, the words that are left for it, and the recipes among them.
-
-    Args:
-        name: of the command.
-        function: whose signature and docstring are its flags and help.
-        words: that follow the command.
-        recipe: the fields of a recipe with their types, for a command that takes one.
-    """
+def _parser(name: str, function: Callable[..., Any], recipe: dict[str, Any]) -> ArgumentParser:
+    """A command's parser: the function's signature and docstring are its flags and help, with a recipe's fields."""
     from docstring_parser import parse as parse_docstring  # noqa: PLC0415
     from jsonargparse import ActionYesNo, ArgumentParser  # noqa: PLC0415
 
     command, docstring = COMMANDS[name], parse_docstring(function.__doc__ or "")
     meanings = {parameter.arg_name: parameter.description for parameter in docstring.params}
     kinds, parameters = get_type_hints(function), signature(function).parameters
-    named = {part: kinds[part] for part, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
-    words, recipes = checked_words(name, words, recipe | named, takes_recipes=bool(recipe))
     parser = ArgumentParser(
         prog=f"actionfusion {name}",
         description=docstring.short_description,
@@ -184,7 +202,7 @@ def _parser(
         allow_abbrev=False,  # a misspelt name is answered with the right one, not taken for another
     )
     # jsonargparse would want `--json true` and a JSON list of files; a person types `--json` and `a.avi b.avi`.
-    flags = [part for part, kind in kinds.items() if kind is bool]
+    flags = [part for part, kind in kinds.items() if kind is bool and part in parameters]
     special: set[str | int] = {*flags, *([command.files] if command.files else [])}
     if recipe:
         parser.add_argument("--config", type=str, help="a recipe: its name or a YAML file")
@@ -195,7 +213,7 @@ def _parser(
         parser.add_argument(command.files, nargs="+", type=str, help=meanings[command.files])
     for flag in flags:
         parser.add_argument(f"--{flag}", action=ActionYesNo, default=parameters[flag].default, help=meanings[flag])
-    return parser, words, recipes
+    return parser
 
 
 def _add_recipe(parser: ArgumentParser, kinds: dict[str, Any]) -> None:
@@ -207,7 +225,7 @@ def _add_recipe(parser: ArgumentParser, kinds: dict[str, Any]) -> None:
     meanings = {item.arg_name: item.description for item in parse_docstring(Recipe.__doc__ or "").params}
     for field, kind in kinds.items():
         if is_dataclass(kind):
-            parser.add_class_arguments(kind, field)  # type: ignore[arg-type]
+            parser.add_class_arguments(kind, field)
         else:
             parser.add_argument(f"--{field}", type=kind, default=getattr(default, field), help=meanings[field])
 

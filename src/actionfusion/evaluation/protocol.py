@@ -20,15 +20,17 @@ from actionfusion.data.listing import Listing
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
 from actionfusion.evaluation.evaluate import measure, reopen_data, write_evaluation
 from actionfusion.evaluation.folds import Fold, ProtocolName, make_folds
-from actionfusion.evaluation.pooling import PROTOCOL, FailedFold, FinishedFold, summarize
+from actionfusion.evaluation.pooling import KEPT, PROTOCOL, FailedFold, FinishedFold, summarize
 from actionfusion.evaluation.protocol_printing import print_protocol
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
+from actionfusion.models.model import ModelSettings
 from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, refuse_taken
-from actionfusion.settings import plain
+from actionfusion.settings import field_kinds, plain, read_yaml
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import refuse_contradictions
 from actionfusion.training.train import train
+from actionfusion.upgrade import FORMAT, upgraded
 
 RECIPE = "protocol.yaml"
 _PLACES_AND_SPLIT = {"root", "store", "manifest", "split"}
@@ -133,7 +135,7 @@ class _Record:
         for fold in self.folds:
             path = self.out / fold.folder
             if fold not in self.finished and evaluation_path(path, "test").is_file():
-                self.finished[fold] = FinishedFold(fold, read_evaluation(evaluation_path(path, "test")))
+                self.finished[fold] = _finished(fold, evaluation_path(path, "test"))
 
     def write(self) -> dict[str, Any]:
         """Put the figures of all that is finished into ``protocol.json``."""
@@ -145,21 +147,43 @@ class _Record:
         return figures
 
 
+def _finished(fold: Fold, path: Path) -> FinishedFold:
+    evaluation = read_evaluation(path)
+    if missing := [name for name in (*KEPT, "failed") if name not in evaluation]:
+        remedy = "remove that file and the fold is tested again"
+        raise RunFolderError(path, f"was written by another version: it has no {missing[0]}", remedy)
+    return FinishedFold(fold, evaluation)
+
+
 def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
-    """What all folds have in common, without a path of this machine or what each fold resolves; seeds may grow."""
+    """What all folds have in common, without a path of this machine; seeds and repeats may grow."""
     data = {key: value for key, value in plain(given.data).items() if key not in _PLACES_AND_SPLIT}
     features = {key: value for key, value in plain(given.features).items() if key != "folder"}
-    return {
-        "protocol": name,
-        "model": given.model,
-        "data": data,
-        "clip": {key: value for key, value in plain(given.clip).items() if key != "streams"},
-        "network": {key: value for key, value in plain(given.network).items() if key not in field_kinds(ModelSettings)},
-        "augmentation": plain(given.augmentation),
-        "training": plain(given.training),
-        "features": None if given.features.folder is None else features,
-        "pretrained": "imagenet" if given.pretrained else None,
+    return _without_resolved(
+        {
+            "format": FORMAT,
+            "protocol": name,
+            "model": given.model,
+            "data": data,
+            "clip": plain(given.clip),
+            "network": plain(given.network),
+            "augmentation": plain(given.augmentation),
+            "training": plain(given.training),
+            "features": None if given.features.folder is None else features,
+            "pretrained": "imagenet" if given.pretrained else None,
+        }
+    )
+
+
+def _without_resolved(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what each fold's data and model decide."""
+    resolved = {"clip": {"streams"}, "network": set(field_kinds(ModelSettings))}
+    parts = {
+        part: {key: value for key, value in recipe[part].items() if key not in names}
+        for part, names in resolved.items()
+        if isinstance(recipe.get(part), dict)
     }
+    return recipe | parts
 
 
 def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
@@ -169,12 +193,12 @@ def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
         refuse_taken(out)
     elif any(out.glob(f"fold-*/{CONFIG}")):
         try:
-            recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(path, f"cannot be read ({error})", "choose another --out") from error
-        if not isinstance(recorded, dict):
-            raise RunFolderError(path, "is no recipe of a protocol", "choose another --out")
-        refuse_contradictions(recorded, recipe, out)
+            recorded = read_yaml(path)
+        except SettingsError as error:
+            raise RunFolderError(
+                path, f"is no recipe of a protocol ({error.reason})", "choose another --out"
+            ) from error
+        refuse_contradictions(_without_resolved(upgraded(recorded)), recipe, out)
 
 
 @contextmanager

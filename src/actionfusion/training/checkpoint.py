@@ -22,6 +22,7 @@ from actionfusion.errors import RunFolderError
 from actionfusion.files import replacing
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import CHECKPOINT, LOG, RunFolder, misfitting_tensors, writing
+from actionfusion.settings import build_each, parse_json
 from actionfusion.training.distributed import Processes
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Totals
@@ -31,6 +32,9 @@ from actionfusion.upgrade import tensor_name
 FORMAT = 2
 _STATE = "state"
 _AGAIN = "train the run again under another --out"
+_COUNTS = ("stage", "epoch", "step", "log_size")
+_STATE_KINDS: Mapping[str, Any] = dict.fromkeys(_COUNTS, int) | {"rows": tuple[Mapping[str, Any], ...]}
+_LARGEST_STATE = 64 << 20
 
 
 @dataclass
@@ -145,13 +149,18 @@ def read_state(folder: Path) -> Mapping[str, Any]:
         raise RunFolderError(folder, f"has no {CHECKPOINT} to go on from", _AGAIN)
     try:
         with safe_open(path, framework="pt") as file:
-            plain: dict[str, Any] = json.loads((file.metadata() or {})[_STATE])
+            text = (file.metadata() or {})[_STATE]
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunFolderError(path, f"is damaged ({_line(error)})", _AGAIN) from error
-    if plain.get("format") == 1:  # of version 0.1
+    plain = parse_json(text, path, RunFolderError, _AGAIN, largest=_LARGEST_STATE, finite=False)
+    if isinstance(plain, dict) and plain.get("format") == 1:  # of version 0.1
         plain = {"stage" if name == "session" else name: value for name, value in plain.items()} | {"format": FORMAT}
-    if plain.get("format") != FORMAT:
-        raise RunFolderError(path, f"has format {plain.get('format')!r:.20}, this version reads 1 to {FORMAT}", _AGAIN)
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        found = plain.get("format") if isinstance(plain, dict) else None
+        raise RunFolderError(path, f"has format {found!r:.20}, this version reads 1 to {FORMAT}", _AGAIN)
+    known = build_each(_STATE_KINDS, {name: plain.get(name) for name in _STATE_KINDS}, path, RunFolderError, _AGAIN)
+    if min(known[name] for name in _COUNTS) < 0 or len({tuple(row) for row in known["rows"]}) > 1:
+        raise RunFolderError(path, "is damaged (a count below 0, or epochs of several kinds)", _AGAIN)
     return plain
 
 

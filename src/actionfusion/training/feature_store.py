@@ -32,7 +32,7 @@ from actionfusion.data.store import entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch
 from actionfusion.files import replacing, write_atomically
 from actionfusion.models.model import VideoModel
-from actionfusion.settings import parse_json, plain
+from actionfusion.settings import parse_json, plain, read_json
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import ClipSettings
 
@@ -181,7 +181,7 @@ class FeatureStore:
                 # Of several processes each may be the first to write the recipe, which is the same.
                 write_atomically(path, text)
             remedy = "remove the folder, or choose another --features.folder"
-            if parse_json(path.read_bytes(), path, DatasetError, remedy) != json.loads(text):
+            if read_json(path, DatasetError, remedy) != json.loads(text):
                 raise DatasetError(path, "is damaged", remedy)
         except OSError as error:
             reason = f"cannot be written or read ({error.strerror or error})"
@@ -199,7 +199,7 @@ class FeatureStore:
         """Whether the clip's file is there, by its length and what it says of itself."""
         try:
             with safe_open(self.path(name, view), framework="pt") as file:
-                found = json.loads((file.metadata() or {})[_METADATA])
+                found = parse_json((file.metadata() or {})[_METADATA], name)
             return bool(self._identity(name, view, index).items() <= found.items())
         except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
             return False
