@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
-from actionfusion.inference.pipeline import clips_ahead
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
 from actionfusion.inference.video_results import VideoResults, error_as_json
 from actionfusion.run_folder import open_run
+from actionfusion.video.clip_reader import clips_ahead
 
 
 @dataclass(frozen=True)
