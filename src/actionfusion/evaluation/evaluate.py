@@ -130,9 +130,9 @@ def measure(
         _refuse_trained_on(videos, part)
     if temperature is not None:
         _refuse_temperature(videos, part)
-    videos.check_store(folder.clip.flow)
+    videos.check_store(folder.clip)
     recognizer = Recognizer.load(folder, device=device)
-    answers = answer(recognizer, videos.sources(indices, folder.clip.flow), views, part)
+    answers = answer(recognizer, videos.sources(indices, folder.clip), views, part)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     single = classification_figures(folder.labels, answers.targets, answers.single).top1
     return Evaluation(
@@ -177,7 +177,7 @@ def _refuse_temperature(videos: LabelledVideos, part: Part) -> None:
 
 
 def _fitted_temperature(recognizer: Recognizer, folder: RunFolder, videos: LabelledVideos, views: Views) -> float:
-    answers = answer(recognizer, videos.sources(videos.part("val"), folder.clip.flow), views, "val")
+    answers = answer(recognizer, videos.sources(videos.part("val"), folder.clip), views, "val")
     if not answers.videos:
         reason = f"not one of the {len(answers.failed)} validation videos can be read"
         raise DatasetError(videos.listing.root, reason, "mend or fetch them, or leave --temperature out")
