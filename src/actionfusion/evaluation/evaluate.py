@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from json import dumps
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,10 +9,10 @@ from typing import Literal, get_args
 from rich.console import Console
 from rich.text import Text
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos
+from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import Part
-from actionfusion.data.recorded_split import reopen_split
-from actionfusion.errors import DatasetError, RunFolderError, SettingsError
+from actionfusion.data.recorded_split import reopen_data
+from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.evaluation.answers import answer
 from actionfusion.evaluation.calibration import fit_temperature
 from actionfusion.evaluation.metrics import classification_figures
@@ -23,7 +22,7 @@ from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.places import AnyPlace
-from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run
+from actionfusion.run_folder import RunFolder, open_run
 
 
 def evaluate(
@@ -85,27 +84,6 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
         OSError: the file cannot be written.
     """
     write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
-
-
-def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
-    """The videos that a run was split on, split as they were then.
-
-    Raises:
-        SettingsError: no root was given, or an address that cannot be opened here.
-        RunFolderError: the run does not say what it was trained on.
-        DatasetError: a video of the run's split is not there, or has another label.
-    """
-    recorded = folder.config.get("data")
-    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
-    if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
-        raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
-    settings = DataSettings(root=root, store=store, **{name: recorded[name] for name in names})
-    name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
-    videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
-    if videos.digest() != recorded.get("digest"):
-        reason = f"is not the split of {CONFIG}: one of them was changed"
-        raise RunFolderError(folder.path / SPLIT, reason, "copy the whole run folder again")
-    return videos
 
 
 def measure(
