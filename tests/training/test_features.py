@@ -48,7 +48,7 @@ class Noise:
 
 def make_network(seed: int = 0, **changes) -> FusionNetwork:
     torch.manual_seed(seed)
-    small = {"image_size": 16, "flow_channels": 4, "tower": (6, "M", 8), "batch_norm": False, "fc6_width": 12}
+    small = {"image_size": 16, "flow_channels": 4, "backbone": (6, "M", 8), "batch_norm": False, "fc6_width": 12}
     return FusionNetwork.practical(4, **{**small, "hidden": 7, **changes})
 
 
@@ -61,7 +61,7 @@ def make_clips(count: int = VIDEOS, start: int = 0, **changes) -> ClipDataset:
 
 
 def make_maps(folder, network=None, learn=None, check=None, **changes):
-    settings = FeatureSettings(folder=folder, **{"draws": 2, "dtype": "float32"} | changes)
+    settings = FeatureSettings(folder=folder, **{"views": 2, "dtype": "float32"} | changes)
     return train_from_features(network or make_network(), learn or make_clips(), check, settings, prepared=False)
 
 
@@ -131,7 +131,7 @@ def test_the_number_of_workers_changes_neither_store_nor_batches(tmp_path):
     batches = []
     for workers in (0, 2):
         network, clips = make_network(), make_clips()
-        settings = FeatureSettings(folder=tmp_path / str(workers), draws=2)
+        settings = FeatureSettings(folder=tmp_path / str(workers), views=2)
         maps = train_from_features(network, clips, None, settings, prepared=False, workers=workers)[0]
         loader = EpochLoader(maps, batch_size=2, shuffle=True, workers=workers)
         batches.append([batch for epoch in (0, 1) for batch in loader.epoch(epoch)])
@@ -144,7 +144,7 @@ def test_the_number_of_workers_changes_neither_store_nor_batches(tmp_path):
 
 
 def test_epochs_take_the_draws_in_turn(tmp_path):
-    maps = make_maps(tmp_path / "features", draws=3)[0]
+    maps = make_maps(tmp_path / "features", views=3)[0]
     (rgb, *_), others = maps[4, 1], [maps[epoch, 1] for epoch in (0, 1, 2, 7)]
     assert [torch.equal(rgb.rgb, other[0].rgb) for other in others] == [False, True, False, True]
 
@@ -154,7 +154,7 @@ def test_what_is_there_is_not_computed_again_and_more_draws_only_add(tmp_path, m
     first = make_maps(folder, check=check)[2]
     before = contents(folder)
     again = make_maps(folder, check=check)[2]
-    more = make_maps(folder, check=check, draws=3)[2]
+    more = make_maps(folder, check=check, views=3)[2]
 
     assert (first.made, first.kept) == (2 * VIDEOS + 2, 0)
     assert (again.made, again.kept) == (0, 2 * VIDEOS + 2)
@@ -165,7 +165,7 @@ def test_what_is_there_is_not_computed_again_and_more_draws_only_add(tmp_path, m
 
 
 def test_without_draws_both_parts_are_the_clips_of_eqs_13_and_14(tmp_path):
-    maps, _, report = make_maps(tmp_path / "features", draws=0)
+    maps, _, report = make_maps(tmp_path / "features", views=0)
     assert report.made == VIDEOS
     network = make_network()
     losses = losses_and_gradients(network, maps, shuffle=False)[0]
@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
 def test_several_processes_share_the_work(tmp_path):
     make_maps(tmp_path / "whole")
     network, clips = make_network(), make_clips()
-    settings = FeatureSettings(folder=tmp_path / "shared", draws=2, dtype="float32")
+    settings = FeatureSettings(folder=tmp_path / "shared", views=2, dtype="float32")
     made = [
         train_from_features(network, clips, None, settings, prepared=False, share=(number, 3))[2].made
         for number in range(3)
@@ -248,13 +248,13 @@ def test_what_differs_is_refused_by_name(tmp_path):
         ({"learn": other_clip}, '"frames": 3'),
         ({"dtype": "float16"}, "dtype"),
         ({"seed": 1}, "draws"),
-        ({"draws": 0}, "draws"),
+        ({"views": 0}, "draws"),
         ({"learn": make_clips(augmentation=Augmentation(flip=True))}, "smallest_crop"),
         ({"learn": make_clips(4)}, "videos"),
     ):
         with pytest.raises(RecipeMismatch, match=named):
             make_maps(folder, **changes)
-    settings = FeatureSettings(folder=folder, draws=2, dtype="float32")
+    settings = FeatureSettings(folder=folder, views=2, dtype="float32")
     with pytest.raises(RecipeMismatch, match="source"):
         train_from_features(make_network(), make_clips(), None, settings, prepared=True)
     assert contents(folder) == before
@@ -321,7 +321,7 @@ def test_the_space_of_a_clip_at_full_size_is_that_of_the_specification():
 def test_values_beyond_half_precision_are_refused(tmp_path):
     network = make_network()
     with torch.no_grad():
-        network.rgb_tower.features[0].weight.mul_(1e6)
+        network.backbones.rgb.features[0].weight.mul_(1e6)
     with pytest.raises(DatasetError, match="bfloat16 or float32"):
         make_maps(tmp_path / "half", network, dtype="float16")
     make_maps(tmp_path / "full", network)
@@ -351,7 +351,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         make_maps(tmp_path / "features")
 
 
-@pytest.mark.parametrize("wrong", [{"draws": -1}, {"seed": -1}, {"dtype": "int8"}])
+@pytest.mark.parametrize("wrong", [{"views": -1}, {"seed": -1}, {"dtype": "int8"}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
         FeatureSettings(**wrong)

@@ -23,14 +23,14 @@ from actionfusion.errors import RecipeMismatch, RunFolderError, SettingsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.pretrained import LoadReport
+from actionfusion.models.weights import LoadReport
 from actionfusion.run_folder import open_run
 from actionfusion.training import plan
 from actionfusion.training.checkpoint import load_network
 from actionfusion.training.cost import step_cost, training_cost
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.learner import Learner
-from actionfusion.training.sessions import Session
+from actionfusion.training.stages import Stage
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings
@@ -48,8 +48,8 @@ def arguments(tmp_path_factory, shapes_root) -> dict[str, object]:
         (root / part).mkdir()
         for label in ("motion_up", "motion_down"):
             (root / part / label).symlink_to(shapes_root / part / label)
-    network = FusionNetworkSettings.tiny(2, tower=(4, "M", 8), fc6_width=8, hidden=6, dropout_fc6=0.5)
-    sessions = (Session(0.01, EPOCHS - 1, None), Session(0.001, 1, None))
+    network = FusionNetworkSettings.tiny(2, backbone=(4, "M", 8), fc6_width=8, hidden=6, dropout_fc6=0.5)
+    sessions = (Stage(0.01, EPOCHS - 1, None), Stage(0.001, 1, None))
     return {
         "data": DataSettings(root=str(root), split="folders", validation="test"),
         "clip": ClipSettings(frames=2, flow_fields=2, flow=FlowRecipe(bound=8.0, size=32)),
@@ -60,7 +60,7 @@ def arguments(tmp_path_factory, shapes_root) -> dict[str, object]:
 
 
 def from_features(folder: Path, **changes) -> FeatureSettings:
-    return FeatureSettings(folder, **{"draws": 2} | changes)
+    return FeatureSettings(folder, **{"views": 2} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def assert_same_end(run: Path, other: Path) -> None:
 
 def test_it_learns_what_frozen_towers_end_to_end_learn(arguments, tmp_path):
     """With a draw for each epoch and one seed, the draws are the clips of the epochs."""
-    settings = from_features(tmp_path / "features", draws=EPOCHS + 1, dtype="float32", seed=0)
+    settings = from_features(tmp_path / "features", views=EPOCHS + 1, dtype="float32", seed=0)
     cached = train(**arguments, features=settings, out=tmp_path / "cached")
-    frozen = replace(arguments["training"], freeze_towers="all")
+    frozen = replace(arguments["training"], freeze="all")
     whole = train(**arguments | {"training": frozen, "out": tmp_path / "whole"})
 
     assert len(rows(whole)) == EPOCHS
@@ -107,7 +107,7 @@ def test_it_learns_what_frozen_towers_end_to_end_learn(arguments, tmp_path):
 
 
 def test_the_towers_are_those_of_the_start_and_the_rest_has_learnt(arguments, folder, run, tmp_path):
-    settings = replace(arguments["training"], sessions=(Session(0.02, 1, None),))
+    settings = replace(arguments["training"], stages=(Stage(0.02, 1, None),))
     other = train(**arguments | {"training": settings}, features=from_features(folder), out=tmp_path / "other")
     one, two = (load_file(path / "model.safetensors") for path in (run, other))
     same = {name for name, tensor in one.items() if torch.equal(tensor, two[name])}
@@ -120,7 +120,7 @@ def test_the_towers_are_those_of_the_start_and_the_rest_has_learnt(arguments, fo
 
 def test_a_finished_run_names_no_path_and_says_what_it_learnt_from(run, folder):
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["features"] == {"folder": None, "draws": 2, "dtype": "float16", "seed": 0}
+    assert config["features"] == {"folder": None, "views": 2, "dtype": "float16", "seed": 0}
     for path in run.iterdir():
         assert str(folder).encode() not in path.read_bytes(), path.name
     log = (run / "train.log").read_text()
@@ -170,10 +170,10 @@ def test_resumed_it_knows_the_features_and_ends_the_same(stopped, run, folder, h
 def test_what_contradicts_the_run_is_refused(stopped, arguments, folder, tmp_path, monkeypatch, capsys):
     words = ["train", "--resume", "--out", str(stopped)]
     before = (stopped / "checkpoint.safetensors").read_bytes()
-    assert main([*words, "--features.draws", "3"]) == 1
-    assert "features.draws is 2 in the run and 3 now" in capsys.readouterr().err
-    assert main([*words, "--training.freeze_towers", "all"]) == 1
-    assert "training.freeze_towers is null in the run and all now" in capsys.readouterr().err
+    assert main([*words, "--features.views", "3"]) == 1
+    assert "features.views is 2 in the run and 3 now" in capsys.readouterr().err
+    assert main([*words, "--training.freeze", "all"]) == 1
+    assert "training.freeze is null in the run and all now" in capsys.readouterr().err
     (stopped / "resume.json").unlink()
     assert main([*words, "--data.root", arguments["data"].root]) == 1
     assert re.search(r"features\.folder: .*--features\.folder DIR", capsys.readouterr().err)
@@ -184,7 +184,7 @@ def test_what_contradicts_the_run_is_refused(stopped, arguments, folder, tmp_pat
         with pytest.raises(ZeroDivisionError):
             train(**arguments, out=tmp_path / "end to end")
     assert main(["train", "--resume", "--out", str(tmp_path / "end to end"), "--features.folder", str(folder)]) == 1
-    assert "features.draws is null in the run and 4 now" in capsys.readouterr().err
+    assert "features.views is null in the run and 4 now" in capsys.readouterr().err
 
 
 def test_stopped_while_features_are_computed_the_same_command_goes_on(arguments, tmp_path, monkeypatch):
@@ -243,7 +243,7 @@ def test_a_dry_run_writes_no_features(arguments, folder, run, tmp_path, scratch,
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"freeze_towers": "conv1_1"}, "freeze_towers"), ({"recompute_frames": 2}, "recompute_frames")],
+    [({"freeze": "conv1_1"}, "freeze"), ({"recompute_frames": 2}, "recompute_frames")],
 )
 def test_what_features_leave_without_effect_is_refused(arguments, tmp_path, changes, named):
     given = arguments | {"training": replace(arguments["training"], **changes), "out": tmp_path / "run"}
@@ -260,7 +260,7 @@ def test_features_do_not_lie_in_the_run_folder(arguments, tmp_path):
 
 def test_wrong_ways_to_train_the_towers_are_refused_before_a_run_folder_is_made(arguments, tmp_path):
     for changes, message in (
-        ({"freeze_towers": "conv9_9"}, r"freeze_towers: .*conv2_1"),
+        ({"freeze": "conv9_9"}, r"freeze: .*conv2_1"),
         ({"recompute_frames": 2}, r"recompute_frames: batch norm"),
     ):
         given = arguments | {"training": replace(arguments["training"], **changes), "out": tmp_path / "run"}
@@ -272,9 +272,9 @@ def test_wrong_ways_to_train_the_towers_are_refused_before_a_run_folder_is_made(
 
 
 def test_a_random_layer_that_stays_so_is_told(arguments, tmp_path, monkeypatch, capsys):
-    report = LoadReport("vgg16.safetensors", ("rgb_tower.features.0.weight",), ("flow_tower.features.0.weight",))
+    report = LoadReport("vgg16.safetensors", ("backbones.rgb.features.0.weight",), ("backbones.flow.features.0.weight",))
     monkeypatch.setattr(plan, "load_imagenet", lambda *_: report)
-    settings = replace(arguments["training"], freeze_towers="conv1_1", sessions=(Session(0.01, 1, None),))
+    settings = replace(arguments["training"], freeze="conv1_1", stages=(Stage(0.01, 1, None),))
     given = arguments | {"training": settings, "pretrained": "vgg16.safetensors", "dry_run": True}
     train(**given, out=tmp_path / "run")
     told = capsys.readouterr().err
@@ -288,14 +288,14 @@ def test_recomputed_towers_learn_the_same(arguments, tmp_path):
     network = replace(arguments["network"], batch_norm=False, dropout_fc6=0.0)
     ends = []
     for chunk in (None, 2):
-        settings = replace(arguments["training"], recompute_frames=chunk, sessions=(Session(0.001, 1, None),))
+        settings = replace(arguments["training"], recompute_frames=chunk, stages=(Stage(0.001, 1, None),))
         ends.append(train(**arguments | {"network": network, "training": settings, "out": tmp_path / str(chunk)}))
     one, two = (load_file(end / "model.safetensors") for end in ends)
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, two[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-SMALL = FusionNetworkSettings.tiny(8, image_size=64, tower=(16, 16, "M", 16, "M", 24), batch_norm=False)
+SMALL = FusionNetworkSettings.tiny(8, image_size=64, backbone=(16, 16, "M", 16, "M", 24), batch_norm=False)
 FRAMES = 4
 # Operations of the towers' convolutions for each clip, forward: two for each of 9 x in x out weights and pixel.
 LAYERS = [[(64, channels, 16), (64, 16, 16), (32, 16, 16), (16, 16, 24)] for channels in (3, SMALL.flow_channels)]
@@ -305,9 +305,9 @@ TOWERS = [[FRAMES * 2 * 9 * size**2 * given * made for size, given, made in laye
 def test_what_does_not_run_is_not_counted_and_what_runs_twice_is_counted_twice():
     forward = sum(map(sum, TOWERS))
     whole, cached = step_cost(SMALL, FRAMES), step_cost(SMALL, FRAMES, maps=True)
-    frozen = step_cost(SMALL, FRAMES, freeze_towers="all")
+    frozen = step_cost(SMALL, FRAMES, freeze="all")
     again = step_cost(SMALL, FRAMES, recompute_frames=2)
-    part = step_cost(SMALL, FRAMES, freeze_towers="conv2_1")
+    part = step_cost(SMALL, FRAMES, freeze="conv2_1")
 
     assert whole.forward_flops - cached.forward_flops == forward
     assert frozen.forward_flops == again.forward_flops == whole.forward_flops
@@ -323,7 +323,7 @@ def test_what_is_frozen_has_neither_gradients_nor_moments():
     network = FusionNetwork(SMALL)
     towers = sum(p.numel() for tower in network.towers for p in tower.parameters())
     parameters = sum(p.numel() for p in network.parameters())
-    for cost in (step_cost(SMALL, FRAMES, maps=True), step_cost(SMALL, FRAMES, freeze_towers="all")):
+    for cost in (step_cost(SMALL, FRAMES, maps=True), step_cost(SMALL, FRAMES, freeze="all")):
         assert (cost.parameters, cost.learnt) == (parameters, parameters - towers)
         assert cost.fixed == 16 * parameters - 12 * towers
         assert cost.disk == 16 * parameters - 8 * towers
@@ -344,7 +344,7 @@ def test_the_speed_that_is_told_is_of_what_ran(run, arguments):
         (*_, row) = csv.DictReader(file)
     told = float(row["tflops"]) * 1e12 / float(row["samples_per_second"])
     assert told == pytest.approx(cost.flops, rel=0.05)
-    assert cost.flops < 0.9 * step_cost(settings, 2, freeze_towers="all").flops
+    assert cost.flops < 0.9 * step_cost(settings, 2, freeze="all").flops
 
 
 MEASURED = """
@@ -359,10 +359,10 @@ def batch(size, maps):
     rgb, flow = (torch.rand(shape) if maps else torch.zeros(shape, dtype=torch.uint8) for shape in shapes)
     return Step((Batch(rgb, flow, torch.zeros(size, dtype=torch.int64), ("a",) * size, maps),), size)
 
-def measure(freeze_towers=None, recompute_frames=None, maps=False):
-    settings = FusionNetworkSettings.tiny(8, image_size=96, tower=(32, 32, "M", 32, "M", 16), batch_norm=False)
+def measure(freeze=None, recompute_frames=None, maps=False):
+    settings = FusionNetworkSettings.tiny(8, image_size=96, backbone=(32, 32, "M", 32, "M", 16), batch_norm=False)
     network = FusionNetwork(settings)
-    network.freeze_towers("all" if maps else freeze_towers)
+    network.freeze("all" if maps else freeze)
     network.recompute_towers(recompute_frames)
     pupil = Learner(network, TrainingSettings())
     peaks = []
@@ -379,7 +379,7 @@ for change in json.loads(sys.argv[1]):
         os._exit(0)
     os.waitpid(child, 0)
 """
-CHANGES = [{"recompute_frames": 4}, {"freeze_towers": "conv1_2"}, {"freeze_towers": "all"}, {"maps": True}]
+CHANGES = [{"recompute_frames": 4}, {"freeze": "conv1_2"}, {"freeze": "all"}, {"maps": True}]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
@@ -387,7 +387,7 @@ def test_the_estimates_are_near_the_memory_that_a_step_takes():
     words = [sys.executable, "-c", MEASURED, json.dumps(CHANGES)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     measured = [float(line) for line in done.stdout.split()]
-    settings = FusionNetworkSettings.tiny(8, image_size=96, tower=(32, 32, "M", 32, "M", 16), batch_norm=False)
+    settings = FusionNetworkSettings.tiny(8, image_size=96, backbone=(32, 32, "M", 32, "M", 16), batch_norm=False)
     estimated = [step_cost(settings, 8, **change).per_clip for change in CHANGES]
     shares = [ours / theirs for ours, theirs in zip(estimated, measured, strict=True)]
     assert all(0.6 < share < 1.6 for share in shares), shares
