@@ -38,6 +38,7 @@ from actionfusion.errors import DatasetError, VideoError
 from actionfusion.files import write_atomically
 from actionfusion.places import Place, ask_many
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.settings import build, parse_json
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
 from actionfusion.video.reading import probe
 
@@ -286,7 +287,7 @@ def _read_journal(path: Path) -> Iterator[CheckedVideo]:
         return
     try:
         first, *lines = path.read_bytes().split(b"\n")
-        is_known = json.loads(first)["format"] == FORMAT
+        is_known = parse_json(first, path)["format"] == FORMAT
     except OSError as error:
         raise DatasetError(path, f"cannot be read ({error.strerror or error})", "check your rights") from error
     except (ValueError, TypeError, KeyError):
@@ -296,8 +297,7 @@ def _read_journal(path: Path) -> Iterator[CheckedVideo]:
     for line in lines:
         # What a kill has cut is checked again.
         with suppress(ValueError, TypeError, KeyError):
-            values = json.loads(line)
-            yield CheckedVideo(**values | {"row": ManifestRow(**values["row"])})
+            yield build(CheckedVideo, parse_json(line, path), path)
 
 
 def _cannot_write(path: Path, error: OSError) -> DatasetError:

@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from actionfusion.data.shapes import FRAME_RATE, FRAMES, SHAPE_CLASSES, SHAPE_GROUPS, SIZE, draw_scene
 from actionfusion.data.shapes_pictures import render
 from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.settings import read_json
 
 UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -133,9 +134,9 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
         raise DatasetError(folder, "is a file", "choose an empty or a new folder")
     if file.is_file():
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DatasetError(file, f"not readable as JSON ({error})", "delete the folder and make it again") from None
+            found = read_json(file)
+        except SettingsError as error:
+            raise DatasetError(file, f"not readable ({error.reason})", "delete the folder and make it again") from None
         if found != settings:
             raise DatasetError(folder, "holds generated clips of other settings", "choose another folder or delete it")
         return

@@ -20,7 +20,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoError
 from actionfusion.places import AnyPlace, Place, local_copy, open_end_first, place, read_ranges
+from actionfusion.settings import build_each, parse_json
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
 if TYPE_CHECKING:  # Who reads a store needs no decoder.
@@ -62,6 +63,11 @@ class SourceIdentity:
     name: str
     size: int
     sha256: str
+
+
+# What is read of clip.json beside its format and the times, which NumPy looks at: there may be many.
+_INDEX: Mapping[str, Any] = {"recipe": FlowRecipe, "frames": int, "source": SourceIdentity, "quality": int}
+_LARGEST_INDEX = 64 << 20
 
 
 @overload
@@ -186,7 +192,7 @@ class StoredVideo:
         try:
             with open_end_first(self.path) as file:
                 self._pictures, index = _read_directory(file)
-            self._take(json.loads(index))
+            self._take(parse_json(index, self.path, largest=_LARGEST_INDEX))
         except DatasetError:
             raise
         except FileNotFoundError:
@@ -200,11 +206,14 @@ class StoredVideo:
         if index["format"] != FORMAT:
             reason = f"an entry of format {index['format']}, where this version knows {FORMAT}"
             raise DatasetError(self.path, reason, "prepare it with this version")
-        self._recipe = FlowRecipe(**index["recipe"])
-        self._num_frames = int(index["frames"])
-        self.source = SourceIdentity(**index["source"])
-        self.quality = int(index["quality"])
+        known = build_each(_INDEX, {name: index[name] for name in _INDEX}, self.path)
+        self._recipe: FlowRecipe = known["recipe"]
+        self._num_frames: int = known["frames"]
+        self.source: SourceIdentity = known["source"]
+        self.quality: int = known["quality"]
         self.times: npt.NDArray[np.float64] = np.asarray(index["times"], np.float64)
+        if self.times.ndim != 1 or not np.isfinite(self.times).all():
+            raise ValueError("times are no list of numbers")
         if self._num_frames < 1 or not len(self.times) == self._num_frames == (len(self._pictures.sizes) + 1) // 2:
             raise ValueError("numbers of pictures, times and frames differ")
 
@@ -384,4 +393,6 @@ def _read_end(file: IO[bytes]) -> tuple[int, int, int]:
         signature, *_, count, size, start, _ = _END.unpack_from(tail, _END64.size + _LOCATOR_LENGTH)
         if signature != b"PK\5\6":
             raise ValueError("no end record: cut off, or no zip file")
+    if start + size > end_of_file:
+        raise ValueError("its directory does not lie within it")
     return count, size, start

@@ -329,6 +329,13 @@ class FusionNetwork(VideoModel):
         """Build `FusionNetworkSettings.tiny`."""
         return cls(FusionNetworkSettings.tiny(num_classes, **changes))
 
+    @classmethod
+    def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
+        """Clips of two frames, where the 3-D convolution joins three."""
+        own = cast("FusionNetworkSettings", settings)
+        joins = own.fusion == "conv3d" and own.streams == "both" and own.fusion_time_kernel == 3
+        return joins and own.frames == 2
+
     def fuse(self, features: Features) -> Tensor:
         """Make X_conv ``[B, T, C, h, w]`` of the backbones' maps (eqs 1 and 2); one stream's map is X_conv as it is."""
         if missing := set(self.reads) - features.keys():

@@ -45,7 +45,7 @@ from actionfusion.inference.runtimes.running import (
     read_openvino,
 )
 from actionfusion.run_folder import WEIGHTS, RunFolder
-from actionfusion.settings import plain
+from actionfusion.settings import plain, read_json
 from actionfusion.version import __version__
 
 FORMAT = 1
@@ -137,12 +137,13 @@ def find_prepared(kind: Kind) -> tuple[Prepared | None, str]:
     if not kind.folder.exists():
         return None, ""
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         expected = kind.fingerprint()
         for name, value in expected.items():
             if about.get(name) != value:
                 return None, f"it was made with another {name}"
         known = {weights: about["weights"]} | {kind.folder / name: each for name, each in about["files"].items()}
+        _refuse_other_places(kind, about)
         now = {file: _identity(file, identity) for file, identity in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, "it is damaged"
@@ -155,6 +156,15 @@ def find_prepared(kind: Kind) -> tuple[Prepared | None, str]:
         with suppress(OSError):
             write_atomically(path, json.dumps(about, indent=1))
     return Prepared(kind.folder, about), ""
+
+
+def _refuse_other_places(kind: Kind, about: Mapping[str, Any]) -> None:
+    """See that nothing outside the folder is read, and that what is asked for later is there."""
+    needed = {"model", "files"} | ({"int8"} if kind.precision == "int8" else set())
+    if not needed <= about.keys() or about["model"] not in about["files"]:
+        raise KeyError(*needed)
+    if outside := [name for name in about["files"] if Path(name).name != name]:
+        raise ValueError(outside[0])
 
 
 def open_part(kind: Kind, *, keep: ExitStack) -> Runtime:
