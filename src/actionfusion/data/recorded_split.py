@@ -6,7 +6,7 @@ Evaluation goes by this table and never draws a split again: so clips that a run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from actionfusion.data.dataset import DataSettings, LabelledVideos, with_leaks_said
@@ -15,7 +15,9 @@ from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.table import Row, read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry, some
 from actionfusion.data.manifest import write_table
-from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError
+from actionfusion.places import AnyPlace
+from actionfusion.run_folder import CONFIG, SPLIT, RunFolder
 
 PARTS = ("train", "val", "test")
 _COLUMNS = ("path", "label", "group", "double_of", "part")
@@ -34,6 +36,32 @@ def write_split(path: Path, videos: LabelledVideos) -> None:
             entry = videos.listing.entries[index]
             rows.append((entry.path, entry.label, entry.group, entry.double_of, part))
     write_table(path, _COLUMNS, sorted(rows, key=lambda row: str(row[0])))
+
+
+def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
+    """Find the videos that a run was split on, split as they were then.
+
+    Args:
+        folder: of the run.
+        root: where the data set lies now, or its address.
+        store: folder of prepared clips, or its address; none reads the videos themselves.
+
+    Raises:
+        SettingsError: no root was given, or an address that cannot be opened here.
+        RunFolderError: the run does not say what it was trained on.
+        DatasetError: a video of the run's split is not there, or has another label.
+    """
+    recorded = folder.config.get("data")
+    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
+    if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
+        raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
+    settings = DataSettings(root=root, store=store, **{name: recorded[name] for name in names})
+    name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
+    videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
+    if videos.digest() != recorded.get("digest"):
+        reason = f"is not the split of {CONFIG}: one of them was changed"
+        raise RunFolderError(folder.path / SPLIT, reason, "copy the whole run folder again")
+    return videos
 
 
 def reopen_split(

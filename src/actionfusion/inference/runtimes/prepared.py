@@ -44,6 +44,7 @@ from actionfusion.inference.runtimes.running import (
     openvino_machine,
     read_openvino,
 )
+from actionfusion.places import AnyPlace
 from actionfusion.run_folder import WEIGHTS, RunFolder
 from actionfusion.settings import plain, read_json
 from actionfusion.version import __version__
@@ -66,13 +67,15 @@ class Kind:
         runtime: openvino or onnx.
         precision: of the multiplications.
         root: where the run's videos are, for int8.
+        store: where they are prepared.
     """
 
     run: RunFolder
     part: Part
     runtime: EngineName
     precision: PrecisionName
-    root: Path | None = None
+    root: AnyPlace | None = None
+    store: AnyPlace | None = None
 
     @property
     def folder(self) -> Path:
@@ -227,7 +230,7 @@ def prepare(kind: Kind, *, stale: str, keep: ExitStack, beyond: Prepared | None 
     """
     again = f" again, since {stale}" if stale else ""
     _say(f"preparing {kind.runtime} {kind.precision} of {kind.run.path}{again}")
-    samples = RunClips(kind.run, kind.root) if kind.precision == "int8" else None
+    samples = RunClips(kind.run, kind.root, kind.store) if kind.precision == "int8" else None
     with ExitStack() as locked:
         try:
             kind.folder.parent.mkdir(exist_ok=True)
