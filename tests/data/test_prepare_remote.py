@@ -19,7 +19,7 @@ import pytest
 
 import actionfusion
 from actionfusion.__main__ import main
-from actionfusion.data.claims import remove_leftovers
+from actionfusion.data.entry_lock import remove_leftovers
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError

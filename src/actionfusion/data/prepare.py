@@ -2,7 +2,7 @@
 
 An entry appears under its name only when it is whole and on the disk.  So whatever ends the work costs the videos
 that were at work, and the next run goes on; it may end by Ctrl-C, a full disk, a kill or a power cut.  Several runs may
-fill one store at once: each video is claimed by a lock on its temporary file, which the system drops with the process.
+fill one store at once: each entry has a lock, which the system drops with the process.
 
 The same goes for a cluster, where a machine may end at any moment.  What it was at is begun again on another: if its
 entry had its name by then, it is kept, and else made; if the machine was merely cut off and its process still holds the
@@ -10,7 +10,7 @@ lock, that is waited for.  A file system without locks may let both make it, eac
 the same bytes.
 
 Videos and store may lie behind addresses.  The worker that prepares a remote video fetches it once, into a temporary
-file that goes whatever happens.  Of a remote store see ``claims``: it has no locks.
+file that goes whatever happens.  Of a remote store see ``entry_lock``: it has no locks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 
-from actionfusion.data.claims import EntryClaim, UploadClaim, claim_entry, remove_leftovers
+from actionfusion.data.entry_lock import NewEntry, lock_entry, remove_leftovers
 from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.shared_folders import Landmark, landmarks, where_seen
@@ -342,11 +342,11 @@ def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareO
     """
     try:
         job.entry.parent.mkdir(parents=True, exist_ok=True)
-        with claim_entry(job.entry, wait=wait_for_others) as claim:
-            if claim is None:
+        with lock_entry(job.entry, wait=wait_for_others) as new:
+            if new is None:
                 return PrepareOutcome("busy")
             found = inspect_entry(job)
-            return found if found.status == "kept" else _fill(job, claim)
+            return found if found.status == "kept" else _fill(job, new)
     except ActionFusionError as error:
         return _failed(error)
     except OSError as error:
@@ -365,14 +365,14 @@ def _prepare_video_in_turn(job: PrepareJob) -> PrepareOutcome:
     return prepare_video(job, wait_for_others=True)
 
 
-def _fill(job: PrepareJob, claim: EntryClaim | UploadClaim) -> PrepareOutcome:
+def _fill(job: PrepareJob, new: NewEntry) -> PrepareOutcome:
     try:
         before = source_status_anew(job.source)
         with at_hand(job.source) as video:
             size = before[0] if video is job.source else source_status(video)[0]
             source = SourceIdentity(job.name, size, source_hash(video))
             with closing(read_source_frames(video, job.recipe.size)) as frames:
-                count = write_stored_video(claim.stream, frames, job.recipe, source, job.quality)
+                count = write_stored_video(new.stream, frames, job.recipe, source, job.quality)
         if source_status_anew(job.source) != before:
             raise VideoDamaged(job.source, "changed while it was read", "prepare it when it is complete")
     except VideoMissing:
@@ -381,4 +381,4 @@ def _fill(job: PrepareJob, claim: EntryClaim | UploadClaim) -> PrepareOutcome:
         # The source is there and is no video: what an older version of it left would pass for it in training.
         job.entry.unlink(missing_ok=True)
         raise
-    return PrepareOutcome("made", count, claim.publish(before[1]))
+    return PrepareOutcome("made", count, new.publish(before[1]))

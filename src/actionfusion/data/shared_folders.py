@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from actionfusion.data.claims import EntryClaim, claim_entry
+from actionfusion.data.entry_lock import lock_entry
 from actionfusion.errors import ClusterError
 from actionfusion.places import Place
 
@@ -48,10 +48,10 @@ def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Landm
     if not isinstance(store, Path):
         yield seen
         return
-    # A claim, so that ``remove_leftovers`` leaves it alone, and removes that of a process that died.
-    with claim_entry(store / uuid.uuid4().hex) as claim:
-        assert isinstance(claim, EntryClaim)
-        yield [*seen, Landmark(claim.path, store)]
+    # An entry in the making, so that ``remove_leftovers`` leaves it alone, and removes that of a process that died.
+    with lock_entry(store / uuid.uuid4().hex) as new:
+        assert new is not None
+        yield [*seen, Landmark(new.path, store)]
 
 
 def where_seen(landmarks: Sequence[Landmark], function: Callable[[Task], Result], task: Task) -> Result:

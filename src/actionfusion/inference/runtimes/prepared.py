@@ -254,12 +254,17 @@ def _prepare_beside(kind: Kind, samples: RunClips | None) -> Prepared:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Let one process prepare; others wait and then find what it made.  Where there are no locks, nobody waits."""
-    with path.open("a+b") as stream:
-        with suppress(OSError):
-            if not take_lock(stream.fileno(), wait=False):
-                _say("another process prepares it: waiting")
-                take_lock(stream.fileno(), wait=True)
+    lock = None
+    with suppress(OSError):
+        lock = take_lock(path)
+        if lock is None:
+            _say("another process prepares it: waiting")
+            lock = take_lock(path, wait=True)
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _make(kind: Kind, folder: Path, samples: RunClips | None) -> Prepared:
