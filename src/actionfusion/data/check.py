@@ -20,7 +20,7 @@ from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, che
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.places import AnyPlace
+from actionfusion.storage import PathLike
 from actionfusion.video.fingerprint import Fingerprint
 
 # Lines of one kind that are printed; the manifest has them all.
@@ -96,7 +96,7 @@ class CheckReport:
 
 def check(
     dataset: str,
-    root: AnyPlace,
+    root: PathLike,
     *,
     out: Path = _MANIFEST,
     split: str | None = None,

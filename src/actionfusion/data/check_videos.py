@@ -36,8 +36,8 @@ from actionfusion.data.source_videos import (
 from actionfusion.data.workers import WorkerDied
 from actionfusion.errors import DatasetError, VideoError
 from actionfusion.files import write_atomically
-from actionfusion.places import Place, ask_many
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.storage import AnyPath, ask_many
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
 from actionfusion.video.reading import probe
 
@@ -55,7 +55,7 @@ class CheckTask:
         path: within the data set.
     """
 
-    source: Place
+    source: AnyPath
     path: str
 
 

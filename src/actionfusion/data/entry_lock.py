@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 
 from actionfusion.files import is_forgotten, remove_left_over, scratch_folder, take_lock
-from actionfusion.places import Place
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import AnyPath
 
 _TEMPORARY = re.compile(r"(?P<entry>\.[0-9a-f]{32})(\.(?P<writer>[0-9a-f]{32}))?\.zip\.(partial|lock)")
 
@@ -37,7 +37,7 @@ class NewEntry:
         stream: that file, open and empty at first.
     """
 
-    def __init__(self, entry: Place, path: Path) -> None:
+    def __init__(self, entry: AnyPath, path: Path) -> None:
         self.path, self.stream = path, path.open("w+b")
         self._entry = entry
 
@@ -74,7 +74,7 @@ def _upload(file: Path, entry: RemotePath) -> None:
 
 
 @contextmanager
-def lock_entry(entry: Place, *, wait: bool = False) -> Iterator[NewEntry | None]:
+def lock_entry(entry: AnyPath, *, wait: bool = False) -> Iterator[NewEntry | None]:
     """Hold the lock of an entry, so that one process alone makes it.
 
     Args:
@@ -109,7 +109,7 @@ def lock_entry(entry: Place, *, wait: bool = False) -> Iterator[NewEntry | None]
 
 
 @contextmanager
-def _new_entry(entry: Place, path: Path) -> Iterator[NewEntry]:
+def _new_entry(entry: AnyPath, path: Path) -> Iterator[NewEntry]:
     new = NewEntry(entry, path)
     try:
         yield new
@@ -119,11 +119,11 @@ def _new_entry(entry: Place, path: Path) -> Iterator[NewEntry]:
             new.stream.close()
 
 
-def _hidden(entry: Place) -> str:
+def _hidden(entry: AnyPath) -> str:
     return f".{hashlib.sha256(os.fsencode(entry.name)).hexdigest()[:32]}"
 
 
-def remove_leftovers(store: Place) -> None:
+def remove_leftovers(store: AnyPath) -> None:
     """Remove the temporary files of writers that have died; those at work are left alone.
 
     In a remote store a file counts as left over if its process on this machine has ended, or if it is a day old.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from actionfusion.places import errors_name, local_copy
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import errors_name, local_copy
 from actionfusion.video.clip import FrameCountChanged
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import UInt8Array

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 Kind = Literal["file", "frames"]
 Part = Literal["train", "val", "test"]
@@ -168,7 +168,7 @@ class Listing:
     """
 
     dataset: str
-    root: Place
+    root: AnyPath
     entries: tuple[VideoEntry, ...]
     labels: tuple[str, ...]
     official: Mapping[str, Split] = field(default_factory=dict)
@@ -193,7 +193,7 @@ class Listing:
         """The groups that are known, sorted."""
         return tuple(sorted({entry.group for entry in self.entries if entry.group is not None}))
 
-    def path(self, index: int) -> Place:
+    def path(self, index: int) -> AnyPath:
         """Where that video lies; ``places.local_copy`` makes a file of this machine of it."""
         return self.root / self.entries[index].path
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import AnyPath
 from actionfusion.video.flow import FlowRecipe
 
 Progress = Callable[[int, int, str], None]
@@ -31,7 +31,7 @@ class PrepareFailure:
     """
 
     name: str
-    source: Place
+    source: AnyPath
     kind: str
     message: str
 
@@ -79,9 +79,9 @@ class PrepareJob:
         verify: whether an entry that is there already is read in full.
     """
 
-    source: Place
+    source: AnyPath
     name: str
-    entry: Place
+    entry: AnyPath
     recipe: FlowRecipe
     quality: int
     verify: bool = False
@@ -112,7 +112,7 @@ class PrepareOutcome:
 class Tally:
     """Counts what has become of the videos."""
 
-    def __init__(self, jobs: Sequence[PrepareJob], store: Place, progress: Progress | None) -> None:
+    def __init__(self, jobs: Sequence[PrepareJob], store: AnyPath, progress: Progress | None) -> None:
         self._jobs, self._store, self._progress = jobs, store, progress
         self._outcomes: dict[str, PrepareOutcome] = {}
 
@@ -149,7 +149,7 @@ class Tally:
         )
 
 
-def store_fault(store: Place, code: int | None, reason: str, done: str = "") -> DatasetError:
+def store_fault(store: AnyPath, code: int | None, reason: str, done: str = "") -> DatasetError:
     """What is wrong with a store that gave the system's error ``code``."""
     if isinstance(store, RemotePath):
         remedy = "check the connection and your rights, and run it again, which goes on from there"

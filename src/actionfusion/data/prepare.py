@@ -52,8 +52,8 @@ from actionfusion.data.store import (
 from actionfusion.data.workers import WorkerDied, WorkerPool
 from actionfusion.errors import ActionFusionError, DatasetError, VideoDamaged, VideoError, VideoMissing
 from actionfusion.files import remove_scratch_of_the_dead
-from actionfusion.places import AnyPlace, Place, ask_many, place
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
 _SAMPLED_VIDEOS = 8
@@ -63,8 +63,8 @@ _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 def prepare(
-    items: Iterable[tuple[AnyPlace, str]],
-    store: AnyPlace,
+    items: Iterable[tuple[PathLike, str]],
+    store: PathLike,
     recipe: FlowRecipe,
     *,
     quality: int = DEFAULT_QUALITY,
@@ -114,7 +114,7 @@ def prepare(
     started = time.perf_counter()
     check_quality(quality)
     flow_engine(recipe.engine)
-    folder = place(store)
+    folder = to_path(store)
     jobs = _jobs(items, folder, recipe, quality, verify=verify)
     if ray is not None:  # The machines of a cluster work in folders of their own.
         folder = folder.absolute()
@@ -136,9 +136,11 @@ def prepare(
 
 
 def _jobs(
-    items: Iterable[tuple[AnyPlace, str]], store: Place, recipe: FlowRecipe, quality: int, *, verify: bool
+    items: Iterable[tuple[PathLike, str]], store: AnyPath, recipe: FlowRecipe, quality: int, *, verify: bool
 ) -> list[PrepareJob]:
-    jobs = [PrepareJob(place(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items]
+    jobs = [
+        PrepareJob(to_path(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items
+    ]
     entry, count = Counter(job.entry for job in jobs).most_common(1)[0] if jobs else (store, 1)
     if count > 1:
         raise DatasetError(entry, f"{count} videos would have this one entry", "give each video a path of its own")
@@ -149,7 +151,7 @@ def _is_remote(job: PrepareJob) -> bool:
     return isinstance(job.source, RemotePath) or isinstance(job.entry, RemotePath)
 
 
-def _reach(store: Place) -> None:
+def _reach(store: AnyPath) -> None:
     """See that a remote store answers, before a night's work is decoded for it."""
     if isinstance(store, RemotePath):
         try:
@@ -195,7 +197,7 @@ def _looks(
         yield from WorkerPool(0).run(inspect_entry, jobs)
 
 
-def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: Place, *, check_space: bool) -> int | None:
+def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: AnyPath, *, check_space: bool) -> int | None:
     """See that the store can be written and has room; the bytes that are expected."""
     if not jobs:
         return None
@@ -323,7 +325,7 @@ def _same_source(job: PrepareJob, made_from: SourceIdentity) -> bool:
     return True
 
 
-def _times_agree(entry: Place, modified: int) -> bool:
+def _times_agree(entry: AnyPath, modified: int) -> bool:
     own = entry.stat().st_mtime_ns
     if isinstance(entry, Path):
         return own == modified

@@ -14,17 +14,17 @@ from actionfusion.data.manifest import read_manifest
 from actionfusion.data.outcomes import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.errors import SettingsError
-from actionfusion.places import AnyPlace, place
 from actionfusion.recipes import find_recipe
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import PathLike, to_path
 from actionfusion.video.flow import FlowRecipe
 
 
 def prepare(
     dataset: str,
-    root: AnyPlace,
+    root: PathLike,
     *,
-    store: AnyPlace,
+    store: PathLike,
     config: str | None = None,
     flow: FlowRecipe = FlowRecipe(),
     workers: int | None = None,
@@ -59,7 +59,7 @@ def prepare(
         ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     recipe = flow if config is None else _recipe_flow(config)
-    kept_in = place(store)
+    kept_in = to_path(store)
     listing = open_dataset(dataset, root)
     if manifest is not None:
         listing = read_manifest(manifest).applied_to(listing)

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from actionfusion.data.entry_lock import lock_entry
 from actionfusion.errors import ClusterError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ class Landmark(NamedTuple):
 
 
 @contextmanager
-def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Landmark]]:
+def landmarks(sources: Iterable[AnyPath], store: AnyPath) -> Iterator[Sequence[Landmark]]:
     """One of the sources, if any is there, and a file made in the store that stays as long as the block lasts.
 
     What lies behind an address is the same from everywhere, and has none.

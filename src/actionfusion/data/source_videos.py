@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
-from actionfusion.places import Place, local_copy
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.storage import AnyPath, local_copy
 from actionfusion.video.flow import FlowRecipe, flow_fields
 from actionfusion.video.pictures import UInt8Array
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
@@ -28,7 +28,7 @@ PICTURES_A_SECOND = 25.0
 
 
 @contextmanager
-def _reading(source: Place) -> Iterator[None]:
+def _reading(source: AnyPath) -> Iterator[None]:
     """Tells the faults of a video's disk from those of the store's."""
     try:
         yield
@@ -40,7 +40,7 @@ def _reading(source: Place) -> Iterator[None]:
 
 
 @contextmanager
-def at_hand(source: Place) -> Iterator[Path]:
+def at_hand(source: AnyPath) -> Iterator[Path]:
     """The video as a file, or as a folder of pictures, of this machine; see ``local_copy``."""
     with _reading(source):
         files = frame_files(source) if isinstance(source, RemotePath) and source.is_dir() else None
@@ -156,11 +156,11 @@ class PictureFolderSource:
         return np.stack([pictures[number] for number in frames]), codes, np.array(frames) / PICTURES_A_SECOND
 
 
-def _files(source: Place) -> list[Place]:
+def _files(source: AnyPath) -> list[AnyPath]:
     return frame_files(source) if source.is_dir() else [source]
 
 
-def source_status_anew(source: Place) -> tuple[int, int]:
+def source_status_anew(source: AnyPath) -> tuple[int, int]:
     """``source_status`` without what a far side has said before."""
     with _reading(source):
         if isinstance(source, RemotePath):
@@ -168,7 +168,7 @@ def source_status_anew(source: Place) -> tuple[int, int]:
     return source_status(source)
 
 
-def source_status(source: Place) -> tuple[int, int]:
+def source_status(source: AnyPath) -> tuple[int, int]:
     """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures.
 
     A far side that does not say them gives ``UNKNOWN_SIZE`` and 0.

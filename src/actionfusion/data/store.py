@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -31,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoError
-from actionfusion.places import AnyPlace, Place, local_copy, open_end_first, place, read_ranges
+from actionfusion.storage import AnyPath, PathLike, local_copy, open_end_first, read_ranges, to_path
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
 if TYPE_CHECKING:  # Who reads a store needs no decoder.
@@ -67,8 +66,8 @@ class SourceIdentity:
 @overload
 def entry_path(store: Path, name: str, suffix: str = SUFFIX) -> Path: ...
 @overload
-def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place: ...
-def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place:
+def entry_path(store: AnyPath, name: str, suffix: str = SUFFIX) -> AnyPath: ...
+def entry_path(store: AnyPath, name: str, suffix: str = SUFFIX) -> AnyPath:
     """Where the store keeps a video.
 
     Args:
@@ -181,11 +180,11 @@ class StoredVideo:
         DatasetError: no such entry, a damaged one, or one of a newer format.
     """
 
-    def __init__(self, path: AnyPlace) -> None:
-        self.path = place(path)
+    def __init__(self, path: PathLike) -> None:
+        self.path = to_path(path)
         try:
-            with open_end_first(self.path) as file:
-                self._pictures, index = _read_directory(file)
+            with open_end_first(self.path) as (size, read):
+                self._pictures, index = _read_directory(size, read)
             self._take(json.loads(index))
         except DatasetError:
             raise
@@ -237,7 +236,7 @@ class StoredVideo:
         size = self._recipe.size
         rgb = np.empty((len(frames), size, size, 3), np.uint8)
         flow = np.empty((len(fields), size, size, 2), np.uint8)
-        places = [*map(self._frame_place, frames), *map(self._field_place, fields)]
+        places = [*map(self._frame_index, frames), *map(self._flow_index, fields)]
         starts, sizes = ([int(column[at]) for at in places] for column in (self._pictures.starts, self._pictures.sizes))
         try:
             with closing(read_ranges(self.path, starts, sizes)) as parts:
@@ -252,12 +251,12 @@ class StoredVideo:
             raise self._unreadable(error) from error
         return rgb, flow, self.times[list(frames)]
 
-    def _frame_place(self, number: int) -> int:
+    def _frame_index(self, number: int) -> int:
         if not 0 <= number < self._num_frames:
             raise IndexError(f"frame {number} of {self._num_frames}")
         return max(2 * number - 1, 0)
 
-    def _field_place(self, start: int) -> int:
+    def _flow_index(self, start: int) -> int:
         if not 0 <= start < self._num_frames - 1:
             raise IndexError(f"flow field {start} of {self._num_frames - 1}")
         return 2 * start + 2
@@ -289,9 +288,8 @@ class StoredVideo:
             raise self._fault(f"{damaged} in it is damaged")
 
 
-# Why not zipfile for reading, too: it builds an object for each of the 2N pictures whenever a file is opened, which
-# takes longer than to read and decode a small clip.  What it wrote has records of one length, which NumPy takes as a
-# table at once.
+# zipfile writes entries but does not read them: it builds an object for each of the 2N - 1 pictures of a file that it
+# opens.  All records have one length, so that NumPy reads them as a table.
 _PICTURE_NAME_LENGTH = len(_frame_name(0))
 _RECORD = [
     ("signature", "S4"),
@@ -316,6 +314,7 @@ _LOCAL_HEADER_LENGTH = 30
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_LENGTH = 20
+_END_LENGTH = _END64.size + _LOCATOR_LENGTH + _END.size
 
 
 @dataclass(frozen=True)
@@ -328,15 +327,18 @@ class _Pictures:
     checksums: npt.NDArray[np.uint32]
 
 
-def _read_directory(file: IO[bytes]) -> tuple[_Pictures, bytes]:
+def _read_directory(file_size: int, read: Callable[[int, int], bytes]) -> tuple[_Pictures, bytes]:
     """Find the pictures and read ``clip.json``.
+
+    Args:
+        file_size: bytes of the file.
+        read: reads from a first byte to before an end.
 
     Raises:
         ValueError: the file is not what ``write_stored_video`` writes.
     """
-    count, length, start = _read_end(file)
-    file.seek(start)
-    directory = file.read(length)
+    count, length, start = _read_end(read(max(file_size - _END_LENGTH, 0), file_size))
+    directory = read(start, start + length)
     extended, odd = divmod(length - (count - 1) * _SHORT.itemsize - _INDEX_RECORD_LENGTH, _EXTRA_LENGTH)
     if odd or not 0 <= extended <= count or len(directory) != length or count < 2:
         raise ValueError("not a directory of one frame, flow, frame, ...")
@@ -348,8 +350,7 @@ def _read_directory(file: IO[bytes]) -> tuple[_Pictures, bytes]:
         np.frombuffer(directory, _LONG, num_long, num_short * _SHORT.itemsize),
     )
     index_start = int(pictures.starts[-1] + pictures.sizes[-1]) + _LOCAL_HEADER_LENGTH + len(_INDEX_NAME)
-    file.seek(index_start)
-    index = file.read(max(start - index_start, 0))
+    index = read(index_start, start)
     record = directory[num_short * _SHORT.itemsize + num_long * _LONG.itemsize :]
     if zlib.crc32(index) != int.from_bytes(record[16:20], "little"):
         raise ValueError("clip.json is damaged")
@@ -367,16 +368,13 @@ def _pictures(*parts: npt.NDArray[np.void]) -> _Pictures:
     return _Pictures(column("name"), ends - sizes, sizes, column("checksum"))
 
 
-def _read_end(file: IO[bytes]) -> tuple[int, int, int]:
-    """Number of records, bytes and first byte of the directory."""
-    end_of_file = file.seek(0, os.SEEK_END)
-    length = min(_END64.size + _LOCATOR_LENGTH + _END.size, end_of_file)
-    file.seek(-length, os.SEEK_END)
-    tail = file.read(length).rjust(_END64.size + _LOCATOR_LENGTH + _END.size, b"\0")
+def _read_end(tail: bytes) -> tuple[int, int, int]:
+    """Take the number of records, the bytes and the first byte of the directory from the end of the file."""
+    tail = tail.rjust(_END_LENGTH, b"\0")
     if tail.startswith(b"PK\6\6") and tail[_END64.size :].startswith(b"PK\6\7"):
         *_, count, size, start = _END64.unpack_from(tail)
     else:
-        signature, *_, count, size, start, _ = _END.unpack_from(tail, _END64.size + _LOCATOR_LENGTH)
+        signature, *_, count, size, start, _ = _END.unpack_from(tail, _END_LENGTH - _END.size)
         if signature != b"PK\5\6":
             raise ValueError("no end record: cut off, or no zip file")
     return count, size, start

@@ -22,16 +22,16 @@ from actionfusion.evaluation.result import Evaluation, evaluation_path, is_train
 from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run
+from actionfusion.storage import PathLike
 
 
 def evaluate(
     run: Path,
-    root: AnyPlace | None = None,
+    root: PathLike | None = None,
     *,
     part: Part = "test",
-    store: AnyPlace | None = None,
+    store: PathLike | None = None,
     views: int = 1,
     flip: bool = False,
     temperature: Literal["val"] | None = None,
@@ -87,7 +87,7 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
 
 
-def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
+def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None) -> LabelledVideos:
     """The videos that a run was split on, split as they were then.
 
     Raises:

@@ -13,9 +13,9 @@ from actionfusion.data.layouts.ucf101 import open_ucf101
 from actionfusion.data.layouts.ucfsports import open_ucfsports
 from actionfusion.data.listing import Listing
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.places import AnyPlace, Place, place
+from actionfusion.storage import AnyPath, PathLike, to_path
 
-LAYOUTS: Mapping[str, Callable[[Place], Listing]] = {
+LAYOUTS: Mapping[str, Callable[[AnyPath], Listing]] = {
     "ucf101": open_ucf101,
     "ucf11": open_ucf11,
     "ucfsports": open_ucfsports,
@@ -26,7 +26,7 @@ LAYOUTS: Mapping[str, Callable[[Place], Listing]] = {
 }
 
 
-def open_dataset(name: str, root: AnyPlace, group_pattern: str | None = None) -> Listing:
+def open_dataset(name: str, root: PathLike, group_pattern: str | None = None) -> Listing:
     """Find the videos of a data set.
 
     Args:
@@ -40,7 +40,7 @@ def open_dataset(name: str, root: AnyPlace, group_pattern: str | None = None) ->
     """
     if name not in LAYOUTS:
         raise SettingsError("dataset", f"{name!r} is no layout", f"choose one of {', '.join(LAYOUTS)}")
-    given = place(root)
+    given = to_path(root)
     try:
         listing = LAYOUTS[name](given)
     except OSError as error:

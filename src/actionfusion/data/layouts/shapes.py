@@ -17,12 +17,12 @@ from actionfusion.data.listing import Listing, VideoEntry
 from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 25
 
 
-def open_shapes(given: Place) -> Listing:
+def open_shapes(given: AnyPath) -> Listing:
     """Open generated clips; a local folder that is not there, or empty, is filled with 800 training and 200 test clips.
 
     Raises:

@@ -24,8 +24,8 @@ from actionfusion.data.layouts.folder import PARTS
 from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place, ask_many, beside, common_folder, relative
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import AnyPath, ask_many, beside, common_folder, relative
 
 TEXT_SUFFIXES = frozenset((".csv", ".tsv"))
 PARQUET_SUFFIXES = frozenset((".parquet", ".pq"))
@@ -34,7 +34,7 @@ _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
 _OWN_COLUMNS = "path, label and, if wanted, group and split"
 
-Location = tuple[Place | None, Kind | None]
+Location = tuple[AnyPath | None, Kind | None]
 Locate = Callable[[str], Location]
 
 
@@ -50,14 +50,14 @@ class Row:
 class _Video:
     """A row that was found good."""
 
-    path: Place
+    path: AnyPath
     kind: Kind
     label: str
     group: str | None
     part: str | None
 
 
-def open_table(given: Place) -> Listing:
+def open_table(given: AnyPath) -> Listing:
     """Read a table of videos.
 
     Args:
@@ -87,7 +87,7 @@ def open_table(given: Place) -> Listing:
     return Listing("csv", root, entries, labels, official, tuple(notes))
 
 
-def _find_table(given: Place) -> Place:
+def _find_table(given: AnyPath) -> AnyPath:
     if not given.is_dir():
         if given.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES:
             return given
@@ -104,7 +104,7 @@ def _find_table(given: Place) -> Place:
 
 
 def read_rows(
-    table: Place, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
+    table: AnyPath, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
 ) -> Iterator[Row]:
     """The rows of a CSV, TSV or Parquet file, as text.
 
@@ -120,7 +120,7 @@ def read_rows(
     return reader(table, needed, once)
 
 
-def _columns(table: Place, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
+def _columns(table: AnyPath, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
     columns = [name.strip().lower() for name in names]
     counts = Counter(columns)
     if missing := [name for name in needed if name not in counts]:
@@ -133,7 +133,7 @@ def _columns(table: Place, names: Iterable[str], place: str, needed: Sequence[st
     return columns
 
 
-def _read_text(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+def _read_text(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -167,7 +167,7 @@ def _read_text(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iter
             yield Row(place, dict(zip(columns, cells, strict=True)))
 
 
-def _read_parquet(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     pa, parquet = import_pyarrow(table)
     try:
         source = table if isinstance(table, Path) else io.BytesIO(table.read_bytes())
@@ -182,7 +182,7 @@ def _read_parquet(table: Place, needed: Sequence[str], once: Sequence[str]) -> I
         yield Row(f"row {number}", cells)
 
 
-def import_pyarrow(table: Place) -> tuple[Any, Any]:
+def import_pyarrow(table: AnyPath) -> tuple[Any, Any]:
     """The modules ``pyarrow`` and ``pyarrow.parquet``: heavy, and only Parquet needs them.
 
     Raises:
@@ -196,7 +196,7 @@ def import_pyarrow(table: Place) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _video(table: Place, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
+def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
         return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
 
@@ -221,7 +221,7 @@ def _video(table: Place, row: Row, seen: dict[str, str], locate: Locate) -> _Vid
     return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
 
 
-def _locator(folder: Place, rows: Iterable[Row]) -> Locate:
+def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
     """``_locate`` for these rows; answers of a far side are fetched all together."""
     locate = partial(_locate, folder)
     written = [row.cells["path"] for row in rows if row.cells["path"].strip()]
@@ -230,7 +230,7 @@ def _locator(folder: Place, rows: Iterable[Row]) -> Locate:
     return locate
 
 
-def _locate(folder: Place, written: str) -> Location:
+def _locate(folder: AnyPath, written: str) -> Location:
     """The path and what is there; backslashes count as slashes where that finds the video."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
         path = beside(folder, text)
@@ -245,9 +245,9 @@ def _locate(folder: Place, written: str) -> Location:
     return None, None
 
 
-def _root(table: Place, videos: Iterable[_Video]) -> Place:
+def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
     """The table's folder, or the folder that also holds the videos which lie outside it."""
-    folders: set[Place] = {video.path.parent for video in videos}
+    folders: set[AnyPath] = {video.path.parent for video in videos}
     # A table on this machine may name videos that are all behind addresses.
     if not all(isinstance(folder, RemotePath) for folder in folders) or isinstance(table, RemotePath):
         folders.add(table.parent)
@@ -257,7 +257,7 @@ def _root(table: Place, videos: Iterable[_Video]) -> Place:
         raise DatasetError(table, "names videos on several drives or servers", "put them on one") from error
 
 
-def _entries(videos: Iterable[_Video], root: Place) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
+def _entries(videos: Iterable[_Video], root: AnyPath) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
     parts, entries = {}, []
     for video in videos:
         path = relative(video.path, root)

@@ -16,8 +16,8 @@ from typing import Any, overload
 
 from actionfusion.data.listing import VideoEntry, canonical, shown, some
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place, relative
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import AnyPath, relative
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -66,12 +66,12 @@ class LeftOut:
         return lines
 
 
-def is_video(path: Place) -> bool:
+def is_video(path: AnyPath) -> bool:
     """Whether the ending is that of a video; what is inside is for the reader to say."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def is_picture(path: Place) -> bool:
+def is_picture(path: AnyPath) -> bool:
     """Whether the ending is that of a picture."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
@@ -79,11 +79,11 @@ def is_picture(path: Place) -> bool:
 @overload
 def frame_files(folder: Path) -> list[Path]: ...
 @overload
-def frame_files(folder: Place) -> list[Place]: ...
-def frame_files(folder: Place) -> list[Any]:
+def frame_files(folder: AnyPath) -> list[AnyPath]: ...
+def frame_files(folder: AnyPath) -> list[Any]:
     """The pictures of a video of kind ``frames``, in order of time: numbers in the names count as numbers."""
 
-    def order(path: Place) -> list[tuple[int, int, str]]:
+    def order(path: AnyPath) -> list[tuple[int, int, str]]:
         parts = re.split(r"(\d+)", canonical(path.name))
         return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
 
@@ -91,7 +91,7 @@ def frame_files(folder: Place) -> list[Any]:
     return sorted((file for file in files if is_picture(file)), key=order)
 
 
-def scan(folder: Place, left_out: LeftOut) -> tuple[list[Place], list[Place]]:
+def scan(folder: AnyPath, left_out: LeftOut) -> tuple[list[AnyPath], list[AnyPath]]:
     """The folders and the files of one folder, each sorted by name, without the hidden ones.
 
     Raises:
@@ -99,7 +99,7 @@ def scan(folder: Place, left_out: LeftOut) -> tuple[list[Place], list[Place]]:
     """
     folders, files = [], []
     try:
-        listed: list[Place] = [*folder.iterdir()]
+        listed: list[AnyPath] = [*folder.iterdir()]
         for path in sorted(listed, key=lambda path: (canonical(path.name), path.name)):
             name = path.name
             if name.startswith("."):
@@ -126,8 +126,8 @@ def _encodes(name: str) -> bool:
 
 
 def _walk(
-    folder: Place, left_out: LeftOut, skip: frozenset[Place], above: tuple[tuple[int, int], ...]
-) -> Iterator[Place]:
+    folder: AnyPath, left_out: LeftOut, skip: frozenset[AnyPath], above: tuple[tuple[int, int], ...]
+) -> Iterator[AnyPath]:
     if len(above) > _DEEPEST:
         raise DatasetError(folder, f"lies {_DEEPEST} folders deep", "put the videos nearer to the top")
     identity = _identity(folder)
@@ -145,7 +145,7 @@ def _walk(
             yield from _walk(inner, left_out, skip, (*above, identity))
 
 
-def class_videos(root: Place, left_out: LeftOut, skip: Iterable[Place] = ()) -> dict[str, list[Place]]:
+def class_videos(root: AnyPath, left_out: LeftOut, skip: Iterable[AnyPath] = ()) -> dict[str, list[AnyPath]]:
     """The videos of each class folder of ``root``, by the folder's name.  Folders without any are noted."""
     skip = frozenset(skip)
     folders, files = scan(root, left_out)
@@ -163,7 +163,7 @@ def class_videos(root: Place, left_out: LeftOut, skip: Iterable[Place] = ()) -> 
     return found
 
 
-def _identity(folder: Place) -> tuple[int, int]:
+def _identity(folder: AnyPath) -> tuple[int, int]:
     try:
         place = folder.stat()
     except OSError as error:
@@ -171,12 +171,12 @@ def _identity(folder: Place) -> tuple[int, int]:
     return place.st_dev, place.st_ino
 
 
-def inside(path: Place, root: Place) -> str:
+def inside(path: AnyPath, root: AnyPath) -> str:
     """A path as an entry carries it."""
     return relative(path, root)
 
 
-def find_root(given: Place, fits: Callable[[Place], bool], known: Iterable[str], looks_like: str) -> Place:
+def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[str], looks_like: str) -> AnyPath:
     """The folder of the data set: the given one, one below it, or the one above it.
 
     Args:
@@ -218,7 +218,7 @@ def find_root(given: Place, fits: Callable[[Place], bool], known: Iterable[str],
     )
 
 
-def existing(given: Place) -> Place:
+def existing(given: AnyPath) -> AnyPath:
     """The path in full, if something is there; what a far side has said before is asked for anew.
 
     Raises:
@@ -237,7 +237,7 @@ def existing(given: Place) -> Place:
     return given
 
 
-def _safely(fits: Callable[[Place], bool], candidate: Place) -> bool:
+def _safely(fits: Callable[[AnyPath], bool], candidate: AnyPath) -> bool:
     # A neighbour that may not be read is no reason to fail; one that is part of the data set fails when it is walked.
     try:
         return candidate.is_dir() and fits(candidate)
@@ -245,7 +245,7 @@ def _safely(fits: Callable[[Place], bool], candidate: Place) -> bool:
         return False
 
 
-def holds(folder: Place, matches: Callable[[str], object]) -> bool:
+def holds(folder: AnyPath, matches: Callable[[str], object]) -> bool:
     """Whether the folder itself holds a video whose name, without its ending, matches.  Unreadable counts as no."""
     try:
         return any(is_video(file) and matches(file.stem) for file in scan(folder, LeftOut())[1])
@@ -253,7 +253,7 @@ def holds(folder: Place, matches: Callable[[str], object]) -> bool:
         return False
 
 
-def folders_in(folder: Place) -> list[Place]:
+def folders_in(folder: AnyPath) -> list[AnyPath]:
     """Its folders, the hidden ones left out.
 
     Raises:
@@ -262,7 +262,7 @@ def folders_in(folder: Place) -> list[Place]:
     return scan(folder, LeftOut())[0]
 
 
-def find_lists(root: Place, marks: Callable[[str], bool], known: Iterable[str]) -> Place | None:
+def find_lists(root: AnyPath, marks: Callable[[str], bool], known: Iterable[str]) -> AnyPath | None:
     """The folder with the official lists: in the root, beside it, or one level above or below.
 
     Args:
@@ -284,7 +284,7 @@ def find_lists(root: Place, marks: Callable[[str], bool], known: Iterable[str]) 
     return None
 
 
-def lines_of(file: Place) -> Iterator[tuple[int, str]]:
+def lines_of(file: AnyPath) -> Iterator[tuple[int, str]]:
     """The lines of an official list that say something, with their numbers from 1.
 
     Raises:

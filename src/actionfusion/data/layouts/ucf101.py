@@ -25,7 +25,7 @@ from actionfusion.data.layouts.tree import (
 )
 from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 VIDEOS = 13_320
 _NAME = re.compile(r"v_(?P<label>.+)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
@@ -37,7 +37,7 @@ _RESTORE = "restore the official line, or take it out"
 Index = Mapping[str, tuple[int, str]]
 
 
-def open_ucf101(given: Place) -> Listing:
+def open_ucf101(given: AnyPath) -> Listing:
     """Find UCF101, whole or in part.
 
     A video's group is ``<Class>/gNN``.  Classes come in the order of ``classInd.txt``, those without a video left out.
@@ -76,7 +76,7 @@ def _fold(name: str) -> str:
     return canonical(name).casefold()
 
 
-def _entry(video: Place, root: Place, label: str) -> VideoEntry:
+def _entry(video: AnyPath, root: AnyPath, label: str) -> VideoEntry:
     match = _NAME.fullmatch(video.stem)
     return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
@@ -106,7 +106,7 @@ def _notes(entries: tuple[VideoEntry, ...], index: Index, left_out: LeftOut) -> 
     return notes + left_out.notes()
 
 
-def _read_index(file: Place) -> Index:
+def _read_index(file: AnyPath) -> Index:
     if not file.exists():
         return {}
     index: dict[str, tuple[int, str]] = {}
@@ -121,7 +121,7 @@ def _read_index(file: Place) -> Index:
     return index
 
 
-def _official(lists: Place, entries: tuple[VideoEntry, ...], index: Index) -> tuple[dict[str, Split], list[str]]:
+def _official(lists: AnyPath, entries: tuple[VideoEntry, ...], index: Index) -> tuple[dict[str, Split], list[str]]:
     known = by_stem(entries)
     splits, notes = {}, []
     for number in (1, 2, 3):
@@ -150,7 +150,7 @@ def _official(lists: Place, entries: tuple[VideoEntry, ...], index: Index) -> tu
     return splits, notes
 
 
-def _read_list(file: Place, index: Index) -> dict[tuple[str, str], int]:
+def _read_list(file: AnyPath, index: Index) -> dict[tuple[str, str], int]:
     """Class and name of each video that the list names, with the line."""
     listed: dict[tuple[str, str], int] = {}
     for line, text in lines_of(file):

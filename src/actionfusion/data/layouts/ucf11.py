@@ -11,7 +11,7 @@ import re
 from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, holds, inside, refuse_twins
 from actionfusion.data.listing import Listing, VideoEntry, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 VIDEOS = 1_600
 GROUPS = 25
@@ -34,7 +34,7 @@ _GROUP = re.compile(r"v_.+_\d+", re.IGNORECASE)
 _ROOTS = ("UCF11_updated_mpg", "UCF11", "action_youtube_naudio")
 
 
-def open_ucf11(given: Place) -> Listing:
+def open_ucf11(given: AnyPath) -> Listing:
     """Find UCF11, whole or in part.
 
     A video's group is ``<class>/gNN``.  There are no official lists; the groups make the usual protocol.
@@ -56,7 +56,7 @@ def open_ucf11(given: Place) -> Listing:
     return Listing("ucf11", root, entries, tuple(sorted(folders)), notes=tuple(_notes(entries, left_out)))
 
 
-def _is_class(folder: Place) -> bool:
+def _is_class(folder: AnyPath) -> bool:
     if _GROUP.fullmatch(folder.name):
         return False
     if holds(folder, _NAME.fullmatch):
@@ -68,7 +68,7 @@ def _is_class(folder: Place) -> bool:
     return any(holds(group, _NAME.fullmatch) for group in groups)
 
 
-def _entry(video: Place, root: Place, label: str) -> VideoEntry:
+def _entry(video: AnyPath, root: AnyPath, label: str) -> VideoEntry:
     match = _NAME.fullmatch(video.stem)
     return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 

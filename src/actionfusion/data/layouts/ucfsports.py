@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from actionfusion.data.layouts.tree import LeftOut, find_root, folders_in, inside, is_picture, is_video, scan
 from actionfusion.data.listing import Listing, VideoEntry, canonical, some, sorted_entries
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 VIDEOS = 150
 MERGED = {
@@ -34,7 +34,7 @@ MERGED = {
 _ROOTS = ("ucf action", "ucf_action", "ucfaction", "ucf_sports_actions")
 
 
-def open_ucfsports(given: Place) -> Listing:
+def open_ucfsports(given: AnyPath) -> Listing:
     """Find UCF Sports, whole or in part; its 13 folders become the ten actions that are reported on.
 
     Raises:
@@ -67,7 +67,7 @@ def _key(name: str) -> str:
     return canonical(name).casefold().replace(" ", "-").replace("_", "-")
 
 
-def _sequences(folder: Place, left_out: LeftOut, several: list[str]) -> Iterator[Place]:
+def _sequences(folder: AnyPath, left_out: LeftOut, several: list[str]) -> Iterator[AnyPath]:
     """The .avi of each numbered folder, or the folder itself where it holds only pictures."""
     folders, files = scan(folder, left_out)
     yield from (file for file in files if is_video(file))
