@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
-from actionfusion.data.doubles import with_equal_files
+from actionfusion.data.duplicates import with_equal_files
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Leaks, Listing, Part, Split
@@ -189,5 +189,5 @@ def open_listing(dataset: str, root: PathLike, group_pattern: str | None, manife
 def with_leaks_said(listing: Listing, split: Split) -> Split:
     """The split with a note on what it gives away, if it does and none says so yet."""
     leaks = split.leaks(listing)
-    note = f"gives away: {leaks.describe()}"
+    note = f"leakage: {leaks.describe()}"
     return replace(split, notes=(*split.notes, note)) if leaks.found and note not in split.notes else split

@@ -1,4 +1,4 @@
-"""A remote video as the source of clips: fetched whole when it is first read, and gone with the object."""
+"""Cut clips from a remote video: fetched whole when it is first read, and removed with the object."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FetchedVideo:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the video; see ``VideoSource.num_frames``.
+        """Number of frames; see ``VideoSource.num_frames``.
 
         Raises:
             VideoError: it cannot be fetched, or read.
@@ -63,7 +63,7 @@ class FetchedVideo:
 
     @contextmanager
     def _fetched(self) -> Iterator[VideoSource]:
-        """The video, with errors that name its address."""
+        """Give the video, with errors that name its address."""
         if self._video is None:
             copy = self._copy.enter_context(local_copy(self._path))
             self._video = VideoSource(copy, self._recipe), copy

@@ -1,7 +1,7 @@
-"""The manifest: what ``check`` found out about every video of a data set, a row each, as CSV or Parquet.
+"""Read and write the manifest: the findings of ``check``, a row a video, as CSV or Parquet.
 
 Training, prepare and evaluation take it (``--data.manifest``): the videos that are not ``ok`` are left out by it, their
-frames need not be counted again, and doubles stay on one side of the splits that we draw.
+frames need not be counted again, and duplicates stay on one side of the splits that we draw.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ManifestRow:
     Attributes:
         path: from the data set's root, with forward slashes.
         label: name of its class.
-        group: as the layout tells it, or as written in by hand; none where it is not known.
+        group: from the layout, or written in by hand; none if it is unknown.
         frames: that can really be decoded; of a damaged video those before the fault.
         fps: mean rate in frames a second; none where the file does not say.
         width: of the picture as shown, in pixels; 0 where nothing could be read.
@@ -81,7 +81,7 @@ class Manifest:
     places: tuple[str, ...]
 
     def applied_to(self, listing: Listing) -> Listing:
-        """The listing with what the manifest knows: frames, groups and doubles; only videos with status ``ok`` stay.
+        """Add frames, groups and duplicates to a listing; only videos with status ``ok`` stay.
 
         Raises:
             DatasetError: a video of the listing that has no row, a row with another label than its folder says, or no
@@ -119,7 +119,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest that ``check`` wrote, and perhaps a person has changed.
+    """Read a manifest that ``check`` wrote, perhaps edited by hand.
 
     Raises:
         DatasetError: no such file, no manifest, or a cell that cannot be; the error names line and column.
@@ -186,7 +186,7 @@ def _rate(path: Path, row: Row, text: str) -> float | None:
 
 
 def check_format(path: Path) -> None:
-    """See that a manifest can be written there, before the work.
+    """Check before the work that a manifest can be written there.
 
     Raises:
         SettingsError: another ending than .csv, .tsv and .parquet, or Parquet without pyarrow.

@@ -152,7 +152,7 @@ def _is_remote(job: PrepareJob) -> bool:
 
 
 def _reach(store: AnyPath) -> None:
-    """See that a remote store answers, before a night's work is decoded for it."""
+    """Check that a remote store answers before a long decoding for it."""
     if isinstance(store, RemotePath):
         try:
             store.forget_all()
@@ -162,7 +162,7 @@ def _reach(store: AnyPath) -> None:
 
 
 def _forget_listings(jobs: Sequence[PrepareJob]) -> None:
-    """What a file system has listed before, in this process, may have changed since."""
+    """Drop earlier listings of this process, which may be out of date."""
     systems = {job.source.system: job.source for job in jobs if isinstance(job.source, RemotePath)}
     for source in systems.values():
         with suppress(OSError):  # Each of its videos will be reported.
@@ -170,7 +170,7 @@ def _forget_listings(jobs: Sequence[PrepareJob]) -> None:
 
 
 def _inspect(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, *, on_cluster: bool) -> list[PrepareJob]:
-    """The jobs that are to be done."""
+    """Find the jobs that are due."""
     due = set()
     for job, outcome in _looks(pool, jobs, on_cluster=on_cluster):
         if isinstance(outcome, WorkerDied) or outcome.status != "kept":
@@ -198,7 +198,7 @@ def _looks(
 
 
 def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: AnyPath, *, check_space: bool) -> int | None:
-    """See that the store can be written and has room; the bytes that are expected."""
+    """Check that the store can be written and has room, and estimate the bytes."""
     if not jobs:
         return None
     if isinstance(store, RemotePath):
@@ -257,7 +257,7 @@ def _amount(size: int) -> str:
 
 
 def _estimate(pool: Pool, jobs: Sequence[PrepareJob]) -> int | None:
-    """Bytes that the entries will take, from the first frames of a few videos spread over the list."""
+    """Estimate the bytes of the entries from the first frames of a few videos spread over the list."""
     sample = [jobs[number * len(jobs) // _SAMPLED_VIDEOS] for number in range(_SAMPLED_VIDEOS)]
     sizes = [result for _, result in pool.run(_sample, list(dict.fromkeys(sample))) if isinstance(result, tuple)]
     sampled = sum(source for _, source in sizes)
@@ -274,7 +274,7 @@ def _source_size(job: PrepareJob) -> int:
 
 
 def _sample(job: PrepareJob) -> tuple[int, int] | None:
-    """Expected bytes of a video's entry, and bytes of the video."""
+    """Estimate the bytes of a video's entry, and give those of the video."""
     buffer = io.BytesIO()
     source = SourceIdentity(job.name, 0, "")
     # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
@@ -284,12 +284,12 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
             with closing(read_source_frames(video, job.recipe.size)) as frames:
                 first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
             return len(buffer.getvalue()) * guess_frames(video) // first, source_status(video)[0]
-    except Exception:  # noqa: BLE001  Whatever it is, it is reported when the turn comes to the video.
+    except Exception:  # noqa: BLE001  It is reported when the video is prepared.
         return None
 
 
 def inspect_entry(job: PrepareJob) -> PrepareOutcome:
-    """Whether a video's entry can be ``kept`` or its making is ``due``."""
+    """Tell whether a video's entry can be ``kept`` or is ``due``."""
     try:
         stored = StoredVideo(job.entry)
         if job.verify:
@@ -329,12 +329,12 @@ def _times_agree(entry: AnyPath, modified: int) -> bool:
     own = entry.stat().st_mtime_ns
     if isinstance(entry, Path):
         return own == modified
-    # Its time is that of the upload.
+    # A remote entry has the time of its upload.
     return not own or not modified or own // 10**9 >= modified // 10**9
 
 
 def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareOutcome:
-    """Make one entry, if it is not there and nobody else is at it.
+    """Make one entry, unless it is there or another process makes it.
 
     Never raises for a fault of the video or of the store.
 

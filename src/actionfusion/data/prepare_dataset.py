@@ -1,4 +1,4 @@
-"""The command ``prepare``: the videos of a data set into the prepared store, for training without decoding twice."""
+"""Run the command ``prepare``: decode a data set once into the prepared store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prepare(
     verify: bool = False,
     manifest: Path | None = None,
 ) -> PrepareReport:
-    """Decode every video once, compute its flow, and keep both in a store that training reads many times.
+    """Decode every video once, compute its flow, and keep both in a store for training.
 
     A second call makes only what is missing, damaged, or of another recipe or source; a call that was killed is taken
     up where it stopped.  A video that cannot be read is named and left out.
@@ -83,8 +83,8 @@ def prepare(
         )
     for failure in report.failures:
         console.print(Text(f"left out: {failure.message}"), soft_wrap=True)
-    told = f"{report.made} made, {report.kept} there already, {len(report.failures)} left out"
-    console.print(Text(f"{told}; {recipe}; {report.seconds:.1f} s"), soft_wrap=True)
+    counts = f"{report.made} made, {report.kept} there already, {len(report.failures)} left out"
+    console.print(Text(f"{counts}; {recipe}; {report.seconds:.1f} s"), soft_wrap=True)
     return report
 
 

@@ -1,4 +1,4 @@
-"""Generated clips whose label is known to lie in one cue and in no other: the scenes.
+"""Draw scenes for generated clips, in which exactly one cue carries the label.
 
 Four groups of two classes.  Each group has a stage of its own, the background's tint and axis of drift, which both
 streams can tell; chance is 1/2 inside a group.
@@ -68,7 +68,7 @@ FIRST_MOVING, LAST_MOVING = 9, 24
 
 @dataclass(frozen=True)
 class Background:
-    """The stage.
+    """Background of a scene.
 
     Attributes:
         texture: seed of the texture, which repeats every 32 pixels.
@@ -85,7 +85,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Emblem:
-    """What an actor wears: a shape and the (U, V) that it is drawn in."""
+    """Shape on an actor and the (U, V) that it is drawn in."""
 
     shape: ShapeName
     chroma: Pair
@@ -139,7 +139,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a clip is made from."""
+    """All parameters of a clip."""
 
     label: str
     background: Background
@@ -147,7 +147,7 @@ class Scene:
 
 
 def group_of(label: str) -> str:
-    """The group that a class belongs to.
+    """Give the group of a class.
 
     Raises:
         SettingsError: no such class.
@@ -180,7 +180,7 @@ def draw_scene(label: str, seed: int) -> Scene:
 
 
 def time_reversed(scene: Scene, label: str, total: int = FRAMES - 1) -> Scene:
-    """The scene whose frame t is frame ``total - t`` of this one, under another label.
+    """Return the scene whose frame t is frame ``total - t`` of this one, under another label.
 
     The new parameters are as probable as the old: starts and offsets are uniform round the torus, and every velocity is
     as likely as its opposite.  With ``total`` the sum of the first and the last of evenly spaced samples, the sampled

@@ -1,4 +1,4 @@
-"""That all machines of a cluster see the same files.
+"""Check that all machines of a cluster see the same files.
 
 A machine where the shared disk is not mounted would find no video, or fill a folder of its own and call that the store.
 """
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Landmark(NamedTuple):
-    """What a machine must see to be looking at the right files.
+    """A file that a machine must see if it has the right folders.
 
     Attributes:
         path: a file or folder that is there.
@@ -36,9 +36,9 @@ class Landmark(NamedTuple):
 
 @contextmanager
 def landmarks(sources: Iterable[AnyPath], store: AnyPath) -> Iterator[Sequence[Landmark]]:
-    """One of the sources, if any is there, and a file made in the store that stays as long as the block lasts.
+    """Choose one of the sources, if any is there, and make a file in the store that stays as long as the block lasts.
 
-    What lies behind an address is the same from everywhere, and has none.
+    A remote store or source has no landmark: it is the same from everywhere.
 
     Raises:
         OSError: the store cannot be written.
@@ -48,14 +48,14 @@ def landmarks(sources: Iterable[AnyPath], store: AnyPath) -> Iterator[Sequence[L
     if not isinstance(store, Path):
         yield seen
         return
-    # An entry in the making, so that ``remove_leftovers`` leaves it alone, and removes that of a process that died.
+    # An entry in the making: ``remove_leftovers`` leaves it alone, and removes the one of a process that died.
     with lock_entry(store / uuid.uuid4().hex) as new:
         assert new is not None
         yield [*seen, Landmark(new.path, store)]
 
 
 def where_seen(landmarks: Sequence[Landmark], function: Callable[[Task], Result], task: Task) -> Result:
-    """Do a task on a machine that sees these.
+    """Do a task if this machine sees the landmarks.
 
     Raises:
         ClusterError: this one does not.

@@ -98,8 +98,8 @@ class ClipSource(Protocol):
         """Read pictures and flow.
 
         Args:
-            frames: frame numbers, ascending, without doubles.
-            fields: first frames of flow fields, ascending, without doubles.
+            frames: frame numbers, ascending, without repeats.
+            fields: first frames of flow fields, ascending, without repeats.
 
         Returns:
             Frames ``[len(frames), size, size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the frames' times

@@ -1,4 +1,4 @@
-"""The layouts of data sets: how each lies on disk, and one way in for all of them."""
+"""Open data sets by the name of their layout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_dataset(name: str, root: PathLike, group_pattern: str | None = None) ->
 
     Raises:
         SettingsError: an unknown layout, a pattern that is none, or an address that cannot be opened here.
-        DatasetError: the folder is not what its layout says, or the far side fails.
+        DatasetError: the folder is not what its layout says, or the server fails.
     """
     if name not in LAYOUTS:
         raise SettingsError("dataset", f"{name!r} is no layout", f"choose one of {', '.join(LAYOUTS)}")

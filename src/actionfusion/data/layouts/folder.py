@@ -1,9 +1,9 @@
-"""A folder of one's own: a folder for each class, with ``train/``, ``val/`` and ``test/`` above if they are there.
+"""Read a folder of videos: a folder a class, with ``train/``, ``val/`` and ``test/`` above if they are there.
 
     clips/jump/a.mp4            clips/train/jump/a.mp4
     clips/run/b.mp4             clips/test/jump/c.mp4
 
-The name of the first folder is the class, however deep the videos lie in it.
+The name of the first folder is the class, however deep the videos are in it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _part(folder: AnyPath) -> str | None:
 
 
 def _parts(root: AnyPath) -> list[AnyPath]:
-    """The folders train, val and test of a root, if they are that: class folders inside, and no videos of their own."""
+    """Find the folders train, val and test of a root, which hold class folders and no videos of their own."""
     named = [folder for folder in folders_in(root) if _part(folder) and _holds_classes(folder)]
     return named if any(_part(folder) == "train" for folder in named) else []
 

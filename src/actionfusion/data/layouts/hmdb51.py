@@ -1,4 +1,4 @@
-"""HMDB51: a folder a class, and three official splits of 51 small lists each.
+"""Read HMDB51: a folder a class, and three official splits of 51 small lists each.
 
 Source: Kuehne and others, ICCV 2011, and the splits' own readme: ``<class>_test_split{1,2,3}.txt`` in
 ``testTrainMulti_7030_splits``, lines ``<video>.avi <id>`` with id 1 for training, 2 for testing, 0 for neither.  A name

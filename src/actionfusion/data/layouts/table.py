@@ -1,4 +1,4 @@
-"""A table of videos: CSV, TSV or Parquet with columns ``path`` and ``label``, and if wanted ``group`` and ``split``.
+"""Read a table of videos: CSV, TSV or Parquet with columns ``path`` and ``label``, perhaps ``group`` and ``split``.
 
     path,label,group,split
     jump/anna_1.mp4,jump,anna,train
@@ -40,7 +40,7 @@ Locate = Callable[[str], Location]
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands in the table, such as ``line 7``, and its cells by column (names in lower case)."""
+    """One row: its position in the table, such as ``line 7``, and its cells by column (names in lower case)."""
 
     place: str
     cells: Mapping[str, str]
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class _Video:
-    """A row that was found good."""
+    """A valid row."""
 
     path: AnyPath
     kind: Kind
@@ -106,7 +106,7 @@ def _find_table(given: AnyPath) -> AnyPath:
 def read_rows(
     table: AnyPath, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
 ) -> Iterator[Row]:
-    """The rows of a CSV, TSV or Parquet file, as text.
+    """Yield the rows of a CSV, TSV or Parquet file, as text.
 
     Args:
         table: the file; what it is, its ending says.
@@ -183,7 +183,7 @@ def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) ->
 
 
 def import_pyarrow(table: AnyPath) -> tuple[Any, Any]:
-    """The modules ``pyarrow`` and ``pyarrow.parquet``: heavy, and only Parquet needs them.
+    """Import ``pyarrow`` and ``pyarrow.parquet``, which are slow to import, and only for Parquet.
 
     Raises:
         DatasetError: they are not installed; it names the table that wants them.
@@ -222,7 +222,7 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
 
 
 def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
-    """``_locate`` for these rows; answers of a far side are fetched all together."""
+    """Return ``_locate`` for these rows; remote paths are looked up at the same time."""
     locate = partial(_locate, folder)
     written = [row.cells["path"] for row in rows if row.cells["path"].strip()]
     if any(isinstance(beside(folder, text), RemotePath) for text in written):
@@ -231,7 +231,7 @@ def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
 
 
 def _locate(folder: AnyPath, written: str) -> Location:
-    """The path and what is there; backslashes count as slashes where that finds the video."""
+    """Find the path and its kind; backslashes count as slashes if that finds the video."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
         path = beside(folder, text)
         try:
@@ -246,7 +246,7 @@ def _locate(folder: AnyPath, written: str) -> Location:
 
 
 def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
-    """The table's folder, or the folder that also holds the videos which lie outside it."""
+    """Find the table's folder, or the folder that also holds the videos outside it."""
     folders: set[AnyPath] = {video.path.parent for video in videos}
     # A table on this machine may name videos that are all behind addresses.
     if not all(isinstance(folder, RemotePath) for folder in folders) or isinstance(table, RemotePath):

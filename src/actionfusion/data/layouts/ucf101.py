@@ -1,4 +1,4 @@
-"""UCF101: a folder a class, ``v_<Class>_gNN_cNN.avi``, and three official splits in lists of their own.
+"""Read UCF101: a folder a class, ``v_<Class>_gNN_cNN.avi``, and three official splits in separate lists.
 
 Source: Soomro, Zamir and Shah, CRCV-TR-12-01, 2012: 13,320 clips, 101 classes, 25 groups in each class.  The lists come
 as ``ucfTrainTestlist/{trainlist,testlist}0{1,2,3}.txt`` and ``classInd.txt``.
@@ -102,7 +102,7 @@ def _notes(entries: tuple[VideoEntry, ...], index: Index, left_out: LeftOut) -> 
         notes.append(f"{len(odd)} videos are not named v_<Class>_gNN_cNN and have no group: {some(odd)}")
     named = ((entry, _NAME.fullmatch(PurePosixPath(entry.path).stem)) for entry in entries)
     if moved := [entry.path for entry, name in named if name and _fold(name["label"]) != _fold(entry.label)]:
-        notes.append(f"{len(moved)} videos lie in another folder than the class of their name: {some(moved)}")
+        notes.append(f"{len(moved)} videos are in another folder than the class of their name: {some(moved)}")
     return notes + left_out.notes()
 
 
@@ -151,7 +151,7 @@ def _official(lists: AnyPath, entries: tuple[VideoEntry, ...], index: Index) -> 
 
 
 def _read_list(file: AnyPath, index: Index) -> dict[tuple[str, str], int]:
-    """Class and name of each video that the list names, with the line."""
+    """Read class and name of each video of the list, with the line."""
     listed: dict[tuple[str, str], int] = {}
     for line, text in lines_of(file):
         name, _, number = text.rpartition(" ")

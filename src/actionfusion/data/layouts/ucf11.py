@@ -1,4 +1,4 @@
-"""UCF11 (the YouTube action set): ``UCF11_updated_mpg/<class>/v_<name>_NN/v_<name>_NN_MM.mpg``.
+"""Read UCF11 (the YouTube action set): ``UCF11_updated_mpg/<class>/v_<name>_NN/v_<name>_NN_MM.mpg``.
 
 Source: Liu, Luo and Shah, CVPR 2009: 11 classes of 25 groups, 1,600 clips; each class folder also holds ``Annotation``
 with ViPER files.  The usual protocol leaves one group number out of all classes at once, 25 times: ``VideoEntry.fold``.

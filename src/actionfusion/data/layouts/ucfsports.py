@@ -1,4 +1,4 @@
-"""UCF Sports: ``ucf_sports_actions/ucf action/<Class>-<View>/<NNN>/`` with an .avi, or only the pictures of one.
+"""Read UCF Sports: ``ucf_sports_actions/ucf action/<Class>-<View>/<NNN>/`` with an .avi, or only its pictures.
 
 Source: Rodriguez, Ahmed and Shah, CVPR 2008, and the set's own page: 150 sequences of ten actions.  The page counts
 Diving 14, Golf Swing 18, Kicking 20, Lifting 6, Riding Horse 12, Running 13, SkateBoarding 12, Swing-Bench 20,
@@ -68,7 +68,7 @@ def _key(name: str) -> str:
 
 
 def _sequences(folder: AnyPath, left_out: LeftOut, several: list[str]) -> Iterator[AnyPath]:
-    """The .avi of each numbered folder, or the folder itself where it holds only pictures."""
+    """Yield the .avi of each numbered folder, or the folder itself if it holds only pictures."""
     folders, files = scan(folder, left_out)
     yield from (file for file in files if is_video(file))
     left_out.other.update(file.suffix.lower() for file in files if not is_video(file))
