@@ -186,7 +186,11 @@ def check_videos(
     here = [task.source for task in due if isinstance(task.source, Path) and task.source.exists()]
     to_see = [Landmark(source, source) for source in here[:1]] if on_cluster else []
     for task, outcome in pool.run(partial(where_seen, to_see, check_video), due):
-        found = outcome if isinstance(outcome, CheckedVideo) else _died(task, outcome)
+        if isinstance(outcome, WorkerDied):
+            reason = f"the process that read it died ({outcome})"
+            found = CheckedVideo(ManifestRow(task.path, "")).faulty(VideoError.kind, reason)
+        else:
+            found = outcome
         journal.add(found)
         known[task.path] = found
         if progress is not None:
@@ -203,10 +207,6 @@ def _is_as_known(known: Mapping[str, CheckedVideo], task: CheckTask) -> bool:
         return source_status(task.source) == (found.size, found.modified)
     except VideoError:
         return False
-
-
-def _died(task: CheckTask, how: WorkerDied) -> CheckedVideo:
-    return CheckedVideo(ManifestRow(task.path, "")).faulty(VideoError.kind, f"the process that read it died ({how})")
 
 
 class CheckJournal:

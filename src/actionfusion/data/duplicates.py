@@ -108,8 +108,8 @@ def clusters(duplicates: Iterable[Duplicate], order: Iterable[str]) -> dict[str,
         ties.add(duplicate.first)
         ties.add(duplicate.second)
         ties.merge(duplicate.first, duplicate.second)
-    place = {path: number for number, path in enumerate(order)}
-    return {path: min(subset, key=place.__getitem__) for subset in ties.subsets() for path in subset}
+    position = {path: number for number, path in enumerate(order)}
+    return {path: min(subset, key=position.__getitem__) for subset in ties.subsets() for path in subset}
 
 
 def with_equal_files(listing: Listing) -> Listing:

@@ -215,7 +215,7 @@ class Listing:
             DatasetError: nothing is left.
         """
         kept = sorted(set(indices))
-        position = {index: place for place, index in enumerate(kept)}
+        position = {index: number for number, index in enumerate(kept)}
 
         def follow(part: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(position[index] for index in part if index in position)

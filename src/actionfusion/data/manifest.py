@@ -73,12 +73,12 @@ class Manifest:
     Attributes:
         path: the file.
         rows: in its order.
-        places: where each row stands in it, such as ``line 7``.
+        positions: where each row is in it, such as ``line 7``.
     """
 
     path: Path
     rows: tuple[ManifestRow, ...]
-    places: tuple[str, ...]
+    positions: tuple[str, ...]
 
     def applied_to(self, listing: Listing) -> Listing:
         """Add frames, groups and duplicates to a listing; only videos with status ``ok`` stay.
@@ -95,14 +95,14 @@ class Manifest:
                 raise DatasetError(self.path, f"has no row for {entry.path!r}, which is in the data set", "check again")
             row = self.rows[number]
             if row.label != entry.label:
-                reason = f"{self.places[number]}, column label: {row.label!r}, and the data set says {entry.label!r}"
+                reason = f"{self.positions[number]}, column label: {row.label!r}, and the data set says {entry.label!r}"
                 raise DatasetError(self.path, reason, _CHECK_AGAIN)
             entries.append(replace(entry, group=row.group, frames=row.frames, double_of=row.double_of or None))
             if row.status == OK:
                 kept.append(index)
         known = replace(listing, entries=tuple(entries), notes=(*listing.notes, *self._absent(listing)))
         if not kept:
-            raise DatasetError(self.path, "no video in it is ok", "mend the videos, then check again")
+            raise DatasetError(self.path, "no video in it is ok", "fix the videos, then check again")
         return known if len(kept) == len(entries) else known.select(kept, self._left_out(listing))
 
     def _absent(self, listing: Listing) -> list[str]:
@@ -133,18 +133,18 @@ def read_manifest(path: Path) -> Manifest:
         row = _row(path, item)
         if row.path in seen:
             raise _wrong(path, item, "path", f"{row.path!r} is in {seen[row.path]} already")
-        seen[row.path] = item.place
+        seen[row.path] = item.position
         rows.append(row)
     if not rows:
         raise DatasetError(path, "has a header and no rows", "run check again")
     for item, row in zip(read, rows, strict=True):
         if row.double_of and row.double_of not in seen:
             raise _wrong(path, item, "double_of", f"there is no row of {row.double_of!r}")
-    return Manifest(path, tuple(rows), tuple(item.place for item in read))
+    return Manifest(path, tuple(rows), tuple(item.position for item in read))
 
 
 def _wrong(path: Path, row: Row, column: str, reason: str) -> DatasetError:
-    return DatasetError(path, f"{row.place}, column {column}: {reason}", _CHECK_AGAIN)
+    return DatasetError(path, f"{row.position}, column {column}: {reason}", _CHECK_AGAIN)
 
 
 def _row(path: Path, row: Row) -> ManifestRow:

@@ -234,8 +234,8 @@ def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence
             busy.append(job)
         else:
             tally.add(job, _survived(pool, job, outcome))
-    # What another run was at, once all the rest is done.
-    for job, outcome in pool.run(partial(where_seen, to_see, _prepare_video_in_turn), busy):
+    # Entries of other runs are waited for once all the rest is done.
+    for job, outcome in pool.run(partial(where_seen, to_see, partial(prepare_video, wait_for_others=True)), busy):
         tally.add(job, _survived(pool, job, outcome))
 
 
@@ -361,10 +361,6 @@ def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareO
     except Exception as error:  # noqa: BLE001  One video in a library's blind spot must not end a night's work.
         message = " ".join(f"{job.source}: {type(error).__name__}: {error}".split())
         return PrepareOutcome("failed", kind="error", message=message)
-
-
-def _prepare_video_in_turn(job: PrepareJob) -> PrepareOutcome:
-    return prepare_video(job, wait_for_others=True)
 
 
 def _fill(job: PrepareJob, new: NewEntry) -> PrepareOutcome:

@@ -95,7 +95,7 @@ def _rows(path: Path) -> list[Row]:
     rows = list(read_rows(path, needed=("path", "label", "part"), once=_COLUMNS))
     for row in rows:
         if row.cells["part"] not in PARTS:
-            reason = f"{row.place}, column part: {row.cells['part']!r} is none of {', '.join(PARTS)}"
+            reason = f"{row.position}, column part: {row.cells['part']!r} is none of {', '.join(PARTS)}"
             raise DatasetError(path, reason, "copy the whole run folder again")
     return rows
 

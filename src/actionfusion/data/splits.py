@@ -84,7 +84,8 @@ def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified:
     for repeat in range(1, repeats + 1):
         name, salt = f"{kind} 7:3, seed {seed}, repeat {repeat}", f"{seed}/{repeat}"
         if stratified:
-            test = _draw([_single(listing, index) for index in range(len(listing.entries))], TEST_SHARE, salt)
+            singles = [_Unit(item.path, (index,), Counter([item.label])) for index, item in enumerate(listing.entries)]
+            test = _draw(singles, TEST_SHARE, salt)
         else:
             order = _shuffled([(entry.path, index) for index, entry in enumerate(listing.entries)], salt)
             test = set(order[(7 * len(order) + 5) // 10 :])
@@ -327,11 +328,6 @@ def _shuffled(keyed: Iterable[tuple[str, int]], salt: str) -> list[int]:
         return hashlib.sha256(f"{salt}\n{canonical(item[0])}".encode(errors="surrogatepass")).digest()
 
     return [number for _, number in sorted(keyed, key=order)]
-
-
-def _single(listing: Listing, index: int) -> _Unit:
-    entry = listing.entries[index]
-    return _Unit(entry.path, (index,), Counter([entry.label]))
 
 
 def _units(listing: Listing, indices: Iterable[int]) -> list[_Unit]:

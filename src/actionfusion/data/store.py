@@ -8,7 +8,7 @@
     rgb/00000002.jpg    ...
     clip.json           format, recipe, number of frames, times, source, JPEG quality
 
-Any zip tool opens it.  The same video gives the same bytes.  All N frames and all N - 1 fields are there, so that
+Any zip tool opens it.  The same video gives the same bytes.  All N frames and N - 1 flow frames are there, so that
 clips of any T, L and interval can be cut.
 """
 
@@ -129,7 +129,7 @@ def write_stored_video(
             if last_grey is not None:
                 codes = recipe.encode(engine(last_grey, grey))
                 planes = np.concatenate((codes[..., 0], codes[..., 1]))
-                archive.writestr(_zip_info(_field_name(number - 1)), _jpeg(planes, quality))
+                archive.writestr(_zip_info(_flow_name(number - 1)), _jpeg(planes, quality))
             last_grey = grey
             times.append(float(frame.time))
         if not times:
@@ -150,7 +150,7 @@ def _frame_name(number: int) -> str:
     return f"rgb/{number:08d}.jpg"
 
 
-def _field_name(start: int) -> str:
+def _flow_name(start: int) -> str:
     return f"flow/{start:07d}.jpg"
 
 
@@ -231,34 +231,33 @@ class StoredVideo:
 
         Raises:
             DatasetError: a picture is damaged, or the file has gone.
-            IndexError: a frame or field that the video does not have.
+            IndexError: a frame or flow frame that the video does not have.
         """
         size = self._recipe.size
         rgb = np.empty((len(frames), size, size, 3), np.uint8)
         flow = np.empty((len(fields), size, size, 2), np.uint8)
-        places = [*map(self._frame_index, frames), *map(self._flow_index, fields)]
-        starts, sizes = ([int(column[at]) for at in places] for column in (self._pictures.starts, self._pictures.sizes))
+        rows = [*map(self._frame_row, frames), *map(self._flow_row, fields)]
+        starts, sizes = ([int(column[row]) for row in rows] for column in (self._pictures.starts, self._pictures.sizes))
         try:
             with closing(read_ranges(self.path, starts, sizes)) as parts:
-                for row, number in enumerate(frames):
-                    bgr = self._picture(next(parts), places[row], _frame_name(number), (size, size, 3))
-                    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=rgb[row])
-                for row, start in enumerate(fields):
-                    at = places[len(frames) + row]
-                    planes = self._picture(next(parts), at, _field_name(start), (2 * size, size))
-                    cv2.merge((planes[:size], planes[size:]), dst=flow[row])
+                for at, number in enumerate(frames):
+                    bgr = self._picture(next(parts), rows[at], _frame_name(number), (size, size, 3))
+                    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=rgb[at])
+                for at, start in enumerate(fields):
+                    planes = self._picture(next(parts), rows[len(frames) + at], _flow_name(start), (2 * size, size))
+                    cv2.merge((planes[:size], planes[size:]), dst=flow[at])
         except OSError as error:
             raise self._unreadable(error) from error
         return rgb, flow, self.times[list(frames)]
 
-    def _frame_index(self, number: int) -> int:
+    def _frame_row(self, number: int) -> int:
         if not 0 <= number < self._num_frames:
             raise IndexError(f"frame {number} of {self._num_frames}")
         return max(2 * number - 1, 0)
 
-    def _flow_index(self, start: int) -> int:
+    def _flow_row(self, start: int) -> int:
         if not 0 <= start < self._num_frames - 1:
-            raise IndexError(f"flow field {start} of {self._num_frames - 1}")
+            raise IndexError(f"flow frame {start} of {self._num_frames - 1}")
         return 2 * start + 2
 
     def _picture(self, data: bytes, row: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
-AnyPath = str | os.PathLike[str]
+LocalPath = str | os.PathLike[str]
 
 MAX_PIXELS = 8192 * 8192
 """Largest picture that is read, in pixels: twice 8K UHD, 201 MB as RGB."""
@@ -75,7 +75,7 @@ SCALE_DOWN = "scale it down first"
 
 
 @contextmanager
-def open_video(path: AnyPath) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: LocalPath) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video file and choose its stream; both are closed at the end in any case.
 
     Of several video streams, the one that the container marks as default is taken, of several such the largest
@@ -214,7 +214,7 @@ def _has_video_signature(head: bytes) -> bool:
     return head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G"  # MPEG transport stream
 
 
-def find_structure_fault(path: AnyPath) -> str | None:
+def find_structure_fault(path: LocalPath) -> str | None:
     """Describe the fault in a container's structure as a clause, or return None: see ``structure_fault``."""
     name = os.fspath(path)
     with _open_file(name) as file, _reading(name):

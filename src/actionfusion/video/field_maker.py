@@ -16,11 +16,11 @@ from actionfusion.video.threads import check_stop, flow_threads, one_opencv_thre
 class FieldMaker:
     """Takes the pictures of a video one by one and computes the flow of each pair as soon as it is complete.
 
-    Used as a context manager; leaving it ends its threads.  A field is the same whichever thread computes it
-    (``flow_engine``).  Of the pictures only the grey levels are kept, and only until their fields are done.
+    Used as a context manager; leaving it ends its threads.  Every thread computes the same flow
+    (``flow_engine``).  Of the pictures only the grey levels are kept, and only until their flow is computed.
 
     Args:
-        pairs: first frames of the fields, ascending, without repeats.
+        pairs: first frames of the pairs, ascending, without repeats.
         recipe: engine, size and bound.
     """
 

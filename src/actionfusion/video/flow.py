@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float32]
 ZERO_CODE = 128
 LARGEST_CODE_STEP = 127
 
-# The stubs of OpenCV demand an array where None asks for a new field.  An array would also be taken as a first guess.
+# The stubs of OpenCV demand an array where None means a new one.  An array would also be taken as a first guess.
 _NEW_FIELD = cast(FloatArray, None)
 
 
@@ -146,7 +146,7 @@ class _Engine(threading.local):
 def flow_engine(name: EngineName) -> FlowEngine:
     """Return the engine of that name, which any threads may call at once.
 
-    A field depends on its two pictures alone: not on pictures before, nor on how many threads OpenCV uses; of two equal
+    Flow depends on its two pictures alone: not on pictures before, nor on how many threads OpenCV uses; of two equal
     pictures it is zero.  On smooth textures that shift by up to 3 px the mean error in the middle of the picture is
     under 0.1 px.  Far motions are lost: DIS finds 20 px at a size of 224, Farneback 8 px at 128, TV-L1 about 6 px at
     any size.
@@ -166,7 +166,7 @@ def flow_fields(
 
     Args:
         frames: RGB pictures ``[size, size, 3]``; index p and p + 1 must be there for every p of ``pairs``.
-        pairs: first frames of the fields; in ascending order no frame is turned grey twice.
+        pairs: first frames of the pairs; in ascending order no frame is turned grey twice.
         recipe: engine, size and bound.
 
     Returns:
@@ -207,8 +207,8 @@ def grey_picture(frame: UInt8Array, size: int) -> UInt8Array:
 def flow_window(position: int, length: int, num_frames: int) -> list[int]:
     """List the first frames of the ``length`` flow frames centred on a frame: t-2, t-1, t, t+1 for L = 4.
 
-    Fields that would start before the first frame or end after the last repeat the edge field.  A video of one frame
-    has no field at all, and the list is then empty.
+    Flow frames that would start before the first frame or end after the last repeat the edge.  A video of one frame
+    has none, and the list is then empty.
 
     Args:
         position: the frame t, from 0.

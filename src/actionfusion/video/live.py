@@ -112,7 +112,8 @@ def open_source(
             yield _Stream(source, container, losses, says_its_length=True)
     else:
         with _open_by_name(source, opener) as container:
-            yield _Stream(source, container, losses, says_its_length=_says_its_length(source, container))
+            says_its_length = source.kind == "server" and source.format is None and container.size > 0
+            yield _Stream(source, container, losses, says_its_length=says_its_length)
 
 
 class _File:
@@ -237,10 +238,6 @@ def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoE
 def _cause(error: Exception) -> str:
     """Describe an error without the address, which FFmpeg puts behind its own words."""
     return getattr(error, "strerror", None) or type(error).__name__
-
-
-def _says_its_length(source: Source, container: InputContainer) -> bool:
-    return source.kind == "server" and source.format is None and container.size > 0
 
 
 class _Stream:

@@ -33,7 +33,7 @@ from actionfusion.video.containers import (
     MAX_PIXELS,
     PIXEL_LIMIT,
     SCALE_DOWN,
-    AnyPath,
+    LocalPath,
     find_structure_fault,
     open_video,
     said,
@@ -117,7 +117,7 @@ class Frames:
     num_frames: int
 
 
-def probe(path: AnyPath) -> VideoInfo:
+def probe(path: LocalPath) -> VideoInfo:
     """Read the facts about a video from its container, its packets and its first picture.
 
     A stream whose pictures cannot be decoded is described all the same; ``iterate_frames`` finds that out.
@@ -157,7 +157,7 @@ def probe(path: AnyPath) -> VideoInfo:
         )
 
 
-def count_frames(path: AnyPath) -> int:
+def count_frames(path: LocalPath) -> int:
     """Count frames by the packets of the stream, without decoding: a guess that decoding may correct.
 
     Real AVI files hold packets that give no frame (dropped frames, packed B-frames); the packets then outnumber the
@@ -171,7 +171,7 @@ def count_frames(path: AnyPath) -> int:
 
 
 def iterate_frames(
-    path: AnyPath, *, wanted: Collection[int] | Callable[[int], bool] | None = None, size: int | None = None
+    path: LocalPath, *, wanted: Collection[int] | Callable[[int], bool] | None = None, size: int | None = None
 ) -> Generator[Frame, None, int]:
     """Decode a video and yield its frames one by one; only the current frame is kept.
 
@@ -201,7 +201,7 @@ def iterate_frames(
 
 
 def read_frames(
-    path: AnyPath,
+    path: LocalPath,
     indices: Sequence[int],
     *,
     size: int | None = None,

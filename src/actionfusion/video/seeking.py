@@ -23,7 +23,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from actionfusion.video.containers import AnyPath, find_structure_fault, open_video
+from actionfusion.video.containers import LocalPath, find_structure_fault, open_video
 from actionfusion.video.pictures import PictureConverter
 from actionfusion.video.reading import Frame, iterate_packets, packet_faults, strict_decoder
 
@@ -118,7 +118,7 @@ class PacketScan:
     index: PacketIndex | None
 
 
-def scan_packets(path: AnyPath) -> PacketScan:
+def scan_packets(path: LocalPath) -> PacketScan:
     """Scan the packets of a video without decoding them; takes 24 bytes of memory a frame.
 
     Raises:
@@ -150,7 +150,7 @@ def scan_packets(path: AnyPath) -> PacketScan:
     return PacketScan(count, PacketIndex(order.stamps, order.order, usable, delay, pixels))
 
 
-def seek_frames(path: AnyPath, index: PacketIndex, frames: Sequence[int], size: int) -> Generator[Frame, None, None]:
+def seek_frames(path: LocalPath, index: PacketIndex, frames: Sequence[int], size: int) -> Generator[Frame, None, None]:
     """Yield the chosen frames as ``iterate_frames`` gives them.
 
     Args:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actionfusion.errors import SettingsError, VideoMissing
-from actionfusion.video.containers import PIXEL_LIMIT, VIDEO_DEMUXERS, AnyPath
+from actionfusion.video.containers import PIXEL_LIMIT, VIDEO_DEMUXERS, LocalPath
 
 SourceKind = Literal["file", "pipe", "camera", "server"]
 
@@ -67,7 +67,7 @@ class Source:
         return self.kind in ("camera", "server")
 
 
-def find_source(given: AnyPath | int, *, platform: str = sys.platform) -> Source:
+def find_source(given: LocalPath | int, *, platform: str = sys.platform) -> Source:
     """Resolve a word from the command line.
 
     Args:
@@ -119,12 +119,9 @@ def _camera(text: str, platform: str) -> Source:
         raise SettingsError(text, f"cameras of {platform} cannot be opened", "let FFmpeg read it and pipe to -")
     name = f"camera {text}" if text.isdigit() else text
     address = {"linux": f"/dev/video{text}", "darwin": f"{text}:none", "win32": text}[platform]
-    options = {"format_whitelist": _device_names(device), "protocol_whitelist": "none", **PIXEL_LIMIT}
+    names = "video4linux2,v4l2" if device == "v4l2" else device
+    options = {"format_whitelist": names, "protocol_whitelist": "none", **PIXEL_LIMIT}
     return Source("camera", name, address if text.isdigit() else text, device, options)
-
-
-def _device_names(device: str) -> str:
-    return "video4linux2,v4l2" if device == "v4l2" else device
 
 
 def _server(address: str) -> Source:

@@ -28,7 +28,7 @@ class Share:
 
     Attributes:
         threads: threads that it may compute flow in, itself not counted if they are more than one.
-        stop: once set, reading ends with ``ReadingStopped`` before the next packet or flow field.
+        stop: once set, reading ends with ``ReadingStopped`` before the next packet or flow frame.
     """
 
     threads: int

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from actionfusion.errors import NoFrames, SettingsError
 from actionfusion.video.clip import FrameCountChanged
-from actionfusion.video.containers import AnyPath
+from actionfusion.video.containers import LocalPath
 from actionfusion.video.field_maker import FieldMaker
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import UInt8Array
@@ -28,8 +28,7 @@ class VideoSource:
 
     Args:
         path: the file.
-        recipe: how flow is made; its ``size`` is the size of the frames, to which they are scaled plainly
-            (specification A2-30).
+        recipe: how flow is made; its ``size`` is the size of the frames, to which they are scaled without cropping.
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
             Either is a guess that the first reading checks by decoding, unless this process has decoded
             the file whole before.
@@ -38,7 +37,9 @@ class VideoSource:
             found.
     """
 
-    def __init__(self, path: AnyPath, recipe: FlowRecipe, num_frames: int | None = None, *, seek: bool = False) -> None:
+    def __init__(
+        self, path: LocalPath, recipe: FlowRecipe, num_frames: int | None = None, *, seek: bool = False
+    ) -> None:
         self._path = path
         self._recipe = recipe
         self._num_frames = num_frames
@@ -74,7 +75,7 @@ class VideoSource:
 
         Args:
             frames: frame numbers, ascending, without repeats.
-            fields: first frames of flow fields, ascending, without repeats.
+            fields: first frames of the flow frames, ascending, without repeats.
 
         Returns:
             Frames ``[len(frames), size, size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the frames' times

@@ -42,7 +42,7 @@ Locate = Callable[[str], Location]
 class Row:
     """One row: its position in the table, such as ``line 7``, and its cells by column (names in lower case)."""
 
-    place: str
+    position: str
     cells: Mapping[str, str]
 
 
@@ -120,16 +120,18 @@ def read_rows(
     return reader(table, needed, once)
 
 
-def _columns(table: AnyPath, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
+def _columns(
+    table: AnyPath, names: Iterable[str], position: str, needed: Sequence[str], once: Sequence[str]
+) -> list[str]:
     columns = [name.strip().lower() for name in names]
     counts = Counter(columns)
     if missing := [name for name in needed if name not in counts]:
         found = some([name for name in columns if name], most=12) or "nothing"
-        reason = f"{place} has no column {' and no column '.join(missing)}, only {found}"
+        reason = f"{position} has no column {' and no column '.join(missing)}, only {found}"
         more = f"{', '.join(needed[:-1])} and {needed[-1]}" if needed != _REQUIRED else _OWN_COLUMNS
         raise DatasetError(table, reason, f"name the columns {more}")
     if twice := [name for name in once if counts[name] > 1]:
-        raise DatasetError(table, f"{place} names column {twice[0]!r} twice", "keep one of them")
+        raise DatasetError(table, f"{position} names column {twice[0]!r} twice", "keep one of them")
     return columns
 
 
@@ -155,16 +157,16 @@ def _read_text(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> It
             return
         except csv.Error as error:
             raise DatasetError(table, f"line {start} is no CSV: {error}", "check its quotes") from error
-        place, start = f"line {start}", reader.line_num + 1
+        position, start = f"line {start}", reader.line_num + 1
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
-            columns = _columns(table, cells, place, needed, once)
+            columns = _columns(table, cells, position, needed, once)
         elif len(cells) != len(columns):
-            reason = f"{place} has {len(cells)} cells where the header has {len(columns)}"
+            reason = f"{position} has {len(cells)} cells where the header has {len(columns)}"
             raise DatasetError(table, reason, "quote a cell that holds the separator or a line end")
         else:
-            yield Row(place, dict(zip(columns, cells, strict=True)))
+            yield Row(position, dict(zip(columns, cells, strict=True)))
 
 
 def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
@@ -198,7 +200,7 @@ def import_pyarrow(table: AnyPath) -> tuple[Any, Any]:
 
 def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
-        return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
+        return DatasetError(table, f"{row.position}, column {column}: {reason}", remedy)
 
     written = row.cells["path"]
     if not written.strip():
@@ -211,7 +213,7 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     name = str(path)
     if name in seen:
         raise wrong("path", f"{written!r} is in {seen[name]} already", "name every video once")
-    seen[name] = row.place
+    seen[name] = row.position
     label = row.cells["label"].strip()
     if not label:
         raise wrong("label", "is empty", "write the class of the video")

@@ -85,7 +85,7 @@ def frame_files(folder: AnyPath) -> list[Any]:
 
     def order(path: AnyPath) -> list[tuple[int, int, str]]:
         parts = re.split(r"(\d+)", canonical(path.name))
-        return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
+        return [(1, int(part), "") if number % 2 else (0, 0, part) for number, part in enumerate(parts)]
 
     _, files = scan(folder, LeftOut())
     return sorted((file for file in files if is_picture(file)), key=order)
@@ -165,15 +165,21 @@ def class_videos(root: AnyPath, left_out: LeftOut, skip: Iterable[AnyPath] = ())
 
 def _identity(folder: AnyPath) -> tuple[int, int]:
     try:
-        place = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise DatasetError(folder, f"cannot be read ({error.strerror})", _RIGHTS) from error
-    return place.st_dev, place.st_ino
+    return status.st_dev, status.st_ino
 
 
 def inside(path: AnyPath, root: AnyPath) -> str:
     """Give a path as an entry carries it."""
     return relative(path, root)
+
+
+def group_entry(video: AnyPath, root: AnyPath, label: str, pattern: re.Pattern[str]) -> VideoEntry:
+    """Make the entry of a video whose name has a number of its group in it, as the pattern finds it."""
+    match = pattern.fullmatch(video.stem)
+    return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
 def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[str], looks_like: str) -> AnyPath:

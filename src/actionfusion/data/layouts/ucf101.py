@@ -17,8 +17,8 @@ from actionfusion.data.layouts.tree import (
     find_lists,
     find_root,
     folders_in,
+    group_entry,
     holds,
-    inside,
     lines_of,
     refuse_twins,
     stem_key,
@@ -56,7 +56,7 @@ def open_ucf101(given: AnyPath) -> Listing:
     folders = class_videos(root, left_out, skip=[lists, *lists.parents] if lists else ())
     index = _read_index(lists / "classInd.txt") if lists else {}
     entries = sorted_entries(
-        _entry(video, root, index.get(_fold(folder), (0, folder))[1])
+        group_entry(video, root, index.get(_fold(folder), (0, folder))[1], _NAME)
         for folder, videos in folders.items()
         for video in videos
     )
@@ -74,11 +74,6 @@ def open_ucf101(given: AnyPath) -> Listing:
 def _fold(name: str) -> str:
     # The set itself spells HandstandPushups in two ways.
     return canonical(name).casefold()
-
-
-def _entry(video: AnyPath, root: AnyPath, label: str) -> VideoEntry:
-    match = _NAME.fullmatch(video.stem)
-    return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
 def _order(entries: tuple[VideoEntry, ...], index: Index) -> tuple[str, ...]:

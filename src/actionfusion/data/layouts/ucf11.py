@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import re
 
-from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, holds, inside, refuse_twins
+from actionfusion.data.layouts.tree import (
+    LeftOut,
+    class_videos,
+    find_root,
+    folders_in,
+    group_entry,
+    holds,
+    refuse_twins,
+)
 from actionfusion.data.listing import Listing, VideoEntry, some, sorted_entries
 from actionfusion.errors import DatasetError
 from actionfusion.storage import AnyPath
@@ -51,7 +59,9 @@ def open_ucf11(given: AnyPath) -> Listing:
     left_out = LeftOut()
     annotations = [folder / "Annotation" for folder in folders_in(root)]
     folders = class_videos(root, left_out, skip=annotations)
-    entries = sorted_entries(_entry(video, root, label) for label, videos in folders.items() for video in videos)
+    entries = sorted_entries(
+        group_entry(video, root, label, _NAME) for label, videos in folders.items() for video in videos
+    )
     refuse_twins(entries)
     return Listing("ucf11", root, entries, tuple(sorted(folders)), notes=tuple(_notes(entries, left_out)))
 
@@ -66,11 +76,6 @@ def _is_class(folder: AnyPath) -> bool:
     except DatasetError:
         return False
     return any(holds(group, _NAME.fullmatch) for group in groups)
-
-
-def _entry(video: AnyPath, root: AnyPath, label: str) -> VideoEntry:
-    match = _NAME.fullmatch(video.stem)
-    return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
 def _notes(entries: tuple[VideoEntry, ...], left_out: LeftOut) -> list[str]:
