@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from actionfusion.__main__ import main
-from actionfusion.data.store import SourceIdentity, StoredVideo, write_stored_video
+from actionfusion.data.store import Contents, SourceIdentity, StoredVideo, write_stored_video
 from actionfusion.errors import DatasetError, RecipeMismatch
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import open_export
@@ -328,7 +328,9 @@ def stored(tmp_path_factory) -> Path:
     pictures = [cv2.blur(np.full((32, 32, 3), 20 * number, np.uint8), (3, 3)) for number in range(3)]
     frames = [Frame(number, number / 25, picture) for number, picture in enumerate(pictures)]
     with path.open("wb") as stream:
-        write_stored_video(stream, frames, FlowRecipe("farneback", 8, 32), SourceIdentity("a.avi", 1, "0" * 64), 95)
+        write_stored_video(
+            stream, frames, Contents.of_flow(FlowRecipe("farneback", 8, 32)), SourceIdentity("a.avi", 1, "0" * 64), 95
+        )
     return path
 
 

@@ -26,6 +26,9 @@ from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
 
 
+_PREPARE = "prepare with the recipe that you train with"
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which videos, and who is on which side.
@@ -120,8 +123,10 @@ class LabelledVideos:
                 self.store.forget_all()
             each = (stored for _, stored in ask_many(StoredVideo, entries))
         for stored in each:
+            if clip.reads_flow and not stored.contents.has_flow:
+                raise RecipeMismatch(self.store, "was prepared without flow", _PREPARE)
             if difference := clip.difference(stored.recipe, stored.frame_size):
-                raise RecipeMismatch(self.store, f"has {difference}", "prepare with the recipe that you train with")
+                raise RecipeMismatch(self.store, f"has {difference}", _PREPARE)
 
     def digest(self) -> str:
         """A hash of who is on which side, the same on every machine."""

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from actionfusion.data.store import Contents
 from actionfusion.errors import DatasetError
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath
-from actionfusion.video.flow import FlowRecipe
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of videos done, of all videos, and the name of the one just done."""
@@ -74,7 +74,7 @@ class PrepareJob:
         source: the video.
         name: its path within the data set.
         entry: where the store keeps it.
-        recipe: size and flow.
+        contents: what the entry holds of the video.
         quality: JPEG quality.
         verify: whether an entry that is there already is read in full.
     """
@@ -82,7 +82,7 @@ class PrepareJob:
     source: AnyPath
     name: str
     entry: AnyPath
-    recipe: FlowRecipe
+    contents: Contents
     quality: int
     verify: bool = False
 

@@ -43,6 +43,7 @@ from actionfusion.data.source_videos import (
 )
 from actionfusion.data.store import (
     DEFAULT_QUALITY,
+    Contents,
     SourceIdentity,
     StoredVideo,
     check_quality,
@@ -65,7 +66,7 @@ _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 def prepare(
     items: Iterable[tuple[PathLike, str]],
     store: PathLike,
-    recipe: FlowRecipe,
+    recipe: FlowRecipe | Contents,
     *,
     quality: int = DEFAULT_QUALITY,
     workers: int | None = None,
@@ -94,7 +95,7 @@ def prepare(
         items: each video's file (or folder of pictures), here or behind an address, and its path within the data set,
             with forward slashes.
         store: folder of the store, or an address; made if it is not there.
-        recipe: size and flow.
+        recipe: of the flow, with frames of its size; or what else is to be kept.
         quality: JPEG quality.
         workers: processes; one a core if None; 0 works in this process.  On a cluster the most videos at once, as many
             as it has CPUs if None.
@@ -113,9 +114,10 @@ def prepare(
     """
     started = time.perf_counter()
     check_quality(quality)
-    flow_engine(recipe.engine)
+    contents = recipe if isinstance(recipe, Contents) else Contents.of_flow(recipe)
+    flow_engine(contents.flow.engine)
     folder = to_path(store)
-    jobs = _jobs(items, folder, recipe, quality, verify=verify)
+    jobs = _jobs(items, folder, contents, quality, verify=verify)
     if ray is not None:  # The machines of a cluster work in folders of their own.
         folder = folder.absolute()
         jobs = [replace(job, source=job.source.absolute(), entry=job.entry.absolute()) for job in jobs]
@@ -136,10 +138,10 @@ def prepare(
 
 
 def _jobs(
-    items: Iterable[tuple[PathLike, str]], store: AnyPath, recipe: FlowRecipe, quality: int, *, verify: bool
+    items: Iterable[tuple[PathLike, str]], store: AnyPath, contents: Contents, quality: int, *, verify: bool
 ) -> list[PrepareJob]:
     jobs = [
-        PrepareJob(to_path(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items
+        PrepareJob(to_path(source), name, entry_path(store, name), contents, quality, verify) for source, name in items
     ]
     entry, count = Counter(job.entry for job in jobs).most_common(1)[0] if jobs else (store, 1)
     if count > 1:
@@ -278,11 +280,11 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
     buffer = io.BytesIO()
     source = SourceIdentity(job.name, 0, "")
     # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
-    recipe = replace(job.recipe, engine="dis")
+    contents = replace(job.contents, flow=replace(job.contents.flow, engine="dis"))
     try:
         with at_hand(job.source) as video:
-            with closing(read_source_frames(video, job.recipe.size)) as frames:
-                first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
+            with closing(read_source_frames(video, job.contents.decoded_size)) as frames:
+                first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), contents, source, job.quality)
             return len(buffer.getvalue()) * guess_frames(video) // first, source_status(video)[0]
     except Exception:  # noqa: BLE001  It is reported when the video is prepared.
         return None
@@ -295,7 +297,7 @@ def inspect_entry(job: PrepareJob) -> PrepareOutcome:
         if job.verify:
             stored.verify()
         size = job.entry.stat().st_size
-        alike = (stored.recipe, stored.quality, stored.source.name) == (job.recipe, job.quality, job.name)
+        alike = (stored.contents, stored.quality, stored.source.name) == (job.contents, job.quality, job.name)
         if alike and _same_source(job, stored.source):
             return PrepareOutcome("kept", stored.num_frames, size)
     except (DatasetError, VideoError, OSError):
@@ -369,8 +371,8 @@ def _fill(job: PrepareJob, new: NewEntry) -> PrepareOutcome:
         with at_hand(job.source) as video:
             size = before[0] if video is job.source else source_status(video)[0]
             source = SourceIdentity(job.name, size, source_hash(video))
-            with closing(read_source_frames(video, job.recipe.size)) as frames:
-                count = write_stored_video(new.stream, frames, job.recipe, source, job.quality)
+            with closing(read_source_frames(video, job.contents.decoded_size)) as frames:
+                count = write_stored_video(new.stream, frames, job.contents, source, job.quality)
         if source_status_anew(job.source) != before:
             raise VideoDamaged(job.source, "changed while it was read", "prepare it when it is complete")
     except VideoMissing:

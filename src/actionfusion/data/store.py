@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import IO, TYPE_CHECKING, Any, Self, overload
 
 import cv2
 import numpy as np
@@ -32,14 +32,16 @@ import numpy.typing as npt
 from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoError
 from actionfusion.settings import build_each, parse_json
 from actionfusion.storage import AnyPath, PathLike, local_copy, open_end_first, read_ranges, to_path
-from actionfusion.video.flow import FlowRecipe, flow_engine
+from actionfusion.video.clip import ClipSettings
+from actionfusion.video.flow import FlowRecipe, flow_engine, grey_picture
+from actionfusion.video.pictures import resized
 
 if TYPE_CHECKING:  # Who reads a store needs no decoder.
     from actionfusion.video.reading import Frame
 
 UInt8Array = npt.NDArray[np.uint8]
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".zip"
 DEFAULT_QUALITY = 95
 _INDEX_NAME = "clip.json"
@@ -47,6 +49,39 @@ _LONGEST_NAME = 255
 # OpenCV would halve the colour's resolution; on a picture that has just been scaled down that shows.
 _FULL_COLOUR = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _PREPARE_AGAIN = "run prepare again, which makes it anew"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an entry holds of a video.
+
+    Args:
+        flow: engine, bound and size of the flow.
+        frame_size: height and width of the frames in pixels.
+        has_flow: whether flow is there at all; without it none is computed.
+    """
+
+    flow: FlowRecipe
+    frame_size: int
+    has_flow: bool = True
+
+    @classmethod
+    def of_clip(cls, clip: ClipSettings) -> Self:
+        """What such clips are cut from."""
+        return cls(clip.flow, clip.frame_size, clip.reads_flow)
+
+    @classmethod
+    def of_flow(cls, recipe: FlowRecipe) -> Self:
+        """Flow, and frames of the flow's size."""
+        return cls(recipe, recipe.size)
+
+    @property
+    def decoded_size(self) -> int:
+        """Height and width that videos are decoded at."""
+        return max(self.frame_size, self.flow.size) if self.has_flow else self.frame_size
+
+    def __str__(self) -> str:
+        return f"frames of {self.frame_size} px, {f'flow by {self.flow}' if self.has_flow else 'no flow'}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +100,14 @@ class SourceIdentity:
 
 
 # What is read of clip.json beside its format and the times, which NumPy looks at: there may be many.
-_INDEX: Mapping[str, Any] = {"recipe": FlowRecipe, "frames": int, "source": SourceIdentity, "quality": int}
+_INDEX: Mapping[str, Any] = {
+    "recipe": FlowRecipe,
+    "frame_size": int,
+    "has_flow": bool,
+    "frames": int,
+    "source": SourceIdentity,
+    "quality": int,
+}
 _LARGEST_INDEX = 64 << 20
 
 
@@ -106,14 +148,14 @@ def check_quality(quality: int) -> None:
 
 
 def write_stored_video(
-    stream: IO[bytes], frames: Iterable[Frame], recipe: FlowRecipe, source: SourceIdentity, quality: int
+    stream: IO[bytes], frames: Iterable[Frame], contents: Contents, source: SourceIdentity, quality: int
 ) -> int:
     """Compute the flow of a video and write the whole entry, holding two frames at a time.
 
     Args:
         stream: an empty file that can seek.
-        frames: all frames in order, images ``[size, size, 3]`` RGB of ``recipe.size``.
-        recipe: of the flow.
+        frames: all frames in order, images ``[size, size, 3]`` RGB of ``contents.decoded_size``.
+        contents: what is written of them.
         source: what the frames come from.
         quality: JPEG quality of frames and flow, 1..100.
 
@@ -124,25 +166,29 @@ def write_stored_video(
         NoFrames: ``frames`` is empty.
         OSError: the stream cannot be written.
     """
-    engine = flow_engine(recipe.engine)
+    recipe, engine = contents.flow, flow_engine(contents.flow.engine)
     times: list[float] = []
     last_grey: UInt8Array | None = None
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for number, frame in enumerate(frames):
-            grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-            bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+            bgr = cv2.cvtColor(resized(frame.image, contents.frame_size), cv2.COLOR_RGB2BGR)
             archive.writestr(_zip_info(_frame_name(number)), _jpeg(bgr, quality))
+            times.append(float(frame.time))
+            if not contents.has_flow:
+                continue
+            grey = grey_picture(resized(frame.image, recipe.size), recipe.size)
             if last_grey is not None:
                 codes = recipe.encode(engine(last_grey, grey))
                 planes = np.concatenate((codes[..., 0], codes[..., 1]))
                 archive.writestr(_zip_info(_flow_name(number - 1)), _jpeg(planes, quality))
             last_grey = grey
-            times.append(float(frame.time))
         if not times:
             raise NoFrames(source.name, "not one frame in it", "leave it out")
         index = {
             "format": FORMAT,
             "recipe": asdict(recipe),
+            "frame_size": contents.frame_size,
+            "has_flow": contents.has_flow,
             "quality": quality,
             "source": asdict(source),
             "frames": len(times),
@@ -202,18 +248,21 @@ class StoredVideo:
             raise self._fault("no whole entry of a prepared store") from error
 
     def _take(self, index: dict[str, Any]) -> None:
+        if index["format"] == 1:  # of version 0.1, always with flow
+            index = {"frame_size": index["recipe"]["size"], "has_flow": True} | index | {"format": FORMAT}
         if index["format"] != FORMAT:
-            reason = f"an entry of format {index['format']}, where this version knows {FORMAT}"
+            reason = f"an entry of format {index['format']!r:.20}, where this version reads 1 to {FORMAT}"
             raise DatasetError(self.path, reason, "prepare it with this version")
         known = build_each(_INDEX, {name: index[name] for name in _INDEX}, self.path)
-        self._recipe: FlowRecipe = known["recipe"]
+        self.contents = Contents(known["recipe"], known["frame_size"], known["has_flow"])
         self._num_frames: int = known["frames"]
         self.source: SourceIdentity = known["source"]
         self.quality: int = known["quality"]
         self.times: npt.NDArray[np.float64] = np.asarray(index["times"], np.float64)
         if self.times.ndim != 1 or not np.isfinite(self.times).all():
             raise ValueError("times are no list of numbers")
-        if self._num_frames < 1 or not len(self.times) == self._num_frames == (len(self._pictures.sizes) + 1) // 2:
+        pictures = 2 * self._num_frames - 1 if self.contents.has_flow else self._num_frames
+        if self._num_frames < 1 or len(self.times) != self._num_frames or len(self._pictures.sizes) != pictures:
             raise ValueError("numbers of pictures, times and frames differ")
 
     def _fault(self, reason: str) -> DatasetError:
@@ -226,12 +275,12 @@ class StoredVideo:
     @property
     def recipe(self) -> FlowRecipe:
         """The recipe of the stored flow."""
-        return self._recipe
+        return self.contents.flow
 
     @property
     def frame_size(self) -> int:
         """Height and width of the stored frames."""
-        return self._recipe.size
+        return self.contents.frame_size
 
     @property
     def num_frames(self) -> int:
@@ -244,18 +293,20 @@ class StoredVideo:
         """Read pictures and flow; see ``ClipSource.read``.
 
         Raises:
-            DatasetError: a picture is damaged, or the file has gone.
+            DatasetError: a picture is damaged, the file has gone, or flow is wanted and was not prepared.
             IndexError: a frame or flow frame that the video does not have.
         """
-        size = self._recipe.size
-        rgb = np.empty((len(frames), size, size, 3), np.uint8)
+        if fields and not self.contents.has_flow:
+            raise DatasetError(self.path, "was prepared without flow", "run prepare with a recipe that reads flow")
+        side, size = self.contents.frame_size, self.contents.flow.size
+        rgb = np.empty((len(frames), side, side, 3), np.uint8)
         flow = np.empty((len(fields), size, size, 2), np.uint8)
         rows = [*map(self._frame_row, frames), *map(self._flow_row, fields)]
         starts, sizes = ([int(column[row]) for row in rows] for column in (self._pictures.starts, self._pictures.sizes))
         try:
             with closing(read_ranges(self.path, starts, sizes)) as parts:
                 for at, number in enumerate(frames):
-                    bgr = self._picture(next(parts), rows[at], _frame_name(number), (size, size, 3))
+                    bgr = self._picture(next(parts), rows[at], _frame_name(number), (side, side, 3))
                     cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=rgb[at])
                 for at, start in enumerate(fields):
                     planes = self._picture(next(parts), rows[len(frames) + at], _flow_name(start), (2 * size, size))
@@ -267,7 +318,7 @@ class StoredVideo:
     def _frame_row(self, number: int) -> int:
         if not 0 <= number < self._num_frames:
             raise IndexError(f"frame {number} of {self._num_frames}")
-        return max(2 * number - 1, 0)
+        return max(2 * number - 1, 0) if self.contents.has_flow else number
 
     def _flow_row(self, start: int) -> int:
         if not 0 <= start < self._num_frames - 1:
