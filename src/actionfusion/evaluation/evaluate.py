@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from json import dumps
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,7 +23,7 @@ from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.places import AnyPlace
-from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run
+from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run, typed
 
 
 def evaluate(
@@ -99,7 +99,8 @@ def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None
     names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
     if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
         raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
-    settings = DataSettings(root=root, store=store, **{name: recorded[name] for name in names})
+    kept = typed(DataSettings, {name: recorded[name] for name in names}, folder.path / CONFIG, "data")
+    settings = replace(kept, root=root, store=store)
     name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
     videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
     if videos.digest() != recorded.get("digest"):

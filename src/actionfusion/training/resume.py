@@ -36,16 +36,27 @@ _KINDS: dict[str, type[Any]] = {
     "features": FeatureSettings,
 }
 _YOUNGER = {"features"}  # runs of earlier versions have none
-_PLACES = ("root", "store", "manifest")
+
+
+@dataclass(frozen=True)
+class _Data:
+    root: str | None = None
+    store: str | None = None
+    manifest: str | None = None
+
+
+@dataclass(frozen=True)
+class _Features:
+    folder: str
 
 
 @dataclass(frozen=True)
 class _Local:
-    """What ``resume.json`` holds: places by name, and the device as it was given."""
+    """What ``resume.json`` holds: where this machine has what, and the device as it was given."""
 
-    data: Mapping[str, str]
+    data: _Data
     device: str | None
-    features: Mapping[str, str] | None = None
+    features: _Features | None = None
 
 
 def remember_places(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
@@ -60,7 +71,7 @@ def remember_places(run: RunFolder, data: DataSettings, features: Path | None, d
     Raises:
         RunFolderError: it cannot be written.
     """
-    given = {name: getattr(data, name) for name in _PLACES}
+    given = {name: getattr(data, name) for name in field_kinds(_Data)}
     places = {name: str(place(value).absolute()) for name, value in given.items() if value is not None}
     local: dict[str, Any] = {"data": places, "device": device}
     if features is not None:
@@ -81,7 +92,7 @@ def recorded_values(path: Path) -> dict[str, Any]:
         RunFolderError: the folder is no run, or does not say how it was trained.
     """
     config = open_run(path).config
-    if not _KINDS.keys() - _YOUNGER <= config.keys():
+    if not _KINDS.keys() - _YOUNGER <= config.keys() or "dataset" not in config["data"]:
         raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
     values: dict[str, Any] = {name: dict(config.get(name) or {}) for name in _KINDS}
     values["data"] = {name: value for name, value in values["data"].items() if name in field_kinds(DataSettings)}
@@ -90,7 +101,7 @@ def recorded_values(path: Path) -> dict[str, Any]:
     values |= {"pretrained": config.get("pretrained"), "seed": config.get("seed", 0)}
     if (path / LOCAL).is_file():
         local = plain(_read_places(path / LOCAL))
-        values["data"] |= local["data"]
+        values["data"] |= {name: value for name, value in local["data"].items() if value is not None}
         values["features"] |= local["features"] or {}
         values["device"] = local["device"]
     return values
