@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from actionfusion.inference.recognizer import Recognizer
 from actionfusion.report.filmstrip import FilmStrip
 from actionfusion.report.rendering import known, percent, plural, points
 from actionfusion.report.tables import Evaluation
-from actionfusion.run_folder import CONFIG, RunFolder
+from actionfusion.run_folder import CONFIG, RunFolder, typed
 from actionfusion.storage import PathLike
 from actionfusion.video.clip import Clip, cut_clip
 
@@ -150,7 +150,7 @@ def _videos(folder: RunFolder, root: PathLike, store: PathLike | None) -> Labell
     names = {part.name for part in fields(DataSettings)}
     if not isinstance(recorded, dict) or "dataset" not in recorded:
         raise RunFolderError(folder.path / CONFIG, "does not say what it was trained on", "train it with this version")
-    given = {name: value for name, value in recorded.items() if name in names}
-    settings = DataSettings(**given | {"root": root, "store": store})
+    given = {name: value for name, value in recorded.items() if name in names - {"root", "store"}}
+    settings = replace(typed(DataSettings, given, folder.path / CONFIG, "data"), root=root, store=store)
     listing = open_dataset(settings.dataset, root, group_pattern=settings.group_pattern)
     return LabelledVideos(listing, Split("", (), ()), settings)
