@@ -108,9 +108,7 @@ def _write(folder: Path, video: Path, explanation: Explanation) -> None:
     ]
     (folder / SHEET).write_bytes(png_bytes(contact_sheet([row for row in sheet if row[1]])))
     recipe = None if clip.flow is None else clip.recipe
-    overlay = Overlay(
-        explanation.labels, explanation.target, clip.positions, heat, explanation.running, recipe, scale
-    )
+    overlay = Overlay(explanation.labels, explanation.target, clip.positions, heat, explanation.running, recipe, scale)
     write_overlay(folder / VIDEO, video, overlay)
     (folder / FIGURES).write_text(json.dumps({"video": video.name, **explanation.as_json()}) + "\n", encoding="utf-8")
     page = render_explanation(video.name, explanation, folder / VIDEO)
