@@ -34,14 +34,14 @@ class ComparedRun:
     Args:
         name: unlike the others'.
         evaluation: what ``evaluate`` wrote.
-        model: which model it is.
         epochs: the rows of its ``metrics.csv``.
+        model: which model it is.
     """
 
     name: str
     evaluation: Evaluation
-    model: ModelFacts | None = None
     epochs: Sequence[EpochRow] = ()
+    model: ModelFacts | None = None
 
 
 def report_comparison(runs: Sequence[str | Path], *, part: Part = "test", out: Path = Path("comparison.html")) -> Path:
@@ -66,7 +66,7 @@ def report_comparison(runs: Sequence[str | Path], *, part: Part = "test", out: P
     for name, run in zip(names, runs, strict=True):
         folder = open_run(run)
         evaluation = evaluation_of(folder, part)
-        compared.append(ComparedRun(name, evaluation, ModelFacts.of(folder, evaluation), read_epochs(folder)))
+        compared.append(ComparedRun(name, evaluation, read_epochs(folder), ModelFacts.of(folder, evaluation)))
     write_page(out, render_comparison(compared))
     Console(stderr=True).print(Text(f"now open {out} in a browser"), soft_wrap=True)
     return out
