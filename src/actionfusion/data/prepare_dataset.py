@@ -1,4 +1,4 @@
-"""The command ``prepare``: the videos of a data set into the prepared store, for training without decoding twice."""
+"""Run the command ``prepare``: decode a data set once into the prepared store."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from actionfusion.data.manifest import read_manifest
 from actionfusion.data.outcomes import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.errors import SettingsError
-from actionfusion.places import AnyPlace, place
 from actionfusion.recipes import find_recipe
 from actionfusion.remote_path import RemotePath
 from actionfusion.settings import build, read_yaml
+from actionfusion.storage import PathLike, to_path
 from actionfusion.video.flow import FlowRecipe
 
 
 def prepare(
     dataset: str,
-    root: AnyPlace,
+    root: PathLike,
     *,
-    store: AnyPlace,
+    store: PathLike,
     config: str | None = None,
     flow: FlowRecipe = FlowRecipe(),
     workers: int | None = None,
@@ -33,7 +33,7 @@ def prepare(
     verify: bool = False,
     manifest: Path | None = None,
 ) -> PrepareReport:
-    """Decode every video once, compute its flow, and keep both in a store that training reads many times.
+    """Decode every video once, compute its flow, and keep both in a store for training.
 
     A second call makes only what is missing, damaged, or of another recipe or source; a call that was killed is taken
     up where it stopped.  A video that cannot be read is named and left out.
@@ -60,7 +60,7 @@ def prepare(
         ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
     recipe = flow if config is None else _recipe_flow(config)
-    kept_in = place(store)
+    kept_in = to_path(store)
     listing = open_dataset(dataset, root)
     if manifest is not None:
         listing = read_manifest(manifest).applied_to(listing)
@@ -84,8 +84,8 @@ def prepare(
         )
     for failure in report.failures:
         console.print(Text(f"left out: {failure.message}"), soft_wrap=True)
-    told = f"{report.made} made, {report.kept} there already, {len(report.failures)} left out"
-    console.print(Text(f"{told}; {recipe}; {report.seconds:.1f} s"), soft_wrap=True)
+    counts = f"{report.made} made, {report.kept} there already, {len(report.failures)} left out"
+    console.print(Text(f"{counts}; {recipe}; {report.seconds:.1f} s"), soft_wrap=True)
     return report
 
 

@@ -17,9 +17,9 @@ import yaml
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import write_atomically
-from actionfusion.places import place
 from actionfusion.run_folder import CONFIG, RunFolder, open_run, writing
 from actionfusion.settings import build, field_kinds, plain, read_json
+from actionfusion.storage import to_path
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, recipe_from
 
@@ -49,7 +49,7 @@ def remember_places(run: RunFolder, data: DataSettings, features: Path | None, d
         RunFolderError: it cannot be written.
     """
     given = {name: getattr(data, name) for name in _PLACES}
-    places = {name: str(place(value).absolute()) for name, value in given.items() if value is not None}
+    places = {name: str(to_path(value).absolute()) for name, value in given.items() if value is not None}
     local: dict[str, Any] = {"data": places, "device": device}
     if features is not None:
         local["features"] = {"folder": str(features.absolute())}

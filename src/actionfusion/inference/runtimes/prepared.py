@@ -46,6 +46,7 @@ from actionfusion.inference.runtimes.running import (
 )
 from actionfusion.run_folder import WEIGHTS, RunFolder
 from actionfusion.settings import plain, read_json
+from actionfusion.storage import PathLike
 from actionfusion.version import __version__
 
 FORMAT = 1
@@ -66,13 +67,15 @@ class Kind:
         runtime: openvino or onnx.
         precision: of the multiplications.
         root: where the run's videos are, for int8.
+        store: where they are prepared.
     """
 
     run: RunFolder
     part: Part
     runtime: EngineName
     precision: PrecisionName
-    root: Path | None = None
+    root: PathLike | None = None
+    store: PathLike | None = None
 
     @property
     def folder(self) -> Path:
@@ -227,7 +230,7 @@ def prepare(kind: Kind, *, stale: str, keep: ExitStack, beyond: Prepared | None 
     """
     again = f" again, since {stale}" if stale else ""
     _say(f"preparing {kind.runtime} {kind.precision} of {kind.run.path}{again}")
-    samples = RunClips(kind.run, kind.root) if kind.precision == "int8" else None
+    samples = RunClips(kind.run, kind.root, kind.store) if kind.precision == "int8" else None
     with ExitStack() as locked:
         try:
             kind.folder.parent.mkdir(exist_ok=True)
@@ -265,12 +268,17 @@ def _prepare_beside(kind: Kind, samples: RunClips | None) -> Prepared:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Let one process prepare; others wait and then find what it made.  Where there are no locks, nobody waits."""
-    with path.open("a+b") as stream:
-        with suppress(OSError):
-            if not take_lock(stream.fileno(), wait=False):
-                _say("another process prepares it: waiting")
-                take_lock(stream.fileno(), wait=True)
+    lock = None
+    with suppress(OSError):
+        lock = take_lock(path)
+        if lock is None:
+            _say("another process prepares it: waiting")
+            lock = take_lock(path, wait=True)
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _make(kind: Kind, folder: Path, samples: RunClips | None) -> Prepared:
