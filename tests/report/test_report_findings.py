@@ -65,7 +65,7 @@ def test_an_evaluation_of_today_has_fewer_figures_and_no_remark(make_evaluation)
 def test_a_reader_sees_what_flatters(whole, parse):
     grave = [remark.text for remark in remarks(whole) if remark.grave]
     assert "trained on these clips" in grave[0]
-    assert "of 30 clips, 4 have a clip of their group in training, and 1 show the same" in grave[1]
+    assert "of 30 clips, 4 have a clip of their group in training, and 1 have a near-duplicate there" in grave[1]
     others = [remark.text for remark in remarks(whole) if not remark.grave]
     assert others == [
         "About the split: groups unknown.",

@@ -240,7 +240,7 @@ def test_groups_and_classes_without_clips_are_said_to_have_none(parse, make_eval
 
 def test_a_run_without_a_mistake_says_so(parse, make_evaluation):
     root = parse(render_report(Report("Perfect", evaluation=make_evaluation([[5, 0], [0, 5]]))))
-    assert "No clip was taken for another class." in root.text
+    assert "No clip was predicted as another class." in root.text
     assert not root.find("section", id="mistakes")
 
 

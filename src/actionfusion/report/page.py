@@ -93,7 +93,6 @@ class Report:
         summary: a few sentences under the title.
         headline: the figures at the top.
         evaluation: what ``evaluation.json`` holds.
-        model: which model was measured, and the figures published for it.
         epochs: the rows of a run's ``metrics.csv``, text or numbers.
         groups: accuracy by group of classes.
         strips: clips with their predictions.
@@ -101,13 +100,13 @@ class Report:
         versions: of what the result depends on, by name.
         no_strips: why there is no film strip, or not every one.
         recipe: settings as YAML, from which the commands train.
+        model: which model was measured, and the figures published for it.
     """
 
     title: str
     summary: str = ""
     headline: Sequence[Headline | tuple[str, str, str]] = ()
     evaluation: Evaluation | None = None
-    model: ModelFacts | None = None
     epochs: Sequence[EpochRow] = ()
     groups: Sequence[GroupAccuracy] = ()
     strips: Sequence[FilmStrip] = ()
@@ -115,6 +114,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     no_strips: str = ""
     recipe: str = ""
+    model: ModelFacts | None = None
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
