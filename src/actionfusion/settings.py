@@ -68,10 +68,15 @@ def read_yaml(
 
 
 def read_json(
-    path: Path, error: type[ActionFusionError] = SettingsError, remedy: str = CORRECT_IT, *, largest: int = JSON_BYTES
+    path: Path,
+    error: type[ActionFusionError] = SettingsError,
+    remedy: str = CORRECT_IT,
+    *,
+    largest: int = JSON_BYTES,
+    finite: bool = True,
 ) -> dict[str, Any]:
-    """The mapping that a JSON file holds; arguments and errors are those of ``read_yaml``."""
-    value = parse_json(_bytes(path, error, remedy, largest), path, error, remedy, largest=largest)
+    """The mapping that a JSON file holds; arguments and errors are those of ``read_yaml`` and ``parse_json``."""
+    value = parse_json(_bytes(path, error, remedy, largest), path, error, remedy, largest=largest, finite=finite)
     if not isinstance(value, dict):
         raise error(path, f"is damaged ({_shown(value)} where names with values are wanted)", remedy)
     return value
