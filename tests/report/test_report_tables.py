@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from actionfusion.errors import SettingsError
-from actionfusion.report.tables import Bar, check_evaluation, class_bars, confusion_table, mistakes
+from actionfusion.evaluation.result import check_evaluation
+from actionfusion.report.tables import Bar, class_bars, confusion_table, mistakes
 
 
 @st.composite

@@ -16,6 +16,7 @@ from rich.text import Text
 from actionfusion.curves import Curves, EpochRow, Quantity
 from actionfusion.data.listing import Part
 from actionfusion.errors import SettingsError
+from actionfusion.evaluation.result import check_evaluation
 from actionfusion.report.comparison import class_rows, paired, short_names, unlike
 from actionfusion.report.figures import SERIES, overlay_svg
 from actionfusion.report.findings import confidence, mean_class_accuracy, remarks
@@ -23,7 +24,7 @@ from actionfusion.report.model_facts import ModelFacts
 from actionfusion.report.orders import by_name, by_value, orders
 from actionfusion.report.rendering import environment, percent, plural, write_page
 from actionfusion.report.run_report import evaluation_of, read_epochs
-from actionfusion.report.tables import Bar, Evaluation, check_evaluation, finite_interval
+from actionfusion.report.tables import Bar, Evaluation, finite_interval
 from actionfusion.run_folder import open_run
 
 

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from actionfusion.curves import Curves, EpochRow, Quantity, Session
 from actionfusion.errors import SettingsError
+from actionfusion.evaluation.result import check_evaluation
 from actionfusion.files import write_atomically
 from actionfusion.report.figures import CalibrationBin, curves_svg, reliability_svg
 from actionfusion.report.filmstrip import (
@@ -38,7 +39,6 @@ from actionfusion.report.tables import (
     Bar,
     Evaluation,
     Interval,
-    check_evaluation,
     class_bars,
     confusion_table,
     mistakes,

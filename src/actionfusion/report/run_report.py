@@ -14,10 +14,9 @@ from rich.text import Text
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
-from actionfusion.evaluation.result import evaluation_path
+from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.report.chosen_clips import choose_clips, film_strips
-from actionfusion.report.evaluation_file import read_evaluation
 from actionfusion.report.findings import Headline, headlines
 from actionfusion.report.model_facts import ModelFacts
 from actionfusion.report.page import Report, render_report

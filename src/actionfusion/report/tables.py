@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actionfusion.errors import SettingsError
 from actionfusion.report.orders import Order, by_name, by_similarity, by_value, orders
 
 Evaluation = Mapping[str, Any]
@@ -22,9 +21,6 @@ MOST_CLOSE_CLASSES = 40
 MOST_LISTED_PAIRS = 10
 MOST_LISTED_MISTAKES = 20
 MOST_CLASSES_IN_ORDER = 24
-
-_NEEDED = ("dataset", "split", "part", "seed", "count", "correct", "top1", "interval", "confidence", "labels")
-_NEEDED_LISTS = ("per_class", "confusion", "failed", "videos")
 
 
 @dataclass(frozen=True)
@@ -125,28 +121,6 @@ class ClassBars:
     bars: Sequence[Bar]
     worst_first: bool
     orders: Sequence[Order]
-
-
-def check_evaluation(evaluation: Evaluation) -> None:
-    """Refuse an evaluation that contradicts itself.
-
-    Raises:
-        SettingsError: a part is missing, or the confusion matrix does not fit the labels and counts.
-    """
-    remedy = "evaluate the run again"
-    missing = [name for name in (*_NEEDED, *_NEEDED_LISTS) if name not in evaluation]
-    if missing:
-        raise SettingsError("evaluation", f"has no {missing[0]}", remedy)
-    labels, confusion = evaluation["labels"], evaluation["confusion"]
-    if len(confusion) != len(labels) or any(len(row) != len(labels) for row in confusion):
-        raise SettingsError("evaluation", f"the confusion matrix does not fit {len(labels)} labels", remedy)
-    if [entry["label"] for entry in evaluation["per_class"]] != list(labels):
-        raise SettingsError("evaluation", "its classes one by one are not its labels", remedy)
-    total = sum(map(sum, confusion))
-    right = sum(row[index] for index, row in enumerate(confusion))
-    if (total, right) != (evaluation["count"], evaluation["correct"]):
-        counts = f"{evaluation['correct']} of {evaluation['count']}"
-        raise SettingsError("evaluation", f"says {counts}, but its confusion matrix {right} of {total}", remedy)
 
 
 def confusion_table(evaluation: Evaluation) -> Confusion:
