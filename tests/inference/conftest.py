@@ -55,12 +55,14 @@ def small_run_source(tmp_path_factory, shapes_root) -> Path:
     from actionfusion.video.flow import FlowRecipe
 
     settings = FusionNetworkSettings.tiny(
-        5, image_size=16, flow_channels=4, tower=(8, "M", 16), fc6_width=16, hidden=8, norm="tf"
+        5, image_size=16, frames=3, flow_channels=4, backbone=(8, "M", 16), fc6_width=16, hidden=8, norm="tf"
     )
     clip = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe("dis", 8.0, 16))
     folder = tmp_path_factory.mktemp("small") / "run"
     labels = [f"class {number}" for number in range(5)]
-    run = create_run(folder, clip=clip, network=settings, labels=labels, further={"data": {"dataset": "folder"}})
+    run = create_run(
+        folder, model="fusion", clip=clip, network=settings, labels=labels, further={"data": {"dataset": "folder"}}
+    )
     with torch.no_grad():
         network = _randomise(FusionNetwork(settings), seed=1)
     recognizer = Recognizer(network, clip, labels)

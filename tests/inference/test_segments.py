@@ -39,7 +39,9 @@ COLOURS = {"red": (76, 85, 255), "green": (150, 44, 21), "blue": (29, 255, 107)}
 def recognizer() -> Recognizer:
     """A random network for 16-pixel clips of four samples and three colours."""
     torch.manual_seed(0)
-    network = FusionNetwork.tiny(3, image_size=16, tower=(6, "M", 8, "M", 8), fc6_width=12, hidden=10, flow_channels=4)
+    network = FusionNetwork.tiny(
+        3, image_size=16, backbone=(6, "M", 8, "M", 8), fc6_width=12, hidden=10, flow_channels=4
+    )
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(3)

@@ -22,9 +22,8 @@ from actionfusion.inference.runtimes.running import (
 )
 from actionfusion.settings import build, build_each, field_kinds, read_json
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.flow import FlowRecipe
 
-FORMAT = 1
+FORMAT = 2
 ABOUT = "model.json"
 _AGAIN = "export the run again"
 # What is read of ``model.json``; the rest is for other programs.
@@ -36,8 +35,7 @@ _ABOUT: Mapping[str, Any] = {
     "labels": tuple[str, ...],
     "inputs": tuple[Mapping[str, Any], ...],
     "output": Mapping[str, Any],
-    "sampling": Mapping[str, Any],
-    "flow_recipe": FlowRecipe,
+    "clip": Mapping[str, Any],
 }
 
 
@@ -141,12 +139,15 @@ def open_export(folder: Path) -> Export:
     version = about.get("export_format")
     if version is None:
         raise ExportError(path, "is no description of a model", _AGAIN)
-    if version != FORMAT:
-        reason = f"is of export format {version}, written by actionfusion {about.get('version')}; this reads {FORMAT}"
+    if version not in (1, FORMAT):
+        written = f"written by actionfusion {about.get('version')}"
+        reason = f"is of export format {version}, {written}; this reads 1 to {FORMAT}"
         raise ExportError(path, reason, "export the run again with this version, or use that one")
+    if version == 1:
+        about["clip"] = _clip_of_format_1(about)
     known = build_each(_ABOUT, {name: about.get(name) for name in _ABOUT}, path, ExportError, _AGAIN)
-    sampling = {name: known["sampling"].get(name) for name in ("frames", "flow_fields")}
-    clip = build(ClipSettings, sampling | {"flow": known["flow_recipe"]}, path, ExportError, _AGAIN, within="sampling")
+    settings = {name: known["clip"].get(name) for name in field_kinds(ClipSettings)}
+    clip = build(ClipSettings, settings, path, ExportError, _AGAIN, within="clip")
     specs = [
         build(TensorSpec, {name: item.get(name) for name in field_kinds(TensorSpec)}, path, ExportError, _AGAIN)
         for item in known["inputs"]
@@ -162,3 +163,17 @@ def open_export(folder: Path) -> Export:
             reason = f"has {file.stat().st_size} bytes, not {size}"
             raise ExportError(file, reason, f"copy the whole folder, or {_AGAIN}")
     return Export(folder, clip, known["labels"], tuple(specs), about)
+
+
+def _clip_of_format_1(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the clip settings of what version 0.1 wrote, whose models all took both streams."""
+    sampling = about.get("sampling")
+    counts = sampling if isinstance(sampling, Mapping) else {}
+    return {
+        "frames": counts.get("frames"),
+        "flow_fields": counts.get("flow_fields"),
+        "flow": about.get("flow_recipe"),
+        "streams": ["rgb", "flow"],
+        "sampling": "spread",
+        "stride": 1,
+    }
