@@ -38,13 +38,13 @@ import torch
 
 from actionfusion.errors import VideoError
 from actionfusion.files import write_atomically
-from actionfusion.inference.pipeline import clips_ahead
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.training.recipe import load_recipe
 from actionfusion.version import __version__
 from actionfusion.video import whole_files
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
+from actionfusion.video.clip_reader import clips_ahead
 from actionfusion.video.flow import FlowRecipe, flow_fields
 from actionfusion.video.reading import iterate_frames, read_frames
 from actionfusion.video.seeking import scan_packets

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from actionfusion.errors import VideoError, WeightsError
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.video.clip import Clip
+from actionfusion.video.clip_reader import clips_ahead
 
 BATCH_SIZE = 8
 
@@ -50,7 +53,7 @@ class Answers:
 
 
 def answer(recognizer: Recognizer, sources: Sequence[LabelledSource], views: Views, title: str) -> Answers:
-    """Ask a run about every video, in batches of ``BATCH_SIZE`` clips.
+    """Answer every video, in batches of ``BATCH_SIZE`` clips, while threads cut those that come next.
 
     Args:
         recognizer: of the run.
@@ -59,54 +62,44 @@ def answer(recognizer: Recognizer, sources: Sequence[LabelledSource], views: Vie
         title: for the progress bar.
 
     Raises:
-        WeightsError: the network's answer to a video is no number.
+        WeightsError: a score of a video is not finite.
     """
-    classes = len(recognizer.labels)
-    answered: list[LabelledSource] = []
+    owners: list[LabelledSource] = []  # of the clips, which come video by video, the plain one first
     failed: list[FailedVideo] = []
 
-    def clips() -> Iterator[tuple[int, Clip]]:
-        console = Console(stderr=True)
-        for source in track(sources, title, console=console, transient=True, disable=not console.is_terminal):
-            try:
-                cut = cut_views(source.open(), recognizer.clip_settings, views)
-            except VideoError as error:
-                failed.append(FailedVideo(source.name, error.kind, str(error)))
-                continue
-            answered.append(source)
-            for clip in cut:
-                yield len(answered) - 1, clip
+    def cut(source: LabelledSource) -> list[Clip]:
+        return cut_views(source.open(), recognizer.clip_settings, views)
 
-    rows: list[npt.NDArray[np.float32]] = [np.zeros((0, classes), np.float32)]
-    owners: list[int] = []
-    for batch in _batches(clips()):
-        rows.append(recognizer.probabilities([clip for _, clip in batch]))
-        owners += [owner for owner, _ in batch]
-        if not np.isfinite(rows[-1]).all():
-            name = answered[batch[int(np.argmin(np.isfinite(rows[-1]).all(1)))][0]].name
-            reason = f"the network's answer to {name!r} is no number"
-            raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
+    def clips(read: Iterable[tuple[LabelledSource, list[Clip] | VideoError]]) -> Iterator[Clip]:
+        for source, found in read:
+            if isinstance(found, VideoError):
+                failed.append(FailedVideo(source.name, found.kind, str(found)))
+                continue
+            for clip in found:
+                owners.append(source)
+                yield clip
+
+    rows = [np.zeros((0, len(recognizer.labels)), np.float32)]
+    on_a_gpu = recognizer.runtime.device != "cpu"
+    console = Console(stderr=True)
+    with closing(clips_ahead(cut, sources, overlap=on_a_gpu, clips_each=views.clips)) as read:
+        shown = track(read, title, len(sources), console=console, transient=True, disable=not console.is_terminal)
+        waiting = clips(shown)
+        while batch := list(islice(waiting, BATCH_SIZE)):
+            rows.append(recognizer.probabilities(batch))
+            finite = np.isfinite(rows[-1]).all(1)
+            if not finite.all():
+                name = owners[len(owners) - len(batch) + int(finite.argmin())].name
+                reason = f"the network's answer to {name!r} is no number"
+                raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
     each = np.concatenate(rows).astype(np.float64)
-    owner = np.array(owners, np.int64)
-    # The clips of a video come one after the other, its plain one first.
-    first = np.searchsorted(owner, np.arange(len(answered)))
-    means = np.add.reduceat(each, first) / np.bincount(owner, minlength=len(answered))[:, None] if answered else each
+    starts = [number for number, source in enumerate(owners) if number == 0 or source is not owners[number - 1]]
+    counts = np.diff([*starts, len(owners)])
     return Answers(
-        tuple(source.name for source in answered),
-        np.array([source.target for source in answered], np.int64),
-        means,
-        each[first] if answered else each,
+        tuple(owners[start].name for start in starts),
+        np.array([owners[start].target for start in starts], np.int64),
+        np.add.reduceat(each, starts) / counts[:, None] if starts else each,
+        each[starts],
         len(each),
         tuple(failed),
     )
-
-
-def _batches(clips: Iterator[tuple[int, Clip]]) -> Iterator[list[tuple[int, Clip]]]:
-    batch: list[tuple[int, Clip]] = []
-    for item in clips:
-        batch.append(item)
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from json import dumps
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,10 +9,10 @@ from typing import Literal, get_args
 from rich.console import Console
 from rich.text import Text
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos
+from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import Part
-from actionfusion.data.recorded_split import reopen_split
-from actionfusion.errors import DatasetError, RunFolderError, SettingsError
+from actionfusion.data.recorded_split import reopen_data
+from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.evaluation.answers import answer
 from actionfusion.evaluation.calibration import fit_temperature
 from actionfusion.evaluation.metrics import classification_figures
@@ -22,16 +21,16 @@ from actionfusion.evaluation.result import Evaluation, evaluation_path, is_train
 from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.places import AnyPlace
-from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, open_run
+from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.storage import PathLike
 
 
 def evaluate(
     run: Path,
-    root: AnyPlace | None = None,
+    root: PathLike | None = None,
     *,
     part: Part = "test",
-    store: AnyPlace | None = None,
+    store: PathLike | None = None,
     views: int = 1,
     flip: bool = False,
     temperature: Literal["val"] | None = None,
@@ -87,27 +86,6 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
 
 
-def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
-    """The videos that a run was split on, split as they were then.
-
-    Raises:
-        SettingsError: no root was given, or an address that cannot be opened here.
-        RunFolderError: the run does not say what it was trained on.
-        DatasetError: a video of the run's split is not there, or has another label.
-    """
-    recorded = folder.config.get("data")
-    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
-    if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
-        raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
-    settings = DataSettings(root=root, store=store, **{name: recorded[name] for name in names})
-    name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
-    videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
-    if videos.digest() != recorded.get("digest"):
-        reason = f"is not the split of {CONFIG}: one of them was changed"
-        raise RunFolderError(folder.path / SPLIT, reason, "copy the whole run folder again")
-    return videos
-
-
 def measure(
     folder: RunFolder,
     videos: LabelledVideos,
@@ -130,9 +108,9 @@ def measure(
         _refuse_trained_on(videos, part)
     if temperature is not None:
         _refuse_temperature(videos, part)
-    videos.check_store(folder.clip.flow)
+    videos.check_store(folder.clip)
     recognizer = Recognizer.load(folder, device=device)
-    answers = answer(recognizer, videos.sources(indices, folder.clip.flow), views, part)
+    answers = answer(recognizer, videos.sources(indices, folder.clip), views, part)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     single = classification_figures(folder.labels, answers.targets, answers.single).top1
     return Evaluation(
@@ -177,7 +155,7 @@ def _refuse_temperature(videos: LabelledVideos, part: Part) -> None:
 
 
 def _fitted_temperature(recognizer: Recognizer, folder: RunFolder, videos: LabelledVideos, views: Views) -> float:
-    answers = answer(recognizer, videos.sources(videos.part("val"), folder.clip.flow), views, "val")
+    answers = answer(recognizer, videos.sources(videos.part("val"), folder.clip), views, "val")
     if not answers.videos:
         reason = f"not one of the {len(answers.failed)} validation videos can be read"
         raise DatasetError(videos.listing.root, reason, "mend or fetch them, or leave --temperature out")

@@ -82,8 +82,7 @@ def _views_lines(evaluation: Evaluation) -> list[str]:
     each = evaluation.clips / len(evaluation.videos)
     gain = 100 * (top1.share - evaluation.single.share)
     cost = f"{each:.1f} times the network's work of one clip a video"
-    # A short video has fewer samples that differ.
-    most = "up to " if each < views.temporal * (1 + views.flip) else ""
+    most = "up to " if each < views.clips else ""
     line = f"mean over {most}{views.temporal} samples of each video{mirrored}: {gain:+.1f} points to one clip alone"
     return [f"{line} (top-1 {100 * evaluation.single.share:.1f} %), for {cost}"]
 
@@ -92,7 +91,7 @@ def _leaks_lines(evaluation: Evaluation) -> list[str]:
     leaks = evaluation.leaks
     if evaluation.trained_on or not leaks.found or any(leaks.describe() in note for note in evaluation.notes):
         return []
-    return [f"gives away: {leaks.describe()}"]
+    return [f"leakage: {leaks.describe()}"]
 
 
 def _class_table(figures: ClassificationFigures) -> Table:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from json import loads
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.data.listing import Leaks, Part
-from actionfusion.errors import RunFolderError
+from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.evaluation.answers import FailedVideo
 from actionfusion.evaluation.calibration import Calibration, calibration, tempered
 from actionfusion.evaluation.intervals import Interval, clustered_wilson, clusters
 from actionfusion.evaluation.metrics import CONFIDENCE, Accuracy, ClassificationFigures
 from actionfusion.evaluation.views import Views
+from actionfusion.settings import EVALUATION_BYTES, build, field_kinds, read_json
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Evaluation:
             "notes": list(self.notes),
             "selected_on_part": self.selected_on_part,
             "trained_on": self.trained_on,
-            "leaks": {"group": self.leaks.test_videos, "double": len(self.leaks.doubles)},
+            "leaks": {"group": self.leaks.test_videos, "double": len(self.leaks.duplicates)},
             "views": asdict(self.views)
             | {"clips": self.clips, "single": None if self.single is None else self.single.as_json()},
             "count": top1.count,
@@ -165,6 +165,28 @@ class Evaluation:
         ]
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What other commands take from an evaluation; versions before had no more than the first five."""
+
+    part: str
+    split: str
+    count: int
+    labels: tuple[str, ...]
+    videos: tuple[Mapping[str, Any], ...]
+    dataset: str = ""
+    leaks: Mapping[str, int] = field(default_factory=dict)
+    failed: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Row:
+    video: str
+    label: str
+    predicted: str
+    group: str | None = None
+
+
 def is_trained_on(learnt_from: int, count: int) -> bool:
     """Whether there is no video in a part that the training did not see."""
     return 0 < count <= learnt_from
@@ -184,14 +206,15 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: no such file, or not one of these.
     """
+    if not path.exists():
+        raise RunFolderError(path, "is not there", "evaluate the run first")
     try:
-        found = loads(path.read_text(encoding="utf-8"))
-        rows = [(str(row["video"]), str(row["label"]), str(row["predicted"])) for row in found["videos"]]
-        whole = found["count"] == len(rows) and isinstance(found["labels"], list) and found["part"] and found["split"]
-    except FileNotFoundError:
-        raise RunFolderError(path, "is not there", "evaluate the run first") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(path, f"is no evaluation ({type(error).__name__}: {error})", "evaluate again") from error
-    if not whole:
+        found = read_json(path, largest=EVALUATION_BYTES, finite=False)
+        build(_Known, {name: found[name] for name in field_kinds(_Known) if name in found}, path)
+        for row in found["videos"]:
+            build(_Row, {name: row[name] for name in field_kinds(_Row) if name in row}, path, within="videos")
+    except SettingsError as error:
+        raise RunFolderError(path, f"is no evaluation ({error.reason})", "evaluate again") from error
+    if found["count"] != len(found["videos"]):
         raise RunFolderError(path, "is no evaluation (its count is not that of its videos)", "evaluate again")
-    return dict(found)
+    return found

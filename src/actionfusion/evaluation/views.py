@@ -31,9 +31,14 @@ class Views:
             raise SettingsError("views", f"{self.temporal} samples of a video are none", "take 1 or more")
 
     @property
+    def clips(self) -> int:
+        """The most clips of one video; a short video has fewer samples that differ."""
+        return self.temporal * (1 + self.flip)
+
+    @property
     def single(self) -> bool:
         """Whether it is the one clip that training and prediction see."""
-        return self.temporal == 1 and not self.flip
+        return self.clips == 1
 
 
 def cut_views(source: ClipSource, settings: ClipSettings, views: Views) -> list[Clip]:

@@ -27,6 +27,7 @@ from actionfusion.inference.runtimes.step_part import StepRun, step_part
 from actionfusion.inference.stepping import ExactStepper, Stepper, WindowStepper
 from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.run_folder import RunFolder
+from actionfusion.storage import PathLike
 from actionfusion.video.clip import ClipSettings
 
 PartName = Literal["clip", "step"]
@@ -75,7 +76,8 @@ class Engines:
         runtime: RuntimeName,
         precision: PrecisionName,
         device: str | None,
-        root: Path | None,
+        root: PathLike | None,
+        store: PathLike | None = None,
         first: PartName,
     ) -> Self:
         """What answers for a run; arguments and errors as for `Recognizer.load`."""
@@ -83,7 +85,7 @@ class Engines:
         first = first if first in parts else "clip"
 
         def kind_of(name: EngineName, wanted: PrecisionName, part: PartName = first) -> Kind:
-            return Kind(run, parts[part], name, wanted, root)
+            return Kind(run, parts[part], name, wanted, root, store)
 
         choice = choose(
             runtime,

@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
-from actionfusion.inference.pipeline import clips_ahead
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
 from actionfusion.inference.video_results import VideoResults, error_as_json
 from actionfusion.run_folder import open_run
+from actionfusion.storage import PathLike
+from actionfusion.video.clip_reader import clips_ahead
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def predict(
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
-    root: Path | None = None,
+    root: PathLike | None = None,
+    store: PathLike | None = None,
 ) -> VideoPredictions | VideoTimelines:
     """Name the action in each video, or with --segments what happens when, and print a table, or JSON.
 
@@ -84,7 +86,8 @@ def predict(
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
         precision: fp32, bf16 or int8; none is fp32, or what an export has.
-        root: folder of the videos that the run was trained on, for int8 to be prepared with.
+        root: folder of the data set that the run was trained on, or its address, for int8 to be prepared with.
+        store: folder of its prepared clips, or its address, likewise; none reads the videos themselves.
 
     Returns:
         What was printed.
@@ -97,12 +100,12 @@ def predict(
     """
     if top_k < 1:
         raise no_classes(top_k)
+    load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, root=root, store=store)
     options = SegmentOptions(every, stride, threshold, shortest, out)
     if segments:
-        load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, root=root, first="step")
-        return predict_segments(open_run(run), load, videos, options, top_k=top_k, json=json)
+        return predict_segments(open_run(run), partial(load, first="step"), videos, options, top_k=top_k, json=json)
     options.refuse_without_segments()
-    recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device, root=root)
+    recognizer = load(run)
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     results = VideoPredictions()

@@ -20,6 +20,7 @@ from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, Stepper, StreamState
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.storage import PathLike
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.pictures import scaled_picture
@@ -73,7 +74,8 @@ class Recognizer:
         runtime: RuntimeName = "auto",
         precision: PrecisionName | None = None,
         device: str | None = None,
-        root: Path | None = None,
+        root: PathLike | None = None,
+        store: PathLike | None = None,
         first: PartName = "clip",
     ) -> Recognizer:
         """Load a run folder, or a folder that ``export`` wrote.
@@ -86,7 +88,8 @@ class Recognizer:
                 fastest there is if the network is large enough for that to pay.
             precision: fp32 (where None is given), bf16 or int8; of an export its own.
             device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
-            root: folder of the run's videos, for int8 to be prepared with.
+            root: folder of the run's data set, or its address, for int8 to be prepared with.
+            store: folder of its prepared clips, or its address, likewise; none reads the videos themselves.
             first: what is made ready at once: clip, for whole clips, or step, for streams; the other when it is asked
                 for.
 
@@ -94,7 +97,8 @@ class Recognizer:
             RunFolderError: not a run folder.
             ExportError: an export that is not whole, of another version, or without what a stream needs.
             WeightsError: weights missing, damaged, or of another network.
-            SettingsError: runtime, precision and device do not go together, or int8 finds no videos.
+            SettingsError: runtime, precision and device do not go together, or int8 is given no videos.
+            DatasetError: videos for int8 that are not those of the run.
             RuntimeUnavailable: the runtime is not installed, or not for this machine.
             QuantizationRefused: int8 costs more than a point of accuracy.
         """
@@ -104,7 +108,13 @@ class Recognizer:
         else:
             folder = run if isinstance(run, RunFolder) else open_run(run)
             engines = Engines.of_run(
-                folder, runtime=runtime, precision=precision or "fp32", device=device, root=root, first=first
+                folder,
+                runtime=runtime,
+                precision=precision or "fp32",
+                device=device,
+                root=root,
+                store=store,
+                first=first,
             )
             recognizer = cls(engines.network, folder.clip, folder.labels, engines=engines)
         engines.open(first)

@@ -329,6 +329,13 @@ class FusionNetwork(VideoModel):
         """Build `FusionNetworkSettings.tiny`."""
         return cls(FusionNetworkSettings.tiny(num_classes, **changes))
 
+    @classmethod
+    def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
+        """Clips of two frames, where the 3-D convolution joins three."""
+        own = cast("FusionNetworkSettings", settings)
+        joins = own.fusion == "conv3d" and own.streams == "both" and own.fusion_time_kernel == 3
+        return joins and own.frames == 2
+
     def fuse(self, features: Features) -> Tensor:
         """Make X_conv ``[B, T, C, h, w]`` of the backbones' maps (eqs 1 and 2); one stream's map is X_conv as it is."""
         if missing := set(self.reads) - features.keys():
@@ -444,9 +451,10 @@ class FusionNetwork(VideoModel):
         return {"fc6.weight": found[0], "fc6.bias": found[1]}
 
     def pretrained_parameters(self) -> set[str]:
-        """Name the backbones' pretrained parameters, and fc6 where VGG-16 has one of its shape."""
-        vgg = self.settings.backbone == "vgg16" and self.fc6 is not None
-        return super().pretrained_parameters() | ({"fc6.weight", "fc6.bias"} if vgg else set())
+        """Name the backbones' pretrained parameters, and fc6 where there are weights of its shape."""
+        shape = next(iter(self.all_backbones().values())).dense_shape
+        fits = self.fc6 is not None and tuple(self.fc6.weight.shape) == shape
+        return super().pretrained_parameters() | ({"fc6.weight", "fc6.bias"} if fits else set())
 
 
 def _reduced(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:

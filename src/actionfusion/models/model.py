@@ -85,6 +85,10 @@ class ModelSettings:
         """Channels of a stream's pictures."""
         return 3 if stream == "rgb" else self.flow_channels
 
+    def shape_of(self, stream: StreamName) -> tuple[int, int, int]:
+        """Channels, height and width of a stream's pictures."""
+        return self.channels_of(stream), self.size_of(stream), self.size_of(stream)
+
 
 class Normalizer(nn.Module):
     """Check the shape of a stream's pictures and bring their values about zero.
@@ -185,6 +189,16 @@ class VideoModel(nn.Module):
         del settings
         return ("rgb",)
 
+    @classmethod
+    def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
+        """Tell whether PyTorch computes wrong gradients of the model in bfloat16 on CPUs.
+
+        That of a Conv3d whose kernel is three frames long is garbage, up to 1e35, for two frames; one frame, three or
+        more, and float16 are right (measured with PyTorch 2.13 and AVX-512 bfloat16).
+        """
+        del settings
+        return False
+
     @property
     def reads(self) -> tuple[StreamName, ...]:
         """The streams of this very model."""
@@ -212,15 +226,20 @@ class VideoModel(nn.Module):
         Raises:
             SettingsError: a stream is missing, or has another shape than the settings say.
         """
-        made: dict[StreamName, Tensor] = {}
-        for stream in self.reads:
-            if stream not in clips:
-                raise SettingsError(stream, "this stream is missing", f"give {' and '.join(self.reads)}")
-            pictures = self.normalizers[stream](clips[stream])
-            backbone = self.backbone(stream)
-            made[stream] = pictures if backbone is None else _each_frame(backbone, pictures)
+        if missing := [stream for stream in self.reads if stream not in clips]:
+            raise SettingsError(missing[0], "this stream is missing", f"give {' and '.join(self.reads)}")
+        made = {stream: self.stream_features(stream, clips[stream]) for stream in self.reads}
         _refuse_other_lengths(made, self.settings.frames if self.fixed_frames else None)
         return made
+
+    def stream_features(self, stream: StreamName, pictures: Tensor) -> Tensor:
+        """Make the features ``[B, T, ...]`` of one stream's pictures ``[B, T, C, H, W]``; see `features`."""
+        normalized: Tensor = self.normalizers[stream](pictures)
+        backbone = self.backbone(stream)
+        if backbone is None:
+            return normalized
+        maps: Tensor = backbone(normalized.flatten(0, 1))
+        return maps.reshape(*normalized.shape[:2], *maps.shape[1:])
 
     def classify(self, features: Features) -> Tensor:
         """Make logits ``[B, K]``, or ``[B, T, K]``, of features; raise SettingsError for other shapes."""
@@ -373,11 +392,6 @@ class VideoModel(nn.Module):
             for stream, backbone in self.all_backbones().items()
             for name in backbone.pretrained_parameters()
         }
-
-
-def _each_frame(backbone: Backbone, pictures: Tensor) -> Tensor:
-    maps: Tensor = backbone(pictures.flatten(0, 1))
-    return maps.reshape(*pictures.shape[:2], *maps.shape[1:])
 
 
 def _refuse_other_lengths(features: Features, frames: int | None) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.report.tables import Evaluation, check_evaluation
+from actionfusion.settings import EVALUATION_BYTES, read_json
 
 _REMEDY = "evaluate the run again"
 _TEXTS = ("dataset", "split", "part")
@@ -27,12 +27,7 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         RunFolderError: no such file, no JSON, or not what this version of ``evaluate`` writes.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RunFolderError(path, f"cannot be read ({error})", _REMEDY) from error
-    if not isinstance(found, dict):
-        raise RunFolderError(path, "holds no evaluation", _REMEDY)
+    found = read_json(path, RunFolderError, _REMEDY, largest=EVALUATION_BYTES, finite=False)
     try:
         _check_types(found)
         check_evaluation(found)

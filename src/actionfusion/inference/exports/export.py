@@ -36,6 +36,7 @@ from actionfusion.inference.runtimes.prepared import (
 )
 from actionfusion.inference.runtimes.running import TorchRuntime, check_precision, open_model, read_openvino
 from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.storage import PathLike
 from actionfusion.video.clip import Clip, cut_clip
 from actionfusion.video.video_source import VideoSource
 
@@ -51,7 +52,8 @@ def export(
     out: Path,
     format: FormatName = "onnx",  # noqa: A002 - the flag's name
     precision: Literal["fp32", "int8"] = "fp32",
-    root: Path | None = None,
+    root: PathLike | None = None,
+    store: PathLike | None = None,
     video: Path | None = None,
 ) -> Path:
     """Write a run as a model that other programs can use, with a description and a clip to check it by.
@@ -62,7 +64,8 @@ def export(
         format: onnx, or openvino (model.xml and model.bin).
         precision: fp32, or int8: calibrated on the run's training videos, and refused where it costs more than a
             point of accuracy; what is measured is kept beside the run.
-        root: folder of the run's videos, for int8.
+        root: folder of the run's data set, or its address, for int8.
+        store: folder of its prepared clips, or its address, for int8; none reads the videos themselves.
         video: the clip to check by is cut from it; from a made-up moving picture where none is given.
 
     Returns:
@@ -81,7 +84,7 @@ def export(
     clip = _clip(folder, video)
     part = clip_part(folder.load_network, folder.model_class, folder.network, folder.clip)
     with ExitStack() as keep:
-        kind = Kind(folder, part, format, precision, root)
+        kind = Kind(folder, part, format, precision, root, store)
         # What int8 costs to make and to measure is not thrown away.
         prepared = open_prepared(kind, keep=keep)[1] if precision == "int8" else find_prepared(kind)[0]
         try:

@@ -145,9 +145,12 @@ def open_export(folder: Path) -> Export:
         raise ExportError(path, reason, "export the run again with this version, or use that one")
     if version == 1:
         about["clip"] = _clip_of_format_1(about)
-    known = build_each(_ABOUT, {name: about.get(name) for name in _ABOUT}, path, ExportError, _AGAIN)
-    settings = {name: known["clip"].get(name) for name in field_kinds(ClipSettings)}
-    clip = build(ClipSettings, settings, path, ExportError, _AGAIN, within="clip")
+    if absent := [name for name in _ABOUT if name not in about]:
+        raise ExportError(path, f"misses something ({', '.join(absent)})", _AGAIN)
+    known = build_each(_ABOUT, {name: about[name] for name in _ABOUT}, path, ExportError, _AGAIN)
+    if absent := sorted(field_kinds(ClipSettings).keys() - known["clip"].keys()):
+        raise ExportError(path, f"misses something (clip.{absent[0]})", _AGAIN)
+    clip = build(ClipSettings, known["clip"], path, ExportError, _AGAIN, within="clip")
     specs = [
         build(TensorSpec, {name: item.get(name) for name in field_kinds(TensorSpec)}, path, ExportError, _AGAIN)
         for item in known["inputs"]
@@ -168,12 +171,6 @@ def open_export(folder: Path) -> Export:
 def _clip_of_format_1(about: Mapping[str, Any]) -> dict[str, Any]:
     """Make the clip settings of what version 0.1 wrote, whose models all took both streams."""
     sampling = about.get("sampling")
-    counts = sampling if isinstance(sampling, Mapping) else {}
-    return {
-        "frames": counts.get("frames"),
-        "flow_fields": counts.get("flow_fields"),
-        "flow": about.get("flow_recipe"),
-        "streams": ["rgb", "flow"],
-        "sampling": "spread",
-        "stride": 1,
-    }
+    stated = {name: sampling[name] for name in ("frames", "flow_fields") if name in sampling} if isinstance(sampling, Mapping) else {}
+    constant = {"streams": ["rgb", "flow"], "size": None, "sampling": "spread", "stride": 1}
+    return {**stated, **({"flow": about["flow_recipe"]} if "flow_recipe" in about else {}), **constant}

@@ -6,13 +6,12 @@ it is a hundredth of the arithmetic and feeds back into itself.
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -23,12 +22,14 @@ from actionfusion.inference.runtimes.packages import needed
 from actionfusion.inference.runtimes.parts import Array, Part, Run
 from actionfusion.inference.runtimes.running import EngineName, Runtime, read_openvino
 from actionfusion.run_folder import SPLIT, RunFolder
+from actionfusion.storage import PathLike
 from actionfusion.video.clip import cut_clip
-from actionfusion.video.video_source import VideoSource
+from actionfusion.video.clip_reader import clips_ahead
 
 CALIBRATION_CLIPS = 48
 GATE_CLIPS = 400
 LARGEST_LOSS = 0.01
+CalibrationPart = Literal["train", "val", "test"]
 
 _PREPARE = "actionfusion predict RUN VIDEO --precision int8 --root DATA, once, or stream or export likewise"
 
@@ -75,55 +76,55 @@ class Int8Accuracy:
 
 
 class RunClips:
-    """Clips of the videos that a run was trained or tested on, cut anew from their files.
+    """Clips of the videos that a run was trained or tested on, cut anew.
 
     Args:
-        run: whose ``split.csv`` names them.
-        root: the folder that their paths start from; a run does not say where that is on this machine.
+        run: whose split names them.
+        root: the data set's folder, or its address; a run does not say where that is on this machine.
+        store: folder of prepared clips, or its address; none reads the videos themselves.
 
     Raises:
-        SettingsError: no root was given, the run names no videos, or they are not there.
+        SettingsError: no root was given, or the run names no videos.
+        RunFolderError: the run does not say what it was trained on.
+        DatasetError: a video of the run's split is not there, or the store does not fit.
     """
 
-    def __init__(self, run: RunFolder, root: Path | None) -> None:
-        self._run = run
-        table = run.path / SPLIT
-        if not table.is_file():
+    def __init__(self, run: RunFolder, root: PathLike | None, store: PathLike | None = None) -> None:
+        # Not above: without int8, prediction loads nothing that knows data sets.
+        from actionfusion.data.recorded_split import reopen_data  # noqa: PLC0415
+
+        if not (run.path / SPLIT).is_file():
             raise SettingsError("int8", f"{run.path} has no {SPLIT} to calibrate by", "take fp32, or train again")
         if root is None:
             reason = f"nothing is prepared for {run.path}, and to calibrate the videos it was trained on are needed"
             raise SettingsError("root", reason, f"say where they are: {_PREPARE}")
-        self._root = root
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("label") in run.labels]
-        self._rows = {part: [row for row in rows if row.get("part") == part] for part in ("train", "val", "test")}
-        self.held_out = "val" if self._rows["val"] else "test"
-        for part in ("train", self.held_out):
-            if not self._rows[part]:
-                raise SettingsError("int8", f"{table} names no {part} videos of the run", "take fp32")
-            absent = [row["path"] for row in self._rows[part] if not (self._root / row["path"]).exists()]
-            if absent:
-                reason = f"{len(absent)} of the run's {len(self._rows[part])} {part} videos are not in it: {absent[0]}"
-                raise SettingsError(self._root, reason, f"give the folder that their paths start from: {_PREPARE}")
+        self._clip = run.clip
+        self._videos = reopen_data(run, root, store)
+        self.held_out: CalibrationPart = "val" if self._videos.part("val") else "test"
+        wanted: tuple[CalibrationPart, ...] = ("train", self.held_out)
+        for part in wanted:
+            if not self.count(part):
+                raise SettingsError("int8", f"{run.path / SPLIT} names no {part} videos of the run", "take fp32")
+        self._videos.check_store(self._clip)
 
-    def count(self, part: str) -> int:
-        """Videos of a part."""
-        return len(self._rows[part])
+    def count(self, part: CalibrationPart) -> int:
+        """Count the videos of a part."""
+        return len(self._videos.part(part))
 
-    def cut(self, part: str, limit: int) -> Iterator[tuple[dict[str, Array], int] | None]:
-        """Up to ``limit`` clips, spread evenly over a part, each with its class; None for a video that cannot be read.
+    def cut(self, part: CalibrationPart, limit: int) -> Generator[tuple[dict[str, Array], int] | None, None, None]:
+        """Cut up to ``limit`` clips, spread evenly over a part, each with its class; None for an unreadable video.
 
-        A clip is ``rgb`` ``[1, T, 3, H, W]`` and ``flow`` ``[1, T, 2L, H, W]``.
+        A clip is ``[1, T, C, H, W]`` for each stream that the model reads.
         """
-        rows = self._rows[part]
-        for place in np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int):
-            row = rows[place]
-            try:
-                clip = cut_clip(VideoSource(self._root / row["path"], self._run.clip.flow), self._run.clip)
-            except VideoError:
-                yield None
-                continue
-            yield {"rgb": clip.rgb[None], "flow": clip.flow[None]}, self._run.labels.index(row["label"])
+        indices, clip = self._videos.part(part), self._clip
+        chosen = np.linspace(0, len(indices) - 1, min(limit, len(indices))).round().astype(int)
+        sources = self._videos.sources([indices[row] for row in chosen], clip)
+        with closing(clips_ahead(lambda source: cut_clip(source.open(), clip), sources)) as read:
+            for source, found in read:
+                if isinstance(found, VideoError):
+                    yield None
+                else:
+                    yield {str(name): array[None] for name, array in found.inputs(clip.streams).items()}, source.target
 
 
 def calibration_inputs(clips: RunClips, part: Part, run: Run) -> tuple[list[dict[str, Array]], int]:
@@ -230,8 +231,8 @@ def measure(part: Part, fp32: Runtime, int8: Runtime, clips: RunClips, calibrate
     counts = dict.fromkeys(("clips", "unreadable", "correct_fp32", "correct_int8", "agreeing"), 0)
     console = Console(stderr=True)
     total = min(GATE_CLIPS, clips.count(clips.held_out))
-    with console.status("") as status:
-        for number, item in enumerate(clips.cut(clips.held_out, GATE_CLIPS), 1):
+    with console.status("") as status, closing(clips.cut(clips.held_out, GATE_CLIPS)) as cut:
+        for number, item in enumerate(cut, 1):
             status.update(f"int8 against fp32: clip {number} of {total}")
             if item is None:
                 counts["unreadable"] += 1

@@ -20,6 +20,7 @@ from actionfusion.inference.stepping import Answer
 from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
 from actionfusion.inference.streams.printing import Printer, StreamAnswer, StreamSummary, make_printer
 from actionfusion.run_folder import open_run
+from actionfusion.storage import PathLike
 from actionfusion.video.flow import UInt8Array
 from actionfusion.video.samples import FrameCollector
 from actionfusion.video.sources import find_source
@@ -37,7 +38,8 @@ def stream(
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
-    root: Path | None = None,
+    root: PathLike | None = None,
+    store: PathLike | None = None,
 ) -> StreamSummary:
     """Name the action in a video while it runs, anew with each sampled frame.
 
@@ -69,7 +71,8 @@ def stream(
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
         precision: fp32, bf16 or int8; none is fp32.
-        root: folder of the videos that the run was trained on, for int8 to be prepared with.
+        root: folder of the data set that the run was trained on, or its address, for int8 to be prepared with.
+        store: folder of its prepared clips, or its address, likewise; none reads the videos themselves.
 
     Returns:
         What it came to.
@@ -88,7 +91,9 @@ def stream(
     clip = folder.clip
     interval = every if every is not None else usual_interval(folder)
     collector = FrameCollector(interval, clip.flow_length)
-    recognizer = Recognizer.load(folder, runtime=runtime, precision=precision, device=device, root=root, first="step")
+    recognizer = Recognizer.load(
+        folder, runtime=runtime, precision=precision, device=device, root=root, store=store, first="step"
+    )
     capture = Capture(where, collector, clip.decoded_size, live=live, wait=wait)
     summary = StreamSummary(method=recognizer.stepper.method)
     printer = make_printer(json=json)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from actionfusion.errors import SettingsError, VideoMissing
-from actionfusion.inference.pipeline import CLIPS_A_WORKER, clips_ahead
 from actionfusion.video.clip import Clip
+from actionfusion.video.clip_reader import CLIPS_A_WORKER, clips_ahead
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.threads import ReadingStopped, check_stop, flow_threads
 
@@ -66,6 +66,25 @@ def test_no_more_clips_than_said_are_begun_however_slow_the_caller_is(workers, o
             if taken == 20:
                 break
     assert len(begun) <= 19 + CLIPS_A_WORKER * workers
+
+
+@BOTH
+@pytest.mark.parametrize(("clips_each", "videos"), [(1, 4), (2, 2), (3, 2), (10, 2)])
+def test_of_several_clips_a_video_fewer_videos_are_in_memory(clips_each, videos, overlap):
+    """Two workers have room for four clips, and for one video each at the least."""
+    begun = []
+    lock = threading.Lock()
+
+    def cut(number):
+        with lock:
+            begun.append(number)
+        return [_clip(number)] * clips_each
+
+    with closing(clips_ahead(cut, iter(range(50)), workers=2, overlap=overlap, clips_each=clips_each)) as found:
+        for taken, (_, clips) in enumerate(found, 1):
+            assert len(clips) == clips_each
+            assert len(begun) <= taken - 1 + videos
+    assert sorted(begun) == list(range(50))
 
 
 def test_threads_work_at_the_same_time():
@@ -143,7 +162,7 @@ def test_another_fault_than_that_of_a_video_is_raised_in_its_place():
 
 
 def test_the_cores_are_shared_out(monkeypatch):
-    monkeypatch.setattr("actionfusion.inference.pipeline.usable_cores", lambda: 8)
+    monkeypatch.setattr("actionfusion.video.clip_reader.usable_cores", lambda: 8)
     shares = {}
 
     def cut(number):
