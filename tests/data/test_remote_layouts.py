@@ -228,11 +228,11 @@ def test_clips_are_cut_from_a_remote_video_as_from_a_local_one(everywhere, shape
     from actionfusion.training.recipe import load_recipe
     from actionfusion.video.clip import cut_clip
 
-    clip = load_recipe("tiny")["clip"]
+    clip = load_recipe("tiny").clip
     settings = DataSettings(root=everywhere(shapes_root)[1], split="folders", validation="test")
     remote, local = open_data(settings), open_data(DataSettings(root=shapes_root, split="folders", validation="test"))
     assert remote.digest() == local.digest()
-    sources = [data.sources(data.split.test[:2], clip.flow) for data in (remote, local)]
+    sources = [data.sources(data.split.test[:2], clip) for data in (remote, local)]
     for one, other in zip(*sources, strict=True):
         far, near = cut_clip(one.open(), clip), cut_clip(other.open(), clip)
         np.testing.assert_array_equal(far.rgb, near.rgb)

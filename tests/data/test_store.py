@@ -76,8 +76,9 @@ def rewritten(path, **changes):
         for info, data in parts:
             if info.filename == "clip.json":
                 index = {name: value for name, value in (json.loads(data) | changes).items() if value is not None}
-                data = json.dumps(index).encode()
-            archive.writestr(info, data)
+                archive.writestr(info, json.dumps(index).encode())
+            else:
+                archive.writestr(info, data)
     return path
 
 
