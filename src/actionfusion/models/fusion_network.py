@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, cast, get_args
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,18 +35,6 @@ StreamsName = Literal["both", "rgb", "flow"]
 BranchesName = Literal["both", "conv", "fc"]
 ConvReduceName = Literal["flatten", "pool", "average", "max"]
 TemporalHeadName = Literal["lstm", "mean"]
-
-_CHOICES: dict[str, Any] = {
-    "streams": StreamsName,
-    "fusion": FusionName,
-    "branches": BranchesName,
-    "conv_reduce": ConvReduceName,
-    "temporal_head": TemporalHeadName,
-    "norm": NormName,
-    "head": HeadName,
-}
-_LEAST: dict[str, int] = {"fc6_width": 1, "hidden": 1, "merge_dim": 0}
-_SHARES = ("dropout_fc6", "dropout_lstm", "dropout_last")
 
 
 @dataclass(frozen=True)
@@ -88,6 +76,9 @@ class FusionNetworkSettings(ModelSettings):
         SettingsError: a value out of range, or two that do not go together.
     """
 
+    LEAST: ClassVar[Mapping[str, int]] = {**ModelSettings.LEAST, "fc6_width": 1, "hidden": 1, "merge_dim": 0}
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout_fc6", "dropout_lstm", "dropout_last")
+
     streams: StreamsName = "both"
     backbone: BackboneName = "vgg16"
     batch_norm: bool = False
@@ -111,25 +102,10 @@ class FusionNetworkSettings(ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.backbone, str):
-            object.__setattr__(self, "backbone", tuple(self.backbone))  # YAML has a list
-        self._check_each()
-        self._check_together()
-
-    def _check_each(self) -> None:
-        for name, kind in _CHOICES.items():
-            value, choices = getattr(self, name), get_args(kind)
-            if value not in choices:
-                raise SettingsError(f"network.{name}", f"{value!r} is no choice", f"choose one of {', '.join(choices)}")
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is too small", f"take {least} or more")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is no share", "take 0 or more, under 1")
         for name in ("fusion_time_kernel", "fusion_space_kernel"):
             if getattr(self, name) not in (1, 3):
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is not offered", "choose 1 or 3")
+        self._check_together()
 
     def _check_together(self) -> None:
         if not 0 <= self.fusion_rgb_share <= 1:
