@@ -124,7 +124,7 @@ class Evaluation:
             "notes": list(self.notes),
             "selected_on_part": self.selected_on_part,
             "trained_on": self.trained_on,
-            "leaks": {"group": self.leaks.test_videos, "double": len(self.leaks.doubles)},
+            "leaks": {"group": self.leaks.test_videos, "double": len(self.leaks.duplicates)},
             "views": asdict(self.views)
             | {"clips": self.clips, "single": None if self.single is None else self.single.as_json()},
             "count": top1.count,
