@@ -48,10 +48,9 @@ def train_arguments(shapes_root) -> dict[str, object]:
     from actionfusion.training.stages import Stage
 
     recipe = load_recipe("tiny")
-    return vars(recipe) | {
-        "data": replace(recipe.data, dataset="folder", root=shapes_root, split="folders", validation="test"),
-        "training": replace(recipe.training, stages=(Stage(1e-3, 1, 1),), batch_size=8, workers=0),
-    }
+    data = replace(recipe.data, dataset="folder", root=shapes_root, split="folders", validation="test")
+    training = replace(recipe.training, stages=(Stage(1e-3, 1, 1),), batch_size=8, workers=0)
+    return {"recipe": recipe.changed(data=data, training=training)}
 
 
 @pytest.fixture(scope="session")

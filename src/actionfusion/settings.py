@@ -103,10 +103,8 @@ def parse_yaml(
             return None if node is None else _of_node(node)
         finally:
             loader.dispose()
-    except _Fault as fault:
-        raise error(subject, fault.reason, remedy) from fault
-    except (yaml.YAMLError, RecursionError, ValueError) as fault:
-        raise error(subject, f"is no plain YAML ({_line(fault)})", remedy) from fault
+    except (_Fault, yaml.YAMLError, RecursionError, ValueError) as fault:
+        raise error(subject, f"cannot be read as plain YAML ({_line(fault)})", remedy) from fault
 
 
 def parse_json(
@@ -156,11 +154,11 @@ def _bytes(path: Path, error: type[ActionFusionError], remedy: str, largest: int
 
 def _text(text: str | bytes, largest: int) -> str:
     if len(text) > largest:
-        raise _Fault(f"has more than {largest} bytes, and is not read")
+        raise _Fault(f"more than {largest} bytes")
     try:
         return text.decode("utf-8-sig") if isinstance(text, bytes) else text
     except UnicodeDecodeError as fault:
-        raise _Fault(f"is not UTF-8 (byte {fault.start})") from fault
+        raise _Fault(f"no UTF-8 at byte {fault.start}") from fault
 
 
 def _line(fault: BaseException) -> str:
@@ -224,20 +222,20 @@ def _unlike(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _Fault(f"names {_shown(twice)} twice")
+        raise _Fault(f"{_shown(twice)} is there twice")
     return values
 
 
 def _whole(text: str) -> int:
     if len(text.lstrip("-+")) > LONGEST_INTEGER:
-        raise _Fault(f"holds an integer of more than {LONGEST_INTEGER} digits")
+        raise _Fault(f"an integer of more than {LONGEST_INTEGER} digits")
     return int(text)
 
 
 def _number(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise _Fault(f"holds a number that is too large ({text[:20]})")
+        raise _Fault(f"a number that is too large ({text[:20]})")
     return value
 
 
@@ -254,7 +252,7 @@ _MADE: Mapping[str, Callable[[str], Any]] = {
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise _Fault(f"holds {text}, which is no number")
+    raise _Fault(f"{text} is no number")
 
 
 def _refuse_deep(value: Any) -> None:
@@ -268,7 +266,7 @@ def _refuse_deep(value: Any) -> None:
         ]
         if not level:
             return
-    raise _Fault(f"has more than {DEEPEST} levels within each other")
+    raise _Fault(f"more than {DEEPEST} levels within each other")
 
 
 # Building

@@ -22,7 +22,9 @@ def test_maps_are_those_of_the_convolution_counted_by_hand(random_target, stream
     assert [(layer.layer, layer.name, layer.width) for layer in shown] == [(3, "conv3_1", 32), (1, "conv1_1", 8)]
     with torch.no_grad():
         inputs = model.normalizers[stream](asked.clips[stream])[0, 2]
-        one, two, three = [layer for layer in model.backbones[stream].features if isinstance(layer, torch.nn.Conv2d)][:3]
+        one, two, three = [layer for layer in model.backbones[stream].features if isinstance(layer, torch.nn.Conv2d)][
+            :3
+        ]
         pool = torch.nn.functional.max_pool2d
         first = one(inputs[None]).relu()
         third = three(pool(two(pool(first, 2)).relu(), 2)).relu()

@@ -84,9 +84,7 @@ def test_shapley_values_are_complete(random_target, seed, target, fusion):
     rest = torch.full_like(fields, 128.0)
     with torch.no_grad():
         value = {
-            (rgb, flow): log_odds(
-                asked.model(frames if rgb else colour, fields if flow else rest), target
-            ).item()
+            (rgb, flow): log_odds(asked.model(frames if rgb else colour, fields if flow else rest), target).item()
             for rgb in (False, True)
             for flow in (False, True)
         }

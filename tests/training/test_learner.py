@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from actionfusion.models.pretrained import imagenet_targets
 
 from actionfusion.data.loading import Batch, Step
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings

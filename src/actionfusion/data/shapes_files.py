@@ -1,4 +1,4 @@
-"""Generated clips as video files, in the layout of a folder a class under ``train``, ``val`` and ``test``."""
+"""Write generated clips as video files, a folder a class under ``train``, ``val`` and ``test``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_clip(planes: UInt8Array, path: str | os.PathLike[str]) -> None:
 
 
 def scene_seed(seed: int, split: str, index: int) -> int:
-    """The seed of clip ``index`` of a split; no two (seed, split, index) share one."""
+    """Give the seed of clip ``index`` of a split; no two (seed, split, index) share one."""
     return (seed * len(SHAPE_SPLITS) + SHAPE_SPLITS.index(split)) * _MOST_PER_CLASS + index
 
 
@@ -93,7 +93,7 @@ def make_shapes(
     counts = dict(zip(SHAPE_SPLITS, (train_per_class, val_per_class, test_per_class), strict=True))
     _check(counts, seed)
     folder = Path(root)
-    _claim(folder, _settings(counts, seed))
+    _record_settings(folder, _settings(counts, seed))
     total = len(SHAPE_CLASSES) * sum(counts.values())
     for done, (path, label, clip_seed) in enumerate(_clips(folder, counts, seed), start=1):
         if not _is_whole(path):
@@ -127,8 +127,8 @@ def _settings(counts: Mapping[str, int], seed: int) -> dict[str, Any]:
     }
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write down first what the folder is to hold, so that a later run never mixes two data sets in it."""
+def _record_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Record first what the folder will hold, so that a later run never mixes two data sets in it."""
     file = folder / SETTINGS_FILE
     if folder.exists() and not folder.is_dir():
         raise DatasetError(folder, "is a file", "choose an empty or a new folder")

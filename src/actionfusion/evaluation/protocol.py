@@ -17,8 +17,9 @@ from rich.text import Text
 
 from actionfusion.data.dataset import DataSettings, open_listing, split_listing
 from actionfusion.data.listing import Listing
+from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
-from actionfusion.evaluation.evaluate import measure, reopen_data, write_evaluation
+from actionfusion.evaluation.evaluate import measure, write_evaluation
 from actionfusion.evaluation.folds import Fold, ProtocolName, make_folds
 from actionfusion.evaluation.pooling import KEPT, PROTOCOL, FailedFold, FinishedFold, summarize
 from actionfusion.evaluation.protocol_printing import print_protocol

@@ -44,12 +44,12 @@ from actionfusion.inference.runtimes.running import (
     openvino_machine,
     read_openvino,
 )
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import WEIGHTS, RunFolder
 from actionfusion.settings import plain, read_json
+from actionfusion.storage import PathLike
 from actionfusion.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 ABOUT = "prepared.json"
 PREPARED = "prepared"
 XML = "model.xml"
@@ -74,8 +74,8 @@ class Kind:
     part: Part
     runtime: EngineName
     precision: PrecisionName
-    root: AnyPlace | None = None
-    store: AnyPlace | None = None
+    root: PathLike | None = None
+    store: PathLike | None = None
 
     @property
     def folder(self) -> Path:
@@ -95,6 +95,7 @@ class Kind:
             "precision": self.precision,
             "inputs": [asdict(spec) for spec in self.part.inputs],
             "outputs": list(self.part.outputs),
+            "model_name": self.run.model,
             "network": plain(self.run.network),
             "clip": plain(self.run.clip),
             "versions": versions,
@@ -268,12 +269,17 @@ def _prepare_beside(kind: Kind, samples: RunClips | None) -> Prepared:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Let one process prepare; others wait and then find what it made.  Where there are no locks, nobody waits."""
-    with path.open("a+b") as stream:
-        with suppress(OSError):
-            if not take_lock(stream.fileno(), wait=False):
-                _say("another process prepares it: waiting")
-                take_lock(stream.fileno(), wait=True)
+    lock = None
+    with suppress(OSError):
+        lock = take_lock(path)
+        if lock is None:
+            _say("another process prepares it: waiting")
+            lock = take_lock(path, wait=True)
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _make(kind: Kind, folder: Path, samples: RunClips | None) -> Prepared:
