@@ -9,10 +9,8 @@ DEMO ?= demo
 demo: $(VENV)/.installed  ## generate clips, train, evaluate, predict, and write demo/report.html
 	$(BIN)/actionfusion demo --out $(DEMO)
 
-# Apart, since in one run with the others a worker of pytest went away without a word.
 test: $(VENV)/.installed  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --ignore tests/inference
-	$(BIN)/python -m pytest -n 2 tests/inference
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed  ## style, types and the direction of imports
 	$(BIN)/ruff check .

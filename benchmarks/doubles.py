@@ -3,7 +3,7 @@
     python benchmarks/doubles.py DATA    # the folder that holds UCF-101/, ut-interaction/ and weizmann/
 
 Every 12th clip of UCF101 and every 6th of the others is copied in seven ways.  Found is a copy whose fingerprint is
-within ``DOUBLE_DISTANCE`` of its original.  Beside it stand all pairs of originals from different groups (of persons,
+within ``DUPLICATE_DISTANCE`` of its original.  Beside stand all pairs of originals from different groups (of persons,
 of sequences, of UCF101's groups) that are compared in full.
 """
 
@@ -26,11 +26,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from actionfusion.data.doubles import Double, near_videos
+from actionfusion.data.duplicates import Duplicate, near_duplicates
 from actionfusion.files import write_atomically
 from actionfusion.version import __version__
 from actionfusion.video.fingerprint import (
-    DOUBLE_DISTANCE,
+    DUPLICATE_DISTANCE,
     PICTURE_SIZE,
     Fingerprint,
     distance,
@@ -118,7 +118,7 @@ def _others(name: str, prints: Mapping[Path, Fingerprint]) -> dict[str, Any]:
         for first, second in combinations(prints, 2)
         if _group(name, first) != _group(name, second) and prints[first].scene @ prints[second].scene > 0.9
     ]
-    doubles: list[Double] = near_videos({str(path): item for path, item in prints.items()})
+    doubles: list[Duplicate] = near_duplicates({str(path): item for path, item in prints.items()})
     across = [pair for pair in doubles if _group(name, Path(pair.first)) != _group(name, Path(pair.second))]
     return {
         "set": name,
@@ -136,12 +136,12 @@ def _record(found: Mapping[str, Sequence[float]], others: Sequence[Mapping[str, 
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "versions": {"actionfusion": __version__, "python": platform.python_version(), "av": av.__version__},
-        "threshold": DOUBLE_DISTANCE,
+        "threshold": DUPLICATE_DISTANCE,
         "copies": [
             {
                 "change": name,
                 "count": len(values),
-                "found": sum(value <= DOUBLE_DISTANCE for value in values),
+                "found": sum(value <= DUPLICATE_DISTANCE for value in values),
                 "median_distance": float(np.median(values)),
                 "largest_distance": max(values),
             }

@@ -1,4 +1,4 @@
-"""Draws docs/model_card.svg and writes the tables of docs/model_card.md, all from the network itself.
+"""Draw docs/model_card.svg and write the tables of docs/model_card.md, all from the network itself.
 
 python docs/draw_model_card.py          # rewrites both
 python docs/draw_model_card.py --check  # exits 1 if that would change them
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionfusion.models import FusionNetwork, FusionNetworkSettings
+from actionfusion.models.backbones.vgg16 import VGG16_LAYOUT
 
 DOCS = Path(__file__).parent
 CARD, PICTURE = DOCS / "model_card.md", DOCS / "model_card.svg"
 FRAMES, CLASSES = 17, 101
 TINY_FRAMES, TINY_CLASSES = 8, 8
 MODULES = {
-    "rgb_tower": "RGB tower, VGG-16 to relu5_3",
-    "flow_tower": "flow tower, the same on 8 channels",
+    "backbones.rgb": "RGB backbone, VGG-16 to relu5_3",
+    "backbones.flow": "flow backbone, the same on 8 channels",
     "fusion": "interleave (eq. 1), 3-D convolution 3x3x3, ReLU",
     "branch_lstms.conv": "flatten, LN_LSTM*",
     "fc6": "2x2 max pool, fc6, ReLU",
@@ -148,10 +149,10 @@ def _frames(x: float, y: float, fill: str, lines: list[str]) -> str:
     return "\n".join([*sheets, *(_text(x + 48, y + 36 + 17 * k, line, size=12) for k, line in enumerate(lines))])
 
 
-def _tower(x: float, y: float, fill: str, settings: FusionNetworkSettings) -> str:
+def _blocks(x: float, y: float, fill: str, settings: FusionNetworkSettings) -> str:
     """A bar a block of convolutions: as high as its map, labelled with its convolutions and channels."""
     blocks, size = [[]], settings.image_size  # type: list[list[int]], int
-    for entry in settings.layout:
+    for entry in VGG16_LAYOUT:
         if entry == "M":
             blocks.append([])
         else:
@@ -176,9 +177,9 @@ def picture() -> str:
     settings = FusionNetworkSettings.faithful(CLASSES)
     stages = measure(_meta(settings), FRAMES)
     side, channels = settings.image_size, settings.flow_channels
-    maps = _shape(stages["rgb_tower"].made[1:])
+    maps = _shape(stages["backbones.rgb"].made[1:])
     fused = _shape(stages["fusion"].made[1:])
-    doubled = _shape((2 * stages["rgb_tower"].made[1], *stages["rgb_tower"].made[2:]))
+    doubled = _shape((2 * stages["backbones.rgb"].made[1], *stages["backbones.rgb"].made[2:]))
     pooled = f"{stages['fc6'].given[-1]:,}"
     hidden, joined = settings.hidden, stages["last_lstm"].given[-1]
 
@@ -200,10 +201,10 @@ def picture() -> str:
         _frames(24, 360, ORANGE, ["flow t−2…t+2", f"{channels} × {side}²", f"× {FRAMES}"]),
         _arrow((138, 178), (164, 178)),
         _arrow((138, 408), (164, 408)),
-        _tower(168, 178, BLUE, settings),
-        _tower(168, 408, ORANGE, settings),
-        _text(296, 102, f"VGG-16 without pool5: {cost('rgb_tower')}", size=12, fill=GREY),
-        _text(296, 332, f"the same, conv1_1 random: {cost('flow_tower')}", size=12, fill=GREY),
+        _blocks(168, 178, BLUE, settings),
+        _blocks(168, 408, ORANGE, settings),
+        _text(296, 102, f"VGG-16 without pool5: {cost('backbones.rgb')}", size=12, fill=GREY),
+        _text(296, 332, f"the same, conv1_1 random: {cost('backbones.flow')}", size=12, fill=GREY),
         _text(484, 168, f"{maps}", size=12),
         _text(484, 398, f"{maps}", size=12),
         _arrow((422, 178), (540, 178), (540, 246)),

@@ -44,8 +44,9 @@ def shapes_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def train_arguments(shapes_root) -> dict[str, object]:
     """Arguments of ``train`` for one quick epoch of the tiny network on the generated clips."""
-    from actionfusion.training.recipe import load_recipe
     from actionfusion.training.sessions import Session
+
+    from actionfusion.training.recipe import load_recipe
 
     recipe = load_recipe("tiny")
     return recipe | {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actionfusion.__main__ import COMMANDS, read_words
+from actionfusion.__main__ import COMMANDS, parser_and_words
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -34,7 +34,8 @@ def test_every_command_parses(page):
     for line in [line for block in blocks for line in block.splitlines() if line.startswith("actionfusion ")]:
         _, name, *words = shlex.split(line)
         function = getattr(import_module(COMMANDS[name].module), name)
-        read_words(name, function, words)
+        parser, words, _ = parser_and_words(name, function, words)
+        parser.parse_args(words)
 
 
 def anchors(page):

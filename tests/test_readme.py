@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actionfusion.__main__ import COMMANDS, read_words
+from actionfusion.__main__ import COMMANDS, parser_and_words
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +25,8 @@ def test_there_are_commands_to_check():
 def test_every_command_parses(line):
     _, name, *words = shlex.split(line)
     function = getattr(import_module(COMMANDS[name].module), name)
-    read_words(name, function, words)
+    parser, words, _ = parser_and_words(name, function, words)
+    parser.parse_args(words)
 
 
 def test_every_make_target_exists():

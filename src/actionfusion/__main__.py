@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from actionfusion.errors import ActionFusionError
-from actionfusion.recipes import read_recipe
-from actionfusion.settings import single_settings
+from actionfusion.errors import ActionFusionError, WrongWord
+from actionfusion.recipes import find_recipe, read_recipe
+from actionfusion.settings import read_yaml, single_settings
 from actionfusion.version import __version__
-from actionfusion.words import WrongWord, checked_words
+from actionfusion.words import checked_words
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -105,31 +107,78 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dict[str, Any]:
-    """The arguments of a command's function as its words, a recipe and a run that is gone on with say.
+    """The arguments of a command's function, as its words say, a recipe, and the run that is gone on with.
 
     Raises:
         ArgumentError: jsonargparse's; a value that an argument does not take, or one too many or too few.
         WrongWord: an argument that there is not.
-        SettingsError: a recipe that cannot be read, or holds what the command does not know.
+        SettingsError: a recipe that cannot be read, or that sets what the command does not know.
     """
+    kinds = _recipe_kinds(name, words)
+    parser, words, defaults = parser_and_words(name, function, words)
+    parsed = parser.parse_args(words)
+    if not kinds:
+        return dict(vars(parser.instantiate(parsed)))
+    from actionfusion.training.recipe import Recipe  # noqa: PLC0415
+
+    if parsed.get("resume") and parsed.out is not None:
+        # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
+        recorded = single_settings(kinds | {"device": str | None}, _recorded(parsed.out))
+        parser.set_defaults(dict(recorded) | defaults)
+        parsed = parser.parse_args(words)
+    values = dict(vars(parser.instantiate(parsed)))
+    values.pop("config")
+    return values | {"recipe": Recipe(**{field: values.pop(field) for field in kinds})}
+
+
+def parser_and_words(
+    name: str, function: Callable[..., Any], words: list[str]
+) -> tuple[ArgumentParser, list[str], dict[str, Any]]:
+    """A command's parser with the recipes among the words as its defaults, the other words, and what the recipes set.
+
+    A later recipe stands above an earlier one, and a word above all, wherever it stands.
+    """
+    kinds = _recipe_kinds(name, words)
+    words, recipes = checked_words(name, words, kinds | _named(function), takes_recipes=bool(kinds))
+    parser = _parser(name, function, kinds)
+    defaults = {key: value for recipe in recipes for key, value in single_settings(kinds, read_recipe(recipe, kinds))}
+    parser.set_defaults(defaults)
+    return parser, words, defaults
+
+
+def _named(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that are flags, with their types."""
     kinds = get_type_hints(function)
-    named = {
+    return {
         part.name: kinds[part.name]
         for part in signature(function).parameters.values()
-        if part.kind is part.KEYWORD_ONLY
+        if part.name != "recipe"
+        and part.kind is not part.VAR_KEYWORD
+        and (part.kind is part.KEYWORD_ONLY or part.default != part.empty)
     }
-    parser = _parser(name, COMMANDS[name], function)
-    words, recipes = checked_words(name, words, named, takes_recipes=name in RECIPE_COMMANDS)
-    defaults = {key: value for recipe in recipes for key, value in single_settings(named, read_recipe(recipe, named))}
-    parser.set_defaults(defaults)
-    parsed = parser.parse_args(words)
-    if name in RECIPE_COMMANDS and parsed.get("resume") and parsed.out is not None:
-        # What the run records stands below the recipe and the words, so that those can be seen to contradict it.
-        parser.set_defaults(dict(single_settings(named, _recorded(parsed.out))) | defaults)
-        parsed = parser.parse_args(words)
-    values = vars(parser.instantiate(parsed))
-    values.pop("config" if name in RECIPE_COMMANDS else "", None)
-    return values
+
+
+def _recipe_kinds(name: str, words: list[str]) -> dict[str, Any]:
+    """The fields of a recipe with their types, by the model that a command line names; none of other commands.
+
+    The model is named by a word, a recipe, or the run that is gone on with.
+    """
+    if name not in RECIPE_COMMANDS:
+        return {}
+    from actionfusion.training.recipe import Recipe, recipe_kinds  # noqa: PLC0415
+
+    def given(flag: str) -> list[str]:
+        joined = [word.partition("=")[2] for word in words if word.startswith(f"--{flag}=")]
+        return joined + [after for word, after in pairwise(words) if word == f"--{flag}"]
+
+    if models := given("model"):
+        return recipe_kinds(models[-1])
+    for recipe in reversed(given("config")):
+        if model := read_yaml(find_recipe(recipe)).get("model"):
+            return recipe_kinds(str(model))
+    if "--resume" in words and (out := given("out")):
+        return recipe_kinds(str(_recorded(out[-1])["model"]))
+    return recipe_kinds(Recipe.model)
 
 
 def _recorded(out: str) -> dict[str, Any]:
@@ -138,31 +187,47 @@ def _recorded(out: str) -> dict[str, Any]:
     return recorded_values(Path(out))
 
 
-def _parser(name: str, command: Command, function: Callable[..., Any]) -> ArgumentParser:
+def _parser(name: str, function: Callable[..., Any], recipe: dict[str, Any]) -> ArgumentParser:
+    """A command's parser: the function's signature and docstring are its flags and help, with a recipe's fields."""
     from docstring_parser import parse as parse_docstring  # noqa: PLC0415
     from jsonargparse import ActionYesNo, ArgumentParser  # noqa: PLC0415
 
-    docstring = parse_docstring(function.__doc__ or "")
-    told = {parameter.arg_name: parameter.description for parameter in docstring.params}
+    command, docstring = COMMANDS[name], parse_docstring(function.__doc__ or "")
+    meanings = {parameter.arg_name: parameter.description for parameter in docstring.params}
+    kinds, parameters = get_type_hints(function), signature(function).parameters
     parser = ArgumentParser(
         prog=f"actionfusion {name}",
         description=docstring.short_description,
         exit_on_error=False,
-        allow_abbrev=False,  # a misspelt name is told the right one, not taken for another
+        allow_abbrev=False,  # a misspelt name is answered with the right one, not taken for another
     )
     # jsonargparse would want `--json true` and a JSON list of files; a person types `--json` and `a.avi b.avi`.
-    kinds = get_type_hints(function)
-    flags = [item for item in signature(function).parameters.values() if kinds[item.name] is bool]
-    special: set[str | int] = {command.files} if command.files else set()
-    special.update(item.name for item in flags)
-    if name in RECIPE_COMMANDS:
+    flags = [part for part, kind in kinds.items() if kind is bool and part in parameters]
+    special: set[str | int] = {*flags, *([command.files] if command.files else [])}
+    if recipe:
         parser.add_argument("--config", type=str, help="a recipe: its name or a YAML file")
+        special |= {"recipe", *(part for part, kind in parameters.items() if kind.kind is kind.VAR_KEYWORD)}
+        _add_recipe(parser, recipe)
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=special)
     if command.files:
-        parser.add_argument(command.files, nargs="+", type=str, help=told[command.files])
-    for item in flags:
-        parser.add_argument(f"--{item.name}", action=ActionYesNo, default=item.default, help=told[item.name])
+        parser.add_argument(command.files, nargs="+", type=str, help=meanings[command.files])
+    for flag in flags:
+        parser.add_argument(f"--{flag}", action=ActionYesNo, default=parameters[flag].default, help=meanings[flag])
     return parser
+
+
+def _add_recipe(parser: ArgumentParser, kinds: dict[str, Any]) -> None:
+    from docstring_parser import parse as parse_docstring  # noqa: PLC0415
+
+    from actionfusion.training.recipe import Recipe  # noqa: PLC0415
+
+    default = Recipe()
+    meanings = {item.arg_name: item.description for item in parse_docstring(Recipe.__doc__ or "").params}
+    for field, kind in kinds.items():
+        if is_dataclass(kind):
+            parser.add_class_arguments(kind, field)
+        else:
+            parser.add_argument(f"--{field}", type=kind, default=getattr(default, field), help=meanings[field])
 
 
 def _overview() -> str:

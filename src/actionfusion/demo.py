@@ -62,9 +62,9 @@ def demo(
     settings = load_recipe(recipe)
     run_path = out / "run"
     shutil.rmtree(run_path, ignore_errors=True)
-    data = replace(settings["data"], dataset="folder", root=clips, split="folders", validation="none")
+    data = replace(settings.data, dataset="folder", root=clips, split="folders", validation="none")
     _say(console, "training")
-    train(**settings | {"data": data, "out": run_path, "seed": seed})
+    train(settings, data=data, out=run_path, seed=seed)
     _say(console, "evaluating on clips that it never saw")
     evaluation = evaluate(run_path, clips)
     run = open_run(run_path)

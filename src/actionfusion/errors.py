@@ -87,6 +87,12 @@ class SettingsError(ActionFusionError, ValueError):
     kind = "settings"
 
 
+class WrongWord(SettingsError):
+    """An argument of the command line that there is not, or a value that it cannot have."""
+
+    kind = "argument"
+
+
 class DatasetError(ActionFusionError, ValueError):
     """A data set, manifest, split or store that is not what its layout says."""
 

@@ -1,11 +1,9 @@
-"""Files that are written whole or not at all, and temporary ones that do not outlive their process."""
+"""Write files whole or not at all, lock them, and remove what killed processes have left."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import stat
-import sys
 import tempfile
 import time
 import uuid
@@ -13,14 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
+from filelock import FileLock, Timeout
 
 FORGOTTEN_SECONDS = 24 * 3600
-"""Age at which a temporary file counts as left over where locks do not tell."""
+"""Age at which a temporary file counts as left over where there are no locks."""
 
 _SCRATCH = "actionfusion-scratch-"
-_MARK = ".lock"
 
 
 @contextmanager
@@ -71,66 +67,82 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def take_lock(descriptor: int, *, wait: bool) -> bool:
-    """Take the lock of an open file, which the system drops with the process; False if another process has it.
+def take_lock(path: Path, *, wait: bool = False) -> FileLock | None:
+    """Take a lock that ends with ``release`` or with this process; None if another holder has it.
+
+    Args:
+        path: the lock file, which is made if need be and stays.  Its holder alone may remove it.
+        wait: until the lock is free.
 
     Raises:
-        OSError: there are no locks here.
+        OSError: this file system has no locks, or the file cannot be made.
     """
-    if sys.platform == "win32":
-        raise OSError("no locks of this kind")
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.acquire(blocking=wait)
+    except Timeout:
+        return None
+    return lock
+
+
+def remove_left_over(path: Path, lock_file: Path) -> None:
+    """Remove a temporary file or folder with its lock file, unless a living process holds the lock.
+
+    Where there are no locks, what is younger than ``FORGOTTEN_SECONDS`` stays.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    lock = None
+    try:
+        lock = take_lock(lock_file)
+        left = lock is not None
+    except OSError:
+        left = is_forgotten(path.lstat().st_mtime)
+    try:
+        if left:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+            lock_file.unlink(missing_ok=True)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def is_forgotten(modified: float) -> bool:
+    """Tell by the time of its last change, in seconds, whether a temporary file is left over."""
+    return time.time() - modified > FORGOTTEN_SECONDS
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for large temporary files, among the system's (``TMPDIR`` names another); gone when the block ends.
+    """Give a folder for large temporary files, among the system's (``TMPDIR`` names another), until the block ends.
 
     If the process is killed instead, ``remove_scratch_of_the_dead`` removes it.
 
     Raises:
         OSError: no such folder can be made.
     """
-    handle, name = tempfile.mkstemp(_MARK, _SCRATCH)
-    mark = Path(name)
+    folder = Path(tempfile.gettempdir(), f"{_SCRATCH}{uuid.uuid4().hex}")
+    lock_file = folder.with_suffix(".lock")
+    # The lock comes first: a folder whose lock is free is one whose process has died.
+    lock = None
+    with suppress(OSError):
+        lock = take_lock(lock_file)
     try:
-        # The lock comes first: a folder whose lock is free is one whose process has died.
-        with suppress(OSError):
-            take_lock(handle, wait=True)
-        folder = mark.with_suffix("")
         folder.mkdir(0o700)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield folder
     finally:
-        os.close(handle)
-        mark.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        lock_file.unlink(missing_ok=True)
+        if lock is not None:
+            lock.release()
 
 
 def remove_scratch_of_the_dead() -> None:
-    """Remove what killed processes of this user have left of their ``scratch_folder``."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+    """Remove what killed processes have left of their ``scratch_folder``."""
+    for lock_file in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*.lock"):
         with suppress(OSError):
-            status = path.lstat()
-            if hasattr(os, "getuid") and status.st_uid != os.getuid():
-                continue
-            forgotten = time.time() - status.st_mtime > FORGOTTEN_SECONDS
-            mark = path.with_name(path.name + _MARK)
-            if stat.S_ISDIR(status.st_mode) and _is_free(mark, without_locks=forgotten):
-                shutil.rmtree(path)
-                mark.unlink()
-            elif path.suffix == _MARK and forgotten and not path.with_suffix("").exists():
-                path.unlink()
-
-
-def _is_free(mark: Path, *, without_locks: bool) -> bool:
-    with mark.open("r+b") as stream:  # A folder without a mark is not ours.
-        try:
-            return take_lock(stream.fileno(), wait=False)
-        except OSError:
-            return without_locks
+            remove_left_over(lock_file.with_suffix(""), lock_file)

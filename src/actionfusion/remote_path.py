@@ -1,11 +1,13 @@
-"""A file or folder behind an address that fsspec opens, with pathlib's manners.
+"""Treat a file or folder behind an address that fsspec opens like a ``pathlib.Path``.
 
-Why not ``UPath`` itself, which reads the addresses (see ``places``): torch forks the processes that load clips, and a
-file system that was opened before a fork must not be used after it; an archive is to be opened once a process and not
-once a video; a name with ``::`` in it must stay a name; and what is printed must hold no password.
+``UPath`` reads the addresses (see ``storage``) but does not serve as the path.  Version 0.3.10 prints passwords and
+signatures of web addresses and drops the host of FTP ones; it cannot open a file ``c::d.avi`` in an archive behind an
+address, or one in a folder ``zip:``, and such paths change when they are pickled; and it asks about every file of a
+folder that it has just listed.  An archive must be opened once a process, not once a video, and again after a fork:
+torch forks the processes that load clips.
 
-Nothing but this module speaks to the far side.  Whatever a backend raises comes out as an ``OSError`` whose
-``strerror`` says what happened, without credentials.
+Nothing but this module talks to a server.  Whatever a backend raises becomes an ``OSError`` whose ``strerror`` says
+what happened, without credentials.
 """
 
 from __future__ import annotations
@@ -41,13 +43,13 @@ _TIME_KEYS = (
 
 @dataclass(frozen=True)
 class RemoteStatus:
-    """What ``os.stat_result`` is for a local file.
+    """Describe a remote file, as ``os.stat_result`` does a local one.
 
     Attributes:
         st_mode: a file, a folder, or neither.
         st_size: bytes, or ``UNKNOWN_SIZE``.
         st_mtime_ns: last change, in nanoseconds but of whole seconds (listings and single look-ups differ in the
-            rest); 0 where the far side does not say.
+            rest); 0 if the server does not say.
         st_dev: 0.
         st_ino: a number that no other path has.
     """
@@ -60,11 +62,10 @@ class RemoteStatus:
 
 
 class RemotePath:
-    """A file or folder behind an address, with those manners of ``pathlib.Path`` that this package needs.
+    """A file or folder behind an address, with the methods of ``pathlib.Path`` that this package needs.
 
-    ``str`` gives the address without credentials.  It is no ``os.PathLike``: nothing can take it for a local file.
-    What the far side has said of it is remembered until ``forget``; after a listing that spares a question for each
-    file.
+    ``str`` gives the address without credentials.  It is no ``os.PathLike``, so that nothing takes it for a local file.
+    The server's answer about it is kept until ``forget``; after a listing that saves a request for each file.
 
     Args:
         protocol: of fsspec, such as ``s3``.
@@ -72,7 +73,7 @@ class RemotePath:
         path: as the file system takes it.
         shown: the address up to where a name can be added, without credentials.
         shown_end: the rest of a chained address, such as ``::s3://bucket/clips.zip``.
-        info: what the far side has said of it.
+        info: the server's answer about it, if there is one.
     """
 
     __slots__ = ("_info", "_options", "_shown", "_shown_end", "path", "protocol")
@@ -116,7 +117,7 @@ class RemotePath:
 
     @property
     def system(self) -> str:
-        """Tells file systems apart, as long as this process lives."""
+        """A key that is the same for paths of one file system, in this process."""
         return _key(self.protocol, self._options)
 
     @property
@@ -136,7 +137,7 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        """The folder that it lies in; the top, such as a bucket, is its own."""
+        """The folder above; that of the top, such as a bucket, is the top."""
         path = _up(self.path, _after_scheme(self.path) if self.protocol in _WEB else 0)
         if path is None or (not path and self.protocol in _OBJECT_STORES):
             return self
@@ -155,68 +156,68 @@ class RemotePath:
         return tuple(found)
 
     def with_name(self, name: str) -> RemotePath:
-        """Its neighbour of that name."""
+        """Give the path of another name in the same folder."""
         return self.parent / name
 
     def expanduser(self) -> RemotePath:
-        """Itself: only a local path can start with ``~``."""
+        """Give the path itself: only a local path can start with ``~``."""
         return self
 
     def absolute(self) -> RemotePath:
-        """Itself: an address leads to one place from everywhere."""
+        """Give the path itself: an address is always absolute."""
         return self
 
     def stat(self, *, again: bool = False) -> RemoteStatus:
-        """Size, time and kind.
+        """Give size, time and kind.
 
         Args:
-            again: ask even if the far side has said it before.
+            again: ask even if the server has answered before.
 
         Raises:
-            OSError: nothing is there, or the far side does not answer; so do all that follow.
+            OSError: nothing is there, or the server does not answer; so do all methods below.
         """
         if again:
             self._info = None
-        info, kind = self._told(), self._kind()
+        info, kind = self._details(), self._kind()
         size = info.get("size")
         modified = self._modified(info) if stat.S_ISREG(kind) else 0
         number = int.from_bytes(sha256(self.path.encode("utf-8", "surrogateescape")).digest()[:8], "big")
         return RemoteStatus(kind, UNKNOWN_SIZE if size is None else int(size), modified, 0, number)
 
-    def _told(self) -> Mapping[str, Any]:
+    def _details(self) -> Mapping[str, Any]:
         if self._info is None:
             with self._asked() as system:
                 self._info = system.info(self.path)
         return self._info
 
     def _kind(self) -> int:
-        return {"directory": stat.S_IFDIR, "file": stat.S_IFREG}.get(str(self._told().get("type")), 0)
+        return {"directory": stat.S_IFDIR, "file": stat.S_IFREG}.get(str(self._details().get("type")), 0)
 
     def _modified(self, info: Mapping[str, Any]) -> int:
-        told = next((info[key] for key in _TIME_KEYS if info.get(key)), None)
-        if told is None:
+        time = next((info[key] for key in _TIME_KEYS if info.get(key)), None)
+        if time is None:
             try:
                 with self._asked() as system:
-                    told = system.modified(self.path)
+                    time = system.modified(self.path)
             except OSError:
                 return 0
-        return _seconds(told) * 10**9
+        return _seconds(time) * 10**9
 
     def exists(self) -> bool:
-        """Whether a file or a folder is there."""
+        """Tell whether a file or a folder is there."""
         try:
-            self._told()
+            self._details()
         except FileNotFoundError:
             return False
         return True
 
     def is_file(self) -> bool:
-        """Whether it is a file; a missing one is none."""
+        """Tell whether it is a file that is there."""
         return self.exists() and stat.S_ISREG(self._kind()) and not (self.protocol in _WEB and self.is_dir())
 
     def is_dir(self) -> bool:
-        """Whether it is a folder; a missing one is none."""
-        if self.protocol in _WEB:  # A page tells a folder by its links, and its status does not.
+        """Tell whether it is a folder that is there."""
+        if self.protocol in _WEB:  # The links of a page show a folder; the status of the page does not.
             with self._asked() as system:
                 return bool(system.isdir(self.path))
         try:
@@ -225,7 +226,7 @@ class RemotePath:
             return False
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """What the folder holds, asked for in one listing."""
+        """List the folder in one request."""
         with self._asked() as system:
             listed = system.ls(self.path, detail=True)
         own = self.path.strip("/")
@@ -244,7 +245,7 @@ class RemotePath:
             yield self._at(_join(self.path, last), _join(self._shown, last), info)
 
     def read_bytes(self) -> bytes:
-        """The whole of a small file.
+        """Read a whole small file.
 
         Raises:
             OSError: it is over 1 GB, among other reasons.
@@ -262,11 +263,11 @@ class RemotePath:
         return content
 
     def read_text(self, encoding: str) -> str:
-        """The whole of a small file of text, its line ends made one."""
+        """Read a whole small file of text, with all line ends as a newline."""
         return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding).read()
 
     def read_ranges(self, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
-        """Parts of the file, each from its first byte to before its end, and no more than that."""
+        """Read parts of the file, each from a first byte to before an end, and no more than that."""
         with self._asked() as system:
             parts = system.cat_ranges([self.path] * len(starts), list(starts), list(ends), on_error="raise")
         for start, end, part in zip(starts, ends, parts, strict=True):
@@ -275,7 +276,7 @@ class RemotePath:
         return cast("list[bytes]", parts)
 
     def blocks(self, size: int = 1 << 22) -> Iterator[bytes]:
-        """The content in order, block by block."""
+        """Read the file block by block."""
         with self._asked() as system:
             file = system.open(self.path, "rb")
         with file:
@@ -287,7 +288,7 @@ class RemotePath:
                 yield block
 
     def put(self, content: Path) -> None:
-        """Upload a local file, in place of what is there; a reader may see a part of it, see ``shows_parts``."""
+        """Upload a local file, in place of what is there; for what a reader may see see ``shows_parts``."""
         self._info = None
         with self._asked() as system:
             system.put_file(str(content), self.path)
@@ -332,14 +333,14 @@ class RemotePath:
                 raise
 
     def forget(self) -> None:
-        """Ask the far side again when something is wanted of this file."""
+        """Drop the server's answers about this file."""
         self._info = None
         with self._asked() as system:
             for path in (self.path, self.parent.path):  # Some keep it with the folder's listing.
                 system.invalidate_cache(path)
 
     def forget_all(self) -> None:
-        """Ask again for everything on this file system, and open an archive anew."""
+        """Drop all answers of this file system; an archive is opened again."""
         self._info = None
         with self._asked() as system:
             system.invalidate_cache()
@@ -347,7 +348,7 @@ class RemotePath:
 
     @contextmanager
     def _asked(self) -> Iterator[Any]:
-        """The file system, for one question."""
+        """Give the file system for one request, and turn its errors into ``OSError``."""
         try:
             yield _file_system(self.protocol, self._options)
         except Exception as error:
@@ -358,16 +359,16 @@ def _restore(protocol: str, options: Mapping[str, Any], path: str, shown: str, s
     return RemotePath(protocol, options, path, shown=shown, shown_end=shown_end)
 
 
-# Archives, which fsspec would open again for every question.
+# Archives, which fsspec would open again for every request.
 _OPENED = threading.local()
 
 
 def _file_system(protocol: str, options: Mapping[str, Any]) -> Any:
-    """The one of this thread or process: what was opened before a fork is not used after it.
+    """Give the file system of this thread and process: one that was opened before a fork is not used after it.
 
-    For all but archives fsspec sees to that itself.
+    For all but archives fsspec does that itself.
     """
-    import fsspec  # noqa: PLC0415  Only who gives an address needs it, and it is slow to import.
+    import fsspec  # noqa: PLC0415  Only addresses need it, and it is slow to import.
 
     if fsspec.get_filesystem_class(protocol).cachable:
         return fsspec.filesystem(protocol, **options)
@@ -402,7 +403,7 @@ def _after_scheme(address: str) -> int:
 
 
 def _up(path: str, start: int) -> str | None:
-    """The path above, or None at the top; what stands before ``start`` is no part of it."""
+    """Give the path above, or None at the top; the first ``start`` characters are no part of it."""
     body = path[start:]
     above, slash, _ = body.rstrip("/").rpartition("/")
     if not body.strip("/") or (start and not slash):
@@ -410,20 +411,20 @@ def _up(path: str, start: int) -> str | None:
     return path[:start] + (above or ("/" if body.startswith("/") else ""))
 
 
-def _seconds(told: Any) -> int:
-    """A backend's word for a time, in whole seconds; 0 for one that makes no sense.  Without a zone it is UTC."""
+def _seconds(time: Any) -> int:
+    """Turn a backend's time into whole seconds, 0 if it makes no sense.  Without a zone it is UTC."""
     try:
-        match told:
+        match time:
             case int() | float():
-                return int(told)
-            case str() if told.isdecimal() and len(told) == 14:  # RFC 3659, of FTP
-                told = datetime.strptime(told, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+                return int(time)
+            case str() if time.isdecimal() and len(time) == 14:  # RFC 3659, of FTP
+                time = datetime.strptime(time, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
             case str():
-                told = datetime.fromisoformat(told)
+                time = datetime.fromisoformat(time)
             case tuple():
-                year, month, day, hour, minute, second = told[:6]
-                told = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-        return int((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp())
+                year, month, day, hour, minute, second = time[:6]
+                time = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
     except (AttributeError, TypeError, ValueError, OverflowError):
         return 0
 
@@ -441,7 +442,7 @@ _NUMBERS: dict[type[Exception], tuple[int, str]] = {
 def _as_os_error(error: Exception, protocol: str) -> OSError:
     if isinstance(error, NotImplementedError):
         return OSError(errno.ENOTSUP, f"{protocol} cannot do that")
-    known = next((told for kind, told in _NUMBERS.items() if isinstance(error, kind)), None)
+    known = next((value for kind, value in _NUMBERS.items() if isinstance(error, kind)), None)
     number, reason = known or (getattr(error, "errno", None), "")
     number = number if isinstance(number, int) else errno.EIO
     reason = reason or getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -449,7 +450,7 @@ def _as_os_error(error: Exception, protocol: str) -> OSError:
 
 
 def without_credentials(text: str) -> str:
-    """A text without the passwords, and the web's user names and queries, of the addresses in it."""
+    """Hide the passwords of addresses in a text, and user names and queries of web addresses."""
     text = re.sub(r"((?:https?|webdav)\w*://)[^/\s]*@", r"\1", text)
     text = re.sub(r"(https?://[^\s?]*)\?[^\s'\"]*", r"\1", text)
     return re.sub(r"(\w://[^/\s:@]*):[^/\s]*@", r"\1@", text)

@@ -26,6 +26,8 @@ Kind = TypeVar("Kind")
 
 YAML_BYTES = 256 << 10
 JSON_BYTES = 4 << 20
+EVALUATION_BYTES = 512 << 20
+"""Of JSON with a probability of each class for each video."""
 DEEPEST = 32
 """Levels of mappings and lists within each other."""
 LONGEST_INTEGER = 20
@@ -101,10 +103,8 @@ def parse_yaml(
             return None if node is None else _of_node(node)
         finally:
             loader.dispose()
-    except _Fault as fault:
-        raise error(subject, fault.reason, remedy) from fault
-    except (yaml.YAMLError, RecursionError, ValueError) as fault:
-        raise error(subject, f"is no plain YAML ({_line(fault)})", remedy) from fault
+    except (_Fault, yaml.YAMLError, RecursionError, ValueError) as fault:
+        raise error(subject, f"cannot be read as plain YAML ({_line(fault)})", remedy) from fault
 
 
 def parse_json(
@@ -144,7 +144,7 @@ def _bytes(path: Path, error: type[ActionFusionError], remedy: str, largest: int
     try:
         # A pipe or a device would give no end, or wait for one.
         if path.exists() and not path.is_file():
-            raise error(path, "is no file", remedy)
+            raise error(path, "cannot be read (it is no file)", remedy)
         with path.open("rb") as file:
             return file.read(largest + 1)
     except (OSError, ValueError) as fault:
@@ -154,11 +154,11 @@ def _bytes(path: Path, error: type[ActionFusionError], remedy: str, largest: int
 
 def _text(text: str | bytes, largest: int) -> str:
     if len(text) > largest:
-        raise _Fault(f"has more than {largest} bytes, and is not read")
+        raise _Fault(f"more than {largest} bytes")
     try:
         return text.decode("utf-8-sig") if isinstance(text, bytes) else text
     except UnicodeDecodeError as fault:
-        raise _Fault(f"is not UTF-8 (byte {fault.start})") from fault
+        raise _Fault(f"no UTF-8 at byte {fault.start}") from fault
 
 
 def _line(fault: BaseException) -> str:
@@ -222,20 +222,20 @@ def _unlike(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _Fault(f"names {_shown(twice)} twice")
+        raise _Fault(f"{_shown(twice)} is there twice")
     return values
 
 
 def _whole(text: str) -> int:
     if len(text.lstrip("-+")) > LONGEST_INTEGER:
-        raise _Fault(f"holds an integer of more than {LONGEST_INTEGER} digits")
+        raise _Fault(f"an integer of more than {LONGEST_INTEGER} digits")
     return int(text)
 
 
 def _number(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise _Fault(f"holds a number that is too large ({text[:20]})")
+        raise _Fault(f"a number that is too large ({text[:20]})")
     return value
 
 
@@ -252,7 +252,7 @@ _MADE: Mapping[str, Callable[[str], Any]] = {
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise _Fault(f"holds {text}, which is no number")
+    raise _Fault(f"{text} is no number")
 
 
 def _refuse_deep(value: Any) -> None:
@@ -266,7 +266,7 @@ def _refuse_deep(value: Any) -> None:
         ]
         if not level:
             return
-    raise _Fault(f"has more than {DEEPEST} levels within each other")
+    raise _Fault(f"more than {DEEPEST} levels within each other")
 
 
 # Building
@@ -331,7 +331,7 @@ def plain(value: Any) -> Any:
 
 def field_kinds(kind: type[Any]) -> Mapping[str, Any]:
     """The fields of a dataclass that can be set, with their types."""
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     return {part.name: hints[part.name] for part in fields(kind) if part.init}
 
 
@@ -353,7 +353,7 @@ def single_settings(kinds: Mapping[str, Any], values: Mapping[str, Any], above: 
     """The values that ``build_each`` has taken, each by its full name as ``setting_names`` gives it."""
     for name, value in values.items():
         if is_dataclass(kinds[name]):
-            yield from single_settings(field_kinds(kinds[name]), value, f"{above}{name}.")  # type: ignore[arg-type]
+            yield from single_settings(field_kinds(kinds[name]), value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
 
@@ -405,20 +405,18 @@ def _value(kind: Any, value: object, where: str) -> Any:
         return _tuple(parts, value, where)
     if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return {name: _value(parts[1], part, f"{where}.{name}") for name, part in value.items()}
-    single = _as_float(value) if kind is float else Path(value) if kind is Path and _is_name(value) else value
+    if kind is Path and _fits(str, value):
+        return Path(str(value))
+    single = _as_float(value) if kind is float else value
     if not _fits(kind, single):
         raise _Fault(f"{where} is {_shown(value)}, not {_wanted(kind)}")
     return single
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value
-
-
 def _as_float(value: object) -> float | None:
     """Of an integer, or of ``1e5``, which is a text to YAML."""
     if isinstance(value, str) and len(value) < 40 and _EXPONENT.fullmatch(value):
-        value = float(value)
+        value = _number(value)
     usable = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
     return float(value) if usable else None  # type: ignore[arg-type]
 
@@ -430,7 +428,9 @@ def _fits(kind: Any, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is types.NoneType:
         return value is None
-    return kind is Any or (kind in (str, bool, float, Path) and isinstance(value, kind))
+    if kind is str:
+        return isinstance(value, str) and "\0" not in value  # a name of a file with it makes Python's calls fail
+    return kind is Any or (kind in (bool, float, Path) and isinstance(value, kind))
 
 
 def _dataclass(kind: type[Any], value: object, where: str) -> Any:

@@ -12,6 +12,9 @@ FORMAT = 2
 
 RENAMED = {
     "network.tower": "network.backbone",
+    "training.sessions": "training.stages",
+    "training.freeze_towers": "training.freeze",
+    "features.draws": "features.views",
 }
 """Settings by their earlier names; recipes may hold them too."""
 

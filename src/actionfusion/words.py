@@ -11,12 +11,8 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any, get_args
 
-from actionfusion.errors import SettingsError
+from actionfusion.errors import WrongWord
 from actionfusion.settings import build, nearest, parse_yaml, plain, setting_names
-
-
-class WrongWord(SettingsError):
-    """An argument of the command line that there is not, or whose value is none."""
 
 
 def checked_words(
@@ -45,11 +41,12 @@ def checked_words(
             continue
         if flag not in known:
             raise _unknown(command, flag, known)
-        if flag != "config" and not _holds_settings(known[flag]):
+        is_recipe = flag == "config" and takes_recipes
+        if not is_recipe and not _holds_settings(known[flag]):
             left.append(word)
         elif (given := value if equals else next(rest, None)) is None:
             left.append(word)  # the parser says that it wants a value
-        elif flag == "config":
+        elif is_recipe:
             recipes.append(given)
         else:
             left += [f"--{flag}", _settings(flag, known[flag], given)]

@@ -59,7 +59,7 @@ def statuses(report):
 def test_good_clips_are_described_as_they_are(clips, tmp_path):
     report = check("folder", clips, out=tmp_path / "m.csv", workers=0)
     assert not report.faults
-    assert not report.doubles
+    assert not report.duplicates
     for row in report.rows:
         assert row.frames == len(list(iterate_frames(clips / row.path))) == NUM_FRAMES
         assert (row.width, row.height, row.codec, row.fps, row.rotation) == (128, 96, "h264", 25.0, 0)
@@ -76,7 +76,7 @@ def test_every_fault_is_found_named_and_counted(broken, tmp_path, capsys):
         "run/empty.mp4": "not_a_video",
         "run/still.mp4": "too_short",
     }
-    assert [(double.first, double.second, double.kind) for double in report.doubles] == [
+    assert [(duplicate.first, duplicate.second, duplicate.kind) for duplicate in report.duplicates] == [
         ("run/anna_0.mp4", "run/ben_9 copy.mp4", "equal")
     ]
     told = capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_strict_fails_for_a_fault_and_for_a_split_that_gives_away(clips, broken,
     assert main(["check", "folder", str(broken), "--out", str(tmp_path / "b.csv"), "--workers", "0"]) == 0
 
 
-def test_a_double_on_both_sides_is_listed_with_its_twin(clips, tmp_path, capsys):
+def test_a_duplicate_on_both_sides_is_listed_with_its_twin(clips, tmp_path, capsys):
     root = tmp_path / "split"
     for part, numbers in (("train", (0, 1, 2)), ("test", (3, 4))):
         for label in ("jump", "run"):
@@ -114,7 +114,7 @@ def test_a_double_on_both_sides_is_listed_with_its_twin(clips, tmp_path, capsys)
     report = check("folder", root, out=tmp_path / "m.csv", workers=0, strict=True)
     assert report.failed
     told = capsys.readouterr().err
-    assert "1 of 5 test videos have a double in training" in told
+    assert "1 of 5 test videos have a duplicate in training" in told
     assert "'test/run/twin.mp4' shows what 'train/run/anna_1.mp4' in training shows" in told
     table = (tmp_path / "m.leaks.csv").read_text().splitlines()
     assert table[1:] == ['"folders: train, test",test/run/twin.mp4,double,train/run/anna_1.mp4']
@@ -335,5 +335,5 @@ def test_real_clips(shared_data, tmp_path):
     report = check("folder", shared_data / "ut-interaction/set1", out=tmp_path / "m.parquet", workers=2)
     assert len(report.rows) == 60
     assert not report.faults
-    # All classes share one scene, and no two clips are doubles.
-    assert not report.doubles
+    # All classes share one scene, and no two clips are duplicates.
+    assert not report.duplicates

@@ -214,7 +214,7 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: p
 
 def test_folders_without_end_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, *PLAIN, "jump/" + "d/" * 20 + "a.mp4")
-    with pytest.raises(DatasetError, match="lies 16 folders deep"):
+    with pytest.raises(DatasetError, match="is 16 folders deep"):
         open_folder(tmp_path)
 
 

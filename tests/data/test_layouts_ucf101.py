@@ -165,9 +165,9 @@ def test_what_does_not_belong_is_left_out_and_counted(tmp_path: Path) -> None:
     assert "2 hidden files or folders were ignored" in notes
     assert "1 files that are no video were ignored (1 .txt)" in notes
     assert "no video in 1 folders: 'Bowling'" in notes
-    assert "1 videos lie outside any class folder and were left out: 'loose.avi'" in notes
+    assert "1 videos are outside any class folder and were left out: 'loose.avi'" in notes
     assert "1 videos are not named v_<Class>_gNN_cNN and have no group: 'Archery/own clip.avi'" in notes
-    assert "1 videos lie in another folder than the class of their name: 'YoYo/v_Bowling_g01_c01.avi'" in notes
+    assert "1 videos are in another folder than the class of their name: 'YoYo/v_Bowling_g01_c01.avi'" in notes
     assert "official split 1: 2 videos are in neither list" in notes
     assert all("\n" not in note for note in notes)
 

@@ -108,7 +108,7 @@ def apply(tmp_path, rows, listing=LISTING):
     return read_manifest(tmp_path / "m.csv").applied_to(listing)
 
 
-def test_a_listing_learns_groups_frames_and_doubles(tmp_path):
+def test_a_listing_learns_groups_frames_and_duplicates(tmp_path):
     twin = ManifestRow("b/2.avi", "b", None, 31, None, double_of="a/1.avi")
     listing = apply(tmp_path, [ManifestRow("a/1.avi", "a", "g1", 30, double_of="a/1.avi"), twin])
     assert [(entry.group, entry.frames, entry.double_of) for entry in listing.entries] == [

@@ -15,7 +15,7 @@ import pytest
 
 from actionfusion.data import prepare as prepare_module
 from actionfusion.data import source_videos
-from actionfusion.data.claims import claim_entry
+from actionfusion.data.entry_lock import lock_entry
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, SettingsError, VideoDamaged, VideoMissing
@@ -351,9 +351,9 @@ def leave_partial(store, items):
     """What a killed writer leaves."""
     path = entry_path(store, items[0][1])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with claim_entry(path) as claim:
-        claim.stream.write(b"half of it")
-        claim.stream.flush()
+    with lock_entry(path) as new:
+        new.stream.write(b"half of it")
+        new.stream.flush()
         left = next(path.parent.glob(".*.partial"))
         copy = path.with_name("copy")
         shutil.copy(left, copy)

@@ -8,6 +8,7 @@ import pytest
 from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings, open_data
 from actionfusion.data.prepare_dataset import prepare
+from actionfusion.data.store import StoredVideo
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
@@ -25,11 +26,11 @@ def store(tmp_path_factory, shapes_root):
 
 
 def test_config_gives_size_and_flow_and_the_clips_are_those_of_the_videos(store, shapes_root):
-    clip = load_recipe("tiny")["clip"]
+    clip = load_recipe("tiny").clip
     settings = DataSettings(root=shapes_root, split="folders", validation="test")
     direct, stored = open_data(settings), open_data(replace(settings, store=store))
-    stored.check_store(clip.flow)
-    for one, other in zip(*(part.sources(part.split.test[:3], clip.flow) for part in (direct, stored)), strict=True):
+    stored.check_store(clip)
+    for one, other in zip(*(part.sources(part.split.test[:3], clip) for part in (direct, stored)), strict=True):
         first, second = cut_clip(one.open(), clip), cut_clip(other.open(), clip)
         np.testing.assert_array_equal(first.positions, second.positions)
         # JPEG's loss, and nothing else.
@@ -66,3 +67,13 @@ def test_broken_videos_are_left_out_and_said(tmp_path, capsys):
 def test_an_unknown_recipe_is_said(tmp_path):
     with pytest.raises(SettingsError, match="tiny"):
         prepare("folder", tmp_path, store=tmp_path, config="no_such_recipe")
+
+
+def test_a_model_of_rgb_alone_has_no_flow_prepared(shapes_root, tmp_path, monkeypatch):
+    recipe = tmp_path / "rgb.yaml"
+    recipe.write_text("clip: {frames: 4, size: 48, flow: {engine: dis, size: 32}}\nnetwork: {streams: rgb}\n")
+    monkeypatch.setattr("actionfusion.data.store.grey_picture", None)
+    report = prepare("folder", shapes_root, store=tmp_path / "store", config=str(recipe), workers=0)
+    assert report.made == 48
+    kept = StoredVideo(next((tmp_path / "store").rglob("*.zip")))
+    assert (kept.contents.has_flow, kept.contents.frame_size) == (False, 48)

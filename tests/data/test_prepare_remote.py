@@ -19,11 +19,11 @@ import pytest
 
 import actionfusion
 from actionfusion.__main__ import main
-from actionfusion.data.claims import remove_leftovers
+from actionfusion.data.entry_lock import remove_leftovers
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError
-from actionfusion.places import place
+from actionfusion.storage import to_path
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe
 
@@ -91,7 +91,7 @@ def on_shelf(clips, shelf):
             target = shelf / "clips" / file.relative_to(clips)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
-    return place("shelf://clips")
+    return to_path("shelf://clips")
 
 
 def log(shelf):
@@ -106,11 +106,11 @@ def test_in_memory_there_and_back(clips, undisturbed, memory, scratch, tmp_path)
     for file in clips.rglob("*"):
         if file.is_file():
             system.pipe_file(f"/clips/{file.relative_to(clips).as_posix()}", file.read_bytes())
-    far = items(place("memory://clips"))
+    far = items(to_path("memory://clips"))
     for source, store in ((far, tmp_path / "store"), (items(clips), "memory://a"), (far, "memory://b")):
         report = prepare(source, store, RECIPE, workers=0)
         assert (report.made, report.failures) == (6, ())
-        assert contents(place(store)) == undisturbed
+        assert contents(to_path(store)) == undisturbed
         assert (report.estimated_size is None) == (store != tmp_path / "store")
         again = prepare(source, store, RECIPE, workers=0)
         assert (again.made, again.kept, again.frames, again.size) == (0, 6, report.frames, report.size)
@@ -120,7 +120,7 @@ def test_two_processes_read_an_archive(clips, undisturbed, scratch, tmp_path):
     with zipfile.ZipFile(tmp_path / "clips.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(clips.rglob("*")):
             archive.write(file, f"inner/{file.relative_to(clips).as_posix()}")
-    far = items(place(f"zip://inner::{tmp_path}/clips.zip"))
+    far = items(to_path(f"zip://inner::{tmp_path}/clips.zip"))
     report = prepare(far, tmp_path / "store", RECIPE, workers=2)
     assert (report.made, report.failures) == (6, ())
     assert report.estimated_size == pytest.approx(report.size, rel=0.3)
@@ -269,12 +269,12 @@ def test_a_store_that_refuses_ends_the_work_with_one_line(on_shelf, shelf, scrat
 
 
 def test_a_full_disk_here_is_said(on_shelf, shelf, scratch, monkeypatch):
-    from actionfusion import places
+    from actionfusion import storage
 
     def full(stream, block):
         raise OSError(28, f"No space left on device for temporary files in {scratch}")
 
-    monkeypatch.setattr(places, "_write", full)
+    monkeypatch.setattr(storage, "_write", full)
     with pytest.raises(
         DatasetError, match=r"No space left on device for temporary files in .*free some space, there or in"
     ):
@@ -284,12 +284,12 @@ def test_a_full_disk_here_is_said(on_shelf, shelf, scratch, monkeypatch):
 SCRIPT = """
 import json, sys
 from actionfusion.data.prepare import prepare
-from actionfusion.places import place
+from actionfusion.storage import to_path
 from actionfusion.video.flow import FlowRecipe
 
 if __name__ == "__main__":
     names, workers, recipe = json.loads(sys.argv[1])
-    clips = place("shelf://clips")
+    clips = to_path("shelf://clips")
     report = prepare([(clips / name, name) for name in names], "shelf://store", FlowRecipe(**recipe), workers=workers)
     print(report.made, *(failure.name for failure in report.failures))
 """
@@ -347,13 +347,13 @@ def test_of_others_only_old_leftovers_go(shelf):
     unsigned = f".{'a' * 32}.zip.partial"
     for name in (other, unsigned, ".kept.partial", "a.zip"):
         (store / name).touch()
-    remove_leftovers(place("shelf://store"))
+    remove_leftovers(to_path("shelf://store"))
     assert len(list(store.iterdir())) == 4
     for path in store.iterdir():
         os.utime(path, (0, 10))
-    remove_leftovers(place("shelf://store"))
+    remove_leftovers(to_path("shelf://store"))
     assert {path.name for path in store.iterdir()} == {".kept.partial", "a.zip"}
-    remove_leftovers(place("shelf://no such store"))
+    remove_leftovers(to_path("shelf://no such store"))
 
 
 def test_an_object_store_needs_no_other_name(clips, undisturbed, shelf, scratch, monkeypatch):
@@ -396,7 +396,7 @@ def test_a_clip_is_read_from_a_remote_store_by_its_own_pictures_alone(clips, she
 
 def test_faults_of_a_remote_entry_are_told_apart(clips, shelf, scratch, monkeypatch):
     prepare(items(clips)[:1], "shelf://store", RECIPE, workers=0)
-    entry = entry_path(place("shelf://store"), NAMES[0])
+    entry = entry_path(to_path("shelf://store"), NAMES[0])
     with pytest.raises(DatasetError, match=r"shelf://store/gone\.zip: not in the prepared store; run prepare for it"):
         StoredVideo("shelf://store/gone.zip")
     stored = StoredVideo(entry)

@@ -383,7 +383,7 @@ def test_settings_that_cannot_be(settings, told):
 
 def test_a_machine_with_another_version_does_nothing():
     assert ray_driver._work(__version__, operator.neg, 1) == ("done", -1)
-    with pytest.raises(RuntimeError, match=f"has actionfusion {__version__}, where 0.0 is asked for"):
+    with pytest.raises(RuntimeError, match=f"has actionfusion {__version__}, but 0.0 is needed"):
         ray_driver._work("0.0", operator.neg, 1)
 
 

@@ -13,7 +13,7 @@ from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings, open_data
 from actionfusion.data.layouts import open_dataset
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.places import place
+from actionfusion.storage import to_path
 
 
 def ucf101(top):
@@ -117,7 +117,7 @@ def test_the_same_is_found_as_here(layout, everywhere, tmp_path):
         local = open_dataset(layout, tmp_path / "tree" / inner)
         assert local.entries
         for address in addresses:
-            top = place(address)
+            top = to_path(address)
             remote = open_dataset(layout, str(top / inner) if inner else address)
             assert (remote.entries, remote.labels, remote.official) == (local.entries, local.labels, local.official)
             assert remote.notes == local.notes
@@ -146,7 +146,7 @@ def test_faults_are_one_line_with_the_address(everywhere, tmp_path):
     add(tmp_path / "tree" / "table.csv", "path,label\nfile.avi,jump\ngone.avi,run\n")
     (tmp_path / "tree" / "nothing").mkdir()
     for address in everywhere(tmp_path / "tree")[:2]:
-        top = place(address)
+        top = to_path(address)
         for layout, given, message in (
             ("folder", top / "gone", "there is no such file or folder"),
             ("ucf101", top / "file.avi", "is a file, not a folder"),
@@ -228,11 +228,11 @@ def test_clips_are_cut_from_a_remote_video_as_from_a_local_one(everywhere, shape
     from actionfusion.training.recipe import load_recipe
     from actionfusion.video.clip import cut_clip
 
-    clip = load_recipe("tiny")["clip"]
+    clip = load_recipe("tiny").clip
     settings = DataSettings(root=everywhere(shapes_root)[1], split="folders", validation="test")
     remote, local = open_data(settings), open_data(DataSettings(root=shapes_root, split="folders", validation="test"))
     assert remote.digest() == local.digest()
-    sources = [data.sources(data.split.test[:2], clip.flow) for data in (remote, local)]
+    sources = [data.sources(data.split.test[:2], clip) for data in (remote, local)]
     for one, other in zip(*sources, strict=True):
         far, near = cut_clip(one.open(), clip), cut_clip(other.open(), clip)
         np.testing.assert_array_equal(far.rgb, near.rgb)

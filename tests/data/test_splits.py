@@ -128,7 +128,7 @@ def test_random_splits_are_partitions_seven_to_three(listing: Listing, seed: int
                 assert abs(tested - 0.3 * total) <= 0.7
         else:
             assert abs(10 * len(split.train) - 7 * len(everything)) <= 5
-        assert split.notes[0] == f"gives away: {split.leaks(listing).describe()}"
+        assert split.notes[0] == f"leakage: {split.leaks(listing).describe()}"
 
 
 @quick

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from actionfusion.data.store import SourceIdentity, StoredVideo, check_quality, entry_path, write_stored_video
+from actionfusion.data.store import Contents, SourceIdentity, StoredVideo, check_quality, entry_path, write_stored_video
 from actionfusion.errors import DatasetError, NoFrames, SettingsError
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe, flow_fields
@@ -48,7 +48,7 @@ def moving_frames(count, shift, size=SIZE):
 
 def write(path, frames, recipe=RECIPE, quality=95):
     with path.open("wb") as stream:
-        write_stored_video(stream, frames, recipe, SOURCE, quality)
+        write_stored_video(stream, frames, Contents.of_flow(recipe), SOURCE, quality)
     return path
 
 
@@ -66,6 +66,55 @@ def entry(tmp_path_factory, frames):
 def content(entry):
     """All pictures of the entry, read in one go."""
     return StoredVideo(entry).read(range(NUM_FRAMES), range(NUM_FRAMES - 1))
+
+
+def rewritten(path, **changes):
+    """The same entry with another index."""
+    with zipfile.ZipFile(path) as archive:
+        parts = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for info, data in parts:
+            if info.filename == "clip.json":
+                index = {name: value for name, value in (json.loads(data) | changes).items() if value is not None}
+                archive.writestr(info, json.dumps(index).encode())
+            else:
+                archive.writestr(info, data)
+    return path
+
+
+def test_an_entry_of_version_0_1_is_read(entry, content, tmp_path):
+    old = rewritten(Path(shutil.copy(entry, tmp_path)), format=1, frame_size=None, has_flow=None)
+    video = StoredVideo(old)
+    assert video.contents == Contents.of_flow(RECIPE)
+    for before, now in zip(content, video.read(range(NUM_FRAMES), range(NUM_FRAMES - 1)), strict=True):
+        np.testing.assert_array_equal(before, now)
+
+
+def test_without_flow_none_is_computed_or_read(frames, tmp_path, monkeypatch, content):
+    monkeypatch.setattr("actionfusion.video.flow.cv2.calcOpticalFlowFarneback", None)
+    path = tmp_path / "a.avi.zip"
+    with path.open("wb") as stream:
+        write_stored_video(stream, frames, Contents(RECIPE, SIZE, has_flow=False), SOURCE, 95)
+    video = StoredVideo(path)
+    rgb, codes, _ = video.read(range(NUM_FRAMES), [])
+    np.testing.assert_array_equal(rgb, content[0])
+    assert codes.shape == (0, SIZE, SIZE, 2)
+    assert cut_clip(video, ClipSettings(4, 2, RECIPE, streams=("rgb",))).flow is None
+    with pytest.raises(DatasetError, match="was prepared without flow"):
+        cut_clip(video, ClipSettings(4, 2, RECIPE))
+
+
+def test_frames_may_have_another_size_than_flow(tmp_path):
+    frames, path = moving_frames(NUM_FRAMES, 0.7, size=96), tmp_path / "a.avi.zip"
+    with path.open("wb") as stream:
+        write_stored_video(stream, frames, Contents(RECIPE, 96), SOURCE, 95)
+    clip = cut_clip(StoredVideo(path), ClipSettings(4, 2, RECIPE, size=96))
+    assert clip.rgb.shape == (4, 3, 96, 96)
+    assert clip.flow.shape == (4, 4, SIZE, SIZE)
+    small = [cv2.resize(frame.image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for frame in frames]
+    wanted = RECIPE.decode(flow_fields(small, [0], RECIPE))
+    read = RECIPE.decode(StoredVideo(path).read([0], [0])[1])
+    assert np.abs(read - wanted).mean() < 0.05
 
 
 def test_pictures_and_flow_come_back_within_the_loss_of_jpeg(entry, frames):
@@ -108,7 +157,7 @@ def test_any_zip_tool_and_any_jpeg_reader_opens_it(entry, content):
         picture = np.asarray(Image.open(io.BytesIO(archive.read("rgb/00000003.jpg"))))
         planes = np.asarray(Image.open(io.BytesIO(archive.read("flow/0000003.jpg"))))
     assert index["recipe"] == {"engine": "farneback", "bound": 10.0, "size": SIZE}
-    assert (index["format"], index["frames"], index["quality"]) == (1, NUM_FRAMES, 95)
+    assert (index["format"], index["frames"], index["quality"]) == (2, NUM_FRAMES, 95)
     assert index["source"] == {"name": "class/a.avi", "size": 1234, "sha256": "ab" * 32}
     assert np.abs(picture.astype(int) - rgb[3]).max() <= 4  # another decoder's rounding
     np.testing.assert_allclose(planes.reshape(2, SIZE, SIZE), codes[3].transpose(2, 0, 1), atol=1)
@@ -245,7 +294,7 @@ def test_what_is_no_entry_is_named(tmp_path, entry, frames):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2, where this version knows 1"),
+        ({"format": 3}, "format 3, where this version reads 1 to 2"),
         ({"frames": 4}, "no whole entry"),
         ({"recipe": {"engine": "magic"}}, "no whole entry"),
         ({"source": None}, "no whole entry"),
@@ -317,7 +366,7 @@ def test_a_stream_that_takes_no_more_raises(entry, frames, share):
             return super().write(data)
 
     with pytest.raises(OSError, match="No space left"):
-        write_stored_video(Full(), frames, RECIPE, SOURCE, 95)
+        write_stored_video(Full(), frames, Contents.of_flow(RECIPE), SOURCE, 95)
     gc.collect()  # an archive left half open would complain here
 
 

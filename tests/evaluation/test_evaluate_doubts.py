@@ -91,7 +91,7 @@ def test_a_root_whose_test_videos_were_trained_on_is_refused(grouped_run, groupe
     shutil.copy(root / learnt[0]["path"], root / tested[0]["path"])
     some = evaluate(grouped_run, root, out=tmp_path / "figures.json")
     assert some.as_json()["leaks"]["double"] == 1
-    assert any("1 of 4 test videos have a double in training" in note for note in some.notes)
+    assert any("1 of 4 test videos have a duplicate in training" in note for note in some.notes)
     assert not some.trained_on
     for row in tested:
         shutil.copy(root / learnt[0]["path"], root / row["path"])

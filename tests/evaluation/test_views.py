@@ -16,7 +16,6 @@ from actionfusion.video.clip import cut_clip
 from actionfusion.video.sampling import consecutive, evenly_spaced, shifted_views
 from actionfusion.video.video_source import VideoSource
 
-
 SAMPLINGS = (evenly_spaced, partial(consecutive, stride=1), partial(consecutive, stride=3))
 
 

@@ -1,4 +1,4 @@
-"""Networks of a few lines' weight, whose reasons are known."""
+"""Networks of a few lines' weight, whose explanations are known."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from actionfusion.explain.question import Question
-from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.explain.target import AttributionTarget
+from actionfusion.models import FusionNetwork
 
 
 @pytest.fixture(scope="session")
-def random_question() -> Callable[..., Question]:
-    """A question about noise, asked of an untrained network."""
+def random_target() -> Callable[..., AttributionTarget]:
+    """Noise, and an untrained network."""
 
-    def make(frames: int = 4, *, seed: int = 0, target: int = 1, **changes) -> Question:
+    def make(frames: int = 4, *, seed: int = 0, target: int = 1, **changes) -> AttributionTarget:
         torch.manual_seed(seed)
         settings = {"image_size": 32, "fc6_width": 16, "hidden": 8, **changes}
         network = FusionNetwork.tiny(4, **settings).eval()
@@ -24,7 +24,8 @@ def random_question() -> Callable[..., Question]:
                 torch.nn.init.normal_(parameter, std=0.1)
         rgb = torch.randint(0, 256, (1, frames, 3, 32, 32)).float()
         flow = torch.randint(64, 193, (1, frames, 8, 32, 32)).float()
-        return Question(network, rgb, flow, target)
+        clips = {stream: clip for stream, clip in {"rgb": rgb, "flow": flow}.items() if stream in network.reads}
+        return AttributionTarget(network, clips, target)
 
     return make
 
@@ -42,7 +43,7 @@ def red_network() -> FusionNetwork:
     network = FusionNetwork.tiny(
         2,
         image_size=32,
-        tower=(1, "M", 1, "M", 1),
+        backbone=(1, "M", 1, "M", 1),
         batch_norm=False,
         fusion="concat",
         branches="conv",
@@ -52,8 +53,7 @@ def red_network() -> FusionNetwork:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        assert network.rgb_tower is not None
-        for layer in network.rgb_tower.features:
+        for layer in network.backbones["rgb"].features:
             if isinstance(layer, torch.nn.Conv2d):
                 layer.weight[0, 0, 1, 1] = 1.0
         # Channel 0 of the concatenation is the flow's, channel 1 the picture's.
@@ -62,13 +62,14 @@ def red_network() -> FusionNetwork:
 
 
 @pytest.fixture
-def red_corner(red_network) -> Callable[..., Question]:
+def red_corner(red_network) -> Callable[..., AttributionTarget]:
     """Black frames, red in the lower right corner at the moments asked for."""
 
-    def make(moments: tuple[int, ...], frames: int = 5) -> Question:
+    def make(moments: tuple[int, ...], frames: int = 5) -> AttributionTarget:
         rgb = torch.zeros(1, frames, 3, 32, 32)
         for moment in moments:
             rgb[0, moment, 0, slice(*CORNER), slice(*CORNER)] = 255.0
-        return Question(red_network, rgb, torch.full((1, frames, 8, 32, 32), 128.0), 1)
+        flow = torch.full((1, frames, 8, 32, 32), 128.0)
+        return AttributionTarget(red_network, {"rgb": rgb, "flow": flow}, 1)
 
     return make

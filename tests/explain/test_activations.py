@@ -5,25 +5,26 @@ import pytest
 import torch
 
 from actionfusion.errors import SettingsError
-from actionfusion.explain.activations import default_layers, layer_activations, streams_of
-from actionfusion.models.vgg16 import NARROW_LAYOUT, VGG16_LAYOUT
+from actionfusion.explain.activations import default_layers, layer_activations
+from actionfusion.models.backbones import make_backbone
 
 
-def test_the_papers_layers_where_the_tower_is_the_papers():
-    assert default_layers(VGG16_LAYOUT) == (1, 6, 9)
-    assert default_layers(NARROW_LAYOUT) == (1, 2, 3)
-    assert default_layers((8,)) == (1,)
+def test_the_papers_layers_where_the_backbone_is_the_papers():
+    depths = [len(make_backbone(name, 3).stages) for name in ("vgg16", "narrow", (8,))]
+    assert [default_layers(depth) for depth in depths] == [(1, 6, 9), (1, 2, 3), (1,)]
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
-def test_maps_are_those_of_the_convolution_counted_by_hand(random_question, stream):
-    asked = random_question(3, batch_norm=False)
-    tower = getattr(asked.network, f"{stream}_tower")
-    shown = layer_activations(asked, stream, [3, 1], moment=2, channels=5)
+def test_maps_are_those_of_the_convolution_counted_by_hand(random_target, stream):
+    asked = random_target(3, batch_norm=False)
+    model = asked.model
+    shown = layer_activations(asked, stream, [3, 1], position=2, channels=5)
     assert [(layer.layer, layer.name, layer.width) for layer in shown] == [(3, "conv3_1", 32), (1, "conv1_1", 8)]
     with torch.no_grad():
-        inputs = dict(zip(("rgb", "flow"), asked.network.normalizer(asked.rgb, asked.flow), strict=True))[stream][0, 2]
-        one, two, three = [layer for layer in tower.features if isinstance(layer, torch.nn.Conv2d)][:3]
+        inputs = model.normalizers[stream](asked.clips[stream])[0, 2]
+        one, two, three = [layer for layer in model.backbones[stream].features if isinstance(layer, torch.nn.Conv2d)][
+            :3
+        ]
         pool = torch.nn.functional.max_pool2d
         first = one(inputs[None]).relu()
         third = three(pool(two(pool(first, 2)).relu(), 2)).relu()
@@ -34,29 +35,28 @@ def test_maps_are_those_of_the_convolution_counted_by_hand(random_question, stre
         assert (np.diff(energy[list(layer.channels)]) <= 0).all()
 
 
-def test_a_narrow_layer_shows_all_that_it_has(random_question):
-    (shown,) = layer_activations(random_question(), "rgb", [1], moment=0, channels=50)
+def test_a_narrow_layer_shows_all_that_it_has(random_target):
+    (shown,) = layer_activations(random_target(), "rgb", [1], position=0, channels=50)
     assert len(shown.channels) == shown.width == 8
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
-        ({"layers": [1, 6]}, "there is no convolution 6, the run's towers have 4; give numbers from 1 to 4"),
-        ({"layers": [0]}, "there is no convolution 0"),
+        ({"layers": [1, 6]}, "there is no stage 6, the run's backbones have 4; give numbers from 1 to 4"),
+        ({"layers": [0]}, "there is no stage 0"),
         ({"layers": []}, "none is asked for"),
         ({"layers": [2, 2]}, "asked for twice"),
         ({"channels": 0}, "0 channels"),
-        ({"moment": 4}, "no sampled frame 4"),
+        ({"position": 4}, "no sampled frame 4"),
     ],
 )
-def test_what_is_not_there_is_named(random_question, wrong, told):
-    with pytest.raises(SettingsError, match=told):
-        layer_activations(random_question(), **{"stream": "rgb", "layers": [1], "moment": 0} | wrong)
+def test_what_is_not_there_is_named(random_target, wrong, message):
+    with pytest.raises(SettingsError, match=message):
+        layer_activations(random_target(), **{"stream": "rgb", "layers": [1], "position": 0} | wrong)
 
 
-def test_a_stream_that_is_not_there_is_named(random_question):
-    asked = random_question(streams="flow")
-    assert streams_of(asked.network) == ("flow",)
-    with pytest.raises(SettingsError, match="no rgb stream; take flow"):
-        layer_activations(asked, "rgb", [1], moment=0)
+def test_a_stream_without_a_backbone_is_named(random_target):
+    asked = random_target(streams="flow")
+    with pytest.raises(SettingsError, match="no backbone of rgb; take flow"):
+        layer_activations(asked, "rgb", [1], position=0)

@@ -14,7 +14,7 @@ from actionfusion.explain.contributions import (
     shares,
     stream_contributions,
 )
-from actionfusion.explain.question import Question, log_odds
+from actionfusion.explain.target import AttributionTarget, log_odds
 
 
 def test_a_frame_that_the_network_takes_no_notice_of_has_no_share(red_corner):
@@ -25,25 +25,26 @@ def test_a_frame_that_the_network_takes_no_notice_of_has_no_share(red_corner):
     np.testing.assert_array_equal(drops[2:], 0)
 
 
-def test_a_clip_that_stands_still_has_no_frame_that_matters(random_question):
-    asked = random_question(5)
-    still = Question(asked.network, asked.rgb[:, :1].repeat(1, 5, 1, 1, 1), asked.flow[:, :1].repeat(1, 5, 1, 1, 1), 1)
+def test_a_clip_that_stands_still_has_no_frame_that_matters(random_target):
+    asked = random_target(5)
+    clips = {stream: clip[:, :1].repeat(1, 5, 1, 1, 1) for stream, clip in asked.clips.items()}
+    still = AttributionTarget(asked.model, clips, 1)
     np.testing.assert_allclose(frame_drops(still), 0, atol=1e-5)
     np.testing.assert_array_equal(shares(np.zeros(5, np.float32)), 0)
 
 
-def test_leaving_out_agrees_with_frames_replaced_by_hand(random_question):
-    asked = random_question(4, streams="rgb", target=2)
+def test_leaving_out_agrees_with_frames_replaced_by_hand(random_target):
+    asked = random_target(4, streams="rgb", target=2)
     drops = frame_drops(asked)
     with torch.no_grad():
-        maps = asked.network.tower_maps(asked.rgb, asked.flow).rgb
-        before = log_odds(asked.network.classify(maps), 2)
+        maps = asked.model.features(asked.clips)["rgb"]
+        before = log_odds(asked.model.classify_maps(maps), 2)
         for moment, kept in [(0, [1]), (2, [1, 3]), (3, [2])]:
             after = 0.0
             for place in kept:
                 changed = maps.clone()
                 changed[:, moment] = maps[:, place]
-                after += log_odds(asked.network.classify(changed), 2).item() / len(kept)
+                after += log_odds(asked.model.classify_maps(changed), 2).item() / len(kept)
             assert drops[moment] == pytest.approx(before.item() - after, abs=1e-5)
 
 
@@ -61,30 +62,29 @@ def test_shares_keep_sign_and_sum_to_one(drops):
     assert (np.sign(values) == np.sign(drops)).all()
 
 
-def test_the_last_running_answer_is_the_answer(random_question):
-    asked = random_question(5)
+def test_the_last_running_answer_is_the_answer(random_target):
+    asked = random_target(5)
     rows = running_probabilities(asked)
     assert rows.shape == (5, 4)
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
     with torch.no_grad():
-        whole = asked.network(asked.rgb, asked.flow).softmax(1)[0].numpy()
-        first = asked.network(asked.rgb[:, :2], asked.flow[:, :2]).softmax(1)[0].numpy()
+        whole = asked.model(**asked.clips).softmax(1)[0].numpy()
+        first = asked.model(asked.clips["rgb"][:, :2], asked.clips["flow"][:, :2]).softmax(1)[0].numpy()
     np.testing.assert_allclose(rows[-1], whole, atol=1e-6)
     np.testing.assert_allclose(rows[1], first, atol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), target=st.integers(0, 3), fusion=st.sampled_from(["conv3d", "max", "concat"]))
-def test_shapley_values_are_complete(random_question, seed, target, fusion):
-    asked = random_question(2, seed=seed, target=target, fusion=fusion)
+def test_shapley_values_are_complete(random_target, seed, target, fusion):
+    asked = random_target(2, seed=seed, target=target, fusion=fusion)
     parts = stream_contributions(asked)
-    colour = asked.rgb.mean(dim=(1, 3, 4))[0].view(1, 1, 3, 1, 1).expand_as(asked.rgb)
-    rest = torch.full_like(asked.flow, 128.0)
+    frames, fields = asked.clips["rgb"], asked.clips["flow"]
+    colour = frames.mean(dim=(1, 3, 4))[0].view(1, 1, 3, 1, 1).expand_as(frames)
+    rest = torch.full_like(fields, 128.0)
     with torch.no_grad():
         value = {
-            (rgb, flow): log_odds(
-                asked.network(asked.rgb if rgb else colour, asked.flow if flow else rest), target
-            ).item()
+            (rgb, flow): log_odds(asked.model(frames if rgb else colour, fields if flow else rest), target).item()
             for rgb in (False, True)
             for flow in (False, True)
         }
@@ -106,8 +106,8 @@ def test_a_stream_without_effect_adds_nothing(red_corner):
 @pytest.mark.parametrize(
     ("streams", "missing", "there"), [("rgb", "motion", "appearance"), ("flow", "appearance", "motion")]
 )
-def test_one_stream_has_all_of_it_and_says_so(random_question, streams, missing, there):
-    parts = stream_contributions(random_question(streams=streams))
+def test_one_stream_has_all_of_it_and_says_so(random_target, streams, missing, there):
+    parts = stream_contributions(random_target(streams=streams))
     assert parts.streams == streams
     assert getattr(parts, missing) is None
     assert parts.together is None
@@ -115,12 +115,12 @@ def test_one_stream_has_all_of_it_and_says_so(random_question, streams, missing,
 
 
 @pytest.mark.parametrize("norm", ["tf", "gates", "ba", "batch", "none"])
-def test_gates_are_those_of_the_equations_and_the_answer_stays(random_question, norm):
-    asked = random_question(3, norm=norm)
+def test_gates_are_those_of_the_equations_and_the_answer_stays(random_target, norm):
+    asked = random_target(3, norm=norm)
     with torch.no_grad():
-        before = asked.network(asked.rgb, asked.flow)
+        before = asked.model(**asked.clips)
         found = {gates.name: gates for gates in gate_statistics(asked)}
-        after = asked.network(asked.rgb, asked.flow)
+        after = asked.model(**asked.clips)
     assert torch.equal(before, after)
     assert list(found) == ["conv", "fc", "last"]
     for gates in found.values():
@@ -131,11 +131,11 @@ def test_gates_are_those_of_the_equations_and_the_answer_stays(random_question, 
         assert (gates.quantiles < 1).all()
 
 
-def test_gates_of_a_plain_lstm_agree_with_the_formula(random_question):
-    asked = random_question(3, norm="none", branches="conv")
-    lstm = asked.network.branch_lstms["conv"]
+def test_gates_of_a_plain_lstm_agree_with_the_formula(random_target):
+    asked = random_target(3, norm="none", branches="conv")
+    lstm = asked.model.branch_lstms["conv"]
     with torch.no_grad():
-        inputs = asked.network.fused_maps(asked.rgb, asked.flow).amax(dim=(-2, -1))
+        inputs = asked.model.fuse(asked.features).amax(dim=(-2, -1))
         opened = lstm.gates(inputs)
         weights, bias, hidden = lstm.weight_ih.view(4, 8, -1), lstm.norm.bias.view(4, 8), lstm(inputs)
         recurrent = lstm.weight_hh.view(4, 8, 8)
@@ -148,5 +148,5 @@ def test_gates_of_a_plain_lstm_agree_with_the_formula(random_question):
     np.testing.assert_allclose(branch.mean, opened[0].mean(dim=-1).numpy(), atol=1e-6)
 
 
-def test_a_mean_over_time_has_no_gates(random_question):
-    assert gate_statistics(random_question(temporal_head="mean")) == []
+def test_a_mean_over_time_has_no_gates(random_target):
+    assert gate_statistics(random_target(temporal_head="mean")) == []

@@ -1,4 +1,4 @@
-"""Where: maps that are right on a network whose reason is known, and equal to independent computations."""
+"""Where: maps that are right on a network whose explanation is known, and equal to independent computations."""
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ from actionfusion.explain.localization import (
     rank_agreement,
     share_within,
 )
-from actionfusion.explain.question import log_odds
+from actionfusion.explain.target import log_odds
 
 
 @pytest.mark.parametrize("way", [grad_cam, occlusion, lambda asked: occlusion(asked, hidden="map")])
-def test_a_reason_in_one_corner_is_found_there_and_nowhere_else(red_corner, way):
+def test_evidence_in_one_corner_is_found_there_and_nowhere_else(red_corner, way):
     asked = red_corner((0, 1, 2, 3, 4))
     maps = way(asked)
     corner = np.zeros((5, 32, 32), bool)
@@ -32,19 +32,19 @@ def test_a_reason_in_one_corner_is_found_there_and_nowhere_else(red_corner, way)
 
 
 @pytest.mark.parametrize("hidden", ["input", "map"])
-def test_only_the_frame_that_has_the_reason_can_lose_it(red_corner, hidden):
+def test_only_the_frame_that_has_the_evidence_can_lose_it(red_corner, hidden):
     drops = occlusion(red_corner((2,)), hidden=hidden)
     assert drops[2].max() > 0.1
     np.testing.assert_allclose(np.delete(drops, 2, axis=0), 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{}, {"conv_reduce": "flatten", "head": "literal"}, {"streams": "flow"}])
-def test_grad_cam_agrees_with_autograd_through_the_whole_network(random_question, changes):
-    asked = random_question(**changes)
-    network, kept = asked.network, []
-    layer = network.fusion if network.fusion is not None else network.flow_tower
+def test_grad_cam_agrees_with_autograd_through_the_whole_network(random_target, changes):
+    asked = random_target(**changes)
+    network, kept = asked.model, []
+    layer = network.fusion if network.fusion is not None else network.backbones["flow"]
     hook = layer.register_forward_hook(lambda *call: kept.append(call[-1]))
-    probability = network(asked.rgb, asked.flow).softmax(1)[0, asked.target]
+    probability = network(**asked.clips).softmax(1)[0, asked.index]
     hook.remove()
     # Of p itself, by d ln(p / (1 - p)) = dp / (p (1 - p)); and the channels' sum is taken one by one.
     (gradient,) = torch.autograd.grad(probability, kept[0])
@@ -57,40 +57,40 @@ def test_grad_cam_agrees_with_autograd_through_the_whole_network(random_question
     np.testing.assert_allclose(grad_cam(asked), np.maximum(expected, 0), rtol=1e-3, atol=1e-6)
 
 
-def test_occlusion_agrees_with_whole_clips_that_are_covered_by_hand(random_question):
-    asked = random_question()
+def test_occlusion_agrees_with_whole_clips_that_are_covered_by_hand(random_target):
+    asked = random_target()
     drops = occlusion(asked, cells=4)
     with torch.no_grad():
-        before = log_odds(asked.network(asked.rgb, asked.flow), 1)
+        before = log_odds(asked.model(**asked.clips), 1)
         for moment, row, column in [(0, 0, 0), (1, 2, 3), (3, 3, 1)]:
-            rgb, flow = asked.rgb.clone(), asked.flow.clone()
+            rgb, flow = asked.clips["rgb"].clone(), asked.clips["flow"].clone()
             across = slice(max(column * 8 - 4, 0), column * 8 + 12)
             down = slice(max(row * 8 - 4, 0), row * 8 + 12)
-            rgb[0, moment, :, down, across] = asked.rgb.mean(dim=(1, 3, 4))[0, :, None, None]
+            rgb[0, moment, :, down, across] = asked.clips["rgb"].mean(dim=(1, 3, 4))[0, :, None, None]
             flow[0, moment, :, down, across] = 128
-            after = log_odds(asked.network(rgb, flow), 1)
+            after = log_odds(asked.model(rgb, flow), 1)
             assert drops[moment, row, column] == pytest.approx((before - after).item(), abs=1e-4)
 
 
-def test_batches_do_not_change_the_maps(random_question, monkeypatch):
-    asked = random_question()
+def test_batches_do_not_change_the_maps(random_target, monkeypatch):
+    asked = random_target()
     whole = [occlusion(asked), occlusion(asked, hidden="map")]
-    monkeypatch.setattr("actionfusion.explain.question._BATCH_VALUES", 1)
+    monkeypatch.setattr("actionfusion.explain.target._BATCH_VALUES", 1)
     for maps, hidden in zip(whole, ("input", "map"), strict=True):
         np.testing.assert_allclose(occlusion(asked, hidden=hidden), maps, atol=1e-5)
 
 
-def test_no_gradient_is_left_behind(random_question):
-    asked = random_question()
+def test_no_gradient_is_left_behind(random_target):
+    asked = random_target()
     grad_cam(asked)
     occlusion(asked)
-    assert all(parameter.grad is None for parameter in asked.network.parameters())
+    assert all(parameter.grad is None for parameter in asked.model.parameters())
 
 
 @pytest.mark.parametrize(("hidden", "cells"), [("input", 0), ("input", 33), ("map", 5)])
-def test_a_grid_that_does_not_fit_is_refused(random_question, hidden, cells):
+def test_a_grid_that_does_not_fit_is_refused(random_target, hidden, cells):
     with pytest.raises(SettingsError, match=f"grid of {cells}"):
-        occlusion(random_question(), hidden=hidden, cells=cells)
+        occlusion(random_target(), hidden=hidden, cells=cells)
 
 
 # Values that stay apart when they are scaled, as the smallest of floating point do not.

@@ -169,15 +169,12 @@ def test_of_two_at_once_one_prepares_and_the_other_takes_it(small_run, exports, 
         waiting.wait(30)
         counted(part, path)
 
-    real_lock = prepared.take_lock
-
-    def lock(descriptor, *, wait):
-        if wait:
+    def say(line):
+        if line.endswith(": waiting"):
             waiting.set()
-        return real_lock(descriptor, wait=wait)
 
     monkeypatch.setattr(prepared, "export_onnx", slow)
-    monkeypatch.setattr(prepared, "take_lock", lock)
+    monkeypatch.setattr(prepared, "_say", say)
     answers = []
     threads = [
         threading.Thread(target=lambda: answers.append(_answer(small_run, small_clip, "onnx"))) for _ in range(2)
@@ -187,6 +184,7 @@ def test_of_two_at_once_one_prepares_and_the_other_takes_it(small_run, exports, 
         time.sleep(0.05)
     for thread in threads:
         thread.join()
+    assert waiting.is_set()
     assert exports == ["clip"]
     np.testing.assert_array_equal(*answers)
 

@@ -3,6 +3,8 @@
 import builtins
 import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -175,9 +177,30 @@ def _without(package):
 
 
 def test_openvino_that_cannot_be_imported(small_run, monkeypatch):
+    monkeypatch.setattr(runtimes, "_core", runtimes._core.__wrapped__)  # as in a process that has not used it yet
     monkeypatch.setattr("builtins.__import__", _without("openvino"))
     with pytest.raises(RuntimeUnavailable, match=r"openvino: cannot be imported \(libtbb.so.12"):
         Recognizer.load(small_run, runtime="openvino")
+
+
+# The first of two to come is the first to go.
+SIGNALLED = """
+import signal, sys
+from actionfusion.inference.runtimes.running import compile_openvino, read_openvino
+
+first, second = (compile_openvino(read_openvino(sys.argv[1]), "fp32") for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_signals_are_handled_after_two_models_have_gone(prepared_run):
+    """OpenVINO left a stack for handlers behind that was gone, and the process with the next signal."""
+    model = next(prepared_run.rglob("*.onnx"))
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, model], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
 from actionfusion.models import FusionNetwork
-from actionfusion.models.fusion_network import TowerMaps
 from actionfusion.models.heads import literal_loss_floor
 
 MakeClips = Callable[..., tuple[Tensor, Tensor]]
 SMALL: dict[str, Any] = {
     "image_size": 32,
-    "tower": (4, "M", 6, "M", 8),
+    "backbone": (4, "M", 6, "M", 8),
     "batch_norm": False,
     "fc6_width": 12,
     "hidden": 7,
@@ -107,17 +106,16 @@ def test_clips_of_a_batch_do_not_see_each_other_in_evaluation(changes: dict[str,
     torch.testing.assert_close(network(rgb, flow)[1:2], network(rgb[1:2], flow[1:2]))
 
 
-def test_towers_see_each_frame_alone(make_clips: MakeClips) -> None:
+def test_backbones_see_each_frame_alone(make_clips: MakeClips) -> None:
     network = _small().eval()
     rgb, flow = make_clips(frames=4)
-    maps = network.tower_maps(rgb, flow)
+    features = network.features({"rgb": rgb, "flow": flow})
     order = torch.tensor([2, 0, 3, 1])
-    shuffled = network.tower_maps(rgb[:, order], flow[:, order])
+    shuffled = network.features({"rgb": rgb[:, order], "flow": flow[:, order]})
 
-    for ours, theirs in zip(maps, shuffled, strict=True):
-        assert ours is not None
-        assert theirs is not None
-        torch.testing.assert_close(ours[:, order], theirs)
+    assert features.keys() == {"rgb", "flow"}
+    for stream, maps in features.items():
+        torch.testing.assert_close(maps[:, order], shuffled[stream])
 
 
 def test_the_order_of_frames_matters_to_the_lstms(make_clips: MakeClips) -> None:
@@ -127,26 +125,24 @@ def test_the_order_of_frames_matters_to_the_lstms(make_clips: MakeClips) -> None
     assert (network(rgb, flow) - network(rgb.flip(1), flow.flip(1))).abs().max() > 1e-4
 
 
-def test_each_stream_reaches_its_own_tower(make_clips: MakeClips) -> None:
+def test_each_stream_reaches_its_own_backbone(make_clips: MakeClips) -> None:
     network = _small().eval()
     rgb, flow = make_clips()
-    pictures, motion = network.normalizer(rgb, flow)
-    assert network.rgb_tower is not None
-    assert network.flow_tower is not None
-    maps = network.tower_maps(rgb, flow)
+    clips = {"rgb": rgb, "flow": flow}
+    features = network.features(clips)
 
-    for b, t in itertools.product(range(2), range(3)):
-        torch.testing.assert_close(maps.rgb[b, t], network.rgb_tower(pictures[b, t : t + 1])[0])  # type: ignore[index]
-        torch.testing.assert_close(maps.flow[b, t], network.flow_tower(motion[b, t : t + 1])[0])  # type: ignore[index]
+    for stream, b, t in itertools.product(clips, range(2), range(3)):
+        pictures = network.normalizers[stream](clips[stream])
+        torch.testing.assert_close(features[stream][b, t], network.backbones[stream](pictures[b, t : t + 1])[0])
 
 
 def test_the_parts_make_up_the_whole(make_clips: MakeClips) -> None:
     network = _small().eval()
-    clips = make_clips()
-    maps = network.tower_maps(*clips)
+    rgb, flow = make_clips()
+    features = network.features({"rgb": rgb, "flow": flow})
 
-    assert torch.equal(network.fuse(maps), network.fused_maps(*clips))
-    assert torch.equal(network.classify(network.fused_maps(*clips)), network(*clips))
+    assert torch.equal(network.classify_maps(network.fuse(features)), network(rgb, flow))
+    assert torch.equal(network.classify(features), network(rgb, flow))
 
 
 @pytest.mark.parametrize("streams", ["rgb", "flow"])
@@ -156,15 +152,15 @@ def test_a_single_streams_map_is_x_conv_and_the_other_input_changes_nothing(
     network = _small(streams=streams).eval()
     rgb, flow = make_clips()
     other_rgb, other_flow = make_clips()
-    maps = network.tower_maps(rgb, flow)
-    used, unused = (maps.rgb, maps.flow) if streams == "rgb" else (maps.flow, maps.rgb)
+    features = network.features({"rgb": rgb, "flow": flow})
     ignored = (rgb, other_flow) if streams == "rgb" else (other_rgb, flow)
     heeded = (other_rgb, flow) if streams == "rgb" else (rgb, other_flow)
 
-    assert unused is None
-    assert used is not None
-    assert torch.equal(network.fuse(maps), used)
+    assert features.keys() == {streams}
+    assert torch.equal(network.fuse(features), features[streams])  # type: ignore[index]
     assert network.fusion is None
+    alone = network(rgb) if streams == "rgb" else network(flow=flow)
+    assert torch.equal(network(rgb, flow), alone)
     assert torch.equal(network(rgb, flow), network(*ignored))
     assert not torch.equal(network(rgb, flow), network(*heeded))
 
@@ -172,17 +168,17 @@ def test_a_single_streams_map_is_x_conv_and_the_other_input_changes_nothing(
 def test_a_missing_stream_is_named() -> None:
     maps = torch.zeros(1, 2, 8, 8, 8)
 
-    with pytest.raises(SettingsError, match="streams 'both'"):
-        _small().fuse(TowerMaps(maps, None))
-    with pytest.raises(SettingsError, match="streams 'flow'"):
-        _small(streams="flow").fuse(TowerMaps(maps, None))
+    with pytest.raises(SettingsError, match="stream flow is missing; give rgb and flow"):
+        _small().fuse({"rgb": maps})
+    with pytest.raises(SettingsError, match="stream flow is missing; give flow"):
+        _small(streams="flow").fuse({"rgb": maps})
 
 
 def _lstm_inputs(network: FusionNetwork, maps: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     for name, lstm in network.branch_lstms.items():
         lstm.register_forward_pre_hook(lambda _, inputs, name=name: seen.__setitem__(name, inputs[0]))
-    network.classify(maps)
+    network.classify_maps(maps)
     return seen
 
 
@@ -222,7 +218,7 @@ def test_the_literal_heads_logits_are_the_last_state_itself() -> None:
     network = _small(head="literal").eval()
     seen: list[Tensor] = []
     network.last_lstm.register_forward_hook(lambda _, __, output: seen.append(output))
-    logits = network.classify(torch.randn(2, 3, 8, 8, 8))
+    logits = network.classify_maps(torch.randn(2, 3, 8, 8, 8))
 
     assert torch.equal(logits, seen[0])
     assert F.cross_entropy(logits, logits.argmax(1)) >= literal_loss_floor(5)
@@ -232,13 +228,13 @@ def test_the_mean_head_averages_over_time() -> None:
     network = _small(temporal_head="mean", head="linear").eval()
     maps = torch.randn(2, 4, 8, 8, 8)
 
-    torch.testing.assert_close(network.classify(maps), network.classify(maps.flip(1)))
+    torch.testing.assert_close(network.classify_maps(maps), network.classify_maps(maps.flip(1)))
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8, 8), (2, 3, 4, 8, 8), (2, 3, 8, 4, 8)])
 def test_maps_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(SettingsError, match=r"wanted \[B, T, 8, 8, 8\]"):
-        _small().classify(torch.zeros(shape))
+        _small().classify_maps(torch.zeros(shape))
 
 
 def test_clips_of_another_shape_are_refused(make_clips: MakeClips) -> None:
@@ -252,7 +248,7 @@ def test_dropout_stands_where_section_3_6_has_it() -> None:
     def varies(**dropout: float) -> bool:
         none = {"dropout_fc6": 0.0, "dropout_lstm": 0.0, "dropout_last": 0.0}
         network = _small(**{**none, **dropout})
-        return len({network.classify(maps).sum().item() for _ in range(8)}) > 1
+        return len({network.classify_maps(maps).sum().item() for _ in range(8)}) > 1
 
     assert not varies()
     assert varies(dropout_fc6=0.5)
@@ -266,7 +262,7 @@ def test_dropout_does_not_touch_the_recurrent_state() -> None:
     states: list[Tensor] = []
     network.branch_lstms["conv"].register_forward_hook(lambda _, __, output: states.append(output))
     for _ in range(4):
-        network.classify(maps)
+        network.classify_maps(maps)
 
     assert all(torch.equal(states[0], other) for other in states)
 

@@ -11,7 +11,6 @@ from jsonargparse import auto_cli
 
 from actionfusion.errors import SettingsError
 from actionfusion.models import FusionNetworkSettings
-from actionfusion.models.vgg16 import VGG16_LAYOUT
 
 
 def _parsed(*arguments: str) -> FusionNetworkSettings:
@@ -39,7 +38,7 @@ def test_faithful_and_practical_differ_in_two_settings() -> None:
 def test_the_faithful_mode_is_the_papers() -> None:
     settings = FusionNetworkSettings.faithful()
 
-    assert settings.layout == VGG16_LAYOUT
+    assert settings.backbone == "vgg16"
     assert (settings.num_classes, settings.image_size, settings.flow_channels) == (101, 224, 8)
     assert (settings.hidden, settings.last_hidden, settings.fc6_width) == (101, 101, 4096)
     assert (settings.fusion, settings.fusion_time_kernel, settings.fusion_space_kernel) == ("conv3d", 3, 3)
@@ -84,9 +83,9 @@ def test_tiny_is_what_its_recipe_says() -> None:
 
 
 def test_named_modes_take_changes() -> None:
-    settings = FusionNetworkSettings.tiny(5, tower=(4, "M", 8), norm="ba", hidden=7)
+    settings = FusionNetworkSettings.tiny(5, backbone=(4, "M", 8), norm="ba", hidden=7)
 
-    assert (settings.layout, settings.norm, settings.hidden, settings.num_classes) == ((4, "M", 8), "ba", 7, 5)
+    assert (settings.backbone, settings.norm, settings.hidden, settings.num_classes) == ((4, "M", 8), "ba", 7, 5)
     with pytest.raises(TypeError, match="widht"):
         FusionNetworkSettings.tiny(5, widht=3)
 
@@ -99,9 +98,9 @@ def test_named_modes_take_changes() -> None:
         ({"image_size": 16}, "network.image_size"),  # a map of 1, which the fc branch cannot pool
         ({"flow_channels": 0}, "network.flow_channels"),
         ({"streams": "audio"}, "network.streams"),
-        ({"tower": "resnet"}, "network.tower"),
-        ({"tower": (8, "M")}, "network.tower"),
-        ({"tower": ()}, "network.tower"),
+        ({"backbone": "resnet"}, "network.backbone"),
+        ({"backbone": (8, "M")}, "network.backbone"),
+        ({"backbone": ()}, "network.backbone"),
         ({"fusion": "bilinear"}, "network.fusion"),
         ({"fusion_time_kernel": 5}, "network.fusion_time_kernel"),
         ({"fusion_rgb_share": 1.5}, "network.fusion_rgb_share"),
@@ -138,7 +137,7 @@ def test_a_map_of_one_pixel_will_do_where_nothing_pools_it() -> None:
     [
         FusionNetworkSettings.faithful(),
         FusionNetworkSettings.tiny(16),
-        FusionNetworkSettings.tiny(16, tower=(8, "M", 16, 16), norm_inputs=True),
+        FusionNetworkSettings.tiny(16, backbone=(8, "M", 16, 16), norm_inputs=True),
     ],
     ids=["faithful", "tiny", "layout"],
 )
@@ -152,9 +151,9 @@ def test_settings_go_through_yaml_and_back(settings: FusionNetworkSettings, tmp_
 
 
 def test_flags_change_single_settings() -> None:
-    parsed = _parsed("--network.tower=[8, M, 16]", "--network.norm=ba", "--network.dropout_lstm=0")
+    parsed = _parsed("--network.backbone=[8, M, 16]", "--network.norm=ba", "--network.dropout_lstm=0")
 
-    assert parsed == FusionNetworkSettings(tower=(8, "M", 16), norm="ba", dropout_lstm=0)
+    assert parsed == FusionNetworkSettings(backbone=(8, "M", 16), norm="ba", dropout_lstm=0)
 
 
 def test_every_setting_is_described() -> None:

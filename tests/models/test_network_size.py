@@ -1,4 +1,4 @@
-"""Every row of table A4 of the specification, on the meta device: T = 17, 224 x 224, L = 4, 101 classes."""
+"""Parameters, shapes and multiply-adds of every part, on the meta device: T = 17, 224 x 224, L = 4, 101 classes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionfusion.models import FusionNetwork
+from actionfusion.models.backbones.vgg16 import VGG
 from actionfusion.models.fusion import ConvFusion
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
-from actionfusion.models.vgg16 import VGGTower
 
 FRAMES = 17
 
@@ -49,8 +49,8 @@ def test_total_parameters() -> None:
 def test_each_stage_has_its_parameters() -> None:
     network = _faithful()
 
-    assert _count(network.rgb_tower) == 14_714_688
-    assert _count(network.flow_tower) == 14_717_568
+    assert _count(network.backbones["rgb"]) == 14_714_688
+    assert _count(network.backbones["flow"]) == 14_717_568
     assert _count(network.fusion) == 14_156_288
     assert _count(network.fc6) == 102_764_544
     assert _count(network.branch_lstms["conv"]) == 40_584_022
@@ -63,8 +63,8 @@ def test_each_stage_has_its_parameters() -> None:
 @pytest.mark.parametrize(
     ("channels", "parameters"), [(4, 14_715_264), (8, 14_717_568), (12, 14_719_872), (20, 14_724_480)]
 )
-def test_the_flow_tower_for_other_flow_inputs(channels: int, parameters: int) -> None:
-    assert _count(_faithful(flow_channels=channels).flow_tower) == parameters
+def test_the_flow_backbone_for_other_flow_inputs(channels: int, parameters: int) -> None:
+    assert _count(_faithful(flow_channels=channels).backbones["flow"]) == parameters
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_the_map_between_branches_and_last_lstm(width: int, parameters: int) -> 
 @pytest.mark.parametrize(
     ("module", "gmac"),
     [
-        ("rgb_tower", 260.893),
-        ("flow_tower", 263.349),
+        ("backbones.rgb", 260.893),
+        ("backbones.flow", 263.349),
         ("fusion", 47.167),
         ("fc6", 1.747),
         ("branch_lstms.conv", 0.690),
@@ -138,12 +138,12 @@ def test_multiply_adds_of_a_clip() -> None:
 
     assert round(total / 1e9, 3) == 573.877
     assert round(2 * total / 1e12, 4) == 1.1478
-    assert round(_macs()["rgb_tower"] / FRAMES / 1e9, 4) == 15.3466
-    assert round(_macs()["flow_tower"] / FRAMES / 1e9, 4) == 15.4911
+    assert round(_macs()["backbones.rgb"] / FRAMES / 1e9, 4) == 15.3466
+    assert round(_macs()["backbones.flow"] / FRAMES / 1e9, 4) == 15.4911
 
 
 def test_the_counter_agrees_with_the_formula() -> None:
-    def tower(channels: int) -> int:
+    def backbone(channels: int) -> int:
         size, total = 224, 0
         for count, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
             for _ in range(count):
@@ -156,8 +156,8 @@ def test_the_counter_agrees_with_the_formula() -> None:
         return FRAMES * (inputs + units) * 4 * units
 
     macs = _macs()
-    assert macs["rgb_tower"] == tower(3)
-    assert macs["flow_tower"] == tower(8)
+    assert macs["backbones.rgb"] == backbone(3)
+    assert macs["backbones.flow"] == backbone(8)
     assert macs["fusion"] == FRAMES * 14 * 14 * 27 * 1024 * 512
     assert macs["fc6"] == FRAMES * 25_088 * 4_096
     assert macs["branch_lstms.conv"] == lstm(512 * 14 * 14)
@@ -178,13 +178,11 @@ def test_shapes_of_each_stage() -> None:
 
             module.register_forward_hook(note)
 
-    maps = network.tower_maps(rgb, flow)
-    fused = network.fuse(maps)
-    network.classify(fused)
+    features = network.features({"rgb": rgb, "flow": flow})
+    fused = network.fuse(features)
+    network.classify_maps(fused)
 
-    assert maps.rgb is not None
-    assert maps.flow is not None
-    assert maps.rgb.shape == maps.flow.shape == fused.shape == (2, 17, 512, 14, 14)
+    assert features["rgb"].shape == features["flow"].shape == fused.shape == (2, 17, 512, 14, 14)
     assert shapes == {
         "fc6": (2, 17, 25_088, -1, 2, 17, 4_096),
         "branch_lstms.conv": (2, 17, 100_352, -1, 2, 17, 101),
@@ -194,10 +192,10 @@ def test_shapes_of_each_stage() -> None:
     }
 
 
-def test_the_towers_and_the_fusion_are_the_parts_that_the_sheet_names() -> None:
+def test_the_backbones_and_the_fusion_are_those_of_the_paper() -> None:
     network = _faithful()
 
-    assert isinstance(network.rgb_tower, VGGTower)
+    assert isinstance(network.backbones["rgb"], VGG)
     assert isinstance(network.fusion, ConvFusion)
     assert tuple(network.fusion.conv.weight.shape) == (512, 1024, 3, 3, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import pickle
@@ -15,17 +16,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actionfusion.errors import WeightsError
-from actionfusion.models import FusionNetwork, pretrained
-from actionfusion.models.pretrained import imagenet_targets, load_imagenet
-from actionfusion.models.vgg16 import VGG16_LAYOUT
+from actionfusion.models import FusionNetwork, weights
+from actionfusion.models.backbones.vgg16 import VGG, VGG16_LAYOUT
 
 NARROW = tuple(entry if isinstance(entry, str) else entry // 64 for entry in VGG16_LAYOUT)  # 1, 1, M, 2, 2, M, ...
 FC6 = 6
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
+@pytest.fixture(autouse=True)
+def _narrow_fc6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VGG, "dense_shape", (FC6, 8 * 49))
+
+
 def _network(**changes: Any) -> FusionNetwork:
-    return FusionNetwork.practical(5, **{"tower": NARROW, "fc6_width": FC6, "hidden": 4, **changes})
+    return FusionNetwork.practical(5, **{"backbone": NARROW, "fc6_width": FC6, "hidden": 4, **changes})
 
 
 def _torchvision() -> dict[str, Tensor]:
@@ -61,87 +66,99 @@ def _saved(path: Path, tensors: dict[str, Tensor]) -> Path:
 
 @pytest.mark.parametrize("layout", ["torchvision", "timm"])
 @pytest.mark.parametrize("name", ["vgg16.pth", "model.safetensors"])
-def test_both_towers_and_fc6_take_their_values(name: str, layout: str, tmp_path: Path) -> None:
+def test_both_backbones_and_fc6_take_their_values(name: str, layout: str, tmp_path: Path) -> None:
     vgg = _torchvision()
     path = _saved(tmp_path / name, vgg if layout == "torchvision" else _timm(vgg))
     network = _network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
 
-    load_imagenet(network, path)
+    network.load_pretrained(path)
 
     after = network.state_dict()
     for layer in CONVOLUTIONS:
         for kind in ("weight", "bias"):
             wanted = vgg[f"features.{layer}.{kind}"]
-            assert torch.equal(after[f"rgb_tower.features.{layer}.{kind}"], wanted)
-            flows = f"flow_tower.features.{layer}.{kind}"
+            assert torch.equal(after[f"backbones.rgb.features.{layer}.{kind}"], wanted)
+            flows = f"backbones.flow.features.{layer}.{kind}"
             assert torch.equal(after[flows], before[flows] if layer == 0 else wanted)
     assert torch.equal(after["fc6.weight"], vgg["classifier.0.weight"])
     assert torch.equal(after["fc6.bias"], vgg["classifier.0.bias"])
-    others = [key for key in after if not key.startswith(("rgb_tower", "flow_tower", "fc6"))]
+    others = [key for key in after if not key.startswith(("backbones", "fc6"))]
     assert others
     assert all(torch.equal(after[key], before[key]) for key in others)
 
 
 def test_the_report_parts_all_parameters_into_loaded_and_random(tmp_path: Path) -> None:
     network = _network()
-    report = load_imagenet(network, _saved(tmp_path / "vgg16.pth", _torchvision()))
+    report = network.load_pretrained(_saved(tmp_path / "vgg16.pth", _torchvision()))
     names = {name for name, _ in network.named_parameters()}
 
-    assert set(report.loaded) == set(imagenet_targets(network))
+    assert set(report.loaded) == network.pretrained_parameters()
     assert set(report.loaded) | set(report.random) == names
     assert not set(report.loaded) & set(report.random)
     assert len(report.loaded) == 26 + 24 + 2
-    assert {"flow_tower.features.0.weight", "flow_tower.features.0.bias"} <= set(report.random)
+    assert {"backbones.flow.features.0.weight", "backbones.flow.features.0.bias"} <= set(report.random)
 
 
 def test_the_report_reads_as_a_line(tmp_path: Path) -> None:
     path = _saved(tmp_path / "vgg16.pth", _torchvision())
-    loaded, random = str(load_imagenet(_network(), path)).split("; ")
+    loaded, random = str(_network().load_pretrained(path)).split("; ")
 
-    assert loaded == f"{path}: loaded rgb_tower (26), flow_tower (24), fc6 (2)"
-    assert random.startswith("left random flow_tower.features.0 (2), fusion (2), branch_lstms (")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    assert loaded == f"{path} (SHA-256 {digest}): loaded backbones.rgb (26), backbones.flow (24), fc6 (2)"
+    assert random.startswith("left random backbones.flow (2), fusion (2), branch_lstms (")
 
 
-def test_fc6_may_stay_random(tmp_path: Path) -> None:
+def test_convolutions_alone_leave_fc6_random(tmp_path: Path) -> None:
+    convolutions = {name: value for name, value in _torchvision().items() if name.startswith("features")}
     network = _network()
     assert network.fc6 is not None
     before = network.fc6.weight.clone()
-    report = load_imagenet(network, _saved(tmp_path / "vgg16.pth", _torchvision()), fc6="random")
+    report = network.load_pretrained(_saved(tmp_path / "vgg16.pth", convolutions))
 
     assert torch.equal(network.fc6.weight, before)
-    assert "fc6.weight" in report.random
+    assert {"fc6.weight", "fc6.bias"} <= set(report.random)
+    assert len(report.loaded) == 26 + 24
+
+
+@pytest.mark.parametrize("changes", [{"image_size": 112}, {"fc6_width": FC6 + 1}], ids=str)
+def test_fc6_of_another_shape_stays_random(changes: dict[str, int], tmp_path: Path) -> None:
+    network = _network(**changes)
+    report = network.load_pretrained(_saved(tmp_path / "vgg16.pth", _torchvision()))
+
+    assert {"fc6.weight", "fc6.bias"} <= set(report.random)
+    assert set(report.loaded) == network.pretrained_parameters()
 
 
 @pytest.mark.parametrize(
     ("changes", "count"), [({"streams": "rgb"}, 28), ({"streams": "flow"}, 26), ({"branches": "conv"}, 50)]
 )
 def test_what_the_network_has_not_is_not_asked_for(changes: dict[str, str], count: int, tmp_path: Path) -> None:
-    report = load_imagenet(_network(**changes), _saved(tmp_path / "vgg16.pth", _torchvision()))
+    report = _network(**changes).load_pretrained(_saved(tmp_path / "vgg16.pth", _torchvision()))
 
     assert len(report.loaded) == count
 
 
-def test_the_full_layout_fits_the_full_network() -> None:
+def test_the_full_layout_fits_the_full_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     with torch.device("meta"):
         network = FusionNetwork.faithful()
-    state, targets = network.state_dict(), imagenet_targets(network)
+    state, pretrained = network.state_dict(), network.pretrained_parameters()
 
-    assert len(targets) == 52
-    assert tuple(state["rgb_tower.features.28.weight"].shape) == (512, 512, 3, 3)
-    assert targets["rgb_tower.features.28.weight"] == "features.28.weight"
-    assert tuple(state["fc6.weight"].shape) == (4096, 25_088)
-    assert targets["fc6.weight"] == "classifier.0.weight"
+    assert len(pretrained) == 52
+    assert tuple(state["backbones.rgb.features.28.weight"].shape) == (512, 512, 3, 3)
+    assert {"backbones.rgb.features.28.weight", "fc6.weight"} <= pretrained
+    assert tuple(state["fc6.weight"].shape) == VGG.dense_shape == (4096, 25_088)
 
 
 def test_missing_tensors_are_named_and_nothing_is_changed(tmp_path: Path) -> None:
     tensors = _torchvision()
-    del tensors["features.5.bias"], tensors["classifier.0.weight"]
+    del tensors["features.5.bias"], tensors["features.28.weight"]
     network = _network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
 
-    with pytest.raises(WeightsError, match=r"lacks 2 tensors: classifier.0.weight, features.5.bias"):
-        load_imagenet(network, _saved(tmp_path / "vgg16.pth", tensors))
+    with pytest.raises(WeightsError, match=r"lacks 2 tensors: features.5.bias, features.28.weight"):
+        network.load_pretrained(_saved(tmp_path / "vgg16.pth", tensors))
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -152,18 +169,13 @@ def test_other_shapes_are_named_and_nothing_is_changed(tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
 
     with pytest.raises(WeightsError, match=r"features.28.weight has shape \[9, 8, 3, 3\].*wants \[8, 8, 3, 3\]"):
-        load_imagenet(network, _saved(tmp_path / "vgg16.pth", tensors))
+        network.load_pretrained(_saved(tmp_path / "vgg16.pth", tensors))
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_fc6_for_other_frames_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"classifier.0.weight .*leave fc6 random, or take 224-pixel frames"):
-        load_imagenet(_network(image_size=112), _saved(tmp_path / "vgg16.pth", _torchvision()))
-
-
-def test_a_tower_with_batch_norm_is_refused(tmp_path: Path) -> None:
+def test_a_backbone_with_batch_norm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="lacks"):
-        load_imagenet(_network(batch_norm=True), _saved(tmp_path / "vgg16.pth", _torchvision()))
+        _network(batch_norm=True).load_pretrained(_saved(tmp_path / "vgg16.pth", _torchvision()))
 
 
 class _Malicious:
@@ -180,7 +192,7 @@ def test_code_in_a_pickle_is_never_run(save: Any, tmp_path: Path) -> None:
     save({**_torchvision(), "features.0.weight": _Malicious(mark)}, path)
 
     with pytest.raises(WeightsError, match="could run code"):
-        load_imagenet(_network(), path)
+        _network().load_pretrained(path)
     assert not mark.exists()
 
 
@@ -191,7 +203,7 @@ def test_damaged_files_are_refused(name: str, content: bytes, tmp_path: Path) ->
     path.write_bytes(content)
 
     with pytest.raises(WeightsError) as error:
-        load_imagenet(_network(), path)
+        _network().load_pretrained(path)
     assert error.value.subject == str(path)
 
 
@@ -200,18 +212,18 @@ def test_something_else_than_a_dictionary_of_tensors_is_refused(value: object, t
     torch.save(value, tmp_path / "vgg16.pth")
 
     with pytest.raises(WeightsError, match="no plain dictionary of tensors"):
-        load_imagenet(_network(), tmp_path / "vgg16.pth")
+        _network().load_pretrained(tmp_path / "vgg16.pth")
 
 
 def test_a_missing_file_and_a_strange_one_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file"):
-        load_imagenet(_network(), tmp_path / "vgg16.pth")
+        _network().load_pretrained(tmp_path / "vgg16.pth")
     (tmp_path / "vgg16.npz").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"\.npz is no format"):
-        load_imagenet(_network(), str(tmp_path / "vgg16.npz"))
+        _network().load_pretrained(str(tmp_path / "vgg16.npz"))
 
 
-def test_without_a_source_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_for_imagenet_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, str] = {}
     path = _saved(tmp_path / "model.safetensors", _timm(_torchvision()))
 
@@ -219,8 +231,8 @@ def test_without_a_source_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_
         asked.update(repo_id=repo_id, filename=filename)
         return str(path)
 
-    monkeypatch.setattr(pretrained, "hf_hub_download", download)
-    report = load_imagenet(_network())
+    monkeypatch.setattr(weights, "hf_hub_download", download)
+    report = _network().load_pretrained("imagenet")
 
     assert asked == {"repo_id": "timm/vgg16.tv_in1k", "filename": "model.safetensors"}
     assert report.source == "timm/vgg16.tv_in1k/model.safetensors"
@@ -238,9 +250,9 @@ def test_a_hub_that_cannot_be_reached_gives_one_line_that_helps(
         logger.warning("retrying")
         raise failure
 
-    monkeypatch.setattr(pretrained, "hf_hub_download", download)
+    monkeypatch.setattr(weights, "hf_hub_download", download)
     with pytest.raises(WeightsError) as error:
-        load_imagenet(_network())
+        _network().load_pretrained("imagenet")
 
     line = str(error.value)
     assert "\n" not in line

@@ -42,7 +42,7 @@ def test_a_run_with_its_videos_has_every_section(run, shapes_root, parse, capsys
     assert f"{evaluation['correct']} of 16 test clips" in root.find("dd", class_="note")[0].text
     strips = root.find("figure", class_="strip")
     assert [strip.find("h3")[0].text for strip in strips] == [clip.video for clip in choose_clips(evaluation)]
-    frames = load_recipe("tiny")["clip"].frames
+    frames = load_recipe("tiny").clip.frames
     heated = sum("Where a third row" in section.text for section in root.find("section", id="clips"))
     assert heated == 1
     assert 1 + 2 * frames * len(strips) < len(root.find("img")) <= 1 + 3 * frames * len(strips)
@@ -57,7 +57,7 @@ def test_heat_maps_can_be_left_out_and_want_weights(run, shapes_root, parse):
         report(run, shapes_root)
     root = parse(report(run, shapes_root, heat=False).read_text(encoding="utf-8"))
     strips = root.find("figure", class_="strip")
-    assert len(root.find("img")) == 1 + 2 * load_recipe("tiny")["clip"].frames * len(strips)
+    assert len(root.find("img")) == 1 + 2 * load_recipe("tiny").clip.frames * len(strips)
 
 
 def test_the_recipe_on_the_page_trains_the_same_run(run, tmp_path, parse, train_arguments):

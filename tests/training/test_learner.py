@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from actionfusion.models.pretrained import imagenet_targets
 
 from actionfusion.data.loading import Batch, Step
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.pretrained import imagenet_targets
 from actionfusion.training import throughput
 from actionfusion.training.cost import step_cost
 from actionfusion.training.learner import Learner

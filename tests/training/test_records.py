@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from actionfusion.training.sessions import Session
 
 from actionfusion.curves import save_curves
 from actionfusion.errors import SettingsError
 from actionfusion.run_folder import open_run
 from actionfusion.training import keeper, plan
-from actionfusion.training.sessions import Session
 from actionfusion.training.train import train
 
 

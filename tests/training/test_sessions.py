@@ -1,11 +1,11 @@
 """When a session ends, and how fast it learns until then."""
 
 import pytest
+from actionfusion.training.sessions import PAPER_SESSIONS, Plateau, Session
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actionfusion.errors import SettingsError
-from actionfusion.training.sessions import PAPER_SESSIONS, Plateau, Session
 
 
 def test_the_papers_two_sessions():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from actionfusion.training.sessions import Session
 
 from actionfusion.data.loading import ClipDataset, EpochLoader
 from actionfusion.errors import RunFolderError, SettingsError, WeightsError
@@ -12,7 +13,6 @@ from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, create_run, open_run
 from actionfusion.training import keeper, learner, loop, plan
 from actionfusion.training.loop import fit
-from actionfusion.training.sessions import Session
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.train import train
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from actionfusion.models.pretrained import LoadReport
+from actionfusion.training.sessions import Session
 from safetensors.torch import load_file
 
 from actionfusion.__main__ import main
@@ -23,14 +25,12 @@ from actionfusion.errors import RecipeMismatch, RunFolderError, SettingsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.pretrained import LoadReport
 from actionfusion.run_folder import open_run
 from actionfusion.training import plan
 from actionfusion.training.checkpoint import load_network
 from actionfusion.training.cost import step_cost, training_cost
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.learner import Learner
-from actionfusion.training.sessions import Session
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings

@@ -393,7 +393,7 @@ def test_read_frames_gives_what_was_asked_in_the_order_asked(tmp_path, write_vid
 
 def test_read_frames_beyond_the_end(tmp_path, write_video):
     path = write_video(tmp_path / "a.avi", count=10)
-    with pytest.raises(SettingsError, match=r"frame 10 was asked for, and it has 10 frames; ask for 0 to 9"):
+    with pytest.raises(SettingsError, match=r"there is no frame 10 among its 10 frames; take frames 0 to 9"):
         read_frames(path, [3, 10])
     with pytest.raises(SettingsError, match="-1 is before the first frame"):
         read_frames(path, [-1])

@@ -1,1 +1,1 @@
-"""A folder of videos becomes batches."""
+"""Turn a folder of videos into batches."""

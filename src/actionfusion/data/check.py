@@ -1,4 +1,4 @@
-"""The command ``check``: read every video once, write the manifest, and say what is broken, doubled or leaking."""
+"""Run the command ``check``: read every video once, write the manifest, and report faults, duplicates and leakage."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from actionfusion.data.check_videos import CheckedVideo, CheckJournal, check_videos
-from actionfusion.data.doubles import Double, clusters, equal_videos, near_videos
+from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, near_duplicates
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.places import AnyPlace
+from actionfusion.storage import PathLike
 from actionfusion.video.fingerprint import Fingerprint
 
 # Lines of one kind that are printed; the manifest has them all.
@@ -30,13 +30,13 @@ _MANIFEST = Path("manifest.csv")
 
 @dataclass(frozen=True)
 class SplitFinding:
-    """What a split gives away, or why it cannot be made.
+    """Leakage of a split, or why it cannot be made.
 
     Attributes:
         name: of the split.
         said: one line.
-        leaking: test videos that something in training gives away, doubles first.
-        sound: whether it can be made and gives nothing away that is known.
+        leaking: test videos with a duplicate or their group in training, duplicates first.
+        sound: whether it can be made and has no known leakage.
     """
 
     name: str
@@ -47,7 +47,7 @@ class SplitFinding:
 
 @dataclass(frozen=True)
 class Leak:
-    """A test video that training gives away.
+    """A test video that leaks into training.
 
     Attributes:
         path: of the test video.
@@ -62,18 +62,18 @@ class Leak:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What ``check`` found.
+    """Findings of ``check``.
 
     Attributes:
         rows: a row a video, in the listing's order.
-        doubles: pairs of videos that show the same.
-        splits: what each split gives away.
+        duplicates: pairs of videos that show the same.
+        splits: leakage of each split.
         out: the manifest.
         strict: whether anything wrong counts as a failure.
     """
 
     rows: tuple[ManifestRow, ...]
-    doubles: tuple[Double, ...]
+    duplicates: tuple[Duplicate, ...]
     splits: tuple[SplitFinding, ...]
     out: Path
     strict: bool = False
@@ -85,18 +85,18 @@ class CheckReport:
 
     @property
     def leaks(self) -> Path:
-        """The table of all test videos that a split gives away, where there is any: split, path, kind, shared."""
+        """Path of the table of leaking test videos, if there are any: split, path, kind, shared."""
         return self.out.with_name(f"{self.out.stem}.leaks.csv")
 
     @property
     def failed(self) -> bool:
-        """Whether the exit code is to be 1: with ``strict``, if a video has a fault or a split gives something away."""
+        """Whether to exit with 1: with ``strict``, if a video has a fault or a split leaks."""
         return self.strict and (bool(self.faults) or not all(split.sound for split in self.splits))
 
 
 def check(
     dataset: str,
-    root: AnyPlace,
+    root: PathLike,
     *,
     out: Path = _MANIFEST,
     split: str | None = None,
@@ -107,21 +107,21 @@ def check(
     workers: int | None = None,
     ray: str | None = None,
 ) -> CheckReport:
-    """Read every video of a data set to its end and write a manifest: what each holds, and what is wrong with it.
+    """Read every video of a data set to its end and write a manifest of contents and faults.
 
     Training, prepare and evaluation take the manifest (``--data.manifest``, ``--manifest``): videos that are not ok are
-    left out by it and doubles are known.  A second call reads only videos that have come or changed; a call that was
+    left out by it and duplicates are known.  A second call reads only videos that have come or changed; a call that was
     stopped or killed is taken up where it was.
 
     Args:
         dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
         root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
-        out: the manifest, .csv, .tsv or .parquet; beside it lies a journal of the work.
-        split: the split to look for groups and doubles on both sides of; none takes all official ones, or the default.
+        out: the manifest, .csv, .tsv or .parquet; a journal of the work is kept beside it.
+        split: the split to look for groups and duplicates in; none takes all official ones, or the default.
         seed: of a random split.
         group_pattern: a regular expression with a named part ``group`` that finds a video's group in its file name.
         min_frames: videos with fewer frames are too short; 2 is the least that have any motion.
-        strict: exit with 1 if a video is not ok, or a group or double is on both sides of a split.
+        strict: exit with 1 if a video is not ok, or a group or duplicate is on both sides of a split.
         workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
         ray: address of a Ray cluster to work on, whose machines see the data set under the same paths: HOST:PORT if
             this machine belongs to it, ray://HOST:PORT if not, auto for the one running here.
@@ -142,10 +142,10 @@ def check(
     _say(console, listing.describe(), *(f"note: {note}" for note in listing.notes))
     with open_pool(workers, ray) as pool, _bar(console) as bar:
         videos = _check_all(listing, out, pool, bar, on_cluster=ray is not None)
-        doubles = _find_doubles(videos, bar)
-    first_of = clusters(doubles, videos)
+        duplicates = _find_duplicates(videos, bar)
+    first_of = clusters(duplicates, videos)
     rows = tuple(_row(entry, videos[entry.path], min_frames, first_of.get(entry.path, "")) for entry in listing.entries)
-    report = CheckReport(rows, tuple(doubles), tuple(_look_at_splits(listing, rows, split, seed)), out, strict)
+    report = CheckReport(rows, tuple(duplicates), tuple(_look_at_splits(listing, rows, split, seed)), out, strict)
     _write(report)
     _print(console, report)
     return report
@@ -183,16 +183,16 @@ def _check_all(listing: Listing, out: Path, pool: Pool, bar: Progress, *, on_clu
     return videos
 
 
-def _find_doubles(videos: dict[str, CheckedVideo], bar: Progress) -> list[Double]:
-    equal = equal_videos({path: video.row.hash for path, video in videos.items()})
-    later = {double.second for double in equal}
+def _find_duplicates(videos: dict[str, CheckedVideo], bar: Progress) -> list[Duplicate]:
+    equal = exact_duplicates({path: video.row.hash for path, video in videos.items()})
+    later = {duplicate.second for duplicate in equal}
     prints = {
         path: Fingerprint.decode(video.fingerprint)
         for path, video in videos.items()
         if video.fingerprint and path not in later
     }
-    task = bar.add_task("looking for doubles", total=len(prints))
-    return equal + near_videos(prints, lambda done, total: bar.update(task, completed=done, total=total))
+    task = bar.add_task("looking for duplicates", total=len(prints))
+    return equal + near_duplicates(prints, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def _row(entry: VideoEntry, video: CheckedVideo, min_frames: int, double_of: str) -> ManifestRow:
@@ -215,13 +215,13 @@ def _look_at(listing: Listing, split: Split) -> SplitFinding:
     leaks = split.leaks(listing)
     seen = {entry.double_of: entry.path for entry in (listing.entries[index] for index in (*split.train, *split.val))}
     groups = set(leaks.groups)
-    doubles, mates = [], []
+    duplicates, mates = [], []
     for entry in (listing.entries[index] for index in split.test):
         if entry.double_of is not None and entry.double_of in seen:
-            doubles.append(Leak(entry.path, "double", seen[entry.double_of]))
+            duplicates.append(Leak(entry.path, "double", seen[entry.double_of]))
         elif entry.group is not None and entry.group in groups:
             mates.append(Leak(entry.path, "group", entry.group))
-    return SplitFinding(split.name, leaks.describe(), (*doubles, *mates), sound=not leaks.found)
+    return SplitFinding(split.name, leaks.describe(), (*duplicates, *mates), sound=not leaks.found)
 
 
 def _print(console: Console, report: CheckReport) -> None:
@@ -231,8 +231,8 @@ def _print(console: Console, report: CheckReport) -> None:
     _say_some(
         console,
         [
-            f"doubles ({double.kind}, distance {double.distance:.2f}): {double.first!r} and {double.second!r}"
-            for double in report.doubles
+            f"duplicates ({pair.kind}, distance {pair.distance:.2f}): {pair.first!r} and {pair.second!r}"
+            for pair in report.duplicates
         ],
         report.out,
     )

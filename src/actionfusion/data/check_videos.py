@@ -1,4 +1,4 @@
-"""Read every video of a data set once, in full: what it holds, whether all of it decodes, and what it looks like.
+"""Read every video of a data set once, in full: contents, faults and fingerprint.
 
 What was found is written down video by video (``CheckJournal``), so that work which was done is never done again: not
 after a kill, and not when a few videos have come or changed.
@@ -36,8 +36,9 @@ from actionfusion.data.source_videos import (
 from actionfusion.data.workers import WorkerDied
 from actionfusion.errors import DatasetError, VideoError
 from actionfusion.files import write_atomically
-from actionfusion.places import Place, ask_many
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.settings import build, parse_json
+from actionfusion.storage import AnyPath, ask_many
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
 from actionfusion.video.reading import probe
 
@@ -48,23 +49,23 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class CheckTask:
-    """One video to check, all that a worker on any machine needs to know.
+    """One video to check, with all that a worker on any machine needs.
 
     Attributes:
         source: the video.
         path: within the data set.
     """
 
-    source: Place
+    source: AnyPath
     path: str
 
 
 @dataclass(frozen=True)
 class CheckedVideo:
-    """What was found out about one video.
+    """Findings about one video.
 
     Attributes:
-        row: of the manifest, but for what the video itself does not tell: label, group and doubles.
+        row: of the manifest, without what the video itself does not show: label, group and duplicates.
         size: bytes of the file, or of a folder's pictures.
         modified: its latest change in nanoseconds.
         fingerprint: as ``Fingerprint.encode`` gives it; empty for a video with a fault.
@@ -75,17 +76,17 @@ class CheckedVideo:
     modified: int = 0
     fingerprint: str = field(default="", repr=False)
 
-    def told(self, **facts: Any) -> CheckedVideo:
-        """The same with other cells in its row."""
+    def with_cells(self, **facts: Any) -> CheckedVideo:
+        """Return a copy with other cells in its row."""
         return replace(self, row=replace(self.row, **facts))
 
     def faulty(self, status: str, reason: str) -> CheckedVideo:
-        """The same with a fault."""
-        return replace(self.told(status=status, reason=reason), fingerprint="")
+        """Return a copy with a fault."""
+        return replace(self.with_cells(status=status, reason=reason), fingerprint="")
 
 
 def check_video(task: CheckTask) -> CheckedVideo:
-    """Read a video to its end.  Never raises for a fault of it: that is what ``status`` and ``reason`` are for."""
+    """Read a video to its end; faults become ``status`` and ``reason``, not exceptions."""
     found = CheckedVideo(ManifestRow(task.path, ""))
     try:
         size, modified = source_status_anew(task.source)
@@ -101,17 +102,17 @@ def check_video(task: CheckTask) -> CheckedVideo:
 
 
 def _read(video: Path, found: CheckedVideo) -> CheckedVideo:
-    """What a file or folder of this machine holds, also of one with a fault."""
-    found = found.told(hash=source_hash(video))
+    """Examine a local file or folder, also one with a fault."""
+    found = found.with_cells(hash=source_hash(video))
     try:
-        found = found.told(**_container(video))
+        found = found.with_cells(**_container(video))
         return _decoded(video, found)
     except VideoError as error:
-        return found.faulty(error.kind, error.reason).told(frames=_frames_before(video))
+        return found.faulty(error.kind, error.reason).with_cells(frames=_frames_before(video))
 
 
 def _container(source: Path) -> dict[str, Any]:
-    """What can be told before decoding."""
+    """Read the facts that need no decoding."""
     if source.is_dir():
         pictures = frame_files(source)
         first = cv2.imdecode(np.fromfile(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
@@ -138,11 +139,11 @@ def _decoded(source: Path, found: CheckedVideo) -> CheckedVideo:
                 count: int = end.value
                 break
     seen = Fingerprint.of(thumbnails, count)
-    return replace(found.told(frames=count), fingerprint=seen.encode() if seen else "")
+    return replace(found.with_cells(frames=count), fingerprint=seen.encode() if seen else "")
 
 
 def _frames_before(source: Path) -> int:
-    """Frames before the fault of a damaged video."""
+    """Count the frames before the fault of a damaged video."""
     count = 0
     with suppress(Exception):
         for _ in read_source_frames(source, 16):
@@ -186,7 +187,11 @@ def check_videos(
     here = [task.source for task in due if isinstance(task.source, Path) and task.source.exists()]
     to_see = [Landmark(source, source) for source in here[:1]] if on_cluster else []
     for task, outcome in pool.run(partial(where_seen, to_see, check_video), due):
-        found = outcome if isinstance(outcome, CheckedVideo) else _died(task, outcome)
+        if isinstance(outcome, WorkerDied):
+            reason = f"the process that read it died ({outcome})"
+            found = CheckedVideo(ManifestRow(task.path, "")).faulty(VideoError.kind, reason)
+        else:
+            found = outcome
         journal.add(found)
         known[task.path] = found
         if progress is not None:
@@ -205,12 +210,8 @@ def _is_as_known(known: Mapping[str, CheckedVideo], task: CheckTask) -> bool:
         return False
 
 
-def _died(task: CheckTask, how: WorkerDied) -> CheckedVideo:
-    return CheckedVideo(ManifestRow(task.path, "")).faulty(VideoError.kind, f"the process that read it died ({how})")
-
-
 class CheckJournal:
-    """What was found out so far, a line of JSON a video, in a file beside the manifest.
+    """Findings so far, a line of JSON a video, in a file beside the manifest.
 
     A line is written in one go and counts once it is whole; so a kill costs the videos that were at work.
 
@@ -232,12 +233,12 @@ class CheckJournal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._stream is not None:
             self._stream.close()
 
     def add(self, found: CheckedVideo) -> None:
-        """Write down what was found out about a video.
+        """Record the findings about a video.
 
         Raises:
             DatasetError: it cannot be written.
@@ -250,7 +251,7 @@ class CheckJournal:
         self.known[found.row.path] = found
 
     def keep_only(self, paths: Collection[str]) -> None:
-        """Forget videos that are gone, and older lines of those that have changed."""
+        """Drop videos that are gone, and older lines of those that have changed."""
         self.known = {path: found for path, found in self.known.items() if path in paths}
         lines = [_line({"format": FORMAT}), *(_line(asdict(found)) for found in self.known.values())]
         try:
@@ -272,7 +273,7 @@ def _open_journal(path: Path) -> IO[bytes]:
 
 
 def _write_whole(stream: IO[bytes], data: bytes) -> None:
-    """Without a buffer, so that other runs' lines are not cut in two; a disk that fills up takes a part at first."""
+    """Write a line without a buffer, so that lines of other runs stay whole; a full disk may take a part at first."""
     while data:
         data = data[stream.write(data) :]
 
@@ -286,7 +287,7 @@ def _read_journal(path: Path) -> Iterator[CheckedVideo]:
         return
     try:
         first, *lines = path.read_bytes().split(b"\n")
-        is_known = json.loads(first)["format"] == FORMAT
+        is_known = parse_json(first, path)["format"] == FORMAT
     except OSError as error:
         raise DatasetError(path, f"cannot be read ({error.strerror or error})", "check your rights") from error
     except (ValueError, TypeError, KeyError):
@@ -296,8 +297,7 @@ def _read_journal(path: Path) -> Iterator[CheckedVideo]:
     for line in lines:
         # What a kill has cut is checked again.
         with suppress(ValueError, TypeError, KeyError):
-            values = json.loads(line)
-            yield CheckedVideo(**values | {"row": ManifestRow(**values["row"])})
+            yield build(CheckedVideo, parse_json(line, path), path)
 
 
 def _cannot_write(path: Path, error: OSError) -> DatasetError:

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
-from actionfusion.data.doubles import with_equal_files
+from actionfusion.data.duplicates import with_equal_files
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Leaks, Listing, Part, Split
@@ -20,10 +20,12 @@ from actionfusion.data.source_videos import PictureFolderSource
 from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
-from actionfusion.places import AnyPlace, Place, ask_many, place
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
+
+_PREPARE = "prepare with the recipe that you train with"
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class DataSettings:
         SettingsError: a fraction outside 0 to 1.
     """
 
-    root: AnyPlace | None = None
+    root: PathLike | None = None
     dataset: str = "folder"
     split: str | None = None
     seed: int = 0
     validation: Literal["hold_out", "test", "none"] = "hold_out"
     validation_fraction: float = 0.2
     group_pattern: str | None = None
-    store: AnyPlace | None = None
+    store: PathLike | None = None
     manifest: Path | None = None
 
     def __post_init__(self) -> None:
@@ -75,9 +77,9 @@ class LabelledVideos:
     settings: DataSettings
 
     @cached_property
-    def store(self) -> Place | None:
+    def store(self) -> AnyPath | None:
         """Where the prepared clips are."""
-        return None if self.settings.store is None else place(self.settings.store)
+        return None if self.settings.store is None else to_path(self.settings.store)
 
     def part(self, name: Part) -> tuple[int, ...]:
         """Indices into ``listing.entries`` of one side of the split."""
@@ -120,8 +122,10 @@ class LabelledVideos:
                 self.store.forget_all()
             each = (stored for _, stored in ask_many(StoredVideo, entries))
         for stored in each:
+            if clip.reads_flow and not stored.contents.has_flow:
+                raise RecipeMismatch(self.store, "was prepared without flow", _PREPARE)
             if difference := clip.difference(stored.recipe, stored.frame_size):
-                raise RecipeMismatch(self.store, f"has {difference}", "prepare with the recipe that you train with")
+                raise RecipeMismatch(self.store, f"has {difference}", _PREPARE)
 
     def digest(self) -> str:
         """A hash of who is on which side, the same on every machine."""
@@ -175,7 +179,7 @@ def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:
     return LabelledVideos(listing, with_leaks_said(listing, split), settings)
 
 
-def open_listing(dataset: str, root: AnyPlace, group_pattern: str | None, manifest: Path | None) -> Listing:
+def open_listing(dataset: str, root: PathLike, group_pattern: str | None, manifest: Path | None) -> Listing:
     """The videos of a data set with what a manifest knows of them, or else with equal files told apart.
 
     Raises:
@@ -189,5 +193,5 @@ def open_listing(dataset: str, root: AnyPlace, group_pattern: str | None, manife
 def with_leaks_said(listing: Listing, split: Split) -> Split:
     """The split with a note on what it gives away, if it does and none says so yet."""
     leaks = split.leaks(listing)
-    note = f"gives away: {leaks.describe()}"
+    note = f"leakage: {leaks.describe()}"
     return replace(split, notes=(*split.notes, note)) if leaks.found and note not in split.notes else split

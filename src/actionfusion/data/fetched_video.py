@@ -1,4 +1,4 @@
-"""A remote video as the source of clips: fetched whole when it is first read, and gone with the object."""
+"""Cut clips from a remote video: fetched whole when it is first read, and removed with the object."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from actionfusion.places import errors_name, local_copy
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import errors_name, local_copy
 from actionfusion.video.clip import FrameCountChanged
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import UInt8Array
@@ -48,7 +48,7 @@ class FetchedVideo:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the video; see ``VideoSource.num_frames``.
+        """Number of frames; see ``VideoSource.num_frames``.
 
         Raises:
             VideoError: it cannot be fetched, or read.
@@ -69,7 +69,7 @@ class FetchedVideo:
 
     @contextmanager
     def _fetched(self) -> Iterator[VideoSource]:
-        """The video, with errors that name its address."""
+        """Give the video, with errors that name its address."""
         if self._video is None:
             copy = self._copy.enter_context(local_copy(self._path))
             self._video = VideoSource(copy, self._recipe, frame_size=self._frame_size), copy

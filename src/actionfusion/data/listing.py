@@ -1,4 +1,4 @@
-"""What a data set holds: its videos, labels and groups, and which video is on which side of a split.
+"""List a data set: its videos, labels and groups, and which video is in which part of a split.
 
 Nothing here opens a video.  An index always counts into ``Listing.entries``, which is sorted by path, so that the same
 files give the same indices on every machine.
@@ -14,14 +14,14 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 Kind = Literal["file", "frames"]
 Part = Literal["train", "val", "test"]
 
 
 def canonical(text: str) -> str:
-    """One spelling of a name: file systems differ in how they store accented letters."""
+    """Give one spelling of a name: file systems differ in how they store accented letters."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -35,7 +35,7 @@ class VideoEntry:
         group: videos of one group share scene, actor or source film; none where that is not known.  A group inside one
             class alone is written ``<label>/<group>``: g08 of one class has nothing to do with g08 of another.
         kind: ``file``, or ``frames`` for a folder that holds the video as single pictures.
-        frames: how many decoding gives, where a manifest tells it.
+        frames: how many decoding gives, if a manifest has it.
         double_of: path of the first of the videos that show the same, itself among them; none where it is the only
             one, as far as anybody has looked.
     """
@@ -49,21 +49,21 @@ class VideoEntry:
 
     @property
     def fold(self) -> str | None:
-        """The group without its class: what leave-one-group-out leaves out, from all classes at once."""
+        """The group without its class, as leave-one-group-out uses it for all classes at once."""
         return self.group.removeprefix(f"{self.label}/") if self.group is not None else None
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What a split gives away: groups, and videos that show the same, on both sides of it.
+    """Leakage of a split: groups, and videos that show the same, on both sides of it.
 
     Args:
         groups: those groups.
         test_videos: test videos with a group-mate in the training or validation part.
-        same_label: those of them with such a mate of their own class, which gives the answer away.
+        same_label: the test videos among them with such a mate of their own class.
         tested: all test videos.
-        ungrouped: test videos whose group is not known, which nobody can vouch for.
-        doubles: paths of the test videos with a double in the training or validation part.
+        ungrouped: test videos of unknown group, which may leak.
+        duplicates: paths of the test videos with a duplicate in the training or validation part.
     """
 
     groups: tuple[str, ...]
@@ -71,32 +71,33 @@ class Leaks:
     same_label: int
     tested: int
     ungrouped: int
-    doubles: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
 
     @property
     def found(self) -> bool:
-        """Whether anything is known to be given away."""
-        return bool(self.test_videos or self.doubles)
+        """Whether any leakage is known."""
+        return bool(self.test_videos or self.duplicates)
 
     def describe(self) -> str:
-        """One line for a person."""
+        """Write one line for people."""
         if self.ungrouped == self.tested:
-            parts = ["groups are not known, so what the split gives away cannot be counted"]
+            parts = ["groups are not known, so leakage cannot be counted"]
         else:
             mates = f"{self.same_label} of their own class; {len(self.groups)} groups on both sides"
             parts = [f"{self.test_videos} of {self.tested} test videos have a group-mate in training ({mates})"]
             if self.ungrouped:
                 parts.append(f"{self.ungrouped} have no known group")
-        if self.doubles:
+        if self.duplicates:
             parts.append(
-                f"{len(self.doubles)} of {self.tested} test videos have a double in training: {some(self.doubles)}"
+                f"{len(self.duplicates)} of {self.tested} test videos have a duplicate in training: "
+                f"{some(self.duplicates)}"
             )
         return "; ".join(parts)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Who trains, who is tested, and who decides when training ends.
+    """Videos for training, for testing, and for deciding when training ends.
 
     Args:
         name: what every result carries, such as ``ucf101 official 1`` or ``random 7:3, seed 0, repeat 1``.
@@ -122,29 +123,29 @@ class Split:
             raise DatasetError(self.name, f"video {twice} is named twice", "put every video in one part alone")
 
     def leaks(self, listing: Listing, part: Part = "test") -> Leaks:
-        """Count the groups and doubles on both sides; validation counts as seen, since it chooses the weights.
+        """Count the groups and duplicates on both sides; validation counts as seen, since it chooses the weights.
 
         Args:
             listing: that the split counts in.
-            part: whose videos are tested; of the training part, each counts as its own mate and double.
+            part: whose videos are tested; of the training part, each counts as its own mate and duplicate.
         """
         seen = [listing.entries[index] for index in (*self.train, *(self.val if part == "test" else ()))]
         shown_already = {entry.double_of for entry in seen} - {None}
         groups = {entry.group for entry in seen if entry.group is not None}
         own = {(entry.group, entry.label) for entry in seen if entry.group is not None}
         test = [listing.entries[index] for index in getattr(self, part)]
-        doubles = tuple(entry.path for entry in test if part == "train" or entry.double_of in shown_already)
+        duplicates = tuple(entry.path for entry in test if part == "train" or entry.double_of in shown_already)
         return Leaks(
             groups=tuple(sorted(groups & {entry.group for entry in test if entry.group is not None})),
             test_videos=sum(entry.group in groups for entry in test),
             same_label=sum((entry.group, entry.label) in own for entry in test),
             tested=len(test),
             ungrouped=sum(entry.group is None for entry in test),
-            doubles=doubles,
+            duplicates=duplicates,
         )
 
     def describe(self) -> str:
-        """One line: the name and the size of every part."""
+        """Give the name and the size of every part on one line."""
         val = f", {len(self.val)} validation" if self.val else ""
         return f"{self.name}: {len(self.train)} training{val}, {len(self.test)} test videos"
 
@@ -168,7 +169,7 @@ class Listing:
     """
 
     dataset: str
-    root: Place
+    root: AnyPath
     entries: tuple[VideoEntry, ...]
     labels: tuple[str, ...]
     official: Mapping[str, Split] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class Listing:
         for entry in self.entries:
             path = PurePosixPath(entry.path)
             if path.is_absolute() or ".." in path.parts:
-                raise DatasetError(self.root, f"video {entry.path!r} lies outside it", "name paths inside the root")
+                raise DatasetError(self.root, f"video {entry.path!r} is outside it", "name paths inside the root")
             if entry.path in seen:
                 raise DatasetError(self.root, f"video {entry.path!r} is listed twice", "list every video once")
             if entry.label not in known:
@@ -190,15 +191,15 @@ class Listing:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups that are known, sorted."""
+        """The known groups, sorted."""
         return tuple(sorted({entry.group for entry in self.entries if entry.group is not None}))
 
-    def path(self, index: int) -> Place:
-        """Where that video lies; ``places.local_copy`` makes a file of this machine of it."""
+    def path(self, index: int) -> AnyPath:
+        """Give the path of that video; ``storage.local_copy`` makes a local file of a remote one."""
         return self.root / self.entries[index].path
 
     def describe(self) -> str:
-        """One line: how many classes, videos and groups were found, and where."""
+        """Say on one line how many classes, videos and groups were found, and where."""
         groups = f"{len(self.groups)} groups" if self.groups else "groups not known"
         folders = sum(entry.kind == "frames" for entry in self.entries)
         frames = f" ({folders} as folders of pictures)" if folders else ""
@@ -206,7 +207,7 @@ class Listing:
         return f"{self.dataset}: {found}, found in {shown(str(self.root))}"
 
     def select(self, indices: Iterable[int], note: str = "") -> Listing:
-        """The same data set with these videos alone; its splits follow, and ``note`` says what became of the rest.
+        """Keep these videos alone; the splits follow, and ``note`` explains the rest.
 
         A class of which no video is left is a class no more.
 
@@ -214,7 +215,7 @@ class Listing:
             DatasetError: nothing is left.
         """
         kept = sorted(set(indices))
-        position = {index: place for place, index in enumerate(kept)}
+        position = {index: number for number, index in enumerate(kept)}
 
         def follow(part: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(position[index] for index in part if index in position)
@@ -238,13 +239,13 @@ class Listing:
             ),
         )
 
-    def with_doubles(self, double_of: Mapping[str, str]) -> Listing:
-        """The same listing, in which these paths are known to show what the video that they are mapped to shows."""
+    def with_duplicates(self, double_of: Mapping[str, str]) -> Listing:
+        """Return a copy in which these paths are duplicates of the paths that they are mapped to."""
         entries = tuple(replace(entry, double_of=double_of.get(entry.path)) for entry in self.entries)
         return replace(self, entries=entries)
 
     def grouped_by(self, pattern: str) -> Listing:
-        """The same listing with the groups that a regular expression finds in the file names.
+        """Return a copy with the groups that a regular expression finds in the file names.
 
         Args:
             pattern: searched in each file's name (a frame folder's own name); its part ``(?P<group>...)`` is the
@@ -284,16 +285,16 @@ def _group_in(expression: re.Pattern[str], path: str) -> str | None:
 
 
 def sorted_entries(entries: Iterable[VideoEntry]) -> tuple[VideoEntry, ...]:
-    """In the order that every listing keeps, whatever order the file system gave."""
+    """Sort entries in the order that every listing keeps, whatever order the file system gave."""
     return tuple(sorted(entries, key=lambda entry: (canonical(entry.path), entry.path)))
 
 
 def shown(name: str) -> str:
-    """A name as it is where it prints on one line, else with its odd characters escaped."""
+    """Return a name as it is if it prints on one line, else with its odd characters escaped."""
     return name if name.isprintable() else repr(name)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, quoted, and how many more there are: a line that stays a line."""
+    """Quote the first few names, and say how many more there are, on one line."""
     shown = ", ".join(repr(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

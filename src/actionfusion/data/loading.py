@@ -128,6 +128,13 @@ class ClipDataset(KeyedDataset):
         self.augmentation = augmentation
         self.seed = seed
 
+    def reading(self, streams: tuple[StreamName, ...]) -> ClipDataset:
+        """The same clips with these streams alone, where that leaves their pictures as they are."""
+        settings = replace(self.settings, streams=streams)
+        if settings.decoded_size != self.settings.decoded_size:
+            return self
+        return ClipDataset(self.sources, settings, augmentation=self.augmentation, seed=self.seed)
+
     def __getitem__(self, key: Key) -> Sample | ActionFusionError:
         """The clip of (epoch, index), or the error that its video gave.
 

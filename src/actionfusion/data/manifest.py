@@ -1,7 +1,7 @@
-"""The manifest: what ``check`` found out about every video of a data set, a row each, as CSV or Parquet.
+"""Read and write the manifest: the findings of ``check``, a row a video, as CSV or Parquet.
 
 Training, prepare and evaluation take it (``--data.manifest``): the videos that are not ``ok`` are left out by it, their
-frames need not be counted again, and doubles stay on one side of the splits that we draw.
+frames need not be counted again, and duplicates stay on one side of the splits that we draw.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ManifestRow:
     Attributes:
         path: from the data set's root, with forward slashes.
         label: name of its class.
-        group: as the layout tells it, or as written in by hand; none where it is not known.
+        group: from the layout, or written in by hand; none if it is unknown.
         frames: that can really be decoded; of a damaged video those before the fault.
         fps: mean rate in frames a second; none where the file does not say.
         width: of the picture as shown, in pixels; 0 where nothing could be read.
@@ -73,15 +73,15 @@ class Manifest:
     Attributes:
         path: the file.
         rows: in its order.
-        places: where each row stands in it, such as ``line 7``.
+        positions: where each row is in it, such as ``line 7``.
     """
 
     path: Path
     rows: tuple[ManifestRow, ...]
-    places: tuple[str, ...]
+    positions: tuple[str, ...]
 
     def applied_to(self, listing: Listing) -> Listing:
-        """The listing with what the manifest knows: frames, groups and doubles; only videos with status ``ok`` stay.
+        """Add frames, groups and duplicates to a listing; only videos with status ``ok`` stay.
 
         Raises:
             DatasetError: a video of the listing that has no row, a row with another label than its folder says, or no
@@ -95,14 +95,14 @@ class Manifest:
                 raise DatasetError(self.path, f"has no row for {entry.path!r}, which is in the data set", "check again")
             row = self.rows[number]
             if row.label != entry.label:
-                reason = f"{self.places[number]}, column label: {row.label!r}, and the data set says {entry.label!r}"
+                reason = f"{self.positions[number]}, column label: {row.label!r}, and the data set says {entry.label!r}"
                 raise DatasetError(self.path, reason, _CHECK_AGAIN)
             entries.append(replace(entry, group=row.group, frames=row.frames, double_of=row.double_of or None))
             if row.status == OK:
                 kept.append(index)
         known = replace(listing, entries=tuple(entries), notes=(*listing.notes, *self._absent(listing)))
         if not kept:
-            raise DatasetError(self.path, "no video in it is ok", "mend the videos, then check again")
+            raise DatasetError(self.path, "no video in it is ok", "fix the videos, then check again")
         return known if len(kept) == len(entries) else known.select(kept, self._left_out(listing))
 
     def _absent(self, listing: Listing) -> list[str]:
@@ -119,7 +119,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest that ``check`` wrote, and perhaps a person has changed.
+    """Read a manifest that ``check`` wrote, perhaps edited by hand.
 
     Raises:
         DatasetError: no such file, no manifest, or a cell that cannot be; the error names line and column.
@@ -133,18 +133,18 @@ def read_manifest(path: Path) -> Manifest:
         row = _row(path, item)
         if row.path in seen:
             raise _wrong(path, item, "path", f"{row.path!r} is in {seen[row.path]} already")
-        seen[row.path] = item.place
+        seen[row.path] = item.position
         rows.append(row)
     if not rows:
         raise DatasetError(path, "has a header and no rows", "run check again")
     for item, row in zip(read, rows, strict=True):
         if row.double_of and row.double_of not in seen:
             raise _wrong(path, item, "double_of", f"there is no row of {row.double_of!r}")
-    return Manifest(path, tuple(rows), tuple(item.place for item in read))
+    return Manifest(path, tuple(rows), tuple(item.position for item in read))
 
 
 def _wrong(path: Path, row: Row, column: str, reason: str) -> DatasetError:
-    return DatasetError(path, f"{row.place}, column {column}: {reason}", _CHECK_AGAIN)
+    return DatasetError(path, f"{row.position}, column {column}: {reason}", _CHECK_AGAIN)
 
 
 def _row(path: Path, row: Row) -> ManifestRow:
@@ -186,7 +186,7 @@ def _rate(path: Path, row: Row, text: str) -> float | None:
 
 
 def check_format(path: Path) -> None:
-    """See that a manifest can be written there, before the work.
+    """Check before the work that a manifest can be written there.
 
     Raises:
         SettingsError: another ending than .csv, .tsv and .parquet, or Parquet without pyarrow.

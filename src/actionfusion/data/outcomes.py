@@ -1,4 +1,4 @@
-"""What becomes of the videos that ``prepare`` is given, and the report on all of them."""
+"""Collect what becomes of the videos that ``prepare`` works through."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from actionfusion.data.store import Contents
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
 from actionfusion.remote_path import RemotePath
-from actionfusion.video.flow import FlowRecipe
+from actionfusion.storage import AnyPath
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of videos done, of all videos, and the name of the one just done."""
@@ -21,24 +21,24 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class PrepareFailure:
-    """A video that gave no entry.
+    """A video without an entry.
 
     Attributes:
         name: as given to ``prepare``.
         source: the video.
-        kind: ``kind`` of the error, or ``error`` for one that nobody foresaw.
-        message: one line for a person.
+        kind: ``kind`` of the error, or ``error`` for an unforeseen one.
+        message: one line for people.
     """
 
     name: str
-    source: Place
+    source: AnyPath
     kind: str
     message: str
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What ``prepare`` did.
+    """Results of ``prepare``.
 
     Attributes:
         made: videos decoded and written; also one whose machine in a cluster went down after it had written, so that
@@ -62,34 +62,34 @@ class PrepareReport:
 
     @property
     def failed(self) -> bool:
-        """Whether any video gave no entry."""
+        """Whether any video has no entry."""
         return bool(self.failures)
 
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """One video to prepare, all that a worker on any machine needs to know.
+    """One video to prepare, with all that a worker on any machine needs.
 
     Attributes:
         source: the video.
         name: its path within the data set.
         entry: where the store keeps it.
-        recipe: size and flow.
+        contents: what the entry holds of the video.
         quality: JPEG quality.
         verify: whether an entry that is there already is read in full.
     """
 
-    source: Place
+    source: AnyPath
     name: str
-    entry: Place
-    recipe: FlowRecipe
+    entry: AnyPath
+    contents: Contents
     quality: int
     verify: bool = False
 
 
 @dataclass(frozen=True)
 class PrepareOutcome:
-    """What became of one video.
+    """Result for one video.
 
     Attributes:
         status: ``made``; ``kept``; ``due`` (still to be made); ``busy`` (another process is making it); ``failed``;
@@ -110,9 +110,9 @@ class PrepareOutcome:
 
 
 class Tally:
-    """Counts what has become of the videos."""
+    """Running count of outcomes."""
 
-    def __init__(self, jobs: Sequence[PrepareJob], store: Place, progress: Progress | None) -> None:
+    def __init__(self, jobs: Sequence[PrepareJob], store: AnyPath, progress: Progress | None) -> None:
         self._jobs, self._store, self._progress = jobs, store, progress
         self._outcomes: dict[str, PrepareOutcome] = {}
 
@@ -120,7 +120,7 @@ class Tally:
         return sum(outcome.status == status for outcome in self._outcomes.values())
 
     def add(self, job: PrepareJob, outcome: PrepareOutcome) -> None:
-        """Note an outcome; a store that cannot be written ends the work here."""
+        """Count an outcome; raise if the store cannot be written."""
         if outcome.status == "unwritable":
             done = self._count("made") + self._count("kept")
             raise store_fault(
@@ -131,7 +131,7 @@ class Tally:
             self._progress(len(self._outcomes), len(self._jobs), job.name)
 
     def report(self, estimated: int | None, seconds: float) -> PrepareReport:
-        """Everything together."""
+        """Sum up."""
         failures = [
             PrepareFailure(job.name, job.source, self._outcomes[job.name].kind, self._outcomes[job.name].message)
             for job in self._jobs
@@ -149,8 +149,8 @@ class Tally:
         )
 
 
-def store_fault(store: Place, code: int | None, reason: str, done: str = "") -> DatasetError:
-    """What is wrong with a store that gave the system's error ``code``."""
+def store_fault(store: AnyPath, code: int | None, reason: str, done: str = "") -> DatasetError:
+    """Build the error of a store that gave the system's error ``code``."""
     if isinstance(store, RemotePath):
         remedy = "check the connection and your rights, and run it again, which goes on from there"
         if code in _DISK_FULL:

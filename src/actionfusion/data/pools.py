@@ -1,4 +1,4 @@
-"""Where many tasks are worked through: on this machine's cores or on a cluster."""
+"""Choose where tasks run: on this machine's cores or on a cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Pool(Protocol):
-    """Works through tasks while its ``with`` block lasts; leaving that by an exception ends the work at once."""
+    """A pool that works while its ``with`` block lasts; an exception ends the work at once."""
 
     @property
     def repeated(self) -> Collection[object]:
@@ -26,7 +26,7 @@ class Pool(Protocol):
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | WorkerDied]]:
-        """Each task with what the function, one of a module, made of it, in the order that they are done.
+        """Yield each task with the function's result, in the order of completion; the function is one of a module.
 
         Raises:
             ActionFusionError: the function raised it.
@@ -35,7 +35,7 @@ class Pool(Protocol):
 
 
 def open_pool(workers: int | None = None, ray: str | None = None) -> Pool:
-    """A pool of processes of this machine, or of a Ray cluster.
+    """Open a pool of processes of this machine, or of a Ray cluster.
 
     Args:
         workers: processes, one a core if None, 0 for this process; on a cluster the most tasks at once, as many as it

@@ -2,7 +2,7 @@
 
 An entry appears under its name only when it is whole and on the disk.  So whatever ends the work costs the videos
 that were at work, and the next run goes on; it may end by Ctrl-C, a full disk, a kill or a power cut.  Several runs may
-fill one store at once: each video is claimed by a lock on its temporary file, which the system drops with the process.
+fill one store at once: each entry has a lock, which the system drops with the process.
 
 The same goes for a cluster, where a machine may end at any moment.  What it was at is begun again on another: if its
 entry had its name by then, it is kept, and else made; if the machine was merely cut off and its process still holds the
@@ -10,7 +10,7 @@ lock, that is waited for.  A file system without locks may let both make it, eac
 the same bytes.
 
 Videos and store may lie behind addresses.  The worker that prepares a remote video fetches it once, into a temporary
-file that goes whatever happens.  Of a remote store see ``claims``: it has no locks.
+file that goes whatever happens.  Of a remote store see ``entry_lock``: it has no locks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 
-from actionfusion.data.claims import EntryClaim, UploadClaim, claim_entry, remove_leftovers
+from actionfusion.data.entry_lock import NewEntry, lock_entry, remove_leftovers
 from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.shared_folders import Landmark, landmarks, where_seen
@@ -43,6 +43,7 @@ from actionfusion.data.source_videos import (
 )
 from actionfusion.data.store import (
     DEFAULT_QUALITY,
+    Contents,
     SourceIdentity,
     StoredVideo,
     check_quality,
@@ -52,8 +53,8 @@ from actionfusion.data.store import (
 from actionfusion.data.workers import WorkerDied, WorkerPool
 from actionfusion.errors import ActionFusionError, DatasetError, VideoDamaged, VideoError, VideoMissing
 from actionfusion.files import remove_scratch_of_the_dead
-from actionfusion.places import AnyPlace, Place, ask_many, place
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
 _SAMPLED_VIDEOS = 8
@@ -63,9 +64,9 @@ _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 def prepare(
-    items: Iterable[tuple[AnyPlace, str]],
-    store: AnyPlace,
-    recipe: FlowRecipe,
+    items: Iterable[tuple[PathLike, str]],
+    store: PathLike,
+    recipe: FlowRecipe | Contents,
     *,
     quality: int = DEFAULT_QUALITY,
     workers: int | None = None,
@@ -94,7 +95,7 @@ def prepare(
         items: each video's file (or folder of pictures), here or behind an address, and its path within the data set,
             with forward slashes.
         store: folder of the store, or an address; made if it is not there.
-        recipe: size and flow.
+        recipe: of the flow, with frames of its size; or what else is to be kept.
         quality: JPEG quality.
         workers: processes; one a core if None; 0 works in this process.  On a cluster the most videos at once, as many
             as it has CPUs if None.
@@ -113,9 +114,10 @@ def prepare(
     """
     started = time.perf_counter()
     check_quality(quality)
-    flow_engine(recipe.engine)
-    folder = place(store)
-    jobs = _jobs(items, folder, recipe, quality, verify=verify)
+    contents = recipe if isinstance(recipe, Contents) else Contents.of_flow(recipe)
+    flow_engine(contents.flow.engine)
+    folder = to_path(store)
+    jobs = _jobs(items, folder, contents, quality, verify=verify)
     if ray is not None:  # The machines of a cluster work in folders of their own.
         folder = folder.absolute()
         jobs = [replace(job, source=job.source.absolute(), entry=job.entry.absolute()) for job in jobs]
@@ -136,9 +138,11 @@ def prepare(
 
 
 def _jobs(
-    items: Iterable[tuple[AnyPlace, str]], store: Place, recipe: FlowRecipe, quality: int, *, verify: bool
+    items: Iterable[tuple[PathLike, str]], store: AnyPath, contents: Contents, quality: int, *, verify: bool
 ) -> list[PrepareJob]:
-    jobs = [PrepareJob(place(source), name, entry_path(store, name), recipe, quality, verify) for source, name in items]
+    jobs = [
+        PrepareJob(to_path(source), name, entry_path(store, name), contents, quality, verify) for source, name in items
+    ]
     entry, count = Counter(job.entry for job in jobs).most_common(1)[0] if jobs else (store, 1)
     if count > 1:
         raise DatasetError(entry, f"{count} videos would have this one entry", "give each video a path of its own")
@@ -149,8 +153,8 @@ def _is_remote(job: PrepareJob) -> bool:
     return isinstance(job.source, RemotePath) or isinstance(job.entry, RemotePath)
 
 
-def _reach(store: Place) -> None:
-    """See that a remote store answers, before a night's work is decoded for it."""
+def _reach(store: AnyPath) -> None:
+    """Check that a remote store answers before a long decoding for it."""
     if isinstance(store, RemotePath):
         try:
             store.forget_all()
@@ -160,7 +164,7 @@ def _reach(store: Place) -> None:
 
 
 def _forget_listings(jobs: Sequence[PrepareJob]) -> None:
-    """What a file system has listed before, in this process, may have changed since."""
+    """Drop earlier listings of this process, which may be out of date."""
     systems = {job.source.system: job.source for job in jobs if isinstance(job.source, RemotePath)}
     for source in systems.values():
         with suppress(OSError):  # Each of its videos will be reported.
@@ -168,7 +172,7 @@ def _forget_listings(jobs: Sequence[PrepareJob]) -> None:
 
 
 def _inspect(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, *, on_cluster: bool) -> list[PrepareJob]:
-    """The jobs that are to be done."""
+    """Find the jobs that are due."""
     due = set()
     for job, outcome in _looks(pool, jobs, on_cluster=on_cluster):
         if isinstance(outcome, WorkerDied) or outcome.status != "kept":
@@ -195,8 +199,8 @@ def _looks(
         yield from WorkerPool(0).run(inspect_entry, jobs)
 
 
-def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: Place, *, check_space: bool) -> int | None:
-    """See that the store can be written and has room; the bytes that are expected."""
+def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: AnyPath, *, check_space: bool) -> int | None:
+    """Check that the store can be written and has room, and estimate the bytes."""
     if not jobs:
         return None
     if isinstance(store, RemotePath):
@@ -232,8 +236,8 @@ def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence
             busy.append(job)
         else:
             tally.add(job, _survived(pool, job, outcome))
-    # What another run was at, once all the rest is done.
-    for job, outcome in pool.run(partial(where_seen, to_see, _prepare_video_in_turn), busy):
+    # Entries of other runs are waited for once all the rest is done.
+    for job, outcome in pool.run(partial(where_seen, to_see, partial(prepare_video, wait_for_others=True)), busy):
         tally.add(job, _survived(pool, job, outcome))
 
 
@@ -255,7 +259,7 @@ def _amount(size: int) -> str:
 
 
 def _estimate(pool: Pool, jobs: Sequence[PrepareJob]) -> int | None:
-    """Bytes that the entries will take, from the first frames of a few videos spread over the list."""
+    """Estimate the bytes of the entries from the first frames of a few videos spread over the list."""
     sample = [jobs[number * len(jobs) // _SAMPLED_VIDEOS] for number in range(_SAMPLED_VIDEOS)]
     sizes = [result for _, result in pool.run(_sample, list(dict.fromkeys(sample))) if isinstance(result, tuple)]
     sampled = sum(source for _, source in sizes)
@@ -272,28 +276,28 @@ def _source_size(job: PrepareJob) -> int:
 
 
 def _sample(job: PrepareJob) -> tuple[int, int] | None:
-    """Expected bytes of a video's entry, and bytes of the video."""
+    """Estimate the bytes of a video's entry, and give those of the video."""
     buffer = io.BytesIO()
     source = SourceIdentity(job.name, 0, "")
     # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
-    recipe = replace(job.recipe, engine="dis")
+    contents = replace(job.contents, flow=replace(job.contents.flow, engine="dis"))
     try:
         with at_hand(job.source) as video:
-            with closing(read_source_frames(video, job.recipe.size)) as frames:
-                first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), recipe, source, job.quality)
+            with closing(read_source_frames(video, job.contents.decoded_size)) as frames:
+                first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), contents, source, job.quality)
             return len(buffer.getvalue()) * guess_frames(video) // first, source_status(video)[0]
-    except Exception:  # noqa: BLE001  Whatever it is, it is reported when the turn comes to the video.
+    except Exception:  # noqa: BLE001  It is reported when the video is prepared.
         return None
 
 
 def inspect_entry(job: PrepareJob) -> PrepareOutcome:
-    """Whether a video's entry can be ``kept`` or its making is ``due``."""
+    """Tell whether a video's entry can be ``kept`` or is ``due``."""
     try:
         stored = StoredVideo(job.entry)
         if job.verify:
             stored.verify()
         size = job.entry.stat().st_size
-        alike = (stored.recipe, stored.quality, stored.source.name) == (job.recipe, job.quality, job.name)
+        alike = (stored.contents, stored.quality, stored.source.name) == (job.contents, job.quality, job.name)
         if alike and _same_source(job, stored.source):
             return PrepareOutcome("kept", stored.num_frames, size)
     except (DatasetError, VideoError, OSError):
@@ -323,16 +327,16 @@ def _same_source(job: PrepareJob, made_from: SourceIdentity) -> bool:
     return True
 
 
-def _times_agree(entry: Place, modified: int) -> bool:
+def _times_agree(entry: AnyPath, modified: int) -> bool:
     own = entry.stat().st_mtime_ns
     if isinstance(entry, Path):
         return own == modified
-    # Its time is that of the upload.
+    # A remote entry has the time of its upload.
     return not own or not modified or own // 10**9 >= modified // 10**9
 
 
 def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareOutcome:
-    """Make one entry, if it is not there and nobody else is at it.
+    """Make one entry, unless it is there or another process makes it.
 
     Never raises for a fault of the video or of the store.
 
@@ -342,11 +346,11 @@ def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareO
     """
     try:
         job.entry.parent.mkdir(parents=True, exist_ok=True)
-        with claim_entry(job.entry, wait=wait_for_others) as claim:
-            if claim is None:
+        with lock_entry(job.entry, wait=wait_for_others) as new:
+            if new is None:
                 return PrepareOutcome("busy")
             found = inspect_entry(job)
-            return found if found.status == "kept" else _fill(job, claim)
+            return found if found.status == "kept" else _fill(job, new)
     except ActionFusionError as error:
         return _failed(error)
     except OSError as error:
@@ -361,18 +365,14 @@ def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareO
         return PrepareOutcome("failed", kind="error", message=message)
 
 
-def _prepare_video_in_turn(job: PrepareJob) -> PrepareOutcome:
-    return prepare_video(job, wait_for_others=True)
-
-
-def _fill(job: PrepareJob, claim: EntryClaim | UploadClaim) -> PrepareOutcome:
+def _fill(job: PrepareJob, new: NewEntry) -> PrepareOutcome:
     try:
         before = source_status_anew(job.source)
         with at_hand(job.source) as video:
             size = before[0] if video is job.source else source_status(video)[0]
             source = SourceIdentity(job.name, size, source_hash(video))
-            with closing(read_source_frames(video, job.recipe.size)) as frames:
-                count = write_stored_video(claim.stream, frames, job.recipe, source, job.quality)
+            with closing(read_source_frames(video, job.contents.decoded_size)) as frames:
+                count = write_stored_video(new.stream, frames, job.contents, source, job.quality)
         if source_status_anew(job.source) != before:
             raise VideoDamaged(job.source, "changed while it was read", "prepare it when it is complete")
     except VideoMissing:
@@ -381,4 +381,4 @@ def _fill(job: PrepareJob, claim: EntryClaim | UploadClaim) -> PrepareOutcome:
         # The source is there and is no video: what an older version of it left would pass for it in training.
         job.entry.unlink(missing_ok=True)
         raise
-    return PrepareOutcome("made", count, claim.publish(before[1]))
+    return PrepareOutcome("made", count, new.publish(before[1]))

@@ -1,8 +1,9 @@
-"""The command ``prepare``: the videos of a data set into the prepared store, for training without decoding twice."""
+"""Run the command ``prepare``: decode a data set once into the prepared store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,19 +14,23 @@ from actionfusion.data.layouts import open_dataset
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.outcomes import PrepareReport
 from actionfusion.data.prepare import prepare as fill_store
+from actionfusion.data.store import Contents
 from actionfusion.errors import SettingsError
-from actionfusion.places import AnyPlace, place
+from actionfusion.models import model_class
 from actionfusion.recipes import find_recipe
 from actionfusion.remote_path import RemotePath
 from actionfusion.settings import build, read_yaml
+from actionfusion.storage import PathLike, to_path
+from actionfusion.upgrade import with_new_names
+from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
 
 def prepare(
     dataset: str,
-    root: AnyPlace,
+    root: PathLike,
     *,
-    store: AnyPlace,
+    store: PathLike,
     config: str | None = None,
     flow: FlowRecipe = FlowRecipe(),
     workers: int | None = None,
@@ -33,7 +38,7 @@ def prepare(
     verify: bool = False,
     manifest: Path | None = None,
 ) -> PrepareReport:
-    """Decode every video once, compute its flow, and keep both in a store that training reads many times.
+    """Decode every video once, compute its flow, and keep both in a store for training.
 
     A second call makes only what is missing, damaged, or of another recipe or source; a call that was killed is taken
     up where it stopped.  A video that cannot be read is named and left out.
@@ -42,7 +47,8 @@ def prepare(
         dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
         root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
         store: folder of the store, or its address; made if it is not there.
-        config: a recipe, by name or as a YAML file, whose size and flow are taken instead of ``flow``.
+        config: a recipe, by name or as a YAML file, whose sizes, flow and model are taken instead of ``flow``; for a
+            model that reads no flow none is computed.
         flow: size and flow.
         workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
         ray: address of a Ray cluster to work on, whose machines see the data set and the store under the same paths:
@@ -59,8 +65,8 @@ def prepare(
             not installed.
         ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
-    recipe = flow if config is None else _recipe_flow(config)
-    kept_in = place(store)
+    contents = Contents.of_flow(flow) if config is None else _contents(config)
+    kept_in = to_path(store)
     listing = open_dataset(dataset, root)
     if manifest is not None:
         listing = read_manifest(manifest).applied_to(listing)
@@ -76,7 +82,7 @@ def prepare(
         report = fill_store(
             items,
             kept_in,
-            recipe,
+            contents,
             workers=workers,
             ray=ray,
             verify=verify,
@@ -84,14 +90,18 @@ def prepare(
         )
     for failure in report.failures:
         console.print(Text(f"left out: {failure.message}"), soft_wrap=True)
-    told = f"{report.made} made, {report.kept} there already, {len(report.failures)} left out"
-    console.print(Text(f"{told}; {recipe}; {report.seconds:.1f} s"), soft_wrap=True)
+    counts = f"{report.made} made, {report.kept} there already, {len(report.failures)} left out"
+    console.print(Text(f"{counts}; {contents}; {report.seconds:.1f} s"), soft_wrap=True)
     return report
 
 
-def _recipe_flow(name: str) -> FlowRecipe:
+def _contents(name: str) -> Contents:
+    """What the model of a recipe is trained from."""
     path = find_recipe(name)
-    clip = read_yaml(path).get("clip")
-    if not isinstance(clip, Mapping) or "flow" not in clip:
+    values = with_new_names(read_yaml(path))
+    if not isinstance(values.get("clip"), Mapping) or "flow" not in values["clip"]:
         raise SettingsError(path, "says nothing of clip.flow", "give it engine, bound and size there")
-    return build(FlowRecipe, clip["flow"], path, within="clip.flow")
+    clip = build(ClipSettings, values["clip"], path, within="clip")
+    kind = model_class(build(str, values.get("model", "fusion"), path, within="model"))
+    settings = build(kind.Settings, values.get("network") or {}, path, within="network")
+    return Contents.of_clip(replace(clip, streams=kind.streams(settings)))

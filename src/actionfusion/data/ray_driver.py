@@ -1,4 +1,4 @@
-"""The process that holds a ``RayPool``'s connection to the cluster, and what it lets the cluster's machines do.
+"""Run the process that holds the connection of a ``RayPool``, and the tasks on the cluster's machines.
 
 Why a process of its own: Ray prints into standard output, leaves handlers behind, looks for minutes for a cluster that
 is not there, and ends the process whose cluster is lost.
@@ -38,7 +38,7 @@ Message = tuple[str, int, Any]
 
 
 def serve(connection: Connection, address: str, workers: int | None, log: Path) -> None:
-    """Connect, then work through what comes in, until the other end of the pipe is closed."""
+    """Connect, then work through incoming tasks until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # The parent has ended, in one way or the other.
@@ -53,7 +53,7 @@ def serve(connection: Connection, address: str, workers: int | None, log: Path) 
             _answer(ray, connection, workers)
         finally:
             ray.shutdown()
-    log.unlink(missing_ok=True)  # Else nobody does it after a parent that was killed.
+    log.unlink(missing_ok=True)  # The parent may have been killed.
 
 
 def _redirect_output(log: Path) -> None:
@@ -85,7 +85,7 @@ def _answer(ray: Any, connection: Connection, workers: int | None) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """The message, or of one with another machine's traceback its last line."""
+    """Give the message, or the last line of one with another machine's traceback."""
     text = str(error) or type(error).__name__
     if "ray::" in text or len(text) > _LONGEST_REASON:
         return next(line.strip() for line in reversed(text.split("\n")) if line.strip())
@@ -95,7 +95,7 @@ def _one_line(error: Exception) -> str:
 def _work_through(
     ray: Any, function: Callable[[Any], Any], tasks: Sequence[Any], room: _Room, stopped: Callable[[], bool]
 ) -> Generator[Message]:
-    # Ray would not tell a crash from a lost machine when it counts retries.
+    # Ray does not distinguish a crash from a lost machine when it counts retries.
     remote = ray.remote(num_cpus=1, max_retries=0)(_work)
     waiting = deque(range(len(tasks)))
     running: dict[Any, int] = {}
@@ -153,7 +153,7 @@ def _cancel(ray: Any, running: list[Any]) -> None:
 
 
 class _Room:
-    """How many tasks the cluster is to have in hand, which follows its size."""
+    """Number of tasks in flight on the cluster, which follows its size."""
 
     def __init__(self, ray: Any, workers: int | None) -> None:
         self._ray, self._workers = ray, workers
@@ -162,7 +162,7 @@ class _Room:
         self._had_cpus = time.monotonic()
 
     def tasks(self) -> int:
-        """The number.
+        """Give the number.
 
         Raises:
             TimeoutError: for ten minutes the cluster has had no CPU.
@@ -179,8 +179,8 @@ class _Room:
 
 
 def _work(version: str, function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
-    """What a machine of the cluster does for one task."""
+    """Do one task on a machine of the cluster."""
     if version != __version__:
-        raise RuntimeError(f"{platform.node()} has actionfusion {__version__}, where {version} is asked for")
+        raise RuntimeError(f"{platform.node()} has actionfusion {__version__}, but {version} is needed")
     cv2.setNumThreads(1)
     return try_task(function, task)

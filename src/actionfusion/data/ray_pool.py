@@ -1,4 +1,4 @@
-"""Work through many files on a Ray cluster, whatever becomes of its machines on the way."""
+"""Work through many files on a Ray cluster, even if machines are lost on the way."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _RAY_ERROR = re.compile(r"^\[.* [EFC] .*?\] \S+: (.*?)(?:\. |\.?$)", re.MULTILIN
 
 
 class RayPool:
-    """The CPUs of a Ray cluster, which work through tasks, one at a time each, with one OpenCV thread.
+    """Pool of the CPUs of a Ray cluster, one task and one OpenCV thread each.
 
-    A task whose process dies is tried three times and then costs itself alone.  A task whose machine goes away is begun
+    A task whose process dies is tried three times and then costs itself alone.  A task whose machine is lost is begun
     again on another.  So a function may be called again for a task that it has done, and each task still gives one
     result.  Leaving by an exception (Ctrl-C among them) ends all tasks.  The cluster itself goes on when the pool ends.
 
@@ -74,7 +74,7 @@ class RayPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what is running, and the connection."""
+        """End the running tasks and the connection."""
         if self._driver is not None:
             self._driver.end()
             self._driver = None
@@ -82,7 +82,7 @@ class RayPool:
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | WorkerDied]]:
-        """Each task with what the function, one of a module, made of it, in the order that they are done.
+        """Yield each task with the function's result, in the order of completion; the function is one of a module.
 
         Raises:
             ActionFusionError: the function raised it; ``ClusterError`` if the cluster is lost or not set up for this.
@@ -111,7 +111,7 @@ class RayPool:
 
 
 def _door(address: str) -> tuple[str, int] | None:
-    """Host and port; None where Ray alone knows them.
+    """Give host and port, or None if only Ray knows them.
 
     Raises:
         SettingsError: this is no address.
@@ -127,7 +127,7 @@ def _door(address: str) -> tuple[str, int] | None:
 
 
 def _knock(address: str, host: str, port: int) -> None:
-    """See that somebody listens: Ray itself would ask for minutes."""
+    """Check that a server listens there: Ray itself would wait for minutes."""
     try:
         socket.create_connection((host, port), _KNOCK_SECONDS).close()
     except OSError as error:
@@ -136,7 +136,7 @@ def _knock(address: str, host: str, port: int) -> None:
 
 
 class _Driver:
-    """The process that holds the connection, with this end of the pipe to it."""
+    """Process that holds the connection, with this end of its pipe."""
 
     def __init__(self, address: str, workers: int | None) -> None:
         self._address = address
@@ -165,12 +165,12 @@ class _Driver:
         self.receive()
 
     def send(self, message: Any) -> None:
-        """Give it work."""
+        """Send it work."""
         with suppress(BrokenPipeError):  # It has died; the wait for its answer finds out.
             self._connection.send(message)
 
     def receive(self) -> tuple[str, int, Any]:
-        """What it says next.
+        """Wait for its next message.
 
         Raises:
             ClusterError: that it cannot go on.
@@ -188,13 +188,13 @@ class _Driver:
         return message
 
     def _last_words(self) -> str:
-        """Why the process ended: Ray's last error, or else the system's word for it."""
+        """Find why the process ended: Ray's last error, or else the system's."""
         self._process.join(_END_SECONDS)
         errors = _RAY_ERROR.findall(self._log.read_text("utf-8", "replace")) if self._log.exists() else []
         return errors[-1] if errors else str(WorkerDied(self._process.exitcode))
 
     def end(self, patience: float = _END_SECONDS) -> None:
-        """Let it end its tasks and itself; end it if that takes longer than ``patience`` seconds."""
+        """Let it finish; kill it if that takes longer than ``patience`` seconds."""
         self._connection.close()
         try:
             if self._process.pid is not None:

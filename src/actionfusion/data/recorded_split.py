@@ -1,4 +1,4 @@
-"""The split of a run as a table in its folder: which video was on which side, whatever a data set becomes later.
+"""Record the split of a run as a table in its folder, so that later changes of a data set do not change it.
 
 Evaluation goes by this table and never draws a split again: so clips that a run was trained on cannot become its test.
 """
@@ -10,14 +10,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from actionfusion.data.dataset import DataSettings, LabelledVideos, with_leaks_said
-from actionfusion.data.doubles import Double, clusters, equal_files
+from actionfusion.data.duplicates import Duplicate, clusters, equal_files
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.table import Row, read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry, some
 from actionfusion.data.manifest import write_table
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import CONFIG, SPLIT, RunFolder
+from actionfusion.storage import PathLike
 
 PARTS = ("train", "val", "test")
 _COLUMNS = ("path", "label", "group", "double_of", "part")
@@ -25,7 +25,7 @@ _THE_SAME_ROOT = "give the folder that the run was trained on"
 
 
 def write_split(path: Path, videos: LabelledVideos) -> None:
-    """Write who is on which side: path within the data set, label, group, double and part of each video of the split.
+    """Write path within the data set, label, group, duplicate and part of each video of the split.
 
     Raises:
         OSError: it cannot be written.
@@ -38,7 +38,7 @@ def write_split(path: Path, videos: LabelledVideos) -> None:
     write_table(path, _COLUMNS, sorted(rows, key=lambda row: str(row[0])))
 
 
-def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None) -> LabelledVideos:
+def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None) -> LabelledVideos:
     """Find the videos that a run was split on, split as they were then.
 
     Args:
@@ -67,14 +67,14 @@ def reopen_data(folder: RunFolder, root: AnyPlace | None, store: AnyPlace | None
 def reopen_split(
     path: Path, settings: DataSettings, labels: Sequence[str], name: str, notes: Sequence[str]
 ) -> LabelledVideos:
-    """The videos of a split that ``write_split`` wrote, found again in a data set.
+    """Find the videos of a split that ``write_split`` wrote again in a data set.
 
-    Groups are those of then.  Doubles are those of then, with what equal files show now: a root whose test videos are
+    Groups are as recorded.  Duplicates are as recorded, with the equal files of today: a root whose test videos are
     copies of training videos is not the one that was split.
 
     Args:
         path: the table.
-        settings: where the data set lies now; its split and manifest have no say.
+        settings: where the data set is now; its split and manifest are not used.
         labels: the run's classes in the network's order.
         name: of the split.
         notes: what there was to know about it.
@@ -95,13 +95,13 @@ def reopen_split(
         sides[rows[entry.path]["part"]].append(index)
     train, val, test = (tuple(sides[part]) for part in PARTS)
     ordered = Listing(listing.dataset, listing.root, _as_then(listing, rows), tuple(labels), notes=listing.notes)
-    ordered = ordered.with_doubles(_doubles(ordered))
+    ordered = ordered.with_duplicates(_duplicates(ordered))
     split = with_leaks_said(ordered, Split(name, train, test, val, tuple(notes)))
     return LabelledVideos(ordered, split, settings)
 
 
 def _as_then(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> tuple[VideoEntry, ...]:
-    """The entries with the groups and doubles that the table gives them; runs of earlier versions wrote no doubles."""
+    """Give the entries with the groups and duplicates of the table; early versions recorded no duplicates."""
     return tuple(
         replace(
             entry,
@@ -112,10 +112,10 @@ def _as_then(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> tuple[V
     )
 
 
-def _doubles(listing: Listing) -> dict[str, str]:
-    known = [Double(entry.double_of, entry.path, "near", 0.0) for entry in listing.entries if entry.double_of]
+def _duplicates(listing: Listing) -> dict[str, str]:
+    known = [Duplicate(entry.double_of, entry.path, "near", 0.0) for entry in listing.entries if entry.double_of]
     # A manifest may have left out the first of the videos that show the same.
-    names = dict.fromkeys([*(entry.path for entry in listing.entries), *(double.first for double in known)])
+    names = dict.fromkeys([*(entry.path for entry in listing.entries), *(duplicate.first for duplicate in known)])
     return clusters([*known, *equal_files(listing)], names)
 
 
@@ -123,7 +123,7 @@ def _rows(path: Path) -> list[Row]:
     rows = list(read_rows(path, needed=("path", "label", "part"), once=_COLUMNS))
     for row in rows:
         if row.cells["part"] not in PARTS:
-            reason = f"{row.place}, column part: {row.cells['part']!r} is none of {', '.join(PARTS)}"
+            reason = f"{row.position}, column part: {row.cells['part']!r} is none of {', '.join(PARTS)}"
             raise DatasetError(path, reason, "copy the whole run folder again")
     return rows
 
@@ -145,7 +145,7 @@ def _refuse_strangers(
 
 
 def _refuse_another_order(listing: Listing, labels: Sequence[str], path: Path) -> None:
-    """A label list in another order would give every answer another name, and no count would tell."""
+    """Refuse a label list in another order, which would give every prediction a wrong name."""
     known = set(listing.labels)
     ours = [label for label in labels if label in known]
     if ours != list(listing.labels):

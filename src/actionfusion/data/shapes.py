@@ -1,4 +1,4 @@
-"""Generated clips whose label is known to lie in one cue and in no other: the scenes.
+"""Draw scenes for generated clips, in which exactly one cue carries the label.
 
 Four groups of two classes.  Each group has a stage of its own, the background's tint and axis of drift, which both
 streams can tell; chance is 1/2 inside a group.
@@ -18,7 +18,7 @@ streams can tell; chance is 1/2 inside a group.
 What is said of ``order`` holds for samples that take the same places of both halves: eqs 13-14 with T = 2, 4, 8, 16, 32
 or 64 of the 64 frames, not with T = 17.  With T = 16 even three neighbouring samples, which the 3-D fusion sees at
 once, never hold both motions, nor a motion and the padding at the clip's ends; with T = 8 they never hold both motions.
-(The last window repeats its last field, and by the engine's noise alone differs from the window at the joint.)  A
+(The last window repeats its last flow frame, and by the engine's noise alone differs from the window at the joint.)  A
 moment at a known time tells the order, and so does a clip of which only one motion is sampled: sample the whole clip.
 
 The stage is a torus: what leaves on one side comes in on the other, so that a position says nothing of a motion.
@@ -61,14 +61,14 @@ AROUND = SIZE * POINTS
 # 32 frames: the two halves of a clip meet without a seam in either order.
 PERIOD = 32
 RADIUS = 12
-# Fields of a half that an actor may move in.  The rests on both sides hide the motion from every flow window at the
+# Flow frames of a half that an actor may move in.  The rests on both sides hide the motion from every window at the
 # joint and at the clip's ends, and (T = 16) from the neighbours of the samples there.
 FIRST_MOVING, LAST_MOVING = 9, 24
 
 
 @dataclass(frozen=True)
 class Background:
-    """The stage.
+    """Background of a scene.
 
     Attributes:
         texture: seed of the texture, which repeats every 32 pixels.
@@ -85,7 +85,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Emblem:
-    """What an actor wears: a shape and the (U, V) that it is drawn in."""
+    """Shape on an actor and the (U, V) that it is drawn in."""
 
     shape: ShapeName
     chroma: Pair
@@ -104,8 +104,8 @@ class Lap:
 
     Attributes:
         direction: -1 to the left, 1 to the right.
-        first: the first flow field that moves, within the half.
-        steps: fields that move.
+        first: the first flow frame that moves, within the half.
+        steps: flow frames that move.
     """
 
     direction: int
@@ -139,7 +139,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a clip is made from."""
+    """All parameters of a clip."""
 
     label: str
     background: Background
@@ -147,7 +147,7 @@ class Scene:
 
 
 def group_of(label: str) -> str:
-    """The group that a class belongs to.
+    """Give the group of a class.
 
     Raises:
         SettingsError: no such class.
@@ -180,7 +180,7 @@ def draw_scene(label: str, seed: int) -> Scene:
 
 
 def time_reversed(scene: Scene, label: str, total: int = FRAMES - 1) -> Scene:
-    """The scene whose frame t is frame ``total - t`` of this one, under another label.
+    """Return the scene whose frame t is frame ``total - t`` of this one, under another label.
 
     The new parameters are as probable as the old: starts and offsets are uniform round the torus, and every velocity is
     as likely as its opposite.  With ``total`` the sum of the first and the last of evenly spaced samples, the sampled

@@ -1,4 +1,4 @@
-"""Generated clips as video files, in the layout of a folder a class under ``train``, ``val`` and ``test``."""
+"""Write generated clips as video files, a folder a class under ``train``, ``val`` and ``test``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from actionfusion.data.shapes import FRAME_RATE, FRAMES, SHAPE_CLASSES, SHAPE_GROUPS, SIZE, draw_scene
 from actionfusion.data.shapes_pictures import render
 from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.settings import read_json
 
 UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -55,7 +56,7 @@ def write_clip(planes: UInt8Array, path: str | os.PathLike[str]) -> None:
 
 
 def scene_seed(seed: int, split: str, index: int) -> int:
-    """The seed of clip ``index`` of a split; no two (seed, split, index) share one."""
+    """Give the seed of clip ``index`` of a split; no two (seed, split, index) share one."""
     return (seed * len(SHAPE_SPLITS) + SHAPE_SPLITS.index(split)) * _MOST_PER_CLASS + index
 
 
@@ -92,7 +93,7 @@ def make_shapes(
     counts = dict(zip(SHAPE_SPLITS, (train_per_class, val_per_class, test_per_class), strict=True))
     _check(counts, seed)
     folder = Path(root)
-    _claim(folder, _settings(counts, seed))
+    _record_settings(folder, _settings(counts, seed))
     total = len(SHAPE_CLASSES) * sum(counts.values())
     for done, (path, label, clip_seed) in enumerate(_clips(folder, counts, seed), start=1):
         if not _is_whole(path):
@@ -126,16 +127,16 @@ def _settings(counts: Mapping[str, int], seed: int) -> dict[str, Any]:
     }
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write down first what the folder is to hold, so that a later run never mixes two data sets in it."""
+def _record_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Record first what the folder will hold, so that a later run never mixes two data sets in it."""
     file = folder / SETTINGS_FILE
     if folder.exists() and not folder.is_dir():
         raise DatasetError(folder, "is a file", "choose an empty or a new folder")
     if file.is_file():
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DatasetError(file, f"not readable as JSON ({error})", "delete the folder and make it again") from None
+            found = read_json(file)
+        except SettingsError as error:
+            raise DatasetError(file, f"not readable ({error.reason})", "delete the folder and make it again") from None
         if found != settings:
             raise DatasetError(folder, "holds generated clips of other settings", "choose another folder or delete it")
         return

@@ -1,4 +1,4 @@
-"""Generated clips: the pictures of a scene, in integer arithmetic, the same on every machine."""
+"""Render the pictures of a scene in integer arithmetic, the same on every machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FULL_BITS = 8
 
 
 def render(scene: Scene) -> UInt8Array:
-    """Draw a scene.
+    """Render a scene.
 
     Returns:
         ``[64, 3, 64, 64]`` uint8: frames, then Y, U, V of full-range BT.601 without chroma subsampling.  Y stays in
@@ -54,7 +54,7 @@ def render(scene: Scene) -> UInt8Array:
 
 
 def path(actor: Actor) -> npt.NDArray[np.int64]:
-    """(y, x) of an actor's centre in every frame, in eighths of a pixel and not wrapped: ``[64, 2]``."""
+    """Give (y, x) of an actor's centre in every frame, in eighths of a pixel and not wrapped: ``[64, 2]``."""
     frames = np.arange(FRAMES, dtype=np.int64)
     start = np.array(actor.start, np.int64)
     if isinstance(actor.motion, Steady):
@@ -67,7 +67,7 @@ def path(actor: Actor) -> npt.NDArray[np.int64]:
 
 
 def actor_boxes(scene: Scene, margin: int = 0) -> npt.NDArray[np.bool_]:
-    """Where the actors are: the squares around their discs, which like them go on at the opposite side.
+    """Give the squares around the actors' discs, which like them wrap around at the borders.
 
     Args:
         scene: a scene.
@@ -119,7 +119,7 @@ def _blend(under: UInt8Array | IntArray, over: IntArray | int, coverage: IntArra
 
 @cache
 def _coverage(shape: Literal["disc"] | ShapeName) -> IntArray:
-    """How much of a pixel centred on each point of the sheet the shape covers, 0..256: ``[_SHEET, _SHEET]``."""
+    """Compute how much of a pixel around each point of the sheet a shape covers, 0..256: ``[_SHEET, _SHEET]``."""
     y, x = np.mgrid[-_CENTRE : _CENTRE + 1, -_CENTRE : _CENTRE + 1]
     if shape == "disc":
         inside = y**2 + x**2 <= (RADIUS * POINTS) ** 2
@@ -137,9 +137,9 @@ def _coverage(shape: Literal["disc"] | ShapeName) -> IntArray:
 
 
 def _texture(seed: int, spline: npt.NDArray[np.float64], luma: Pair) -> IntArray:
-    """A smooth random texture: each knot pulls up or down, and a cubic B-spline runs between them.
+    """Draw a smooth random texture: each knot pulls up or down, and a cubic B-spline runs between them.
 
-    All sums are of whole numbers under 2^53, hence exact in whatever order they are taken.
+    All sums are of whole numbers under 2^53, so they are exact in any order.
     """
     centre, swing = luma
     knots = 2.0 * np.random.default_rng(seed).integers(0, 2, (spline.shape[1], spline.shape[1])) - 1.0
@@ -149,7 +149,7 @@ def _texture(seed: int, spline: npt.NDArray[np.float64], luma: Pair) -> IntArray
 
 
 def _spline(knots: int, points: int) -> npt.NDArray[np.float64]:
-    """Cubic B-spline weights between periodic knots, times 6 points³ to be whole: ``[knots * points, knots]``."""
+    """Compute cubic B-spline weights between periodic knots, times 6 points³: integers ``[knots * points, knots]``."""
     k, n = np.arange(points), points
     weights = ((n - k) ** 3, 3 * k**3 - 6 * n * k**2 + 4 * n**3, -3 * k**3 + 3 * n * k**2 + 3 * n**2 * k + n**3, k**3)
     table = np.zeros((knots, points, knots))

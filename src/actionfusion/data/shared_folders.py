@@ -1,4 +1,4 @@
-"""That all machines of a cluster see the same files.
+"""Check that all machines of a cluster see the same files.
 
 A machine where the shared disk is not mounted would find no video, or fill a folder of its own and call that the store.
 """
@@ -14,16 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from actionfusion.data.claims import EntryClaim, claim_entry
+from actionfusion.data.entry_lock import lock_entry
 from actionfusion.errors import ClusterError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 class Landmark(NamedTuple):
-    """What a machine must see to be looking at the right files.
+    """A file that a machine must see if it has the right folders.
 
     Attributes:
         path: a file or folder that is there.
@@ -35,10 +35,10 @@ class Landmark(NamedTuple):
 
 
 @contextmanager
-def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Landmark]]:
-    """One of the sources, if any is there, and a file made in the store that stays as long as the block lasts.
+def landmarks(sources: Iterable[AnyPath], store: AnyPath) -> Iterator[Sequence[Landmark]]:
+    """Choose one of the sources, if any is there, and make a file in the store that stays as long as the block lasts.
 
-    What lies behind an address is the same from everywhere, and has none.
+    A remote store or source has no landmark: it is the same from everywhere.
 
     Raises:
         OSError: the store cannot be written.
@@ -48,14 +48,14 @@ def landmarks(sources: Iterable[Place], store: Place) -> Iterator[Sequence[Landm
     if not isinstance(store, Path):
         yield seen
         return
-    # A claim, so that ``remove_leftovers`` leaves it alone, and removes that of a process that died.
-    with claim_entry(store / uuid.uuid4().hex) as claim:
-        assert isinstance(claim, EntryClaim)
-        yield [*seen, Landmark(claim.path, store)]
+    # An entry in the making: ``remove_leftovers`` leaves it alone, and removes the one of a process that died.
+    with lock_entry(store / uuid.uuid4().hex) as new:
+        assert new is not None
+        yield [*seen, Landmark(new.path, store)]
 
 
 def where_seen(landmarks: Sequence[Landmark], function: Callable[[Task], Result], task: Task) -> Result:
-    """Do a task on a machine that sees these.
+    """Do a task if this machine sees the landmarks.
 
     Raises:
         ClusterError: this one does not.

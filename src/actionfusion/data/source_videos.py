@@ -1,6 +1,6 @@
-"""A video of a data set as it lies here or behind an address, a file or a folder of pictures: its hash and frames.
+"""Hash and decode a source video: a file or a folder of pictures, local or remote.
 
-Whatever a disk refuses here is the video's fault (``VideoError``), so that callers can tell it from a fault of theirs.
+Errors of the disk are faults of the video here (``VideoError``), so that callers can distinguish them from their own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
-from actionfusion.places import Place, local_copy
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
+from actionfusion.storage import AnyPath, local_copy
 from actionfusion.video.flow import FlowRecipe, flow_fields
 from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
@@ -28,8 +28,8 @@ PICTURES_A_SECOND = 25.0
 
 
 @contextmanager
-def _reading(source: Place) -> Iterator[None]:
-    """Tells the faults of a video's disk from those of the store's."""
+def _reading(source: AnyPath) -> Iterator[None]:
+    """Turn faults of a video's disk into ``VideoMissing``, to separate them from faults of the store's disk."""
     try:
         yield
     except VideoError:
@@ -40,8 +40,8 @@ def _reading(source: Place) -> Iterator[None]:
 
 
 @contextmanager
-def at_hand(source: Place) -> Iterator[Path]:
-    """The video as a file, or as a folder of pictures, of this machine; see ``local_copy``."""
+def at_hand(source: AnyPath) -> Iterator[Path]:
+    """Give the video as a local file or folder of pictures; see ``local_copy``."""
     with _reading(source):
         files = frame_files(source) if isinstance(source, RemotePath) and source.is_dir() else None
     with local_copy(source, files) as video:
@@ -49,7 +49,7 @@ def at_hand(source: Place) -> Iterator[Path]:
 
 
 def read_source_frames(source: Path, size: int, wanted: Collection[int] | None = None) -> Generator[Frame, None, int]:
-    """The frames of a video file or of a folder of pictures; all are decoded.
+    """Yield the frames of a video file or of a folder of pictures; all are decoded.
 
     Args:
         source: the video.
@@ -69,7 +69,7 @@ def read_source_frames(source: Path, size: int, wanted: Collection[int] | None =
 
 
 def guess_frames(source: Path) -> int:
-    """Frames as a file's packets or a folder's names suggest, which decoding may correct.
+    """Guess the number of frames from a file's packets or a folder's names; decoding may correct it.
 
     Raises:
         VideoError: it cannot be opened.
@@ -133,7 +133,7 @@ class PictureFolderSource:
 
     @property
     def num_frames(self) -> int:
-        """Pictures in the folder, at least 1.
+        """Number of pictures in the folder, at least 1.
 
         Raises:
             VideoError: the folder cannot be read, or holds no picture.
@@ -166,22 +166,22 @@ class PictureFolderSource:
         return rgb, codes, np.array(frames) / PICTURES_A_SECOND
 
 
-def _files(source: Place) -> list[Place]:
+def _files(source: AnyPath) -> list[AnyPath]:
     return frame_files(source) if source.is_dir() else [source]
 
 
-def source_status_anew(source: Place) -> tuple[int, int]:
-    """``source_status`` without what a far side has said before."""
+def source_status_anew(source: AnyPath) -> tuple[int, int]:
+    """Give ``source_status`` without cached answers of a server."""
     with _reading(source):
         if isinstance(source, RemotePath):
             source.forget()
     return source_status(source)
 
 
-def source_status(source: Place) -> tuple[int, int]:
-    """Bytes and latest change, in nanoseconds, of a file or of a folder's pictures.
+def source_status(source: AnyPath) -> tuple[int, int]:
+    """Give bytes and latest change, in nanoseconds, of a file or of a folder's pictures.
 
-    A far side that does not say them gives ``UNKNOWN_SIZE`` and 0.
+    If a server does not say them, they are ``UNKNOWN_SIZE`` and 0.
 
     Raises:
         VideoMissing: nothing is there, or what is there is neither of them; so do all of these functions.
@@ -198,7 +198,7 @@ def source_status(source: Place) -> tuple[int, int]:
 
 
 def source_hash(source: Path) -> str:
-    """SHA-256 of a file; of a folder, that of its pictures' names and hashes."""
+    """Compute the SHA-256 of a file, or of the names and hashes of a folder's pictures."""
     with _reading(source):
         if not source.is_dir():
             with source.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Splits: who trains and who is tested, by name, the same on every machine.
+"""Split a data set by the name of a protocol, the same on every machine.
 
 A split is a function of the listing and the seed alone.  Where chance decides, videos (or groups) are put in the order
 of a hash of seed and path, so that neither the file system nor the version of a library has a say, and a video that
@@ -32,7 +32,7 @@ class _Unit:
 
 
 def official(listing: Listing, number: int = 1) -> Split:
-    """The split that the data set's authors published.
+    """Give the split that the data set's authors published.
 
     Raises:
         DatasetError: it is not there, or a class is on one side of it alone.
@@ -41,7 +41,7 @@ def official(listing: Listing, number: int = 1) -> Split:
 
 
 def by_column(listing: Listing) -> Split:
-    """The split that a table's column ``split`` gives.
+    """Give the split of a table's column ``split``.
 
     Raises:
         DatasetError: there is none, or a class is on one side of it alone.
@@ -50,7 +50,7 @@ def by_column(listing: Listing) -> Split:
 
 
 def by_folders(listing: Listing) -> Split:
-    """The split into the folders train/, val/ and test/ of the data set itself.
+    """Give the split of the folders train/, val/ and test/ of the data set itself.
 
     Raises:
         DatasetError: there are none, or a class is on one side alone.
@@ -59,7 +59,7 @@ def by_folders(listing: Listing) -> Split:
 
 
 def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified: bool = False) -> tuple[Split, ...]:
-    """Random splits 7:3 over videos, each another draw; the first is the paper's protocol.
+    """Draw random splits 7:3 over videos; the first is the paper's protocol.
 
     Clips of one group fall on both sides, which inflates accuracy: each split's notes say by how many.  A class may be
     in training alone by chance, which a note says too.
@@ -84,20 +84,19 @@ def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified:
     for repeat in range(1, repeats + 1):
         name, salt = f"{kind} 7:3, seed {seed}, repeat {repeat}", f"{seed}/{repeat}"
         if stratified:
-            test = _draw([_single(listing, index) for index in range(len(listing.entries))], TEST_SHARE, salt)
+            singles = [_Unit(item.path, (index,), Counter([item.label])) for index, item in enumerate(listing.entries)]
+            test = _draw(singles, TEST_SHARE, salt)
         else:
             order = _shuffled([(entry.path, index) for index, entry in enumerate(listing.entries)], salt)
             test = set(order[(7 * len(order) + 5) // 10 :])
         split = _complement(listing, name, test)
         _refuse_unlearnt(listing, split)
-        splits.append(
-            replace(split, notes=(f"gives away: {split.leaks(listing).describe()}", *_untested(listing, split)))
-        )
+        splits.append(replace(split, notes=(f"leakage: {split.leaks(listing).describe()}", *_untested(listing, split))))
     return tuple(splits)
 
 
 def grouped_7_3(listing: Listing, seed: int = 0) -> Split:
-    """A random split 7:3 in which no group is on both sides, balanced within each class as far as groups allow.
+    """Draw a random split 7:3 with no group on both sides, balanced within each class as far as groups allow.
 
     Raises:
         DatasetError: no groups are known, a class has one alone, or no draw brings every class to both sides.
@@ -144,7 +143,7 @@ def leave_groups_out(listing: Listing, folds: Collection[str]) -> Split:
 
 
 def leave_one_group_out(listing: Listing) -> tuple[Split, ...]:
-    """One split for each group: UCF11's usual protocol, and leave-one-person-out where a group is a person.
+    """Make one split for each group: UCF11's usual protocol; leave-one-person-out if groups are persons.
 
     Groups of the same number in different classes are left out together, so UCF11 makes 25 splits.
 
@@ -156,7 +155,7 @@ def leave_one_group_out(listing: Listing) -> tuple[Split, ...]:
 
 
 def leave_one_out(listing: Listing) -> Iterator[Split]:
-    """One split for each video, made one at a time: for small sets such as UCF Sports.
+    """Make one split for each video, lazily: for small sets such as UCF Sports.
 
     Raises:
         DatasetError: a class with one video.
@@ -202,7 +201,7 @@ def hold_out_validation(listing: Listing, split: Split, fraction: float = 0.2, s
 
 
 def default_split(listing: Listing) -> str:
-    """The split that is used when none is named.
+    """Name the split that is used if none is given.
 
     The first official one; else the folder's own; else the table's column; else 7:3 by groups where they are known;
     else 7:3 within each class.
@@ -214,14 +213,14 @@ def default_split(listing: Listing) -> str:
 
 
 def split_names(listing: Listing) -> tuple[str, ...]:
-    """The names that ``make_split`` takes for this listing."""
+    """List the names that ``make_split`` takes for this listing."""
     grouped = ("grouped-7:3", "leave-one-group-out:GROUP", "leave-groups-out:GROUP,GROUP") if listing.groups else ()
     always = ("random-7:3", "stratified-7:3", "leave-one-out:PATH", "all", "all-test")
     return (*listing.official, *grouped, *always)
 
 
 def make_splits(listing: Listing, name: str | None = None, seed: int = 0, repeats: int = 1) -> Iterator[Split]:
-    """All splits of a protocol, one after the other.
+    """Make all splits of a protocol, one after the other.
 
     Args:
         listing: the videos.
@@ -244,7 +243,7 @@ def make_splits(listing: Listing, name: str | None = None, seed: int = 0, repeat
 
 
 def make_split(listing: Listing, name: str | None = None, seed: int = 0, repeat: int = 1) -> Split:
-    """One split, by the name that a recipe gives it.
+    """Make one split by the name that a recipe gives it.
 
     Args:
         listing: the videos.
@@ -275,7 +274,7 @@ def make_split(listing: Listing, name: str | None = None, seed: int = 0, repeat:
 
 
 def folds_of(listing: Listing) -> tuple[str, ...]:
-    """The groups without their classes, sorted: what ``leave_groups_out`` takes."""
+    """List the groups without their classes, sorted, for ``leave_groups_out``."""
     return tuple(sorted({entry.fold for entry in listing.entries if entry.fold is not None}))
 
 
@@ -323,7 +322,7 @@ _LEAVING: Mapping[str, Callable[[Listing, str], Split]] = {
 
 
 def _shuffled(keyed: Iterable[tuple[str, int]], salt: str) -> list[int]:
-    """Numbers in the order of a hash of salt and key."""
+    """Order numbers by a hash of salt and key."""
 
     def order(item: tuple[str, int]) -> bytes:
         return hashlib.sha256(f"{salt}\n{canonical(item[0])}".encode(errors="surrogatepass")).digest()
@@ -331,13 +330,8 @@ def _shuffled(keyed: Iterable[tuple[str, int]], salt: str) -> list[int]:
     return [number for _, number in sorted(keyed, key=order)]
 
 
-def _single(listing: Listing, index: int) -> _Unit:
-    entry = listing.entries[index]
-    return _Unit(entry.path, (index,), Counter([entry.label]))
-
-
 def _units(listing: Listing, indices: Iterable[int]) -> list[_Unit]:
-    """What must not be torn apart among these videos: groups and doubles, and groups that doubles tie together."""
+    """Join videos into units that stay together: groups, duplicates, and groups with a duplicate in common."""
     ties = DisjointSet()
     members: dict[str, list[int]] = {}
     for index in indices:
@@ -358,7 +352,7 @@ def _units(listing: Listing, indices: Iterable[int]) -> list[_Unit]:
 
 
 def _draw(units: Sequence[_Unit], fraction: float, salt: str, most: float = 0.5) -> set[int]:
-    """Videos of whole units, about that fraction of each class, drawn in a random order.
+    """Draw whole units at random until about that fraction of each class is taken.
 
     A unit is taken while that brings the classes' shares nearer to the fraction (in the sum of squares).  A class that
     got nothing then gets the smallest unit.  No class gives more than the share ``most``, or its last video.

@@ -1,4 +1,4 @@
-"""The prepared store: each video as one zip file of JPEGs, all its frames and all its flow at the network's size.
+"""Write and read the prepared store: each video as a zip file of JPEGs, all frames and flow at the network's size.
 
 ``<store>/<relative path of the video>.zip`` holds, uncompressed and each with a CRC-32, in the order of decoding::
 
@@ -8,7 +8,7 @@
     rgb/00000002.jpg    ...
     clip.json           format, recipe, number of frames, times, source, JPEG quality
 
-Any zip tool opens it.  The same video gives the same bytes.  All N frames and all N - 1 fields are there, so that
+Any zip tool opens it.  The same video gives the same bytes.  All N frames and N - 1 flow frames are there, so that
 clips of any T, L and interval can be cut.
 """
 
@@ -16,30 +16,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import IO, TYPE_CHECKING, Any, Self, overload
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoError
-from actionfusion.places import AnyPlace, Place, local_copy, open_end_first, place, read_ranges
-from actionfusion.video.flow import FlowRecipe, flow_engine
+from actionfusion.settings import build_each, parse_json
+from actionfusion.storage import AnyPath, PathLike, local_copy, open_end_first, read_ranges, to_path
+from actionfusion.video.clip import ClipSettings
+from actionfusion.video.flow import FlowRecipe, flow_engine, grey_picture
+from actionfusion.video.pictures import resized
 
 if TYPE_CHECKING:  # Who reads a store needs no decoder.
     from actionfusion.video.reading import Frame
 
 UInt8Array = npt.NDArray[np.uint8]
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".zip"
 DEFAULT_QUALITY = 95
 _INDEX_NAME = "clip.json"
@@ -50,8 +52,41 @@ _PREPARE_AGAIN = "run prepare again, which makes it anew"
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What an entry holds of a video.
+
+    Args:
+        flow: engine, bound and size of the flow.
+        frame_size: height and width of the frames in pixels.
+        has_flow: whether flow is there at all; without it none is computed.
+    """
+
+    flow: FlowRecipe
+    frame_size: int
+    has_flow: bool = True
+
+    @classmethod
+    def of_clip(cls, clip: ClipSettings) -> Self:
+        """What such clips are cut from."""
+        return cls(clip.flow, clip.frame_size, clip.reads_flow)
+
+    @classmethod
+    def of_flow(cls, recipe: FlowRecipe) -> Self:
+        """Flow, and frames of the flow's size."""
+        return cls(recipe, recipe.size)
+
+    @property
+    def decoded_size(self) -> int:
+        """Height and width that videos are decoded at."""
+        return max(self.frame_size, self.flow.size) if self.has_flow else self.frame_size
+
+    def __str__(self) -> str:
+        return f"frames of {self.frame_size} px, {f'flow by {self.flow}' if self.has_flow else 'no flow'}"
+
+
+@dataclass(frozen=True)
 class SourceIdentity:
-    """The very file that an entry was made from.
+    """The source file of an entry.
 
     Args:
         name: the video's path within its data set, with forward slashes.
@@ -64,12 +99,24 @@ class SourceIdentity:
     sha256: str
 
 
+# What is read of clip.json beside its format and the times, which NumPy looks at: there may be many.
+_INDEX: Mapping[str, Any] = {
+    "recipe": FlowRecipe,
+    "frame_size": int,
+    "has_flow": bool,
+    "frames": int,
+    "source": SourceIdentity,
+    "quality": int,
+}
+_LARGEST_INDEX = 64 << 20
+
+
 @overload
 def entry_path(store: Path, name: str, suffix: str = SUFFIX) -> Path: ...
 @overload
-def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place: ...
-def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place:
-    """Where the store keeps a video.
+def entry_path(store: AnyPath, name: str, suffix: str = SUFFIX) -> AnyPath: ...
+def entry_path(store: AnyPath, name: str, suffix: str = SUFFIX) -> AnyPath:
+    """Give the path of a video in the store.
 
     Args:
         store: the store's folder.
@@ -95,20 +142,20 @@ def entry_path(store: Place, name: str, suffix: str = SUFFIX) -> Place:
 
 
 def check_quality(quality: int) -> None:
-    """Raise SettingsError for what is no JPEG quality."""
+    """Raise SettingsError unless it is a JPEG quality."""
     if not 1 <= quality <= 100:
         raise SettingsError("store.quality", f"{quality} is no JPEG quality", "95 is a good one, 100 the highest")
 
 
 def write_stored_video(
-    stream: IO[bytes], frames: Iterable[Frame], recipe: FlowRecipe, source: SourceIdentity, quality: int
+    stream: IO[bytes], frames: Iterable[Frame], contents: Contents, source: SourceIdentity, quality: int
 ) -> int:
     """Compute the flow of a video and write the whole entry, holding two frames at a time.
 
     Args:
         stream: an empty file that can seek.
-        frames: all frames in order, images ``[size, size, 3]`` RGB of ``recipe.size``.
-        recipe: of the flow.
+        frames: all frames in order, images ``[size, size, 3]`` RGB of ``contents.decoded_size``.
+        contents: what is written of them.
         source: what the frames come from.
         quality: JPEG quality of frames and flow, 1..100.
 
@@ -119,25 +166,29 @@ def write_stored_video(
         NoFrames: ``frames`` is empty.
         OSError: the stream cannot be written.
     """
-    engine = flow_engine(recipe.engine)
+    recipe, engine = contents.flow, flow_engine(contents.flow.engine)
     times: list[float] = []
     last_grey: UInt8Array | None = None
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for number, frame in enumerate(frames):
-            grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-            bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+            bgr = cv2.cvtColor(resized(frame.image, contents.frame_size), cv2.COLOR_RGB2BGR)
             archive.writestr(_zip_info(_frame_name(number)), _jpeg(bgr, quality))
+            times.append(float(frame.time))
+            if not contents.has_flow:
+                continue
+            grey = grey_picture(resized(frame.image, recipe.size), recipe.size)
             if last_grey is not None:
                 codes = recipe.encode(engine(last_grey, grey))
                 planes = np.concatenate((codes[..., 0], codes[..., 1]))
-                archive.writestr(_zip_info(_field_name(number - 1)), _jpeg(planes, quality))
+                archive.writestr(_zip_info(_flow_name(number - 1)), _jpeg(planes, quality))
             last_grey = grey
-            times.append(float(frame.time))
         if not times:
             raise NoFrames(source.name, "not one frame in it", "leave it out")
         index = {
             "format": FORMAT,
             "recipe": asdict(recipe),
+            "frame_size": contents.frame_size,
+            "has_flow": contents.has_flow,
             "quality": quality,
             "source": asdict(source),
             "frames": len(times),
@@ -151,7 +202,7 @@ def _frame_name(number: int) -> str:
     return f"rgb/{number:08d}.jpg"
 
 
-def _field_name(start: int) -> str:
+def _flow_name(start: int) -> str:
     return f"flow/{start:07d}.jpg"
 
 
@@ -181,12 +232,12 @@ class StoredVideo:
         DatasetError: no such entry, a damaged one, or one of a newer format.
     """
 
-    def __init__(self, path: AnyPlace) -> None:
-        self.path = place(path)
+    def __init__(self, path: PathLike) -> None:
+        self.path = to_path(path)
         try:
-            with open_end_first(self.path) as file:
-                self._pictures, index = _read_directory(file)
-            self._take(json.loads(index))
+            with open_end_first(self.path) as (size, read):
+                self._pictures, index = _read_directory(size, read)
+            self._take(parse_json(index, self.path, largest=_LARGEST_INDEX))
         except DatasetError:
             raise
         except FileNotFoundError:
@@ -197,15 +248,21 @@ class StoredVideo:
             raise self._fault("no whole entry of a prepared store") from error
 
     def _take(self, index: dict[str, Any]) -> None:
+        if index["format"] == 1:  # of version 0.1, always with flow
+            index = {"frame_size": index["recipe"]["size"], "has_flow": True} | index | {"format": FORMAT}
         if index["format"] != FORMAT:
-            reason = f"an entry of format {index['format']}, where this version knows {FORMAT}"
+            reason = f"an entry of format {index['format']!r:.20}, where this version reads 1 to {FORMAT}"
             raise DatasetError(self.path, reason, "prepare it with this version")
-        self._recipe = FlowRecipe(**index["recipe"])
-        self._num_frames = int(index["frames"])
-        self.source = SourceIdentity(**index["source"])
-        self.quality = int(index["quality"])
+        known = build_each(_INDEX, {name: index[name] for name in _INDEX}, self.path)
+        self.contents = Contents(known["recipe"], known["frame_size"], known["has_flow"])
+        self._num_frames: int = known["frames"]
+        self.source: SourceIdentity = known["source"]
+        self.quality: int = known["quality"]
         self.times: npt.NDArray[np.float64] = np.asarray(index["times"], np.float64)
-        if self._num_frames < 1 or not len(self.times) == self._num_frames == (len(self._pictures.sizes) + 1) // 2:
+        if self.times.ndim != 1 or not np.isfinite(self.times).all():
+            raise ValueError("times are no list of numbers")
+        pictures = 2 * self._num_frames - 1 if self.contents.has_flow else self._num_frames
+        if self._num_frames < 1 or len(self.times) != self._num_frames or len(self._pictures.sizes) != pictures:
             raise ValueError("numbers of pictures, times and frames differ")
 
     def _fault(self, reason: str) -> DatasetError:
@@ -218,12 +275,12 @@ class StoredVideo:
     @property
     def recipe(self) -> FlowRecipe:
         """The recipe of the stored flow."""
-        return self._recipe
+        return self.contents.flow
 
     @property
     def frame_size(self) -> int:
         """Height and width of the stored frames."""
-        return self._recipe.size
+        return self.contents.frame_size
 
     @property
     def num_frames(self) -> int:
@@ -236,39 +293,40 @@ class StoredVideo:
         """Read pictures and flow; see ``ClipSource.read``.
 
         Raises:
-            DatasetError: a picture is damaged, or the file has gone.
-            IndexError: a frame or field that the video does not have.
+            DatasetError: a picture is damaged, the file has gone, or flow is wanted and was not prepared.
+            IndexError: a frame or flow frame that the video does not have.
         """
-        size = self._recipe.size
-        rgb = np.empty((len(frames), size, size, 3), np.uint8)
+        if fields and not self.contents.has_flow:
+            raise DatasetError(self.path, "was prepared without flow", "run prepare with a recipe that reads flow")
+        side, size = self.contents.frame_size, self.contents.flow.size
+        rgb = np.empty((len(frames), side, side, 3), np.uint8)
         flow = np.empty((len(fields), size, size, 2), np.uint8)
-        places = [*map(self._frame_place, frames), *map(self._field_place, fields)]
-        starts, sizes = ([int(column[at]) for at in places] for column in (self._pictures.starts, self._pictures.sizes))
+        rows = [*map(self._frame_row, frames), *map(self._flow_row, fields)]
+        starts, sizes = ([int(column[row]) for row in rows] for column in (self._pictures.starts, self._pictures.sizes))
         try:
             with closing(read_ranges(self.path, starts, sizes)) as parts:
-                for row, number in enumerate(frames):
-                    bgr = self._picture(next(parts), places[row], _frame_name(number), (size, size, 3))
-                    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=rgb[row])
-                for row, start in enumerate(fields):
-                    at = places[len(frames) + row]
-                    planes = self._picture(next(parts), at, _field_name(start), (2 * size, size))
-                    cv2.merge((planes[:size], planes[size:]), dst=flow[row])
+                for at, number in enumerate(frames):
+                    bgr = self._picture(next(parts), rows[at], _frame_name(number), (side, side, 3))
+                    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=rgb[at])
+                for at, start in enumerate(fields):
+                    planes = self._picture(next(parts), rows[len(frames) + at], _flow_name(start), (2 * size, size))
+                    cv2.merge((planes[:size], planes[size:]), dst=flow[at])
         except OSError as error:
             raise self._unreadable(error) from error
         return rgb, flow, self.times[list(frames)]
 
-    def _frame_place(self, number: int) -> int:
+    def _frame_row(self, number: int) -> int:
         if not 0 <= number < self._num_frames:
             raise IndexError(f"frame {number} of {self._num_frames}")
-        return max(2 * number - 1, 0)
+        return max(2 * number - 1, 0) if self.contents.has_flow else number
 
-    def _field_place(self, start: int) -> int:
+    def _flow_row(self, start: int) -> int:
         if not 0 <= start < self._num_frames - 1:
-            raise IndexError(f"flow field {start} of {self._num_frames - 1}")
+            raise IndexError(f"flow frame {start} of {self._num_frames - 1}")
         return 2 * start + 2
 
     def _picture(self, data: bytes, row: int, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The picture of a row of the directory, if its name, checksum and shape are the expected ones."""
+        """Decode the picture of a row of the directory, if its name, checksum and shape are as expected."""
         pictures = self._pictures
         if pictures.names[row] == name.encode() and zlib.crc32(data) == pictures.checksums[row]:
             flags = cv2.IMREAD_COLOR if len(shape) == 3 else cv2.IMREAD_GRAYSCALE
@@ -278,7 +336,7 @@ class StoredVideo:
         raise self._fault(f"{name} in it is damaged")
 
     def verify(self) -> None:
-        """Read the whole entry and hold every part against its checksum.
+        """Read the whole entry and check every part against its checksum.
 
         Raises:
             DatasetError: something in it is damaged.
@@ -294,9 +352,9 @@ class StoredVideo:
             raise self._fault(f"{damaged} in it is damaged")
 
 
-# Why not zipfile for reading, too: it builds an object for each of the 2N pictures whenever a file is opened, which
-# takes longer than to read and decode a small clip.  What it wrote has records of one length, which NumPy takes as a
-# table at once.
+# zipfile writes entries but does not read them: it builds an object for each of the 2N - 1 pictures of a file that it
+# opens.  All records have one length, so that NumPy reads them as a table.  With zipfile instead, clips/s of 67-frame
+# videos fell to 0.73 of it at 64 pixels (T 8, L 2), 0.94 at 112 (T 16, L 4) and 1.00 at 224 (T 17, L 4), CPU time.
 _PICTURE_NAME_LENGTH = len(_frame_name(0))
 _RECORD = [
     ("signature", "S4"),
@@ -321,11 +379,12 @@ _LOCAL_HEADER_LENGTH = 30
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_LENGTH = 20
+_END_LENGTH = _END64.size + _LOCATOR_LENGTH + _END.size
 
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Where the pictures lie in the file, in its order: ``[2N - 1]`` names, first bytes, sizes, CRC-32."""
+    """Positions of the pictures in the file, in its order: ``[2N - 1]`` names, first bytes, sizes, CRC-32."""
 
     names: npt.NDArray[np.bytes_]
     starts: npt.NDArray[np.int64]
@@ -333,15 +392,18 @@ class _Pictures:
     checksums: npt.NDArray[np.uint32]
 
 
-def _read_directory(file: IO[bytes]) -> tuple[_Pictures, bytes]:
+def _read_directory(file_size: int, read: Callable[[int, int], bytes]) -> tuple[_Pictures, bytes]:
     """Find the pictures and read ``clip.json``.
+
+    Args:
+        file_size: bytes of the file.
+        read: reads from a first byte to before an end.
 
     Raises:
         ValueError: the file is not what ``write_stored_video`` writes.
     """
-    count, length, start = _read_end(file)
-    file.seek(start)
-    directory = file.read(length)
+    count, length, start = _read_end(read(max(file_size - _END_LENGTH, 0), file_size), file_size)
+    directory = read(start, start + length)
     extended, odd = divmod(length - (count - 1) * _SHORT.itemsize - _INDEX_RECORD_LENGTH, _EXTRA_LENGTH)
     if odd or not 0 <= extended <= count or len(directory) != length or count < 2:
         raise ValueError("not a directory of one frame, flow, frame, ...")
@@ -353,8 +415,7 @@ def _read_directory(file: IO[bytes]) -> tuple[_Pictures, bytes]:
         np.frombuffer(directory, _LONG, num_long, num_short * _SHORT.itemsize),
     )
     index_start = int(pictures.starts[-1] + pictures.sizes[-1]) + _LOCAL_HEADER_LENGTH + len(_INDEX_NAME)
-    file.seek(index_start)
-    index = file.read(max(start - index_start, 0))
+    index = read(index_start, start)
     record = directory[num_short * _SHORT.itemsize + num_long * _LONG.itemsize :]
     if zlib.crc32(index) != int.from_bytes(record[16:20], "little"):
         raise ValueError("clip.json is damaged")
@@ -372,16 +433,15 @@ def _pictures(*parts: npt.NDArray[np.void]) -> _Pictures:
     return _Pictures(column("name"), ends - sizes, sizes, column("checksum"))
 
 
-def _read_end(file: IO[bytes]) -> tuple[int, int, int]:
-    """Number of records, bytes and first byte of the directory."""
-    end_of_file = file.seek(0, os.SEEK_END)
-    length = min(_END64.size + _LOCATOR_LENGTH + _END.size, end_of_file)
-    file.seek(-length, os.SEEK_END)
-    tail = file.read(length).rjust(_END64.size + _LOCATOR_LENGTH + _END.size, b"\0")
+def _read_end(tail: bytes, file_size: int) -> tuple[int, int, int]:
+    """Take the number of records, the bytes and the first byte of the directory from the end of the file."""
+    tail = tail.rjust(_END_LENGTH, b"\0")
     if tail.startswith(b"PK\6\6") and tail[_END64.size :].startswith(b"PK\6\7"):
         *_, count, size, start = _END64.unpack_from(tail)
     else:
-        signature, *_, count, size, start, _ = _END.unpack_from(tail, _END64.size + _LOCATOR_LENGTH)
+        signature, *_, count, size, start, _ = _END.unpack_from(tail, _END_LENGTH - _END.size)
         if signature != b"PK\5\6":
             raise ValueError("no end record: cut off, or no zip file")
+    if start + size > file_size:
+        raise ValueError("its directory does not lie within it")
     return count, size, start

@@ -1,4 +1,4 @@
-"""Work through many files on all cores, whatever becomes of a process on the way."""
+"""Work through many files on all cores, even if a process dies on the way."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ ENDED_AT_ONCE = (
 
 @dataclass(frozen=True)
 class WorkerDied:
-    """What a task gives whose process came to an unforeseen end.
+    """Result of a task whose process died.
 
     Attributes:
-        exit_code: as the system gives it; the negative number of a signal; None if nobody knows.
+        exit_code: as the system gives it; the negative number of a signal; None if it is unknown.
         reason: what is known instead.
     """
 
@@ -52,7 +52,7 @@ class WorkerDied:
 
 
 class WorkerPool:
-    """Processes that work through tasks, one at a time each, with one OpenCV thread.
+    """Pool of processes, each with one task at a time and one OpenCV thread.
 
     Unlike in the standard library's pools, a process that dies costs its own task alone, and leaving by an exception
     (Ctrl-C among them) ends all processes at once.  They start when first needed.
@@ -79,14 +79,14 @@ class WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the processes, whatever they are at."""
+        """End the processes, whatever they do."""
         for worker in self._workers:
             worker.end()
 
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | WorkerDied]]:
-        """Each task with what the function, one of a module, made of it, in the order that they are done.
+        """Yield each task with the function's result, in the order of completion; the function is one of a module.
 
         Raises:
             ActionFusionError: the function raised it.
@@ -130,7 +130,7 @@ class WorkerPool:
 
 
 def try_task(function: Callable[[Task], Any], task: Task) -> tuple[str, Any]:
-    """``done`` with what the function gives, or ``raised`` with what ``raised_by_worker`` takes."""
+    """Return ``done`` with the function's result, or ``raised`` with the arguments of ``raised_by_worker``."""
     try:
         return "done", function(task)
     except ActionFusionError as error:
@@ -140,7 +140,7 @@ def try_task(function: Callable[[Task], Any], task: Task) -> tuple[str, Any]:
 
 
 def raised_by_worker(value: ActionFusionError | str) -> Exception:
-    """What is to be raised for an exception in another process."""
+    """Rebuild an exception of another process."""
     return RuntimeError(f"a worker process failed:\n{value}") if isinstance(value, str) else value
 
 
@@ -151,7 +151,7 @@ def _heard_from(workers: Sequence[_Worker]) -> list[_Worker]:
 
 
 class _Worker:
-    """A process, with this end of the pipe to it.
+    """A process, with this end of its pipe.
 
     Attributes:
         state: ``starting`` until it has reported once.
@@ -168,7 +168,7 @@ class _Worker:
         self.task: int | None = None
 
     def give(self, function: Callable[[Task], Any], number: int, task: Task) -> None:
-        """Set it to work."""
+        """Give it a task."""
         self.state, self.task = "working", number
         with suppress(BrokenPipeError):  # It has died; the wait for its answer finds out.
             self.connection.send((function, task))
@@ -183,7 +183,7 @@ class _Worker:
         self.connection.close()
 
     def exit_code(self) -> int | None:
-        """Of a process that has let go of its end of the pipe."""
+        """Wait for a process that has closed its end of the pipe, and give its exit code."""
         self._process.join(_PATIENCE)
         self.end()
         return self._process.exitcode
@@ -201,7 +201,7 @@ def _serve(connection: Connection) -> None:
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """A process started meanwhile never sees Ctrl-C: its parent does, and ends it."""
+    """Hide Ctrl-C from processes that start meanwhile: their parent sees it and ends them."""
     if sys.platform == "win32":
         yield
         return

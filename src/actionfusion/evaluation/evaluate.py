@@ -21,16 +21,16 @@ from actionfusion.evaluation.result import Evaluation, evaluation_path, is_train
 from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.storage import PathLike
 
 
 def evaluate(
     run: Path,
-    root: AnyPlace | None = None,
+    root: PathLike | None = None,
     *,
     part: Part = "test",
-    store: AnyPlace | None = None,
+    store: PathLike | None = None,
     views: int = 1,
     flip: bool = False,
     temperature: Literal["val"] | None = None,

@@ -13,6 +13,10 @@ from actionfusion.evaluation.intervals import CONFIDENCE, clustered_wilson, clus
 from actionfusion.evaluation.metrics import Accuracy
 
 PROTOCOL = "protocol.json"
+KEPT = (
+    "split", "counts", "count", "correct", "top1", "interval", "groups", "group_interval",
+    "mean_class_accuracy", "missing_classes", "leaks", "trained_on", "selected_on_part", "views",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,12 @@ class FinishedFold:
 
     def as_json(self) -> dict[str, Any]:
         """Its entry in ``protocol.json``."""
-        kept = (
-            "split", "counts", "count", "correct", "top1", "interval", "groups", "group_interval",
-            "mean_class_accuracy", "missing_classes", "leaks", "trained_on", "selected_on_part", "views",
-        )  # fmt: skip
         return {
             "fold": self.fold.name,
             "run": self.fold.folder,
             "split_seed": self.fold.split_seed,
             "seed": self.fold.seed,
-            **{name: self.evaluation[name] for name in kept},
+            **{name: self.evaluation[name] for name in KEPT},
             "failed": len(self.evaluation["failed"]),
         }
 

@@ -91,7 +91,7 @@ def _leaks_lines(evaluation: Evaluation) -> list[str]:
     leaks = evaluation.leaks
     if evaluation.trained_on or not leaks.found or any(leaks.describe() in note for note in evaluation.notes):
         return []
-    return [f"gives away: {leaks.describe()}"]
+    return [f"leakage: {leaks.describe()}"]
 
 
 def _class_table(figures: ClassificationFigures) -> Table:

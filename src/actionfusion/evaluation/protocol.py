@@ -15,25 +15,23 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings, open_listing, split_listing
 from actionfusion.data.listing import Listing
+from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
-from actionfusion.evaluation.evaluate import measure, reopen_data, write_evaluation
+from actionfusion.evaluation.evaluate import measure, write_evaluation
 from actionfusion.evaluation.folds import Fold, ProtocolName, make_folds
-from actionfusion.evaluation.pooling import PROTOCOL, FailedFold, FinishedFold, summarize
+from actionfusion.evaluation.pooling import KEPT, PROTOCOL, FailedFold, FinishedFold, summarize
 from actionfusion.evaluation.protocol_printing import print_protocol
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
-from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.models.model import ModelSettings
 from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, refuse_taken
-from actionfusion.settings import plain
-from actionfusion.training.features import FeatureSettings
-from actionfusion.training.plan import TrainArguments
+from actionfusion.settings import field_kinds, plain, read_yaml
+from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import refuse_contradictions
-from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.train import train
-from actionfusion.video.clip import ClipSettings
+from actionfusion.upgrade import FORMAT, upgraded
 
 RECIPE = "protocol.yaml"
 _PLACES_AND_SPLIT = {"root", "store", "manifest", "split"}
@@ -59,19 +57,13 @@ class ProtocolResult:
 
 def protocol(
     name: ProtocolName,
+    recipe: Recipe | None = None,
     *,
     out: Path = Path("protocol"),
     repeats: int = 1,
     seeds: tuple[int, ...] = (),
-    data: DataSettings = DataSettings(),
-    clip: ClipSettings = ClipSettings(),
-    network: FusionNetworkSettings = FusionNetworkSettings(),
-    augmentation: Augmentation = Augmentation(),
-    training: TrainingSettings = TrainingSettings(),
-    features: FeatureSettings = FeatureSettings(),
-    pretrained: str | None = None,
-    seed: int = 0,
     device: str | None = None,
+    **changes: Any,
 ) -> ProtocolResult:
     """Train and evaluate every split of a protocol, fold by fold; the same command goes on where it was stopped.
 
@@ -82,18 +74,12 @@ def protocol(
     Args:
         name: official (all official splits that are there), random-7:3 (the paper's), stratified-7:3, grouped-7:3,
             leave-one-group-out, leave-one-out, column (of a table) or folders (the folder's own parts).
+        recipe: as in train; the protocol says how the videos are split. None is `Recipe()`.
         out: folder for a run folder of each fold, protocol.json with all figures, and protocol.yaml with the recipe.
         repeats: draws of a random split, with ``data.seed`` and the numbers after it.
-        seeds: of the trainings, such as [0,1,2], each over all splits; none takes ``seed`` alone.
-        data: which videos; the protocol says how they are split.
-        clip: as in train.
-        network: as in train.
-        augmentation: as in train.
-        training: as in train.
-        features: as in train.
-        pretrained: as in train.
-        seed: of the training, where no ``seeds`` are given.
+        seeds: of the trainings, such as [0,1,2], each over all splits; none takes the recipe's alone.
         device: as in train.
+        changes: fields of the recipe to replace, as in train.
 
     Returns:
         The folder with its figures.
@@ -105,16 +91,17 @@ def protocol(
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SettingsError("protocol", "runs in one process", "leave out torchrun")
+    given = (recipe or Recipe()).changed(**changes)
+    data = given.data
     if data.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
-    given = TrainArguments(data, clip, network, augmentation, training, pretrained, seed, device, features)
     listing = open_listing(data.dataset, data.root, data.group_pattern, data.manifest)
-    folds = make_folds(listing, name, data.seed, repeats, seeds or (seed,))
-    recipe = _recipe(name, given)
-    _refuse_other(out, recipe)
+    folds = make_folds(listing, name, data.seed, repeats, seeds or (given.seed,))
+    common = _recipe(name, given)
+    _refuse_other(out, common)
     _check(out, listing, data, folds)
     with _writing(out):
-        write_atomically(out / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        write_atomically(out / RECIPE, yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
     record = _Record(out, name, listing.dataset, folds)
     if record.finished:
         _say(f"{len(record.finished)} of {len(folds)} folds are done already")
@@ -124,7 +111,7 @@ def protocol(
             continue
         _say(f"fold {number} of {len(folds)}: {fold.name}")
         try:
-            _train_and_measure(out / fold.folder, fold, given)
+            _train_and_measure(out / fold.folder, fold, given, device)
         except (VideoError, DatasetError, TrainingError, WeightsError) as error:
             record.failed.append(FailedFold(fold, error.kind, str(error)))
             _say(f"fold {fold.name} failed: {error}")
@@ -149,7 +136,7 @@ class _Record:
         for fold in self.folds:
             path = self.out / fold.folder
             if fold not in self.finished and evaluation_path(path, "test").is_file():
-                self.finished[fold] = FinishedFold(fold, read_evaluation(evaluation_path(path, "test")))
+                self.finished[fold] = _finished(fold, evaluation_path(path, "test"))
 
     def write(self) -> dict[str, Any]:
         """Put the figures of all that is finished into ``protocol.json``."""
@@ -161,20 +148,43 @@ class _Record:
         return figures
 
 
-def _recipe(name: ProtocolName, given: TrainArguments) -> dict[str, Any]:
+def _finished(fold: Fold, path: Path) -> FinishedFold:
+    evaluation = read_evaluation(path)
+    if missing := [name for name in (*KEPT, "failed") if name not in evaluation]:
+        remedy = "remove that file and the fold is tested again"
+        raise RunFolderError(path, f"was written by another version: it has no {missing[0]}", remedy)
+    return FinishedFold(fold, evaluation)
+
+
+def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
     """What all folds have in common, without a path of this machine; seeds and repeats may grow."""
     data = {key: value for key, value in plain(given.data).items() if key not in _PLACES_AND_SPLIT}
     features = {key: value for key, value in plain(given.features).items() if key != "folder"}
-    return {
-        "protocol": name,
-        "data": data,
-        "clip": plain(given.clip),
-        "network": plain(given.network),
-        "augmentation": plain(given.augmentation),
-        "training": plain(given.training),
-        "features": None if given.features.folder is None else features,
-        "pretrained": "imagenet" if given.pretrained else None,
+    return _without_resolved(
+        {
+            "format": FORMAT,
+            "protocol": name,
+            "model": given.model,
+            "data": data,
+            "clip": plain(given.clip),
+            "network": plain(given.network),
+            "augmentation": plain(given.augmentation),
+            "training": plain(given.training),
+            "features": None if given.features.folder is None else features,
+            "pretrained": "imagenet" if given.pretrained else None,
+        }
+    )
+
+
+def _without_resolved(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what each fold's data and model decide."""
+    resolved = {"clip": {"streams"}, "network": set(field_kinds(ModelSettings))}
+    parts = {
+        part: {key: value for key, value in recipe[part].items() if key not in names}
+        for part, names in resolved.items()
+        if isinstance(recipe.get(part), dict)
     }
+    return recipe | parts
 
 
 def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
@@ -184,12 +194,12 @@ def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
         refuse_taken(out)
     elif any(out.glob(f"fold-*/{CONFIG}")):
         try:
-            recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(path, f"cannot be read ({error})", "choose another --out") from error
-        if not isinstance(recorded, dict):
-            raise RunFolderError(path, "is no recipe of a protocol", "choose another --out")
-        refuse_contradictions(recorded, recipe, out)
+            recorded = read_yaml(path)
+        except SettingsError as error:
+            raise RunFolderError(
+                path, f"is no recipe of a protocol ({error.reason})", "choose another --out"
+            ) from error
+        refuse_contradictions(_without_resolved(upgraded(recorded)), recipe, out)
 
 
 @contextmanager
@@ -213,24 +223,12 @@ def _check(out: Path, listing: Listing, data: DataSettings, folds: Sequence[Fold
                 raise DatasetError(listing.root, reason, "bring back the data set, or choose another --out")
 
 
-def _train_and_measure(path: Path, fold: Fold, given: TrainArguments) -> None:
+def _train_and_measure(path: Path, fold: Fold, given: Recipe, device: str | None) -> None:
     data = fold.data(given.data)
-    train(
-        out=path,
-        data=data,
-        clip=given.clip,
-        network=given.network,
-        augmentation=given.augmentation,
-        training=given.training,
-        features=given.features,
-        pretrained=given.pretrained,
-        seed=fold.seed,
-        device=given.device,
-        resume=_goes_on(path),
-    )
+    train(given.changed(data=data, seed=fold.seed), out=path, device=device, resume=_goes_on(path))
     run = open_run(path)
     # A fold whose videos all have doubles in training, as leave-one-out makes them, is marked; it stops nothing.
-    evaluation = measure(run, reopen_data(run, data.root, data.store), force=True, device=given.device)
+    evaluation = measure(run, reopen_data(run, data.root, data.store), force=True, device=device)
     with _writing(path):
         write_evaluation(evaluation, evaluation_path(path, "test"))
 

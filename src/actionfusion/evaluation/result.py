@@ -17,18 +17,17 @@ from actionfusion.evaluation.calibration import Calibration, calibration, temper
 from actionfusion.evaluation.intervals import Interval, clustered_wilson, clusters
 from actionfusion.evaluation.metrics import CONFIDENCE, Accuracy, ClassificationFigures
 from actionfusion.evaluation.views import Views
-from actionfusion.settings import read_json
+from actionfusion.settings import EVALUATION_BYTES, read_json
 
-# The answers of a test set of 100,000 videos to 300 classes.
-_LARGEST_FILE = 512 << 20
 _REMEDY = "evaluate the run again"
-_PARTS: Mapping[str, Any] = {
+_PARTS: dict[str, Any] = {
     **dict.fromkeys(("dataset", "split", "part"), str),
     **dict.fromkeys(("seed", "count", "correct"), int),
     **dict.fromkeys(("top1", "confidence"), int | float),
     **dict.fromkeys(("interval", "labels", "confusion", "per_class", "failed", "videos"), list),
 }
-_ENTRIES: Mapping[str, Mapping[str, Any]] = {
+_OF_LATER_VERSIONS: dict[str, Any] = {"leaks": dict, "group": str | None}
+_ENTRIES: dict[str, dict[str, Any]] = {
     "per_class": {"label": str, "count": int, "correct": int, "interval": list},
     "failed": {"video": str, "kind": str, "message": str},
     "videos": {"video": str, "label": str, "predicted": str, "probabilities": list},
@@ -126,7 +125,7 @@ class Evaluation:
             "notes": list(self.notes),
             "selected_on_part": self.selected_on_part,
             "trained_on": self.trained_on,
-            "leaks": {"group": self.leaks.test_videos, "double": len(self.leaks.doubles)},
+            "leaks": {"group": self.leaks.test_videos, "double": len(self.leaks.duplicates)},
             "views": asdict(self.views)
             | {"clips": self.clips, "single": None if self.single is None else self.single.as_json()},
             "count": top1.count,
@@ -201,7 +200,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise RunFolderError(path, "is not there", "evaluate the run first")
-    found = read_json(path, RunFolderError, _REMEDY, largest=_LARGEST_FILE, finite=False)
+    found = read_json(path, RunFolderError, _REMEDY, largest=EVALUATION_BYTES, finite=False)
     try:
         check_evaluation(found)
     except SettingsError as error:
@@ -249,11 +248,11 @@ def _refuse_other_counts(evaluation: Mapping[str, Any]) -> None:
         raise SettingsError("evaluation", f"says {count}, but it names {len(evaluation['videos'])} videos", _REMEDY)
 
 
-def _refuse_other_types(values: object, wanted: Mapping[str, Any], where: str) -> None:
+def _refuse_other_types(values: object, wanted: dict[str, Any], where: str) -> None:
     if not isinstance(values, Mapping):
         raise SettingsError("evaluation", f"holds {values!r:.40}{where}", _REMEDY)
-    for name, kind in wanted.items():
-        if name not in values:
+    for name, kind in (wanted | _OF_LATER_VERSIONS).items():
+        if name in wanted and name not in values:
             raise SettingsError("evaluation", f"has no {name}{where}", _REMEDY)
-        if not isinstance(values[name], kind):
+        if name in values and not isinstance(values[name], kind):
             raise SettingsError("evaluation", f"{name}{where} is {values[name]!r:.40}", _REMEDY)

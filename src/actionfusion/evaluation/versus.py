@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
+from actionfusion.settings import EVALUATION_BYTES, read_json
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,12 @@ def _read(path: Path, part: Part) -> dict[str, Any]:
     if part != "test":
         raise SettingsError("part", f"a protocol has no answers on the {part} part", "leave --part out")
     try:
-        figures = loads((path / PROTOCOL).read_text(encoding="utf-8"))
-        runs = {str(fold["fold"]): path / fold["run"] for fold in figures["folds"]}
+        figures = read_json(path / PROTOCOL, largest=EVALUATION_BYTES, finite=False)
+        runs = {fold: path / run for fold, run in map(_fold, figures["folds"])}
         name = f"{figures['dataset']}, {figures['protocol']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(path / PROTOCOL, f"cannot be read ({error})", "run protocol again") from error
+    except (SettingsError, KeyError, TypeError) as error:
+        reason = error.reason if isinstance(error, SettingsError) else f"it misses {error}"
+        raise RunFolderError(path / PROTOCOL, f"cannot be read ({reason})", "run protocol again") from error
     folds = {fold: read_evaluation(evaluation_path(run, part)) for fold, run in runs.items()}
     return {
         "split": name,
@@ -136,6 +138,14 @@ def _read(path: Path, part: Part) -> dict[str, Any]:
         "trained_on": any(one.get("trained_on") for one in folds.values()),
         "selected_on_part": any(one.get("selected_on_part") for one in folds.values()),
     }
+
+
+def _fold(values: Mapping[str, Any]) -> tuple[str, str]:
+    """A fold's name and its folder, which is beside ``protocol.json``."""
+    name, run = str(values["fold"]), str(values["run"])
+    if Path(run).name != run:
+        raise SettingsError(name, f"its run is elsewhere, in {run!r}", "run protocol again")
+    return name, run
 
 
 def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0) -> PairedComparison:

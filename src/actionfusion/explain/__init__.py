@@ -1,1 +1,1 @@
-"""Answers become reasons: what the network saw, where, when, and in which stream."""
+"""Predictions are explained: what the model saw, where, when, and in which stream."""

@@ -1,7 +1,7 @@
-"""Where the network looks: Grad-CAM on the fused map, and occlusion, which needs no gradient.
+"""Where the model looks: Grad-CAM on the maps that it names, and occlusion, which needs no gradient.
 
-Both give a map for each sampled frame, ``[T, h, w]``, of what speaks for one class there.  Two ways that share nothing
-but the network are held against each other, and on generated clips against where the actors are.
+Both give a map for each sampled frame, ``[T, h, w]``, of what speaks for one class there.  The two methods share
+nothing but the model; they are compared with each other, and on generated clips with where the actors are.
 
 Sources: Selvaraju et al. 2017 (Grad-CAM); Zeiler and Fergus 2014 (occlusion); Zhang et al. 2016 (the pointing game).
 """
@@ -9,6 +9,8 @@ Sources: Selvaraju et al. 2017 (Grad-CAM); Zeiler and Fergus 2014 (occlusion); Z
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -19,67 +21,91 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
-from actionfusion.explain.question import FloatArray, Question, log_odds
-from actionfusion.models.clip_input import FLOW_ZERO
+from actionfusion.explain.target import AttributionTarget, FloatArray, fitting, log_odds, no_maps
+from actionfusion.models.model import VideoModel
 
 HiddenName = Literal["input", "map"]
 BoolArray = npt.NDArray[np.bool_]
 MOST_CELLS = 8
 
 
-def grad_cam(question: Question) -> FloatArray:
-    """Grad-CAM of the class on X_conv.
+def grad_cam(target: AttributionTarget) -> FloatArray:
+    """Compute Grad-CAM of the class on the model's explained layer.
 
-    A channel weighs at each frame as much as the log-odds grow with it there, on average over the places of that frame:
-    the LSTMs may use the same channel otherwise at another time, so frames do not share weights.
+    A channel weighs at each step as much as the log-odds grow with it there, on average over the places of that step:
+    an LSTM may use the same channel otherwise at another time, so steps do not share weights.
 
     Returns:
-        ``[T, h, w]``, 0 or more, in log-odds.
+        ``[T, h, w]``, 0 or more, in log-odds; maps of fewer steps than frames are interpolated over time.
+
+    Raises:
+        SettingsError: a model without such a layer.
     """
-    network = question.network
-    with torch.no_grad():
-        fused = network.fuse(question.maps)
-    with torch.enable_grad():
-        fused = fused.detach().requires_grad_()
-        odds = log_odds(network.classify(fused), question.target)
-        (gradient,) = torch.autograd.grad(odds.sum(), fused)
+    model, kept = target.model, list[Tensor]()
+
+    def start_gradients(output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # until the end of the block below; what lies before the layer needs none
+        kept.append(output.detach().requires_grad_())
+        return kept[-1].clone()  # which what follows may change in place
+
+    with torch.no_grad(), target.changed_maps(start_gradients):
+        odds = log_odds(model.log_scores(model.classify(target.features)), target.index)
+        (gradient,) = torch.autograd.grad(odds.sum(), kept[-1])
+    maps, gradient = model.explained_maps(kept[-1].detach()), model.explained_maps(gradient)
     weights = gradient.mean(dim=(-2, -1), keepdim=True)
-    cam: FloatArray = F.relu((weights * fused.detach()).sum(dim=2))[0].float().cpu().numpy()
-    return cam
+    return _over_frames(F.relu((weights * maps).sum(dim=2))[0], target.num_frames)
 
 
-def occlusion(question: Question, *, hidden: HiddenName = "input", cells: int | None = None) -> FloatArray:
-    """How far the log-odds of the class fall when a patch is hidden at one sampled frame.
+def _over_frames(maps: Tensor, frames: int) -> FloatArray:
+    """Maps ``[t, h, w]`` as ``[frames, h, w]``, interpolated linearly between the middles of the steps."""
+    if len(maps) != frames:
+        over_time = F.interpolate(maps.flatten(1).T[None], frames, mode="linear", align_corners=False)
+        maps = over_time[0].T.reshape(frames, *maps.shape[1:])
+    found: FloatArray = maps.float().cpu().numpy()
+    return found
+
+
+def occlusion(target: AttributionTarget, *, hidden: HiddenName = "input", cells: int | None = None) -> FloatArray:
+    """Measure how far the log-odds of the class fall when a patch is hidden for a moment.
 
     The patch is two cells wide and sits on each cell of a grid in turn.  In the input it covers RGB with the clip's
-    mean colour and the flow with no motion, at the same place; one frame's towers are run for each patch.  On the fused
-    map it covers all channels with 0; no tower is run, which makes it many times as fast with VGG-16.
+    mean colour and the flow with no motion, at the same place, and the backbones run anew for the frames that it
+    covers.  On the map it covers all channels with 0, and nothing that lies before the map runs anew, which makes it
+    many times as fast with a large backbone.  It lasts one step of the explained layer's maps: a sampled frame, or as
+    many as a step stands for.  Without such maps it lasts one frame.
 
     Args:
-        question: network, clip and class.
-        hidden: where the patch lies, ``input`` or (fused) ``map``.
-        cells: height and width of the grid; where None, the fused map's in ``map``, and in ``input`` as many but at
-            most 8, since the time grows with the square.
+        target: model, clip and class.
+        hidden: where the patch lies, ``input`` or ``map`` (of the explained layer).
+        cells: height and width of the grid; where None, the map's in ``map``, and in ``input`` as many but at most 8,
+            since the time grows with the square.
 
     Returns:
         ``[T, cells, cells]`` in log-odds: above 0 where the patch hid what speaks for the class.
 
     Raises:
-        SettingsError: a grid without cells, or finer than what it lies on.
+        SettingsError: a grid without cells, or finer than what it lies on; a map where the model has none.
     """
-    settings = question.network.settings
-    side = settings.image_size if hidden == "input" else settings.map_size
+    shape = target.map_shape
+    if hidden == "map":
+        if shape is None:
+            raise no_maps()
+        side = shape[-1]
+    else:
+        side = min(target.model.settings.size_of(stream) for stream in target.streams)
     if cells is None:
-        cells = settings.map_size if hidden == "map" else min(settings.map_size, MOST_CELLS)
+        most = side if hidden == "map" else MOST_CELLS
+        cells = min(side if shape is None else shape[-1], most)
     if not 1 <= cells <= side:
         raise SettingsError("cells", f"a grid of {cells} cannot lie on {side} places", f"take 1 to {side}")
-    masks = _patches(side, cells).to(question.rgb.device)
-    drops = [
-        _hide_input(question, moment, masks) if hidden == "input" else _hide_map(question, moment, masks)
-        for moment in range(question.num_frames)
-    ]
-    result: FloatArray = torch.stack(drops).view(-1, cells, cells).float().cpu().numpy()
-    return result
+    steps = target.num_frames if shape is None else shape[0]
+    if hidden == "map":
+        masks = _patches(side, cells)
+        drops = torch.stack([_hide_map(target, step, masks) for step in range(steps)])
+    else:
+        ends = [round(step * target.num_frames / steps) for step in range(steps + 1)]
+        drops = torch.stack([_hide_input(target, *span, cells) for span in pairwise(ends)])
+    return _over_frames(drops.view(-1, cells, cells), target.num_frames)
 
 
 def _patches(side: int, cells: int) -> Tensor:
@@ -91,38 +117,47 @@ def _patches(side: int, cells: int) -> Tensor:
     return (spans[:, None, :, None] & spans[None, :, None, :]).flatten(0, 1)
 
 
-def _hide_input(question: Question, moment: int, masks: Tensor) -> Tensor:
-    rgb, flow = question.rgb[:, moment : moment + 1], question.flow[:, moment : moment + 1]
-    colour, _ = question.nothing()
-    drops = []
-    for part in torch.split(masks[:, None, None], question.batch()):
-        with torch.no_grad():
-            changed = question.network.tower_maps(torch.where(part, colour, rgb), flow.masked_fill(part, FLOW_ZERO))
-        drops.append(question.answer - question.odds_of(question.with_frame(moment, changed)))
+def _hide_input(target: AttributionTarget, start: int, end: int, cells: int) -> Tensor:
+    blank, drops = target.blank(), []
+    masks = {name: _patches(values.shape[-1], cells).to(values.device) for name, values in target.clips.items()}
+    for some in torch.split(torch.arange(cells * cells), target.batch()):
+        covered = {
+            name: torch.where(masks[name][some][:, None, None], blank[name], values[:, start:end])
+            for name, values in target.clips.items()
+        }
+        changed = target.replaced(start, target.frame_features(covered))
+        drops.append(target.log_odds - target.log_odds_of(changed))
     return torch.cat(drops)
 
 
-def _hide_map(question: Question, moment: int, masks: Tensor) -> Tensor:
-    network = question.network
-    with torch.no_grad():
-        fused = network.fuse(question.maps)
-        drops = []
-        for part in torch.split(masks, question.batch()):
-            many = fused.repeat(len(part), 1, 1, 1, 1)
-            many[:, moment] = many[:, moment].masked_fill(part[:, None], 0)
-            drops.append(question.answer - log_odds(network.classify(many), question.target))
+def _hide_map(target: AttributionTarget, step: int, masks: Tensor) -> Tensor:
+    assert target.map_shape is not None
+    whole, drops = target.log_odds, []  # known before the model is changed
+    for part in torch.split(masks, fitting(math.prod(target.map_shape))):
+        with target.changed_maps(partial(_masked, target.model, step, part)):
+            drops.append(whole - target.log_odds_of(target.features))
     return torch.cat(drops)
+
+
+def _masked(model: VideoModel, step: int, masks: Tensor, output: Tensor) -> Tensor:
+    """Make of an explained layer's output as many as there are masks, each hidden by its own at one step.
+
+    The clip is multiplied here and not before, so that what lies before the layer runs for one clip alone.
+    """
+    many = output.repeat(len(masks), *[1] * (output.ndim - 1))
+    model.explained_maps(many)[:, step].masked_fill_(masks[:, None].to(many.device), 0)
+    return many
 
 
 def enlarged(maps: FloatArray, height: int, width: int) -> FloatArray:
-    """Maps ``[T, h, w]`` at a picture's size, ``[T, height, width]``, interpolated linearly between cell centres."""
+    """Enlarge maps ``[T, h, w]`` to ``[T, height, width]``, interpolated linearly between the centres of cells."""
     values = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[:, None]
     result: FloatArray = F.interpolate(values, (height, width), mode="bilinear", align_corners=False)[:, 0].numpy()
     return result
 
 
 def rank_agreement(first: FloatArray, second: FloatArray) -> float | None:
-    """Spearman's rank correlation of two ways' maps, over all frames and cells, on the coarser of their grids.
+    """Compute Spearman's rank correlation of two methods' maps, over all frames and cells, on the coarser grid.
 
     Args:
         first: ``[T, h, w]``.
@@ -142,7 +177,7 @@ def rank_agreement(first: FloatArray, second: FloatArray) -> float | None:
 
 
 def pointing_hits(maps: FloatArray, targets: BoolArray) -> BoolArray:
-    """The pointing game: whether each frame's largest value lies within the target.
+    """Play the pointing game: say of each frame whether its map's largest value is within the target area.
 
     Args:
         maps: ``[T, h, w]``; a frame whose map is the same everywhere points nowhere and misses.
@@ -159,7 +194,7 @@ def pointing_hits(maps: FloatArray, targets: BoolArray) -> BoolArray:
 
 
 def share_within(maps: FloatArray, targets: BoolArray) -> npt.NDArray[np.float64]:
-    """How much of each frame's map (what speaks for the class) lies within the target.
+    """Measure how much of each frame's map (what speaks for the class) is within the target area.
 
     Args:
         maps: ``[T, h, w]``.

@@ -26,8 +26,8 @@ from actionfusion.inference.runtimes.running import (
 from actionfusion.inference.runtimes.step_part import StepRun, step_part
 from actionfusion.inference.stepping import Stepper
 from actionfusion.models.model import ModelSettings, VideoModel
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import RunFolder
+from actionfusion.storage import PathLike
 from actionfusion.video.clip import ClipSettings
 
 PartName = Literal["clip", "step"]
@@ -76,8 +76,8 @@ class Engines:
         runtime: RuntimeName,
         precision: PrecisionName,
         device: str | None,
-        root: AnyPlace | None,
-        store: AnyPlace | None = None,
+        root: PathLike | None,
+        store: PathLike | None = None,
         first: PartName,
     ) -> Self:
         """What answers for a run; arguments and errors as for `Recognizer.load`."""

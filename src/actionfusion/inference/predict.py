@@ -17,8 +17,8 @@ from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
 from actionfusion.inference.video_results import VideoResults, error_as_json
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import open_run
+from actionfusion.storage import PathLike
 from actionfusion.video.clip_reader import clips_ahead
 
 
@@ -60,8 +60,8 @@ def predict(
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
-    root: AnyPlace | None = None,
-    store: AnyPlace | None = None,
+    root: PathLike | None = None,
+    store: PathLike | None = None,
 ) -> VideoPredictions | VideoTimelines:
     """Name the action in each video, or with --segments what happens when, and print a table, or JSON.
 

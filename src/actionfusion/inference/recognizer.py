@@ -18,8 +18,8 @@ from actionfusion.inference.runtimes.parts import Array
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, Stepper, StreamState
 from actionfusion.models.model import VideoModel
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.storage import PathLike
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.pictures import scaled_picture
@@ -73,8 +73,8 @@ class Recognizer:
         runtime: RuntimeName = "auto",
         precision: PrecisionName | None = None,
         device: str | None = None,
-        root: AnyPlace | None = None,
-        store: AnyPlace | None = None,
+        root: PathLike | None = None,
+        store: PathLike | None = None,
         first: PartName = "clip",
     ) -> Recognizer:
         """Load a run folder, or a folder that ``export`` wrote.

@@ -14,6 +14,8 @@ __all__ = ["MODELS", "FusionNetwork", "FusionNetworkSettings", "ModelSettings", 
 
 MODELS: Mapping[str, str] = {
     "fusion": "actionfusion.models.fusion_network:FusionNetwork",
+    "c3d": "actionfusion.models.c3d:C3D",
+    "lrcn": "actionfusion.models.lrcn:LRCN",
 }
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, cast, get_args
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,18 +35,6 @@ StreamsName = Literal["both", "rgb", "flow"]
 BranchesName = Literal["both", "conv", "fc"]
 ConvReduceName = Literal["flatten", "pool", "average", "max"]
 TemporalHeadName = Literal["lstm", "mean"]
-
-_CHOICES: dict[str, Any] = {
-    "streams": StreamsName,
-    "fusion": FusionName,
-    "branches": BranchesName,
-    "conv_reduce": ConvReduceName,
-    "temporal_head": TemporalHeadName,
-    "norm": NormName,
-    "head": HeadName,
-}
-_LEAST: dict[str, int] = {"fc6_width": 1, "hidden": 1, "merge_dim": 0}
-_SHARES = ("dropout_fc6", "dropout_lstm", "dropout_last")
 
 
 @dataclass(frozen=True)
@@ -88,6 +76,9 @@ class FusionNetworkSettings(ModelSettings):
         SettingsError: a value out of range, or two that do not go together.
     """
 
+    LEAST: ClassVar[Mapping[str, int]] = {**ModelSettings.LEAST, "fc6_width": 1, "hidden": 1, "merge_dim": 0}
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout_fc6", "dropout_lstm", "dropout_last")
+
     streams: StreamsName = "both"
     backbone: BackboneName = "vgg16"
     batch_norm: bool = False
@@ -111,25 +102,10 @@ class FusionNetworkSettings(ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.backbone, str):
-            object.__setattr__(self, "backbone", tuple(self.backbone))  # YAML has a list
-        self._check_each()
-        self._check_together()
-
-    def _check_each(self) -> None:
-        for name, kind in _CHOICES.items():
-            value, choices = getattr(self, name), get_args(kind)
-            if value not in choices:
-                raise SettingsError(f"network.{name}", f"{value!r} is no choice", f"choose one of {', '.join(choices)}")
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is too small", f"take {least} or more")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is no share", "take 0 or more, under 1")
         for name in ("fusion_time_kernel", "fusion_space_kernel"):
             if getattr(self, name) not in (1, 3):
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is not offered", "choose 1 or 3")
+        self._check_together()
 
     def _check_together(self) -> None:
         if not 0 <= self.fusion_rgb_share <= 1:
@@ -329,6 +305,13 @@ class FusionNetwork(VideoModel):
         """Build `FusionNetworkSettings.tiny`."""
         return cls(FusionNetworkSettings.tiny(num_classes, **changes))
 
+    @classmethod
+    def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
+        """Clips of two frames, where the 3-D convolution joins three."""
+        own = cast("FusionNetworkSettings", settings)
+        joins = own.fusion == "conv3d" and own.streams == "both" and own.fusion_time_kernel == 3
+        return joins and own.frames == 2
+
     def fuse(self, features: Features) -> Tensor:
         """Make X_conv ``[B, T, C, h, w]`` of the backbones' maps (eqs 1 and 2); one stream's map is X_conv as it is."""
         if missing := set(self.reads) - features.keys():
@@ -444,9 +427,10 @@ class FusionNetwork(VideoModel):
         return {"fc6.weight": found[0], "fc6.bias": found[1]}
 
     def pretrained_parameters(self) -> set[str]:
-        """Name the backbones' pretrained parameters, and fc6 where VGG-16 has one of its shape."""
-        vgg = self.settings.backbone == "vgg16" and self.fc6 is not None
-        return super().pretrained_parameters() | ({"fc6.weight", "fc6.bias"} if vgg else set())
+        """Name the backbones' pretrained parameters, and fc6 where there are weights of its shape."""
+        shape = next(iter(self.all_backbones().values())).dense_shape
+        fits = self.fc6 is not None and tuple(self.fc6.weight.shape) == shape
+        return super().pretrained_parameters() | ({"fc6.weight", "fc6.bias"} if fits else set())
 
 
 def _reduced(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ above (training, cached features, prediction, streaming, export, explanation) kn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,8 @@ class Source(NamedTuple):
 class ModelSettings:
     """Facts of clips and classes that every model is built for; `train` takes them from the data and the clip settings.
 
+    A subclass adds settings of its own; those of a ``Literal`` type are held to its choices here.
+
     Args:
         num_classes: K, classes to tell apart (101 in UCF101).
         frames: T, sampled frames of a clip; most models take any number.
@@ -59,9 +61,16 @@ class ModelSettings:
         flow_size: height and width of the flow; none is ``image_size``.
         flow_channels: 2L, channels of the flow input (8 in the paper, for L = 4 flow frames).
 
+    Attributes:
+        LEAST: lowest values of numbers, by name.
+        SHARES: names of settings from 0 up to, but not, 1.
+
     Raises:
-        SettingsError: a number out of range.
+        SettingsError: a value out of range.
     """
+
+    LEAST: ClassVar[Mapping[str, int]] = {"num_classes": 2, "frames": 1, "image_size": 1, "flow_channels": 1}
+    SHARES: ClassVar[tuple[str, ...]] = ()
 
     num_classes: int = 101
     frames: int = 17
@@ -70,12 +79,30 @@ class ModelSettings:
     flow_channels: int = 8
 
     def __post_init__(self) -> None:
-        least = {"num_classes": 2, "frames": 1, "image_size": 1, "flow_channels": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is too small", f"take {low} or more")
+        for name, kind in get_type_hints(type(self)).items():
+            value, choices = getattr(self, name), get_args(kind)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))  # YAML has no tuples
+            elif get_origin(kind) is Literal and value not in choices:
+                raise SettingsError(f"network.{name}", f"{value!r} is no choice", f"choose one of {', '.join(choices)}")
+        for name, least in self.LEAST.items():
+            if getattr(self, name) < least:
+                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is too small", f"take {least} or more")
+        for name in self.SHARES:
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"network.{name}", f"{getattr(self, name)} is no share", "take 0 or more, under 1")
         if self.flow_size is not None and self.flow_size < 1:
             raise SettingsError("network.flow_size", f"{self.flow_size} is too small", "take 1 or more, or null")
+
+    @classmethod
+    def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
+        """Make settings small enough to learn from scratch on a CPU; the tests of the contract build a model of them.
+
+        Args:
+            num_classes: K.
+            changes: other settings, by name.
+        """
+        return replace(cls(), num_classes=num_classes, **changes)
 
     def size_of(self, stream: StreamName) -> int:
         """Height and width of a stream's pictures."""
@@ -84,6 +111,10 @@ class ModelSettings:
     def channels_of(self, stream: StreamName) -> int:
         """Channels of a stream's pictures."""
         return 3 if stream == "rgb" else self.flow_channels
+
+    def shape_of(self, stream: StreamName) -> tuple[int, int, int]:
+        """Channels, height and width of a stream's pictures."""
+        return self.channels_of(stream), self.size_of(stream), self.size_of(stream)
 
 
 class Normalizer(nn.Module):
@@ -185,6 +216,16 @@ class VideoModel(nn.Module):
         del settings
         return ("rgb",)
 
+    @classmethod
+    def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
+        """Tell whether PyTorch computes wrong gradients of the model in bfloat16 on CPUs.
+
+        That of a Conv3d whose kernel is three frames long is garbage, up to 1e35, for two frames; one frame, three or
+        more, and float16 are right (measured with PyTorch 2.13 and AVX-512 bfloat16).
+        """
+        del settings
+        return False
+
     @property
     def reads(self) -> tuple[StreamName, ...]:
         """The streams of this very model."""
@@ -212,15 +253,20 @@ class VideoModel(nn.Module):
         Raises:
             SettingsError: a stream is missing, or has another shape than the settings say.
         """
-        made: dict[StreamName, Tensor] = {}
-        for stream in self.reads:
-            if stream not in clips:
-                raise SettingsError(stream, "this stream is missing", f"give {' and '.join(self.reads)}")
-            pictures = self.normalizers[stream](clips[stream])
-            backbone = self.backbone(stream)
-            made[stream] = pictures if backbone is None else _each_frame(backbone, pictures)
+        if missing := [stream for stream in self.reads if stream not in clips]:
+            raise SettingsError(missing[0], "this stream is missing", f"give {' and '.join(self.reads)}")
+        made = {stream: self.stream_features(stream, clips[stream]) for stream in self.reads}
         _refuse_other_lengths(made, self.settings.frames if self.fixed_frames else None)
         return made
+
+    def stream_features(self, stream: StreamName, pictures: Tensor) -> Tensor:
+        """Make the features ``[B, T, ...]`` of one stream's pictures ``[B, T, C, H, W]``; see `features`."""
+        normalized: Tensor = self.normalizers[stream](pictures)
+        backbone = self.backbone(stream)
+        if backbone is None:
+            return normalized
+        maps: Tensor = backbone(normalized.flatten(0, 1))
+        return maps.reshape(*normalized.shape[:2], *maps.shape[1:])
 
     def classify(self, features: Features) -> Tensor:
         """Make logits ``[B, K]``, or ``[B, T, K]``, of features; raise SettingsError for other shapes."""
@@ -373,11 +419,6 @@ class VideoModel(nn.Module):
             for stream, backbone in self.all_backbones().items()
             for name in backbone.pretrained_parameters()
         }
-
-
-def _each_frame(backbone: Backbone, pictures: Tensor) -> Tensor:
-    maps: Tensor = backbone(pictures.flatten(0, 1))
-    return maps.reshape(*pictures.shape[:2], *maps.shape[1:])
 
 
 def _refuse_other_lengths(features: Features, frames: int | None) -> None:

@@ -8,7 +8,7 @@ window, as its first sample (nothing before), and as its last (nothing after).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -53,3 +53,26 @@ class SampleReader(nn.Module):
             ``[N, 1, F]`` is given.
         """
         raise NotImplementedError
+
+
+class FrameReader(SampleReader):
+    """Read samples of a model that joins no neighbours, so that a reading is the sample's own.
+
+    Args:
+        model: whose weights are used, in evaluation mode.
+        shape: of what goes in and comes out.
+        read: makes of clips ``[1, N, C, H, W]`` by stream the readings ``[1, N, F]`` of each branch.
+    """
+
+    def __init__(
+        self, model: nn.Module, shape: StreamShape, read: Callable[[Mapping[StreamName, Tensor]], Sequence[Tensor]]
+    ) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.shape = shape
+        self.read = read
+
+    def forward(self, clips: Mapping[StreamName, Tensor], opened: Tensor) -> tuple[Tensor, ...]:
+        """Read N samples; see `SampleReader`."""
+        readings = self.read({name: clip.unsqueeze(0) for name, clip in clips.items()})
+        return opened, *(reading.transpose(0, 1) for reading in readings)

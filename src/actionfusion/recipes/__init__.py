@@ -8,6 +8,7 @@ from typing import Any
 
 from actionfusion.errors import SettingsError
 from actionfusion.settings import build_each, read_yaml
+from actionfusion.upgrade import with_new_names
 
 FOLDER = Path(__file__).parent
 
@@ -45,6 +46,6 @@ def read_recipe(name: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: no such recipe, or a line in it that ``kinds`` do not take.
     """
-    values = read_yaml(path := find_recipe(name))
+    values = with_new_names(read_yaml(path := find_recipe(name)))
     build_each(kinds, values, path)
     return values

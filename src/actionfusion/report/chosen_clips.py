@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -14,11 +14,11 @@ from actionfusion.errors import ActionFusionError, RunFolderError
 from actionfusion.explain.localization import grad_cam
 from actionfusion.explain.question import FloatArray, Question
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.places import AnyPlace
 from actionfusion.report.filmstrip import FilmStrip
 from actionfusion.report.rendering import known, percent, plural, points
 from actionfusion.report.tables import Evaluation
-from actionfusion.run_folder import CONFIG, RunFolder
+from actionfusion.run_folder import CONFIG, RunFolder, typed
+from actionfusion.storage import PathLike
 from actionfusion.video.clip import Clip, cut_clip
 
 MOST_WORST, MOST_NEAR, MOST_RIGHT = 4, 2, 2
@@ -77,8 +77,8 @@ def choose_clips(evaluation: Evaluation) -> list[ChosenClip]:
 def film_strips(
     folder: RunFolder,
     clips: Sequence[ChosenClip],
-    root: AnyPlace | None,
-    store: AnyPlace | None,
+    root: PathLike | None,
+    store: PathLike | None,
     recognizer: Recognizer | None = None,
 ) -> tuple[list[FilmStrip], str]:
     """Cut the clips as the run's network got them.
@@ -144,13 +144,13 @@ def _chosen(answer: _Answer, note: str) -> ChosenClip:
     return ChosenClip(answer.video, answer.truth, answer.predictions, note)
 
 
-def _videos(folder: RunFolder, root: AnyPlace, store: AnyPlace | None) -> LabelledVideos:
+def _videos(folder: RunFolder, root: PathLike, store: PathLike | None) -> LabelledVideos:
     # Only the few videos that are shown are looked for, so that a folder with others missing serves as well.
     recorded = folder.config.get("data")
     names = {part.name for part in fields(DataSettings)}
     if not isinstance(recorded, dict) or "dataset" not in recorded:
         raise RunFolderError(folder.path / CONFIG, "does not say what it was trained on", "train it with this version")
-    given = {name: value for name, value in recorded.items() if name in names}
-    settings = DataSettings(**given | {"root": root, "store": store})
+    given = {name: value for name, value in recorded.items() if name in names - {"root", "store"}}
+    settings = replace(typed(DataSettings, given, folder.path / CONFIG, "data"), root=root, store=store)
     listing = open_dataset(settings.dataset, root, group_pattern=settings.group_pattern)
     return LabelledVideos(listing, Split("", (), ()), settings)

@@ -1,4 +1,4 @@
-"""Film strips: the sampled frames of a clip, the flow around each as colour, and what the network answered.
+"""Film strips: the sampled frames of a clip, the flow around each as colour, and the predictions.
 
 The colour of flow is its direction and the strength of the colour its magnitude, as is usual since Baker et al. 2011;
 the hues here are of one lightness, and no motion is transparent, so that the same picture serves a light and a dark
@@ -42,15 +42,15 @@ HEAT_OPACITY = 0.75
 
 @dataclass(frozen=True, eq=False)
 class FilmStrip:
-    """A clip and what was said about it.
+    """A clip and its predictions.
 
     Args:
-        title: what the strip is called, such as the name of the video.
-        truth: the label it has, or an empty text where nobody knows.
-        clip: as the network got it.
-        predictions: labels with their probabilities 0..1, in any order; the best of them is the answer.
+        title: of the strip, such as the name of the video.
+        truth: its label, or an empty text where none is known.
+        clip: as the model saw it.
+        predictions: labels with their probabilities 0..1, in any order; the best of them is the prediction.
         note: one more sentence, or an empty text.
-        heat: ``[T, h, w]`` 0..1, how much each place of each frame counted for the answer, drawn over the frames; any
+        heat: ``[T, h, w]`` 0..1, how much each place of each frame counted for the prediction, drawn over the frames; any
             h and w that cover the picture. None draws no such row.
 
     Raises:
@@ -81,11 +81,11 @@ class FilmStrip:
 
     @property
     def ranking(self) -> list[tuple[str, float]]:
-        """The predictions, best first; equals keep their order."""
+        """Predictions, best first; equals keep their order."""
         return sorted(self.predictions, key=lambda prediction: -prediction[1])
 
     @property
-    def right(self) -> bool | None:
+    def correct(self) -> bool | None:
         """Whether the best prediction is the truth; None where the truth is not known."""
         return self.ranking[0][0] == self.truth if self.truth else None
 
@@ -96,7 +96,7 @@ class Picture:
 
     Attributes:
         source: a data URI.
-        description: what it shows, for those who do not see it.
+        description: what it shows, for screen readers.
         caption: a short text beneath it.
     """
 
@@ -106,26 +106,28 @@ class Picture:
 
 
 def middle_fields(clip: Clip) -> FloatArray:
-    """The flow from each sampled frame to the next frame of the video, decoded.
+    """Decode the flow from each sampled frame to the next frame of the video; only of a clip with flow.
 
     Field L/2 of the window t - L/2 ... t + L/2 - 1 starts at the sampled frame itself.
 
     Returns:
         ``[T, size, size, 2]``, u to the right and v down, in pixels of the resized picture.
     """
+    assert clip.flow is not None
     middle = clip.flow.shape[1] // 4
     return clip.recipe.decode(clip.flow[:, 2 * middle : 2 * middle + 2]).transpose(0, 2, 3, 1)
 
 
 def common_scale(clips: Sequence[Clip]) -> float:
-    """The displacement that full colour stands for on a page, in pixels of the resized picture.
+    """Choose the displacement that full colour stands for on a page, in pixels of the resized picture.
 
     One scale for all clips, so that a slow action looks slow beside a fast one: the 99th percentile of all magnitudes
     rounded up to half a pixel, and one pixel at least, below which flow is mostly noise.
     """
-    if not clips:
+    fields = [middle_fields(clip) for clip in clips if clip.flow is not None]
+    if not fields:
         return LEAST_SCALE
-    magnitudes = np.concatenate([np.linalg.norm(middle_fields(clip), axis=-1).ravel() for clip in clips])
+    magnitudes = np.concatenate([np.linalg.norm(field, axis=-1).ravel() for field in fields])
     return max(math.ceil(float(np.percentile(magnitudes, 99)) / SCALE_STEP) * SCALE_STEP, LEAST_SCALE)
 
 
@@ -150,7 +152,7 @@ def flow_colours(field: FloatArray, scale: float) -> UInt8Array:
 
 
 def flow_wheel(scale: float) -> Picture:
-    """The key to the colours: a disc in which each point has the colour of the motion from the centre to it."""
+    """Draw the key to the colours: a disc in which each point has the colour of the motion from the centre to it."""
     axis = np.linspace(-1.02, 1.02, PICTURE_SIDE, dtype=np.float32) * scale
     disc = np.stack(np.meshgrid(axis, axis), axis=-1)
     picture = flow_colours(disc, scale)
@@ -160,26 +162,35 @@ def flow_wheel(scale: float) -> Picture:
     return Picture(_data_uri(picture), "Colour wheel: red is motion to the right, yellow up, green left, blue down")
 
 
-def strip_pictures(strip: FilmStrip, scale: float) -> tuple[list[Picture], list[Picture]]:
-    """Frames and flow of a strip, one picture each per sampled frame, ready to be shown.
+def frame_pictures(clip: Clip) -> list[Picture]:
+    """Draw the sampled frames of a clip."""
+    pictures = []
+    for position, (picture, seconds) in enumerate(zip(clip.rgb, clip.times, strict=True)):
+        time = f"{seconds:.2f} s"
+        words = f"Frame {position + 1} of {len(clip.rgb)}, at {time}"
+        pictures.append(Picture(_data_uri(_resized(picture.transpose(1, 2, 0))), words, time))
+    return pictures
+
+
+def flow_pictures(clip: Clip, scale: float) -> list[Picture]:
+    """Draw the flow at each sampled frame of a clip; none where it was cut without flow.
 
     Args:
-        strip: a film strip.
+        clip: T frames.
         scale: the displacement that is drawn in full colour, in pixels.
     """
-    frames, flows = [], []
-    for moment, (picture, field) in enumerate(zip(strip.clip.rgb, middle_fields(strip.clip), strict=True)):
-        time = f"{strip.clip.times[moment]:.2f} s"
+    if clip.flow is None:
+        return []
+    pictures = []
+    for position, field in enumerate(middle_fields(clip)):
         fastest = float(np.linalg.norm(field, axis=-1).max())
-        where = f"{moment + 1} of {len(strip.clip.rgb)}"
-        frames.append(Picture(_data_uri(_resized(picture.transpose(1, 2, 0))), f"Frame {where}, at {time}", time))
-        colours = flow_colours(_resized(field), scale)
-        flows.append(Picture(_data_uri(colours), f"Flow at frame {where}: up to {fastest:.1f} px"))
-    return frames, flows
+        words = f"Flow at frame {position + 1} of {len(clip.rgb)}: up to {fastest:.1f} px"
+        pictures.append(Picture(_data_uri(flow_colours(_resized(field), scale)), words))
+    return pictures
 
 
 def heat_pictures(strip: FilmStrip) -> list[Picture]:
-    """The frames of a strip under its heat map, one picture each per sampled frame; none where it has no map."""
+    """Draw the frames of a strip under its heat map, one picture a sampled frame; none where it has no map."""
     if strip.heat is None:
         return []
     pictures = []

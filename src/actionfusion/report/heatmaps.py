@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from actionfusion.explain.activations import LayerActivations
 from actionfusion.explain.localization import enlarged
-from actionfusion.explain.question import FloatArray
+from actionfusion.explain.target import FloatArray
 from actionfusion.report.filmstrip import flow_colours, middle_fields
 from actionfusion.video.clip import Clip
 
@@ -35,15 +35,15 @@ WEBP_QUALITY = 86
 
 @cache
 def text_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib brings: of any machine's, and with the letters of most alphabets of Europe."""
+    """Load the font that matplotlib brings: the same on any machine, and with the letters of most alphabets of Europe."""
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def scaled_heat(maps: FloatArray) -> FloatArray:
-    """What speaks for the class, 0 to 1; zeros where nothing does.
+    """Scale what speaks for the class to 0 to 1; zeros where nothing does.
 
     Within a frame heat is in proportion.  Between frames it is not: a frame's peak is the square root of its share of
-    the clip's peak, or only the frame or two that a memory weighs most would be seen at all.
+    the clip's peak, or only the frame or two that an LSTM weighs most would be seen at all.
 
     Args:
         maps: ``[T, h, w]`` in log-odds.
@@ -80,20 +80,20 @@ def _colours(values: FloatArray) -> FloatArray:
 
 
 def square(picture: UInt8Array, side: int = SIDE) -> UInt8Array:
-    """A frame ``[H, W, C]`` as the network sees it, square, at a side of so many pixels."""
+    """Resize a frame ``[H, W, C]``, square as the model sees it, to a side of so many pixels."""
     kernel = cv2.INTER_AREA if max(picture.shape[:2]) > side else cv2.INTER_CUBIC
     return cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=kernel).astype(np.uint8, copy=False)
 
 
 def drawn_flow(clip: Clip, scale: float) -> list[UInt8Array]:
-    """The flow from each sampled frame to the next one, ``[SIDE, SIDE, 3]`` RGB: white where nothing moves.
+    """Draw the flow from each sampled frame to the next one, ``[SIDE, SIDE, 3]`` RGB: white where nothing moves.
 
     Args:
-        clip: T frames.
+        clip: T frames; there are no pictures where it was cut without flow.
         scale: pixels that full colour stands for.
     """
     pictures = []
-    for field in middle_fields(clip):
+    for field in [] if clip.flow is None else middle_fields(clip):
         smooth = cv2.resize(np.ascontiguousarray(field), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
         colours = Image.fromarray(flow_colours(smooth.astype(np.float32, copy=False), scale))
         picture = Image.new("RGB", (SIDE, SIDE), "white")
@@ -103,13 +103,13 @@ def drawn_flow(clip: Clip, scale: float) -> list[UInt8Array]:
 
 
 def activation_picture(frame: UInt8Array, layers: Sequence[LayerActivations]) -> UInt8Array:
-    """Figure 7: a row for each layer, a map for each channel; the input stands before the first row.
+    """Draw Figure 7: a row for each stage, a map for each channel; the input stands before the first row.
 
-    Each map is drawn from black (0) to its own largest value, since those of different channels are far apart, and in
+    Each map is drawn from black (0 and less) to its own largest value, since those of different channels are far apart, and in
     its own cells, so that its resolution is seen.
 
     Args:
-        frame: ``[H, W, 3]``, what the tower saw, drawn.
+        frame: ``[H, W, 3]``, what the backbone saw, drawn.
         layers: the rows.
 
     Returns:
@@ -123,9 +123,9 @@ def activation_picture(frame: UInt8Array, layers: Sequence[LayerActivations]) ->
     pen.text((SIDE // 2, LINE + SIDE + 3), "input", TEXT_COLOUR, text_font(TEXT_SIZE - 2), anchor="ma")
     for row, layer in enumerate(layers):
         top = row * (2 * LINE + SIDE + GAP)
-        told = f"layer {layer.layer}, {layer.name}: {len(layer.channels)} strongest of {layer.width} channels"
-        pen.text((SIDE + GAP, top + 2), f"{told}, {layer.maps.shape[1]} x {layer.maps.shape[2]}", TEXT_COLOUR,
-                 text_font(TEXT_SIZE))  # fmt: skip
+        size = f"{layer.maps.shape[1]} x {layer.maps.shape[2]}"
+        words = f"stage {layer.layer}, {layer.name}: {len(layer.channels)} strongest of {layer.width} channels, {size}"
+        pen.text((SIDE + GAP, top + 2), words, TEXT_COLOUR, text_font(TEXT_SIZE))
         for column, (channel, values) in enumerate(zip(layer.channels, layer.maps, strict=True), 1):
             left = column * (SIDE + GAP)
             image.paste(Image.fromarray(_activation(values)), (left, top + LINE))
@@ -142,7 +142,7 @@ def _activation(values: FloatArray) -> UInt8Array:
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[UInt8Array]]]) -> UInt8Array:
-    """Rows of pictures of one size, ``[SIDE, SIDE, 3]``, each under its name; RGBA."""
+    """Draw rows of pictures of one size, ``[SIDE, SIDE, 3]``, each under its name; RGBA."""
     columns = max(len(pictures) for _, pictures in rows)
     step = LINE + SIDE + GAP
     image = Image.new("RGBA", (columns * (SIDE + GAP) - GAP, len(rows) * step))
@@ -155,19 +155,19 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[UInt8Array]]]) -> UInt8Arra
 
 
 def png_bytes(picture: UInt8Array) -> bytes:
-    """A picture as PNG, the same bytes for the same pixels."""
+    """Encode a picture as PNG, the same bytes for the same pixels."""
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format="PNG")
     return content.getvalue()
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as a data URI of a media type."""
+    """Write bytes as a data URI of a media type."""
     return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
 
 
 def webp_uri(picture: UInt8Array) -> str:
-    """A picture as a data URI."""
+    """Write a picture as a data URI."""
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format="WEBP", quality=WEBP_QUALITY, method=4)
     return data_uri(content.getvalue(), "image/webp")

@@ -1,4 +1,4 @@
-"""The overlay video: a clip as it plays, the heat on it, its flow as colour, and what the network says so far.
+"""The overlay video: a clip as it plays, the heat on it, its flow as colour, and the probabilities so far.
 
 Frames are drawn and encoded one by one, so memory does not grow with the length of the video.
 """
@@ -20,7 +20,7 @@ from av.codec.codec import UnknownCodecError
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
-from actionfusion.explain.question import FloatArray
+from actionfusion.explain.target import FloatArray
 from actionfusion.files import replacing
 from actionfusion.report.filmstrip import flow_colours
 from actionfusion.report.heatmaps import heat_over, text_font
@@ -54,10 +54,11 @@ class Overlay:
     Attributes:
         labels: class names.
         target: place of the class that the heat is for.
-        positions: ``[T]`` frame numbers of the sampled frames, from 0, ascending; doubles where a video is short.
+        positions: ``[T]`` frame numbers of the sampled frames, from 0, ascending; repeated where a video is short.
         heat: ``[T, h, w]``, 0 to 1.
         running: ``[T, K]`` probabilities after the first k sampled frames.
-        recipe: of the flow; drawn is the quick engine's, whatever the run's is, since here every frame has a field.
+        recipe: of the flow; drawn is the quick engine's, since here every frame has a field.  None computes no flow, and
+            shows the frame without heat in its place.
         flow_scale: pixels that full colour stands for.
     """
 
@@ -66,11 +67,11 @@ class Overlay:
     positions: npt.NDArray[np.int64]
     heat: FloatArray
     running: FloatArray
-    recipe: FlowRecipe
+    recipe: FlowRecipe | None
     flow_scale: float
 
     def heat_at(self, index: int) -> FloatArray:
-        """The heat ``[h, w]`` at a frame: between two sampled frames it passes from one map to the other."""
+        """Find the heat ``[h, w]`` at a frame: between two sampled frames it passes from one map to the other."""
         after = int(np.searchsorted(self.positions, index, side="right"))
         first, second = max(after - 1, 0), min(after, len(self.positions) - 1)
         span = int(self.positions[second] - self.positions[first])
@@ -79,12 +80,12 @@ class Overlay:
         return heat
 
     def said_at(self, index: int) -> tuple[int, FloatArray | None]:
-        """How many sampled frames have come by a frame, and the probabilities ``[K]`` then; None before the first."""
+        """Count the sampled frames that have come by a frame, with the probabilities ``[K]`` then; None before the first."""
         seen = int(np.searchsorted(self.positions, index, side="right"))
         return seen, self.running[seen - 1] if seen else None
 
     def bars(self) -> list[int]:
-        """The classes that are shown throughout: the most probable in the end, and the one that the heat is for."""
+        """Choose the classes that are shown: the most probable of the whole clip, and the one that the heat is for."""
         order: list[int] = np.argsort(-self.running[-1], kind="stable")[:MOST_BARS].tolist()
         if self.target not in order:
             order[-1] = self.target
@@ -141,8 +142,12 @@ def _stream(container: av.container.OutputContainer, rate: Fraction, shape: tupl
     raise OSError(f"this FFmpeg encodes none of {', '.join(CODECS)}")
 
 
-def _with_flow(video: Path, overlay: Overlay) -> Iterator[tuple[Frame, FloatArray]]:
-    """Each frame with the flow from it to the next one; the last has that from the one before."""
+def _with_flow(video: Path, overlay: Overlay) -> Iterator[tuple[Frame, FloatArray | None]]:
+    """Read each frame with the flow from it to the next one; the last has the flow from the one before."""
+    if overlay.recipe is None:
+        with closing(iterate_frames(video)) as frames:
+            yield from ((frame, None) for frame in frames)
+        return
     recipe = replace(overlay.recipe, engine="dis")
     field = np.zeros((recipe.size, recipe.size, 2), np.float32)
     before: tuple[Frame, UInt8Array] | None = None
@@ -159,13 +164,13 @@ def _with_flow(video: Path, overlay: Overlay) -> Iterator[tuple[Frame, FloatArra
         yield before[0], field
 
 
-def draw_overlay(image: UInt8Array, index: int, field: FloatArray, overlay: Overlay) -> UInt8Array:
-    """One picture of the overlay.
+def draw_overlay(image: UInt8Array, index: int, field: FloatArray | None, overlay: Overlay) -> UInt8Array:
+    """Draw one picture of the overlay.
 
     Args:
         image: the frame, ``[H, W, 3]`` RGB.
         index: its number, from 0.
-        field: flow ``[size, size, 2]`` in pixels.
+        field: flow ``[size, size, 2]`` in pixels; None shows the frame itself.
         overlay: what is laid over it.
 
     Returns:
@@ -175,15 +180,18 @@ def draw_overlay(image: UInt8Array, index: int, field: FloatArray, overlay: Over
     panel = min(max(round(PANEL_HEIGHT * width / height), NARROWEST), WIDEST) // 2 * 2
     kernel = cv2.INTER_AREA if height > PANEL_HEIGHT else cv2.INTER_CUBIC
     shown = cv2.resize(image, (panel, PANEL_HEIGHT), interpolation=kernel).astype(np.uint8, copy=False)
-    flow = cv2.resize(field, (panel, PANEL_HEIGHT), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
     bars = overlay.bars()
     total = (3 * MARGIN + 2 * panel, 2 * MARGIN + PANEL_HEIGHT + (len(bars) + 1) * ROW)
     canvas = Image.new("RGB", total, PAPER)
     canvas.paste(Image.fromarray(heat_over(shown, overlay.heat_at(index))), (MARGIN, MARGIN))
     right = 2 * MARGIN + panel
-    canvas.paste(PANEL, (right, MARGIN, right + panel, MARGIN + PANEL_HEIGHT))
-    colours = Image.fromarray(flow_colours(flow, overlay.flow_scale))
-    canvas.paste(colours, (right, MARGIN), colours)
+    if field is None:
+        canvas.paste(Image.fromarray(shown), (right, MARGIN))
+    else:
+        flow = cv2.resize(field, (panel, PANEL_HEIGHT), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+        canvas.paste(PANEL, (right, MARGIN, right + panel, MARGIN + PANEL_HEIGHT))
+        colours = Image.fromarray(flow_colours(flow, overlay.flow_scale))
+        canvas.paste(colours, (right, MARGIN), colours)
     _write_text(ImageDraw.Draw(canvas), index, overlay, (panel, right, total[0] - MARGIN))
     return np.asarray(canvas)
 
@@ -194,7 +202,7 @@ def _write_text(pen: ImageDraw.ImageDraw, index: int, overlay: Overlay, places: 
     font = text_font(TEXT_SIZE)
     seen, said = overlay.said_at(index)
     pen.text((MARGIN, top), _fitting(f"speaks for {overlay.labels[overlay.target]}", panel), MUTED, font)
-    pen.text((right, top), "flow", MUTED, font)
+    pen.text((right, top), "video" if overlay.recipe is None else "flow", MUTED, font)
     pen.text((end, top), f"{seen} of {len(overlay.positions)} frames seen", MUTED, font, anchor="ra")
     left = MARGIN + round(0.36 * (end - MARGIN))
     stop = end - 62
@@ -213,7 +221,7 @@ def _write_text(pen: ImageDraw.ImageDraw, index: int, overlay: Overlay, places: 
 
 
 def _fitting(text: str, width: int) -> str:
-    """The text, or as much of its beginning as fits into so many pixels."""
+    """Give the text, or as much of its beginning as fits into so many pixels."""
     font = text_font(TEXT_SIZE)
     if font.getlength(text) <= width:
         return text

@@ -16,22 +16,22 @@ from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.places import AnyPlace
 from actionfusion.report.chosen_clips import choose_clips, film_strips
 from actionfusion.report.findings import Headline, headlines
 from actionfusion.report.page import Report, render_report
 from actionfusion.report.rendering import plural, write_page
 from actionfusion.report.tables import Evaluation
 from actionfusion.run_folder import METRICS, RunFolder, open_run
+from actionfusion.storage import PathLike
 from actionfusion.training.resume import recorded_values
 
 
 def report(
     run: Path,
-    root: AnyPlace | None = None,
+    root: PathLike | None = None,
     *,
     part: Part = "test",
-    store: AnyPlace | None = None,
+    store: PathLike | None = None,
     out: Path | None = None,
     heat: bool = True,
     device: str | None = None,

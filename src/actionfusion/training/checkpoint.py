@@ -20,16 +20,21 @@ from torch import Tensor
 
 from actionfusion.errors import RunFolderError
 from actionfusion.files import replacing
-from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import CHECKPOINT, LOG, RunFolder, misfitting_tensors, writing
+from actionfusion.settings import build_each, parse_json
 from actionfusion.training.distributed import Processes
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Totals
-from actionfusion.training.sessions import Plateau
+from actionfusion.training.stages import Plateau
+from actionfusion.upgrade import tensor_name
 
-FORMAT = 1
+FORMAT = 2
 _STATE = "state"
 _AGAIN = "train the run again under another --out"
+_COUNTS = ("stage", "epoch", "step", "log_size")
+_STATE_KINDS: Mapping[str, Any] = dict.fromkeys(_COUNTS, int) | {"rows": tuple[Mapping[str, Any], ...]}
+_LARGEST_STATE = 64 << 20
 
 
 @dataclass
@@ -37,17 +42,17 @@ class TrainingState:
     """Where a training stands.
 
     Attributes:
-        session: number of the session, from 0; as many as there are when the training is finished.
-        epoch: epochs of that session that are done.
+        stage: number of the stage, from 0; as many as there are when the training is finished.
+        epoch: epochs of that stage that are done.
         step: steps of the current epoch that are done.
         totals: running sums of the current epoch.
-        plateau: what the session knows of its best epoch.
+        plateau: what the stage knows of its best epoch.
         seconds: that the current epoch has taken so far.
         waited: those of them in which the network waited for clips.
-        rows: of ``metrics.csv``, one for each epoch of all sessions.
+        rows: of ``metrics.csv``, one for each epoch of all stages.
     """
 
-    session: int = 0
+    stage: int = 0
     epoch: int = 0
     step: int = 0
     totals: Totals = field(default_factory=Totals)
@@ -62,9 +67,9 @@ class TrainingState:
         self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
         self.seconds = self.waited = 0.0
 
-    def end_session(self) -> None:
-        """Stand before the next session."""
-        self.session, self.epoch, self.plateau = self.session + 1, 0, Plateau()
+    def end_stage(self) -> None:
+        """Stand before the next stage."""
+        self.stage, self.epoch, self.plateau = self.stage + 1, 0, Plateau()
 
 
 def save_checkpoint(run: RunFolder, learner: Learner, state: TrainingState) -> None:
@@ -92,11 +97,11 @@ def load_checkpoint(run: RunFolder, learner: Learner) -> TrainingState:
     plain = read_state(run.path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {tensor_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         learner.restore(tensors)
         _restore_random_numbers(tensors, learner.processes.share.rank)
         return TrainingState(
-            session=plain["session"],
+            stage=plain["stage"],
             epoch=plain["epoch"],
             step=plain["step"],
             totals=Totals(**plain["totals"]),
@@ -118,10 +123,10 @@ def read_network(run: RunFolder) -> dict[str, Tensor]:
     read_state(run.path)
     with safe_open(run.path / CHECKPOINT, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith("network.")]  # noqa: SIM118
-        return {name.removeprefix("network."): file.get_tensor(name) for name in names}
+        return {tensor_name(name).removeprefix("network."): file.get_tensor(name) for name in names}
 
 
-def load_network(run: RunFolder, network: FusionNetwork) -> None:
+def load_network(run: RunFolder, network: VideoModel) -> None:
     """Put the weights of a run's checkpoint into a network, and nothing else.
 
     Raises:
@@ -144,11 +149,18 @@ def read_state(folder: Path) -> Mapping[str, Any]:
         raise RunFolderError(folder, f"has no {CHECKPOINT} to go on from", _AGAIN)
     try:
         with safe_open(path, framework="pt") as file:
-            plain: dict[str, Any] = json.loads((file.metadata() or {})[_STATE])
+            text = (file.metadata() or {})[_STATE]
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunFolderError(path, f"is damaged ({_line(error)})", _AGAIN) from error
-    if plain.get("format") != FORMAT:
-        raise RunFolderError(path, f"has format {plain.get('format')}, this version reads {FORMAT}", _AGAIN)
+    plain = parse_json(text, path, RunFolderError, _AGAIN, largest=_LARGEST_STATE, finite=False)
+    if isinstance(plain, dict) and plain.get("format") == 1:  # of version 0.1
+        plain = {"stage" if name == "session" else name: value for name, value in plain.items()} | {"format": FORMAT}
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        found = plain.get("format") if isinstance(plain, dict) else None
+        raise RunFolderError(path, f"has format {found!r:.20}, this version reads 1 to {FORMAT}", _AGAIN)
+    known = build_each(_STATE_KINDS, {name: plain.get(name) for name in _STATE_KINDS}, path, RunFolderError, _AGAIN)
+    if min(known[name] for name in _COUNTS) < 0 or len({tuple(row) for row in known["rows"]}) > 1:
+        raise RunFolderError(path, "is damaged (a count below 0, or epochs of several kinds)", _AGAIN)
     return plain
 
 

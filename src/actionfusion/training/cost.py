@@ -1,12 +1,13 @@
 """What a step costs in memory and arithmetic, found without doing it.
 
 The network is run forward and back on tensors that have shapes but no values.  What autograd keeps is counted once for
-each storage, and PyTorch's own counter has the floating point operations.  So what does not run (towers whose maps are
-read, frozen layers' backward) is not counted, and what runs twice (recomputed activations) is counted twice.
+each storage, and PyTorch's own counter has the floating point operations.  So what does not run (backbones whose
+features are read, frozen layers' backward) is not counted, and what runs twice (recomputed activations) is counted
+twice.
 
-Memory is an estimate.  Where towers are frozen or recomputed it adds up the highest marks of the forward and the
-backward pass, though they do not come at the same time, and maps count as float32, whatever they are kept as; steps of
-a small network took 0.7 to 1.3 times the estimate then (CPU).
+Memory is an estimate.  Where backbones are frozen or recomputed it adds up the highest marks of the forward and the
+backward pass, though they do not come at the same time, and features count as float32, whatever they are kept as; steps
+of a small network took 0.7 to 1.3 times the estimate then (CPU).
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.streams import StreamName
 from actionfusion.training.measuring import autocast
 from actionfusion.training.settings import PrecisionName, TrainingSettings
 
@@ -73,49 +75,52 @@ class StepCost:
         return max((available - self.fixed) // self.per_clip, 0)
 
 
-def training_cost(network: FusionNetworkSettings, frames: int, training: TrainingSettings, *, maps: bool) -> StepCost:
-    """Count the cost of a step of this training on clips of T frames, or on the towers' maps of them."""
+def training_cost(
+    kind: type[VideoModel], network: ModelSettings, training: TrainingSettings, *, cached: bool
+) -> StepCost:
+    """Count the cost of a step of this training on clips, or on cached features of them."""
     chunk = training.recompute_frames
     return step_cost(
+        kind,  # type: ignore[arg-type]  # a class can be hashed
         network,
-        frames,
         training.precision,
-        freeze_towers=training.freeze_towers,
-        recompute_frames=min(chunk, training.batch_size * frames) if chunk else None,
-        maps=maps,
+        freeze=training.freeze,
+        recompute_frames=min(chunk, training.batch_size * network.frames) if chunk else None,
+        cached=cached,
     )
 
 
 @lru_cache(maxsize=8)
 def step_cost(
-    settings: FusionNetworkSettings,
-    frames: int,
+    kind: type[VideoModel],
+    settings: ModelSettings,
     precision: PrecisionName = "float32",
     *,
-    freeze_towers: str | None = None,
+    freeze: str | None = None,
     recompute_frames: int | None = None,
-    maps: bool = False,
+    cached: bool = False,
 ) -> StepCost:
-    """Count the cost of a step of this network on clips of T frames.
+    """Count the cost of a step of this model on its clips.
 
     Args:
-        settings: of the network.
-        frames: T.
+        kind: the model's class.
+        settings: of the model.
         precision: of the multiplications.
-        freeze_towers: as in ``TrainingSettings``.
+        freeze: as in ``TrainingSettings``.
         recompute_frames: as in ``TrainingSettings``, and no more than a batch has.
-        maps: the towers stay as they are and do not run; the network is given their maps.
+        cached: the backbones stay as they are and do not run; the model is given their features.
 
     Raises:
-        SettingsError: towers that cannot be frozen or recomputed so.
+        SettingsError: backbones that cannot be frozen or recomputed so.
     """
     with FakeTensorMode():
-        network = FusionNetwork(settings)
-        network.freeze_towers("all" if maps else freeze_towers)
-        network.recompute_towers(recompute_frames and _BATCH * frames)  # the sums are the same, and sooner found
-        counts = _count(network, frames, precision, maps=maps)
+        network = kind(settings)
+        network.freeze_backbones("all" if cached else freeze)
+        # The sums are the same, and sooner found.
+        network.recompute_backbones(recompute_frames and _BATCH * settings.frames)
+        counts = _count(network, precision, cached=cached)
         # A chunk of frames takes the same whatever the batch.
-        chunk = _chunk_bytes(network, recompute_frames, precision) if recompute_frames and not maps else 0
+        chunk = _chunk_bytes(network, recompute_frames, precision) if recompute_frames and not cached else 0
         parameters = [parameter.numel() for parameter in network.parameters()]
         learnt = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     # Backward holds the gradient of the largest map beside that of its input.
@@ -154,7 +159,7 @@ class _Held:
         network: whose weights are not counted.
     """
 
-    def __init__(self, network: FusionNetwork) -> None:
+    def __init__(self, network: VideoModel) -> None:
         self.passing = self.pictures = 0
         self._own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         self._sizes: dict[int, int] = {}
@@ -183,47 +188,51 @@ class _Held:
         storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in (*given, made)}
         self.passing = max(self.passing, sum(storages.values()))
 
-    def normalized(self, _: nn.Module, __: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> None:
-        """The pictures of both streams are there until the towers are done."""
-        self.pictures = sum(tensor.untyped_storage().nbytes() for tensor in made)
+    def normalized(self, _: nn.Module, __: tuple[Tensor, ...], made: Tensor) -> None:
+        """The pictures of a stream are there until its backbone is done."""
+        self.pictures = max(self.pictures, made.untyped_storage().nbytes())
 
 
 @contextmanager
-def _listening(network: FusionNetwork) -> Iterator[_Held]:
+def _listening(network: VideoModel) -> Iterator[_Held]:
     held = _Held(network)
     with ExitStack() as hooks, torch.autograd.graph.saved_tensors_hooks(held.keep, lambda x: x):
-        hooks.callback(network.normalizer.register_forward_hook(held.normalized).remove)
-        for tower in network.towers:
-            for layer in list(tower.features.children())[: tower.num_frozen]:
+        for normalizer in network.normalizers.values():
+            hooks.callback(normalizer.register_forward_hook(held.normalized).remove)
+        for backbone in network.all_backbones().values():
+            for layer in backbone.units[: backbone.num_frozen]:
                 hooks.callback(layer.register_forward_hook(held.pass_by).remove)
-            if tower.recompute_frames and not tower.is_frozen:
-                first = tower.features[tower.num_frozen]
+            if backbone.recompute_frames and not backbone.is_frozen:
+                first = backbone.units[backbone.num_frozen]
                 hooks.callback(first.register_forward_pre_hook(held.keep_input).remove)
         yield held
 
 
-def _count(network: FusionNetwork, frames: int, precision: PrecisionName, *, maps: bool) -> _Counts:
-    settings, chunks = network.settings, any(tower.recompute_frames for tower in network.towers)
-    shapes, dtype = ((3, settings.image_size), (settings.flow_channels, settings.image_size)), torch.uint8
-    if maps:  # of any precision; this one is the largest
-        shapes, dtype = ((network.towers[0].out_channels, settings.map_size),) * 2, torch.float32
-    rgb, flow = (torch.zeros(_BATCH, frames, channels, size, size, dtype=dtype) for channels, size in shapes)
+def _count(network: VideoModel, precision: PrecisionName, *, cached: bool) -> _Counts:
+    chunks = any(backbone.recompute_frames for backbone in network.all_backbones().values())
+    clips: dict[StreamName, Tensor] = {
+        stream: torch.zeros(_BATCH, network.settings.frames, *network.settings.shape_of(stream), dtype=torch.uint8)
+        for stream in network.reads
+    }
+    given: dict[str, Any] = (
+        {"features": network.features(clips)} if cached else {str(name): clip for name, clip in clips.items()}
+    )
     with FlopCounterMode(display=False) as counter, _listening(network) as held:
         with autocast(torch.device("cpu"), precision):
-            logits = network(rgb, flow, maps=maps)
+            logits = network(**given)
             forward_flops = counter.get_total_flops()
-            loss = F.cross_entropy(logits, torch.zeros(_BATCH, dtype=torch.int64))
+            loss = network.loss(logits, torch.zeros(_BATCH, dtype=torch.int64))
         loss.backward()  # type: ignore[no-untyped-call]
     passing = held.passing + held.pictures if held.passing and not chunks else 0  # else it is a chunk's
     return _Counts(counter.get_total_flops(), forward_flops, held.kept, held.largest, passing)
 
 
-def _chunk_bytes(network: FusionNetwork, frames: int, precision: PrecisionName) -> int:
-    """The most that so many frames take in a tower, forward and backward, while the others wait."""
+def _chunk_bytes(network: VideoModel, frames: int, precision: PrecisionName) -> int:
+    """The most that so many frames take in a backbone, forward and backward, while the others wait."""
     highest = 0
-    for tower in network.towers:
-        tower.recompute_frames = None  # as it is within a chunk
+    for stream, backbone in network.all_backbones().items():
+        backbone.recompute_frames = None  # as it is within a chunk
         with _listening(network) as held, autocast(torch.device("cpu"), precision):
-            tower(torch.zeros(frames, tower.in_channels, *(2 * [network.settings.image_size])))
+            backbone(torch.zeros(frames, *network.settings.shape_of(stream)))
         highest = max(highest, held.kept + 2 * held.largest + held.passing)
     return highest

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from actionfusion.data.loading import ClipDataset, EpochLoader, Step
-from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.models.model import VideoModel
 from actionfusion.training.cost import StepCost
 from actionfusion.training.features import feature_work, train_from_features
 from actionfusion.training.guards import giga, refuse_targets_out_of_range
@@ -47,7 +47,7 @@ class Timing:
         return training_batches * together(self.learn) + validation_batches * together(self.answer)
 
 
-def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Callable[[str], None]) -> None:
+def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, tell: Callable[[str], None]) -> None:
     """Read, learn from and answer one batch, and tell what the training will take.
 
     Args:
@@ -62,14 +62,14 @@ def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Call
     network.to(plan.processes.device)
     clips = plan.clips()
     learn, check = plan.loaders(*clips)
-    settings = plan.arguments.training
+    settings = plan.recipe.training
     refuse_targets_out_of_range(network.settings.num_classes, learn, check)
     with TemporaryDirectory(prefix="actionfusion-") as folder:
         read, computing = _few_features(plan, network, clips, Path(folder)) if plan.from_features else (learn, None)
         timing = _time_a_batch(read, Learner(network, settings))
     workers = plan.workers
     epoch = timing.epoch(len(learn.plan.batches(1)), len(check.plan.batches(0)) if check else 0, workers)
-    most = sum(session.max_epochs for session in settings.sessions)
+    most = sum(stage.max_epochs for stage in settings.stages)
     free = plan.free_memory()
     if computing:
         tell(computing)
@@ -89,19 +89,19 @@ def try_one_batch(plan: Plan, network: FusionNetwork, cost: StepCost, tell: Call
 
 
 def _few_features(
-    plan: Plan, network: FusionNetwork, clips: tuple[ClipDataset, ClipDataset | None], folder: Path
+    plan: Plan, network: VideoModel, clips: tuple[ClipDataset, ClipDataset | None], folder: Path
 ) -> tuple[EpochLoader, str]:
-    """Maps of one batch in a temporary folder, and a line about those that the training is to compute."""
-    settings, (learn, check) = plan.arguments.features, clips
+    """Features of one batch in a temporary folder, and a line about those that the training is to compute."""
+    settings, (learn, check) = plan.recipe.features, clips
     assert settings.folder is not None
     missing = feature_work(network, learn, check, settings, prepared=plan.prepared).missing(settings.folder)
-    batch = plan.arguments.training.batch_size
+    batch = plan.recipe.training.batch_size
     few = ClipDataset(learn.sources[:batch], learn.settings, augmentation=learn.augmentation, seed=learn.seed)
-    one_draw = replace(settings, folder=folder, draws=min(settings.draws, 1))
-    maps, _, report = train_from_features(network, few, None, one_draw, prepared=plan.prepared)
+    one_draw = replace(settings, folder=folder, views=min(settings.views, 1))
+    kept, _, report = train_from_features(network, few, None, one_draw, prepared=plan.prepared)
     seconds = report.seconds / report.made
     line = f"features: {missing} clips to compute first, {seconds:.3g} s each, about {_duration(missing * seconds)}"
-    return plan.loaders(maps, None)[0], line
+    return plan.loaders(kept, None)[0], line
 
 
 def _time_a_batch(loader: EpochLoader, learner: Learner) -> Timing:

@@ -1,10 +1,11 @@
-"""Cached features: the maps of both frozen towers, computed once, for fusion, fc6 and the LSTMs to train from.
+"""Cached features: what frozen backbones make of the clips, computed once, for all that follows them to train from.
 
-A random clip that is kept is a draw: a function of (seed, number of the draw, index of the video), as a training clip
-is one of (seed, epoch, index).  At full size a clip takes 6.8 MB in half precision, and the towers that it saves are
-91 % of a training step's arithmetic.  A run that was killed goes on with the clips that are missing.
+A random clip that is kept is an augmented view: a function of (seed, number of the view, index of the video), as a
+training clip is one of (seed, epoch, index).  At the paper's full size a clip takes 6.8 MB in half precision, and the
+backbones that it saves are 91 % of a training step's arithmetic.  A run that was killed goes on with what is missing.
 
-Source: specification A2-29 and A4: the paper's times fit its data sets only if something of this kind was done.
+The paper's own times (section 3.6: 140 epochs of UCF101 in a day) fit its data sets only if something of this kind was
+done.
 """
 
 from __future__ import annotations
@@ -12,26 +13,30 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
 import torch
+from torch import Tensor
 
 from actionfusion.data.loading import Batch, ClipDataset, KeyedDataset, LabelledSource, batches_of
-from actionfusion.errors import ActionFusionError, DatasetError, RecipeMismatch, SettingsError
-from actionfusion.models.fusion_network import FusionNetwork, TowerMaps
+from actionfusion.errors import ActionFusionError, DatasetError, SettingsError
+from actionfusion.models.model import VideoModel
+from actionfusion.streams import StreamName
 from actionfusion.training.feature_store import (
-    Draws,
+    AugmentedViews,
     DtypeName,
     FeatureRecipe,
     FeatureStore,
-    feature_recipe,
+    feature_recipes,
     names_digest,
-    tower_digest,
+    refuse_foreign,
 )
+from actionfusion.video.clip import ClipSettings
 
 log = logging.getLogger("actionfusion.training")
 
@@ -43,75 +48,83 @@ _LEFT_BEHIND_SECONDS = 3600  # writing a file takes seconds; what is older than 
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Whether the towers stay as they are, and their maps are computed once.
+    """Whether the backbones stay as they are, and their features are computed once.
 
     Args:
-        folder: where the maps lie; what is missing there is computed before the first step.  None trains end to end.
-        draws: random clips kept of each training video; epochs take them in turn, so that more draws are nearer to the
-            ever new clips of a training end to end.  0 keeps one, that of eqs 13-14.
-        dtype: precision of the kept maps: float16, bfloat16 or float32, which takes twice the space.
-        seed: of the draws, apart from the run's, so that runs of several seeds can share them.
+        folder: of the features, which all runs and models can share; what is missing there is computed before the first
+            step.  None trains end to end.
+        views: augmented views kept of each training video; epochs take them in turn, so that more of them are nearer to
+            the ever new clips of a training end to end.  0 keeps the plain clip alone.
+        dtype: precision of the kept features: float16, bfloat16 or float32, which takes twice the space.
+        seed: of the views, apart from the run's, so that runs of several seeds can share them.
 
     Raises:
         SettingsError: a value outside its range.
     """
 
     folder: Path | None = None
-    draws: int = 4
+    views: int = 4
     dtype: DtypeName = "float16"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.draws < 0:
-            raise SettingsError("features.draws", f"{self.draws}", "take 0 or more")
+        if self.views < 0:
+            raise SettingsError("features.views", f"{self.views}", "take 0 or more")
         if self.seed < 0:
             raise SettingsError("features.seed", f"{self.seed}", "take 0 or more")
         if self.dtype not in get_args(DtypeName):
             raise SettingsError("features.dtype", f"{self.dtype!r}", f"take one of {', '.join(get_args(DtypeName))}")
 
 
-MapSample = tuple[TowerMaps, int, str]
+FeatureSample = tuple[dict[StreamName, Tensor], int, str]
+Stores = Mapping[StreamName, FeatureStore]
 
 
-class MapDataset(KeyedDataset):
-    """Reads the maps of a video at each access; what `ClipDataset` is to clips.
+class FeatureDataset(KeyedDataset):
+    """Reads the features of a video at each access; what `ClipDataset` is to clips.
 
     Args:
-        store: holds the maps of all these videos.
+        stores: by stream, hold the features of all these videos.
         sources: the videos, which are not opened.
-        draws: draws kept of each video, taken in turn by epochs; 0 for the clip of eqs 13-14.
+        settings: what the features are of.
+        views: augmented views kept of each video, taken in turn by epochs; 0 for the plain clip.
         seed: of the order.
     """
 
-    maps = True
+    cached = True
 
     def __init__(
-        self, store: FeatureStore, sources: Sequence[LabelledSource], *, draws: int = 0, seed: int = 0
+        self,
+        stores: Stores,
+        sources: Sequence[LabelledSource],
+        settings: ClipSettings,
+        *,
+        views: int = 0,
+        seed: int = 0,
     ) -> None:
-        self.store, self.sources, self.draws, self.seed = store, list(sources), draws, seed
-        self.settings = store.recipe.clip
+        self.stores, self.sources, self.views, self.seed = dict(stores), list(sources), views, seed
+        self.settings = settings
 
-    def __getitem__(self, key: tuple[int, int]) -> MapSample | ActionFusionError:
-        """The maps of (epoch, index), or the error that their file gave."""
+    def __getitem__(self, key: tuple[int, int]) -> FeatureSample | ActionFusionError:
+        """The features of (epoch, index), or the error that their file gave."""
         epoch, index = key
-        source, draw = self.sources[index], epoch % self.draws if self.draws else None
+        source, view = self.sources[index], epoch % self.views if self.views else None
         try:
-            return self.store.read(source.name, draw, index), source.target, source.name
+            found = {stream: store.read(source.name, view, index) for stream, store in self.stores.items()}
         except ActionFusionError as error:
             return error
+        return found, source.target, source.name
 
-    def collate(self, samples: Sequence[MapSample | ActionFusionError]) -> Batch | ActionFusionError:
-        """Maps side by side, or the first error among them; a stream that is not used has 0 channels."""
-        good: list[MapSample] = []
+    def collate(self, samples: Sequence[FeatureSample | ActionFusionError]) -> Batch | ActionFusionError:
+        """Put features side by side, or give the first error among them."""
+        good: list[FeatureSample] = []
         for sample in samples:
             if isinstance(sample, ActionFusionError):
                 return sample
             good.append(sample)
-        maps, targets, names = zip(*good, strict=True)
-        frames, _, height, width = self.store.recipe.shape
-        unused = torch.empty(len(good), frames, 0, height, width)
-        rgb, flow = (unused if part[0] is None else torch.stack(part) for part in zip(*maps, strict=True))
-        return Batch(rgb, flow, torch.tensor(targets, dtype=torch.int64), tuple(names), maps=True)
+        features, targets, names = zip(*good, strict=True)
+        inputs = {stream: torch.stack([each[stream] for each in features]) for stream in self.stores}
+        return Batch(inputs, torch.tensor(targets, dtype=torch.int64), tuple(names), cached=True)
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,7 @@ class FillReport:
     """What `fill_features` did.
 
     Attributes:
-        made: clips computed.
+        made: clips of which something was computed.
         kept: clips that were there already.
         size: bytes of all of them, made and kept.
         seconds: that it took.
@@ -135,90 +148,170 @@ class FillReport:
         return f"features: {self.made} clips computed{rate}, {self.kept} there before, {_amount(self.size)} in all"
 
 
+@dataclass(frozen=True)
+class _Clip:
+    """A clip whose features are wanted; ``view`` None is the plain one, ``part`` the number of its data set."""
+
+    part: int
+    view: int | None
+    index: int
+    missing: tuple[StreamName, ...]
+
+
+@dataclass(frozen=True)
+class FeatureWork:
+    """What a features folder is to hold.
+
+    Attributes:
+        recipes: by stream.
+        views: of the augmented views, if there are any.
+        parts: data sets with the number of views of each; 0 for one of plain clips.
+    """
+
+    recipes: Mapping[StreamName, FeatureRecipe]
+    views: AugmentedViews | None
+    parts: tuple[tuple[ClipDataset, int], ...]
+
+    def stores(self, folder: Path) -> dict[StreamName, FeatureStore]:
+        """Open the stores of all streams, which are made if they are not there.
+
+        Raises:
+            ActionFusionError: as `FeatureStore`.
+        """
+        return {stream: FeatureStore(folder, recipe, self.views) for stream, recipe in self.recipes.items()}
+
+    def clips(self, stores: Stores) -> list[_Clip]:
+        """All clips, with the streams whose features the stores lack; of no stores all are missing."""
+        found = []
+        for part, (dataset, views) in enumerate(self.parts):
+            for view in range(views) if views else (None,):
+                for index, source in enumerate(dataset.sources):
+                    missing = tuple(
+                        stream
+                        for stream in self.recipes
+                        if stream not in stores or not stores[stream].has(source.name, view, index)
+                    )
+                    found.append(_Clip(part, view, index, missing))
+        return found
+
+    def missing(self, folder: Path) -> int:
+        """Count the clips that are still to be computed; a folder that is not there is not made.
+
+        Raises:
+            ActionFusionError: as `FeatureStore`, or the disk is too small for what is missing.
+        """
+        refuse_foreign(folder)
+        begun = folder.is_dir() and any(folder.iterdir())
+        clips = [clip for clip in self.clips(self.stores(folder) if begun else {}) if clip.missing]
+        refuse_small_disk(folder, self.recipes, clips)
+        return len(clips)
+
+
+def feature_work(
+    network: VideoModel, learn: ClipDataset, check: ClipDataset | None, settings: FeatureSettings, *, prepared: bool
+) -> FeatureWork:
+    """Find what `train_from_features` wants in the folder.
+
+    Args:
+        network: with the weights that it starts from.
+        learn: as for `train_from_features`.
+        check: as for `train_from_features`.
+        settings: as for `train_from_features`; the folder is not looked at.
+        prepared: as for `train_from_features`.
+
+    Raises:
+        SettingsError: a stream without a backbone, whose features are the clips themselves.
+    """
+    if without := [stream for stream in network.reads if network.backbone(stream) is None]:
+        reason = f"the model has no backbone for {without[0]} whose features could be kept"
+        raise SettingsError("features.folder", reason, "leave it out")
+    views = None
+    if settings.views and learn.augmentation is not None:
+        names = names_digest([source.name for source in learn.sources])
+        views = AugmentedViews(settings.seed, learn.augmentation, names)
+    seen = ClipDataset(
+        learn.sources, learn.settings, augmentation=learn.augmentation if views else None, seed=settings.seed
+    )
+    parts = [(seen, settings.views if views else 0)] + ([(check, 0)] if check is not None else [])
+    return FeatureWork(feature_recipes(network, learn.settings, settings.dtype, prepared=prepared), views, tuple(parts))
+
+
 def fill_features(
-    network: FusionNetwork,
-    store: FeatureStore,
-    clips: Sequence[tuple[ClipDataset, int]],
+    network: VideoModel,
+    work: FeatureWork,
+    folder: Path,
     *,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
 ) -> FillReport:
-    """Compute the maps that the store lacks, a clip at a time, so that they do not depend on where it was stopped.
+    """Compute the features that a folder lacks, a clip at a time, so that they do not depend on where it was stopped.
 
     Args:
-        network: with the towers of the store's recipe, on the device that is to compute.
-        store: where the maps go.
-        clips: data sets with the number of draws of each; 0 draws for one that cuts the clips of eqs 13-14.
-        workers: processes that cut clips ahead of the towers; 0 cuts them in this process.
+        network: with the backbones of the recipes, on the device that is to compute.
+        work: what the folder is to hold.
+        folder: of the features.
+        workers: processes that cut clips ahead of the backbones; 0 cuts them in this process.
         share: of several processes, the number of this one and how many they are; wait for all before reading.
         progress: called after each clip.
 
     Raises:
-        RecipeMismatch: the network's towers are not those of the recipe.
         DatasetError: the disk is full, or too small for what is missing; what was made stays.
         VideoError: a video cannot be read.
     """
-    if tower_digest(network) != store.recipe.weights:
-        raise RecipeMismatch(store.folder, "its recipe is of other towers' weights", "open it with this network")
     started = time.perf_counter()
-    number, count = share
+    stores, (number, count) = work.stores(folder), share
     if number == 0:
-        _remove_leftovers(store.folder)
-    wanted = list(_keys(clips))[number::count]
-    missing = [key for key in wanted if not store.has(key[1].sources[key[3]].name, key[2], key[3])]
-    refuse_small_disk(store.folder, store.recipe, len(missing))
+        _remove_leftovers(folder)
+    wanted = work.clips(stores)[number::count]
+    missing = [clip for clip in wanted if clip.missing]
+    refuse_small_disk(folder, work.recipes, missing)
     done = 0
-    for part, (dataset, _) in enumerate(clips):
-        keys = [(draw, index) for which, _, draw, index in missing if which == part]
-        batches = batches_of(dataset, [[(draw or 0, index)] for draw, index in keys], workers)
-        for (draw, index), batch in zip(keys, batches, strict=True):
-            store.write(batch.names[0], draw, index, _maps(network, batch))
+    for (part, streams), together in groupby(missing, lambda clip: (clip.part, clip.missing)):
+        clips, dataset = list(together), work.parts[part][0]
+        # Of a stream whose features are there nothing is computed again, and of flow that is not read nothing at all.
+        cut = dataset.reading(streams)
+        batches = batches_of(cut, [[(clip.view or 0, clip.index)] for clip in clips], workers)
+        for clip, batch in zip(clips, batches, strict=True):
+            for stream, features in _features(network, batch, streams).items():
+                stores[stream].write(batch.names[0], clip.view, clip.index, features)
             done += 1
             if progress is not None:
                 progress(done, len(missing))
-    size = store.recipe.clip_bytes * len(wanted)
+    size = len(wanted) * sum(recipe.clip_bytes for recipe in work.recipes.values())
     return FillReport(len(missing), len(wanted) - len(missing), size, time.perf_counter() - started)
 
 
-def _keys(clips: Sequence[tuple[ClipDataset, int]]) -> Iterator[tuple[int, ClipDataset, int | None, int]]:
-    """Number of the data set, the data set, draw and index of each clip."""
-    for part, (dataset, draws) in enumerate(clips):
-        for draw in range(draws) if draws else (None,):
-            for index in range(len(dataset)):
-                yield part, dataset, draw, index
-
-
-def _maps(network: FusionNetwork, batch: Batch) -> TowerMaps:
-    """The maps of a batch of one clip, without its batch dimension."""
+def _features(network: VideoModel, batch: Batch, streams: Sequence[StreamName]) -> dict[StreamName, Tensor]:
+    """The features of a batch of one clip, without its batch dimension."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     try:
         with torch.inference_mode():
-            maps = network.tower_maps(batch.rgb.to(device), batch.flow.to(device))
+            return {stream: network.stream_features(stream, batch.inputs[stream].to(device))[0] for stream in streams}
     finally:
         network.train(was_training)
-    return TowerMaps(*(None if part is None else part[0] for part in maps))
 
 
-def refuse_small_disk(folder: Path, recipe: FeatureRecipe, missing: int) -> None:
-    """See that so many clips' maps fit onto the disk.
+def refuse_small_disk(folder: Path, recipes: Mapping[StreamName, FeatureRecipe], missing: Sequence[_Clip]) -> None:
+    """See that the features of these clips fit onto the disk.
 
     Args:
-        folder: where they are to lie, which need not be there yet.
-        recipe: of the maps.
+        folder: of the features, which need not be there yet.
+        recipes: of the features, by stream.
         missing: clips to compute.
 
     Raises:
         DatasetError: there is less space.
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    needed, free = missing * recipe.clip_bytes, shutil.disk_usage(existing).free
-    log.info("features: %d clips to compute, %s; %s are free", missing, _amount(needed), _amount(free))
+    needed = sum(recipes[stream].clip_bytes for clip in missing for stream in clip.missing)
+    free = shutil.disk_usage(existing).free
+    log.info("features: %d clips to compute, %s; %s are free", len(missing), _amount(needed), _amount(free))
     if needed > free:
-        reason = f"{missing} clips want {_amount(needed)}, and {_amount(free)} are free"
-        raise DatasetError(folder, reason, "make room, take fewer --features.draws, or float16")
+        reason = f"{len(missing)} clips want {_amount(needed)}, and {_amount(free)} are free"
+        raise DatasetError(folder, reason, "make room, take fewer --features.views, or float16")
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -232,60 +325,8 @@ def _amount(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-@dataclass(frozen=True)
-class FeatureWork:
-    """What a features folder is to hold.
-
-    Attributes:
-        recipe: of the maps.
-        clips: data sets with the number of draws of each, as `fill_features` takes them.
-    """
-
-    recipe: FeatureRecipe
-    clips: tuple[tuple[ClipDataset, int], ...]
-
-    def missing(self, folder: Path) -> int:
-        """Clips that are still to be computed; a folder that is not there is not made.
-
-        Raises:
-            ActionFusionError: as `FeatureStore`, or the disk is too small for what is missing.
-        """
-        begun = folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
-        store = FeatureStore(folder, self.recipe) if begun else None
-        missing = sum(
-            store is None or not store.has(dataset.sources[index].name, draw, index)
-            for _, dataset, draw, index in _keys(self.clips)
-        )
-        refuse_small_disk(folder, self.recipe, missing)
-        return missing
-
-
-def feature_work(
-    network: FusionNetwork, learn: ClipDataset, check: ClipDataset | None, settings: FeatureSettings, *, prepared: bool
-) -> FeatureWork:
-    """What `train_from_features` wants in the folder.
-
-    Args:
-        network: with the weights that it starts from.
-        learn: as for `train_from_features`.
-        check: as for `train_from_features`.
-        settings: as for `train_from_features`; the folder is not looked at.
-        prepared: as for `train_from_features`.
-    """
-    draws = None
-    if settings.draws and learn.augmentation is not None:
-        names = names_digest([source.name for source in learn.sources])
-        draws = Draws(settings.seed, learn.augmentation, names)
-    drawn = ClipDataset(
-        learn.sources, learn.settings, augmentation=learn.augmentation if draws else None, seed=settings.seed
-    )
-    recipe = feature_recipe(network, learn.settings, settings.dtype, prepared=prepared, draws=draws)
-    parts = [(drawn, settings.draws if draws else 0)] + ([(check, 0)] if check is not None else [])
-    return FeatureWork(recipe, tuple(parts))
-
-
 def train_from_features(
-    network: FusionNetwork,
+    network: VideoModel,
     learn: ClipDataset,
     check: ClipDataset | None,
     settings: FeatureSettings,
@@ -294,12 +335,12 @@ def train_from_features(
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
-) -> tuple[MapDataset, MapDataset | None, FillReport]:
-    """Freeze the towers, see that their maps of all clips are in the folder, and read these in place of the clips.
+) -> tuple[FeatureDataset, FeatureDataset | None, FillReport]:
+    """Freeze the backbones, see that their features of all clips are in the folder, and read these in place of clips.
 
     Args:
         network: with the weights that it starts from, on its device.
-        learn: training clips; their order and augmentation stay, but draws follow ``settings.seed``.
+        learn: training clips; their order and augmentation stay, but views follow ``settings.seed``.
         check: validation clips.
         settings: with a folder.
         prepared: whether the clips come from the prepared store.
@@ -312,8 +353,8 @@ def train_from_features(
     """
     assert settings.folder is not None
     work = feature_work(network, learn, check, settings, prepared=prepared)
-    store = FeatureStore(settings.folder, work.recipe)
-    report = fill_features(network, store, work.clips, workers=workers, share=share, progress=progress)
-    network.freeze_towers("all")
-    maps = MapDataset(store, learn.sources, draws=work.clips[0][1], seed=learn.seed)
-    return maps, MapDataset(store, check.sources) if check is not None else None, report
+    report = fill_features(network, work, settings.folder, workers=workers, share=share, progress=progress)
+    network.freeze_backbones("all")
+    stores = work.stores(settings.folder)
+    kept = FeatureDataset(stores, learn.sources, learn.settings, views=work.parts[0][1], seed=learn.seed)
+    return kept, FeatureDataset(stores, check.sources, check.settings) if check is not None else None, report

@@ -14,7 +14,7 @@ from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import some
 from actionfusion.data.loading import EpochLoader
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError
-from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.training.cost import StepCost
 
 # PyTorch has an error of its own for a GPU alone; on a CPU its allocator says one of these.
@@ -72,19 +72,15 @@ def fitting_batch(cost: StepCost, batch_size: int, available: int | None) -> str
     return f"take --training.batch_size {largest} (--training.accumulate makes up for it)"
 
 
-def refuse_wrong_gradients(network: FusionNetworkSettings, frames: int, precision: str, device: str) -> None:
-    """See that PyTorch can differentiate the fusion in that precision.
-
-    The gradient of a bfloat16 Conv3d whose kernel is three frames long is garbage on CPUs, up to 1e35, for a clip of
-    two frames; one frame, three or more, and float16 are right (measured with PyTorch 2.13 and AVX-512 bfloat16).
+def refuse_wrong_gradients(kind: type[VideoModel], network: ModelSettings, precision: str, device: str) -> None:
+    """See that PyTorch can differentiate the model in that precision; see `VideoModel.wrong_in_bfloat16`.
 
     Raises:
         SettingsError: it cannot.
     """
-    fuses = network.fusion == "conv3d" and network.streams == "both" and network.fusion_time_kernel == 3
-    if fuses and device == "cpu" and precision == "bfloat16" and frames == 2:
-        reason = "bfloat16 on a CPU gives wrong gradients for clips of two frames"
-        raise SettingsError("training.precision", reason, "take float32, or clip.frames of 3 or more")
+    if device == "cpu" and precision == "bfloat16" and kind.wrong_in_bfloat16(network):
+        reason = "bfloat16 on a CPU gives wrong gradients where a 3-D convolution sees two frames"
+        raise SettingsError("training.precision", reason, "take float32, or another clip.frames")
 
 
 def refuse_full_disk(out: Path, size: int) -> None:

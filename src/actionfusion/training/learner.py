@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actionfusion.data.loading import Batch, Step
-from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.models.pretrained import imagenet_targets
+from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import misfitting_tensors
 from actionfusion.training.distributed import Processes
 from actionfusion.training.guards import refuse_bad_gradients, refuse_bad_loss
@@ -30,7 +28,7 @@ class Learner:
         processes: that learn together.
     """
 
-    def __init__(self, network: FusionNetwork, settings: TrainingSettings, processes: Processes | None = None) -> None:
+    def __init__(self, network: VideoModel, settings: TrainingSettings, processes: Processes | None = None) -> None:
         self.network, self.settings = network, settings
         self.device = next(network.parameters()).device
         self.processes = processes or Processes(str(self.device))
@@ -42,13 +40,13 @@ class Learner:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what the optimiser has gathered: each session starts without it."""
+        """Forget what the optimiser has gathered: each stage starts without it."""
         self.optimizer = self._new_optimizer()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "float16")
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         # Decay belongs on weights that multiply features; gains, shifts and biases are left alone.
-        backbone, decay = imagenet_targets(self.network), self.settings.weight_decay
+        backbone, decay = self.network.pretrained_parameters(), self.settings.weight_decay
         members: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             scale = self.settings.backbone_rate_scale if name in backbone else 1.0
@@ -91,15 +89,14 @@ class Learner:
     def _backward(self, batch: Batch, weight: float) -> Totals:
         """Add a batch's part to the gradients."""
         targets = batch.targets.to(self.device, non_blocking=True)
-        rgb, flow = (tensor.to(self.device, non_blocking=True) for tensor in (batch.rgb, batch.flow))
         with autocast(self.device, self.settings.precision):
-            logits = self._model(rgb, flow, maps=batch.maps)
-            loss = F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing, reduction="sum")
+            logits = self._model(**batch.arguments(self.device))
+            loss = self.network.loss(logits, targets, self.settings.label_smoothing)
         self.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
         value = loss.item()
         classes = self.network.settings.num_classes
         refuse_bad_loss(value / len(targets), classes, self.settings.explosion, batch.names)
-        return totals_of(value, logits, targets)
+        return totals_of(self.network, value, logits, targets)
 
     def _update(self, names: list[str]) -> None:
         self.scaler.unscale_(self.optimizer)

@@ -1,4 +1,4 @@
-"""The training loop: session by session, epoch by epoch, batch by batch.
+"""The training loop: stage by stage, epoch by epoch, batch by batch.
 
 Source: Ou and Sun 2019, section 3.6: cross-entropy on the last hidden state, all parts trained at the same time.
 """
@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from actionfusion.data.loading import EpochLoader
-from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import RunFolder
 from actionfusion.training.checkpoint import TrainingState, load_checkpoint
 from actionfusion.training.cost import training_cost
@@ -21,15 +21,15 @@ from actionfusion.training.keeper import RunKeeper
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Figures, measure
 from actionfusion.training.progress import Progress
-from actionfusion.training.sessions import Session
 from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.stages import Stage
 from actionfusion.training.throughput import Speed, matrix_peak, speed
 
 log = logging.getLogger("actionfusion.training")
 
 
 def fit(
-    network: FusionNetwork,
+    network: VideoModel,
     training: EpochLoader,
     validation: EpochLoader | None,
     settings: TrainingSettings,
@@ -40,12 +40,12 @@ def fit(
     stop: StopSwitch = NEVER,
     processes: Processes | None = None,
 ) -> list[dict[str, object]]:
-    """Train through all sessions; the run folder holds the best weights (or the last, see ``Session.patience``).
+    """Train through all stages; the run folder holds the best weights (or the last, see ``Stage.patience``).
 
     Args:
         network: on the device that it is to train on.
         training: training clips.
-        validation: clips that tell when a session ends; none makes every session run all its epochs.
+        validation: clips that tell when a stage ends; none makes every stage run all its epochs.
         settings: how to learn.
         run: where weights, metrics and checkpoints go.
         progress: told about every batch and epoch.
@@ -70,30 +70,30 @@ def fit(
     if not resume:
         keeper.save_checkpoint(state)
     try:
-        while state.session < len(settings.sessions):
-            session = settings.sessions[state.session]
-            _announce(session, state)
+        while state.stage < len(settings.stages):
+            stage = settings.stages[state.stage]
+            _announce(stage, state)
             progress.epoch_started(
-                state.session + 1, state.epoch + 1, session.max_epochs, steps=len(training), done=state.step
+                state.stage + 1, state.epoch + 1, stage.max_epochs, steps=len(training), done=state.step
             )
-            for _ in _steps(learner, training, session, state, progress):
+            for _ in _steps(learner, training, stage, state, progress):
                 if settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0:
                     keeper.save_checkpoint(state)
                 stop.check()
             reached = _speed(learner, training, state)
             checked = _validate(learner, validation, state, stop)
             better = checked is None or state.plateau.update(checked.accuracy, checked.loss)
-            if better or session.patience is None:
+            if better or stage.patience is None:
                 keeper.save_weights()
-            state.end_epoch(_row(state, session, len(training), checked, reached))
+            state.end_epoch(_row(state, stage, len(training), checked, reached))
             keeper.save_epoch(state.rows)
             progress.epoch_ended(state.rows[-1])
-            settled = state.plateau.reached(session.patience)
+            settled = state.plateau.reached(stage.patience)
             if settled:
-                log.info("session %d: accuracy has not risen for %d epochs", state.session + 1, session.patience)
-            if settled or state.epoch == session.max_epochs:
-                state.end_session()
-                if state.session < len(settings.sessions):
+                log.info("stage %d: accuracy has not risen for %d epochs", state.stage + 1, stage.patience)
+            if settled or state.epoch == stage.max_epochs:
+                state.end_stage()
+                if state.stage < len(settings.stages):
                     keeper.reload_weights()
             keeper.save_checkpoint(state)
     except StopRequested:
@@ -103,14 +103,14 @@ def fit(
 
 
 def _steps(
-    learner: Learner, training: EpochLoader, session: Session, state: TrainingState, progress: Progress
+    learner: Learner, training: EpochLoader, stage: Stage, state: TrainingState, progress: Progress
 ) -> Iterator[None]:
     """The rest of an epoch, step by step; between two steps ``state`` says all that there is to know."""
     started = time.perf_counter() - state.seconds
     asked = time.perf_counter()
     for step in training.steps(len(state.rows) + 1, state.step):
         state.waited += time.perf_counter() - asked
-        rate = _rate(session, state.epoch, state.step, len(training))
+        rate = _rate(stage, state.epoch, state.step, len(training))
         state.totals.add(learner.step(step, rate))
         state.step += 1
         state.seconds = time.perf_counter() - started
@@ -133,14 +133,15 @@ def _validate(
     return learner.processes.sum(own).figures()
 
 
-def _rate(session: Session, epoch: int, step: int, steps: int) -> float:
-    return session.rate_at((epoch + step / steps) / session.max_epochs)
+def _rate(stage: Stage, epoch: int, step: int, steps: int) -> float:
+    return stage.rate_at((epoch + step / steps) / stage.max_epochs)
 
 
 def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Speed:
     """How fast the epoch's learning was."""
-    data = training.dataset
-    cost = training_cost(learner.network.settings, data.settings.frames, learner.settings, maps=data.maps)
+    cost = training_cost(
+        type(learner.network), learner.network.settings, learner.settings, cached=training.dataset.cached
+    )
     return speed(
         clips=state.totals.count,
         seconds=state.seconds,
@@ -150,24 +151,22 @@ def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Spe
     )
 
 
-def _announce(session: Session, state: TrainingState) -> None:
+def _announce(stage: Stage, state: TrainingState) -> None:
     if state.epoch == state.step == 0:
         log.info(
-            "session %d: learning rate %g, at most %d epochs",
-            state.session + 1,
-            session.learning_rate,
-            session.max_epochs,
+            "stage %d: learning rate %g, at most %d epochs",
+            state.stage + 1,
+            stage.learning_rate,
+            stage.max_epochs,
         )
 
 
-def _row(
-    state: TrainingState, session: Session, steps: int, checked: Figures | None, reached: Speed
-) -> dict[str, object]:
+def _row(state: TrainingState, stage: Stage, steps: int, checked: Figures | None, reached: Speed) -> dict[str, object]:
     learnt = state.totals.figures()
     return {
         "epoch": len(state.rows) + 1,
-        "session": state.session + 1,
-        "learning_rate": _rate(session, state.epoch, steps - 1, steps),
+        "session": state.stage + 1,
+        "learning_rate": _rate(stage, state.epoch, steps - 1, steps),
         "train_loss": learnt.loss,
         "train_accuracy": learnt.accuracy,
         "val_loss": checked.loss if checked else "",

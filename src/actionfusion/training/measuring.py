@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from actionfusion.data.loading import Batch
+from actionfusion.models.model import VideoModel
 from actionfusion.training.settings import PRECISIONS, PrecisionName
 
 
@@ -48,9 +47,10 @@ class Totals:
         return Figures(self.loss / count, self.correct / count)
 
 
-def totals_of(loss: float, logits: torch.Tensor, targets: torch.Tensor) -> Totals:
-    """The sums over one batch of logits ``[B, K]``, ``loss`` being the sum of its clips'."""
-    return Totals(loss, int((logits.argmax(1) == targets).sum()), len(targets))
+def totals_of(network: VideoModel, loss: float, logits: torch.Tensor, targets: torch.Tensor) -> Totals:
+    """The sums over one batch of the network's logits, ``loss`` being the sum of its clips'."""
+    scores = logits if logits.ndim == 2 else network.scores(logits)
+    return Totals(loss, int((scores.argmax(1) == targets).sum()), len(targets))
 
 
 def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[object]:
@@ -60,7 +60,7 @@ def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextM
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
-def measure(network: nn.Module, batches: Iterable[Batch], precision: PrecisionName = "float32") -> Totals:
+def measure(network: VideoModel, batches: Iterable[Batch], precision: PrecisionName = "float32") -> Totals:
     """Loss and right answers over a pass, without dropout and without learning."""
     device = next(network.parameters()).device
     network.eval()
@@ -68,7 +68,6 @@ def measure(network: nn.Module, batches: Iterable[Batch], precision: PrecisionNa
     with torch.inference_mode(), autocast(device, precision):
         for batch in batches:
             targets = batch.targets.to(device)
-            logits = network(batch.rgb.to(device), batch.flow.to(device), maps=batch.maps)
-            loss = F.cross_entropy(logits, targets, reduction="sum")
-            totals.add(totals_of(float(loss), logits, targets))
+            logits = network(**batch.arguments(device))
+            totals.add(totals_of(network, float(network.loss(logits, targets)), logits, targets))
     return totals

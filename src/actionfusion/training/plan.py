@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,50 +15,23 @@ import cv2
 import numpy as np
 import torch
 
-from actionfusion.data.augment import Augmentation
-from actionfusion.data.dataset import DataSettings, LabelledVideos, open_data
+from actionfusion.data.dataset import LabelledVideos, open_data
 from actionfusion.data.listing import Part
 from actionfusion.data.loading import ClipDataset, EpochLoader, KeyedDataset
 from actionfusion.data.recorded_split import write_split
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.pretrained import load_imagenet
+from actionfusion.models import model_class
+from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import SPLIT, RunFolder, create_run, writing
 from actionfusion.settings import plain
 from actionfusion.training.cost import StepCost, free_memory, training_cost
 from actionfusion.training.distributed import Processes
-from actionfusion.training.features import FeatureSettings, Progress, train_from_features
+from actionfusion.training.features import Progress, train_from_features
 from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable, refuse_wrong_gradients
 from actionfusion.training.keeper import refuse_without_tensorboard
-from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.recipe import Recipe
+from actionfusion.upgrade import FORMAT
 from actionfusion.version import __version__
-from actionfusion.video.clip import ClipSettings
-
-
-@dataclass(frozen=True)
-class TrainArguments:
-    """The arguments of ``train`` that say what is trained; see there."""
-
-    data: DataSettings
-    clip: ClipSettings
-    network: FusionNetworkSettings
-    augmentation: Augmentation
-    training: TrainingSettings
-    pretrained: str | None
-    seed: int
-    device: str | None
-    features: FeatureSettings = field(default_factory=FeatureSettings)
-
-    def completed(self, recorded: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainArguments:
-        """With what a run records in place of each argument that is still the very default.
-
-        Where every group of settings was given, as by the command line, nothing is replaced.
-        """
-        groups = ("data", "clip", "network", "augmentation", "training", "features")
-        if all(getattr(self, name) is not defaults[name] for name in groups):
-            return self
-        missing = {part.name for part in fields(self) if getattr(self, part.name) is defaults[part.name]}
-        return replace(self, **{name: value for name, value in recorded.items() if name in missing})
 
 
 @dataclass(frozen=True)
@@ -67,12 +39,12 @@ class Plan:
     """A training that can begin.
 
     Attributes:
-        arguments: as given, with the network's classes, picture size and flow channels as resolved.
+        recipe: as given, with the model's settings and the clips' streams as resolved.
         videos: found and split.
         processes: that learn together, with this one's device.
     """
 
-    arguments: TrainArguments
+    recipe: Recipe
     videos: LabelledVideos
     processes: Processes
 
@@ -89,54 +61,59 @@ class Plan:
             ActionFusionError: the store lacks videos or was made by another recipe, a class has no training video, or
                 there is too little memory or disk.
         """
-        given = self.arguments
+        given = self.recipe
         self._refuse_idle_settings()
         folder = given.features.folder
         if folder is not None and folder.absolute().is_relative_to(out.absolute()):
             remedy = "choose a folder beside it, which several runs can share"
             raise SettingsError("features.folder", "lies in the run folder, which must not exist yet", remedy)
-        self.videos.check_store(given.clip.flow)
+        self.videos.check_store(given.clip)
         refuse_unlearnable(self.videos)
         if given.training.tensorboard:
             refuse_without_tensorboard()
         precision = given.training.precision
-        refuse_wrong_gradients(given.network, given.clip.frames, precision, self.processes.device.type)
-        cost = training_cost(given.network, given.clip.frames, given.training, maps=self.from_features)
+        refuse_wrong_gradients(self.model, given.network, precision, self.processes.device.type)
+        cost = training_cost(self.model, given.network, given.training, cached=self.from_features)
         if given.training.check_memory:
             refuse_too_large(cost, given.training.batch_size, self.free_memory())
         refuse_full_disk(out, cost.disk)
         return cost
 
+    @property
+    def model(self) -> type[VideoModel]:
+        """The class of the model."""
+        return model_class(self.recipe.model)
+
     def _refuse_idle_settings(self) -> None:
-        training = self.arguments.training
-        if self.from_features and training.freeze_towers not in (None, "all"):
-            reason = f"{training.freeze_towers} leaves layers that learn, and cached features are of towers that do not"
-            raise SettingsError("training.freeze_towers", reason, "leave it out, or leave out --features.folder")
+        training = self.recipe.training
+        if self.from_features and training.freeze not in (None, "all"):
+            reason = f"{training.freeze} leaves layers that learn, and cached features are of backbones that do not"
+            raise SettingsError("training.freeze", reason, "leave it out, or leave out --features.folder")
         if self.from_features and training.recompute_frames is not None:
-            reason = "the towers do not run where their features are cached"
+            reason = "the backbones do not run where their features are cached"
             raise SettingsError("training.recompute_frames", reason, "set it to null, or leave out --features.folder")
 
     @property
     def from_features(self) -> bool:
-        """Whether the towers' maps are read in place of clips."""
-        return self.arguments.features.folder is not None
+        """Whether the backbones' features are read in place of clips."""
+        return self.recipe.features.folder is not None
 
-    def towers_notes(self) -> list[str]:
-        """Lines that say which of the towers' layers do not learn, and whether that leaves any of them random."""
-        given = self.arguments
-        frozen = "all" if self.from_features else given.training.freeze_towers
+    def frozen_notes(self) -> list[str]:
+        """Lines that say which of the backbones' layers do not learn, and whether that leaves any of them random."""
+        given = self.recipe
+        frozen = "all" if self.from_features else given.training.freeze
         if frozen is None:
             return []
-        layers = "the towers" if frozen == "all" else f"the towers' layers up to {frozen}"
+        layers = "the backbones" if frozen == "all" else f"the backbones' layers up to {frozen}"
         notes = [f"{layers} stay as they are"]
         if self.from_features:
-            draws = given.features.draws
-            taken = f"{draws} draws of --features.seed {given.features.seed} in turn" if draws else "no random draws"
-            notes[0] += f", and their maps are read from features: {taken}, where end to end each epoch draws anew"
+            views, seed = given.features.views, given.features.seed
+            taken = f"{views} augmented views of --features.seed {seed} in turn" if views else "no augmented views"
+            notes[0] += f", and their features are read: {taken}, where end to end each epoch draws anew"
         if given.pretrained is None:
             notes.append(f"note: {layers} start at random, and stay so")
-        elif given.network.streams != "rgb":
-            notes.append("note: the flow tower's first layer has no ImageNet weights: it is random, and stays so")
+        elif "flow" in given.clip.streams and given.network.channels_of("flow") != 3:
+            notes.append("note: the first layer of the flow has no pretrained weights: it is random, and stays so")
         return notes
 
     def free_memory(self) -> int | None:
@@ -147,13 +124,15 @@ class Plan:
     @property
     def workers(self) -> int:
         """Processes that read videos ahead for this one."""
-        chosen = self.arguments.training.workers
+        chosen = self.recipe.training.workers
         return chosen if chosen is not None else max(min((os.cpu_count() or 1) // self.processes.beside - 1, 8), 0)
 
     def config(self) -> dict[str, Any]:
         """``config.yaml`` as plain values: every setting as resolved, and no path of this machine."""
-        given = self.arguments
+        given = self.recipe
         return {
+            "format": FORMAT,
+            "model": given.model,
             "clip": plain(given.clip),
             "network": plain(given.network),
             "data": describe_data(self.videos),
@@ -173,19 +152,27 @@ class Plan:
         Raises:
             RunFolderError: it holds something already, or cannot be written.
         """
-        further = {name: part for name, part in self.config().items() if name not in {"clip", "network"}}
-        given, videos = self.arguments, self.videos
-        run = create_run(out, clip=given.clip, network=given.network, labels=videos.listing.labels, further=further)
+        own = {"format", "model", "clip", "network"}
+        further = {name: part for name, part in self.config().items() if name not in own}
+        given, videos = self.recipe, self.videos
+        run = create_run(
+            out,
+            model=given.model,
+            clip=given.clip,
+            network=given.network,
+            labels=videos.listing.labels,
+            further=further,
+        )
         with writing(out / SPLIT):
             write_split(out / SPLIT, videos)
         return run
 
     def run_folder(self, out: Path) -> RunFolder:
         """The run folder that another process writes."""
-        given = self.arguments
-        return RunFolder(out, given.clip, given.network, self.videos.listing.labels, self.config())
+        given = self.recipe
+        return RunFolder(out, given.model, given.clip, given.network, self.videos.listing.labels, self.config())
 
-    def make_network(self, *, load: bool = True) -> tuple[FusionNetwork, str]:
+    def make_network(self, *, load: bool = True) -> tuple[VideoModel, str]:
         """The network before its first step, on the CPU, and a line that says what it starts from.
 
         Args:
@@ -194,42 +181,40 @@ class Plan:
         Raises:
             WeightsError: the pretrained weights are missing or do not fit.
         """
-        torch.manual_seed(self.arguments.seed)
-        network = FusionNetwork(self.arguments.network)
-        network.freeze_towers(self.arguments.training.freeze_towers)
-        network.recompute_towers(self.arguments.training.recompute_frames)
-        source = self.arguments.pretrained
+        torch.manual_seed(self.recipe.seed)
+        network = self.model(self.recipe.network)
+        network.freeze_backbones(self.recipe.training.freeze)
+        network.recompute_backbones(self.recipe.training.recompute_frames)
+        source = self.recipe.pretrained
         if source is None or not load:
             return network, "all weights start at random"
-        return network, str(load_imagenet(network, None if source == "imagenet" else source))
+        return network, str(network.load_pretrained(source))
 
     def clips(self) -> tuple[ClipDataset, ClipDataset | None]:
-        """Training clips, and the clips that end the sessions if there are any.
+        """Training clips, and the clips that end the stages if there are any.
 
         Raises:
             DatasetError: the split has no part to validate on.
         """
-        given, videos = self.arguments, self.videos
+        given, videos = self.recipe, self.videos
         parts: dict[str, Part | None] = {"hold_out": "val", "test": "test", "none": None}
         part = parts[videos.settings.validation]
         chosen = videos.part(part) if part else ()
         if part and not chosen:
             reason = f"split {videos.split.name!r} has no {part} part to validate on"
             raise DatasetError(videos.listing.root, reason, "choose another split, or --data.validation none")
-        flow, seed = given.clip.flow, given.seed
-        learn = ClipDataset(
-            videos.sources(videos.split.train, flow), given.clip, augmentation=given.augmentation, seed=seed
-        )
-        return learn, ClipDataset(videos.sources(chosen, flow), given.clip, seed=seed) if chosen else None
+        clip, seed = given.clip, given.seed
+        learn = ClipDataset(videos.sources(videos.split.train, clip), clip, augmentation=given.augmentation, seed=seed)
+        return learn, ClipDataset(videos.sources(chosen, clip), clip, seed=seed) if chosen else None
 
     def samples(
-        self, network: FusionNetwork, progress: Progress | None = None
+        self, network: VideoModel, progress: Progress | None = None
     ) -> tuple[KeyedDataset, KeyedDataset | None, str | None]:
-        """The clips, or the towers' maps of them, with a line that says what was computed for that.
+        """The clips, or the backbones' features of them, with a line that says what was computed for that.
 
         Args:
-            network: with the towers' weights, on its device; cached features freeze its towers.
-            progress: told about each clip whose maps are computed.
+            network: with the backbones' weights, on its device; cached features freeze them.
+            progress: called for each clip whose features are computed.
 
         Raises:
             DatasetError: the split has no part to validate on.
@@ -243,7 +228,7 @@ class Plan:
             network,
             learn,
             check,
-            self.arguments.features,
+            self.recipe.features,
             prepared=self.prepared,
             workers=self.workers,
             share=(share.rank, share.processes),
@@ -261,35 +246,29 @@ class Plan:
         """Batches to learn from, and to validate on."""
         together = partial(
             EpochLoader,
-            batch_size=self.arguments.training.batch_size,
+            batch_size=self.recipe.training.batch_size,
             workers=self.workers,
             share=self.processes.share,
             pin_memory=self.processes.device.type == "cuda",
         )
         return (
-            together(learn, shuffle=True, accumulate=self.arguments.training.accumulate),
+            together(learn, shuffle=True, accumulate=self.recipe.training.accumulate),
             together(check, shuffle=False) if check is not None else None,
         )
 
 
-def make_plan(given: TrainArguments, processes: Processes) -> Plan:
+def make_plan(given: Recipe, processes: Processes) -> Plan:
     """Find the videos and resolve the settings.
 
     Args:
-        given: what ``train`` was given.
+        given: the recipe.
         processes: that are to learn together.
 
     Raises:
         ActionFusionError: the data or the settings are at fault.
     """
     videos = open_data(given.data)
-    network = replace(
-        given.network,
-        num_classes=len(videos.listing.labels),
-        image_size=given.clip.flow.size,
-        flow_channels=given.clip.flow_channels,
-    )
-    return Plan(replace(given, network=network), videos, processes)
+    return Plan(given.fitted(len(videos.listing.labels)), videos, processes)
 
 
 def describe_data(videos: LabelledVideos) -> dict[str, Any]:

@@ -21,8 +21,8 @@ log = logging.getLogger("actionfusion.training")
 class Progress(Protocol):
     """Listens to the training loop."""
 
-    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
-        """An epoch of so many steps begins, some of them done already; sessions and epochs count from 1."""
+    def epoch_started(self, stage: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
+        """An epoch of so many steps begins, some of them done already; stages and epochs count from 1."""
 
     def step_done(self, loss: float, accuracy: float) -> None:
         """A step is done; the figures are means over the epoch so far."""
@@ -62,9 +62,9 @@ class ConsoleProgress:
         """Take the bar away."""
         self._bar.stop()
 
-    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
+    def epoch_started(self, stage: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
         """Start the bar anew."""
-        description = f"session {session}, epoch {epoch}/{max_epochs}"
+        description = f"stage {stage}, epoch {epoch}/{max_epochs}"
         self._bar.reset(self._task, total=steps, completed=done, description=description, loss=0.0, accuracy=0.0)
 
     def step_done(self, loss: float, accuracy: float) -> None:
@@ -74,7 +74,7 @@ class ConsoleProgress:
     def epoch_ended(self, row: Mapping[str, object]) -> None:
         """Print and log the epoch's line."""
         line = (
-            f"epoch {row['epoch']:>3}  session {row['session']}  "
+            f"epoch {row['epoch']:>3}  stage {row['session']}  "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.1%}"
         )
         if row["val_accuracy"] != "":
@@ -109,7 +109,7 @@ def features_progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
 class SilentProgress:
     """For the processes beside the main one."""
 
-    def epoch_started(self, session: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
+    def epoch_started(self, stage: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
         """Say nothing."""
 
     def step_done(self, loss: float, accuracy: float) -> None:

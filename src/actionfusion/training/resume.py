@@ -14,38 +14,37 @@ from typing import Any
 
 import yaml
 
-from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import write_atomically
-from actionfusion.models.fusion_network import FusionNetworkSettings
-from actionfusion.places import place
-from actionfusion.run_folder import CONFIG, RunFolder, open_run, typed, writing
+from actionfusion.run_folder import CONFIG, RunFolder, open_run, writing
 from actionfusion.settings import build, field_kinds, plain, read_json
+from actionfusion.storage import to_path
 from actionfusion.training.features import FeatureSettings
-from actionfusion.training.settings import TrainingSettings
-from actionfusion.video.clip import ClipSettings
+from actionfusion.training.recipe import Recipe, recipe_from
 
 LOCAL = "resume.json"
-_KINDS: dict[str, type[Any]] = {
-    "data": DataSettings,
-    "clip": ClipSettings,
-    "network": FusionNetworkSettings,
-    "augmentation": Augmentation,
-    "training": TrainingSettings,
-    "features": FeatureSettings,
-}
-_YOUNGER = {"features"}  # runs of earlier versions have none
-_PLACES = ("root", "store", "manifest")
+
+
+@dataclass(frozen=True)
+class _Data:
+    root: str | None = None
+    store: str | None = None
+    manifest: str | None = None
+
+
+@dataclass(frozen=True)
+class _Features:
+    folder: str
 
 
 @dataclass(frozen=True)
 class _Local:
-    """What ``resume.json`` holds: places by name, and the device as it was given."""
+    """What ``resume.json`` holds: where this machine has what, and the device as it was given."""
 
-    data: Mapping[str, str]
+    data: _Data
     device: str | None
-    features: Mapping[str, str] | None = None
+    features: _Features | None = None
 
 
 def remember_places(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
@@ -60,8 +59,8 @@ def remember_places(run: RunFolder, data: DataSettings, features: Path | None, d
     Raises:
         RunFolderError: it cannot be written.
     """
-    given = {name: getattr(data, name) for name in _PLACES}
-    places = {name: str(place(value).absolute()) for name, value in given.items() if value is not None}
+    given = {name: getattr(data, name) for name in field_kinds(_Data)}
+    places = {name: str(to_path(value).absolute()) for name, value in given.items() if value is not None}
     local: dict[str, Any] = {"data": places, "device": device}
     if features is not None:
         local["features"] = {"folder": str(features.absolute())}
@@ -75,23 +74,24 @@ def forget_places(run: RunFolder) -> None:
 
 
 def recorded_values(path: Path) -> dict[str, Any]:
-    """The arguments of ``train`` that made an unfinished run, as plain values.
+    """Read what made an unfinished run: the recipe's plain values, and the device.
 
     Raises:
         RunFolderError: the folder is no run, or does not say how it was trained.
     """
     config = open_run(path).config
-    if not _KINDS.keys() - _YOUNGER <= config.keys():
+    if (
+        not set(field_kinds(Recipe)) - {"features"} <= config.keys() or "dataset" not in config["data"]
+    ):  # runs of version 0.1 may have no features
         raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
-    values: dict[str, Any] = {name: dict(config.get(name) or {}) for name in _KINDS}
-    values["data"] = {name: value for name, value in values["data"].items() if name in field_kinds(DataSettings)}
-    for name, kind in _KINDS.items():
-        typed(kind, values[name], path / CONFIG, name)
-    values |= {"pretrained": config.get("pretrained"), "seed": config.get("seed", 0)}
+    values: dict[str, Any] = {name: config.get(name) for name in field_kinds(Recipe)}
+    values["data"] = {name: value for name, value in config["data"].items() if name in field_kinds(DataSettings)}
+    values["features"] = config.get("features") or {}
+    recipe_from(values, path / CONFIG, RunFolderError)
     if (path / LOCAL).is_file():
         local = plain(_read_places(path / LOCAL))
-        values["data"] |= local["data"]
-        values["features"] |= local["features"] or {}
+        values["data"] |= {name: value for name, value in local["data"].items() if value is not None}
+        values["features"] = {**values["features"], **(local["features"] or {})}
         values["device"] = local["device"]
     return values
 
@@ -101,14 +101,15 @@ def _read_places(path: Path) -> _Local:
     return build(_Local, read_json(path, RunFolderError, remedy), path, RunFolderError, remedy)
 
 
-def recorded_arguments(path: Path) -> dict[str, Any]:
-    """The same, typed as ``train`` takes them.
+def recorded_recipe(path: Path) -> tuple[Recipe, str | None]:
+    """Read the same as a recipe, with the device.
 
     Raises:
-        RunFolderError: as ``recorded_values``, or settings of another version.
+        RunFolderError: as ``recorded_values``.
     """
     values = recorded_values(path)
-    return values | {name: typed(kind, values[name], path / CONFIG, name) for name, kind in _KINDS.items()}
+    device = values.pop("device", None)
+    return recipe_from(values, path / CONFIG, RunFolderError), device
 
 
 def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

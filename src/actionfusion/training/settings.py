@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from actionfusion.errors import SettingsError
-from actionfusion.training.sessions import PAPER_SESSIONS, Session
+from actionfusion.training.stages import PAPER_STAGES, Stage
 
 PrecisionName = Literal["float32", "bfloat16", "float16"]
 OptimizerKernelName = Literal["auto", "fused", "foreach", "loop"]
@@ -24,12 +24,12 @@ class TrainingSettings:
     """How the network learns.
 
     Args:
-        sessions: one after the other, each from the best weights of the one before.
+        stages: one after the other, each from the best weights of the one before.
         batch_size: clips that are in memory at once, in each process.
         accumulate: batches that make one step of the optimiser, with the mean over all their clips; batch norm still
             sees one batch at a time.
         backbone_rate_scale: learning rate of the layers that ImageNet's VGG-16 has weights for (the towers'
-            convolutions but the flow's first, and fc6) over that of the session, which the new layers have; 1 is the
+            convolutions but the flow's first, and fc6) over that of the stage, which the new layers have; 1 is the
             paper's single rate, 0 leaves them as they are.
         weight_decay: decoupled, as in AdamW, on weight matrices and kernels alone; 0 is the paper's plain Adam.
         clip_norm: largest norm of all gradients together; none clips nothing.
@@ -46,7 +46,7 @@ class TrainingSettings:
             training, as a loss that is no number does.
         tensorboard: write each epoch's figures for TensorBoard too, into the run's folder ``tensorboard``; the names of
             its files carry the machine's.  Needs the extra of that name.
-        freeze_towers: the towers' layers up to this convolution, such as conv4_3, stay as they are, or all of them with
+        freeze: the towers' layers up to this convolution, such as conv4_3, stay as they are, or all of them with
             ``all``; none trains them.
         recompute_frames: activation checkpointing: so many frames' activations in the towers are in memory at a time,
             and all are computed a second time in the backward pass; none keeps those of all frames.
@@ -56,7 +56,7 @@ class TrainingSettings:
         SettingsError: a value outside its range.
     """
 
-    sessions: tuple[Session, ...] = PAPER_SESSIONS
+    stages: tuple[Stage, ...] = PAPER_STAGES
     batch_size: int = 4
     accumulate: int = 1
     backbone_rate_scale: float = 1.0
@@ -71,13 +71,13 @@ class TrainingSettings:
     checkpoint_steps: int | None = 500
     explosion: float = 20.0
     tensorboard: bool = False
-    freeze_towers: str | None = None
+    freeze: str | None = None
     recompute_frames: int | None = None
     check_memory: bool = True
 
     def __post_init__(self) -> None:
-        if not self.sessions:
-            raise SettingsError("training.sessions", "there is none", "give at least one session")
+        if not self.stages:
+            raise SettingsError("training.stages", "there is none", "give at least one stage")
         for name in ("batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"training.{name}", f"{getattr(self, name)}", "take 1 or more")

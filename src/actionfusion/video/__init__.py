@@ -1,1 +1,1 @@
-"""A file becomes a clip."""
+"""Turn a file into a clip."""

@@ -1,4 +1,4 @@
-"""Opening a video file safely, and choosing its stream.
+"""Open video files safely and choose their stream.
 
 Only demuxers of real containers are let in, and the file is handed to FFmpeg as an open file, never as a name: so a
 playlist cannot open other files or the network, and a file may be called ``http:x.avi`` or ``concat:a|b``.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
-AnyPath = str | os.PathLike[str]
+LocalPath = str | os.PathLike[str]
 
 MAX_PIXELS = 8192 * 8192
 """Largest picture that is read, in pixels: twice 8K UHD, 201 MB as RGB."""
@@ -75,8 +75,8 @@ SCALE_DOWN = "scale it down first"
 
 
 @contextmanager
-def open_video(path: AnyPath) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video file and choose its stream; both are closed at the end, however it comes.
+def open_video(path: LocalPath) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video file and choose its stream; both are closed at the end in any case.
 
     Of several video streams, the one that the container marks as default is taken, of several such the largest
     picture, of several such the first.  Cover art and thumbnails are no video streams.
@@ -108,7 +108,7 @@ def _open_file(name: str) -> BinaryIO:
 
 
 class _SeekableFile:
-    """A file as PyAV reads it, which answers a place that cannot be as FFmpeg expects: not with an exception.
+    """A file as PyAV reads it, which answers an impossible seek as FFmpeg expects, without an exception.
 
     Damaged files make FFmpeg look for such places, and PyAV would print the exception to standard error.
     """
@@ -159,7 +159,7 @@ def _open_container(name: str, file: BinaryIO) -> Iterator[InputContainer]:
 
 
 def choose_stream(name: str, container: InputContainer) -> VideoStream:
-    """The video stream that is read, as ``open_video`` says, of a container of that name.
+    """Choose the video stream to read, as ``open_video`` says, of a container of that name.
 
     Raises:
         NoVideoStream, VideoDamaged, VideoTooLarge: as ``open_video``.
@@ -189,7 +189,7 @@ def _codec(stream: VideoStream) -> VideoCodecContext | None:
 
 
 def said(error: BaseException) -> str:
-    """What the system or FFmpeg says of an error, without codes and names."""
+    """Give the words of the system or FFmpeg for an error, without codes and names."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -214,8 +214,8 @@ def _has_video_signature(head: bytes) -> bool:
     return head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G"  # MPEG transport stream
 
 
-def find_structure_fault(path: AnyPath) -> str | None:
-    """What is wrong with the structure of a container, as a clause, or None: see ``structure_fault``."""
+def find_structure_fault(path: LocalPath) -> str | None:
+    """Describe the fault in a container's structure as a clause, or return None: see ``structure_fault``."""
     name = os.fspath(path)
     with _open_file(name) as file, _reading(name):
         return structure_fault(file)
@@ -226,4 +226,4 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise VideoMissing(name, f"it cannot be read ({said(error)})", "check the disk it lies on") from error
+        raise VideoMissing(name, f"it cannot be read ({said(error)})", "check its disk") from error

@@ -1,4 +1,4 @@
-"""Flow computed in threads while the pictures are still being decoded."""
+"""Compute flow in threads while the pictures are still being decoded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from actionfusion.video.threads import check_stop, flow_threads, one_opencv_thre
 
 
 class FieldMaker:
-    """Takes the pictures of a video one by one and computes each field as soon as both its pictures are there.
+    """Takes the pictures of a video one by one and computes the flow of each pair as soon as it is complete.
 
-    Used as a context manager; leaving it ends its threads.  A field is the same whichever thread computes it
-    (``flow_engine``).  Of the pictures only the grey levels are kept, and only until their fields are done.
+    Used as a context manager; leaving it ends its threads.  Every thread computes the same flow
+    (``flow_engine``).  Of the pictures only the grey levels are kept, and only until their flow is computed.
 
     Args:
-        pairs: first frames of the fields, ascending, without doubles.
+        pairs: first frames of the pairs, ascending, without repeats.
         recipe: engine, size and bound.
     """
 
@@ -44,7 +44,7 @@ class FieldMaker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the threads; fields not begun are given up."""
+        """End the threads and drop the flow that is not begun."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         self._exit.close()
@@ -69,7 +69,7 @@ class FieldMaker:
         self._last = index, grey
 
     def fields(self) -> UInt8Array:
-        """Codes ``[len(pairs), size, size, 2]``, u then v, once the last is computed; both pictures of each were given.
+        """Wait for the codes ``[len(pairs), size, size, 2]``, u then v; both pictures of each pair were added.
 
         Raises:
             ReadingStopped: see ``check_stop``.

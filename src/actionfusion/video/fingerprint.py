@@ -1,11 +1,11 @@
-"""Fingerprints of videos: whether two files show the same pictures, however each was coded, scaled, lit or cut.
+"""Fingerprint videos: two files show the same pictures, however each was coded, scaled, lit or cut, or they do not.
 
 A fingerprint is a strip of thumbnails of 8 x 8 grey values, up to 64 of them, evenly spaced in the video.  Two videos
-are compared by how their thumbnails *change*, so that two actions in front of one wall are told apart: the wall drops
+are compared by how their thumbnails *change*, so that two actions in front of one wall differ: the wall drops
 out.  What is left over when one video's changes are taken from the other's, over the size of the changes themselves,
 is their distance; the strips are slid along each other first, since copies are often cut.
 
-``benchmarks/doubles.py`` measures what is found, and what is taken for a double wrongly.
+``benchmarks/doubles.py`` measures what is found, and what is taken for a duplicate wrongly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ MOST_THUMBNAILS = 64
 PICTURE_SIZE = 64
 """Side of the pictures to make thumbnails of, in pixels: averaging more of them changes nothing that is seen."""
 
-DOUBLE_DISTANCE = 0.3
-"""Distance up to which two videos count as doubles; see ``benchmarks/results/doubles.json``."""
+DUPLICATE_DISTANCE = 0.3
+"""Distance up to which two videos count as duplicates; see ``benchmarks/results/doubles.json``."""
 
 # Grey levels, at a contrast of _CONTRAST, that coding alone changes; without it two still videos would be far apart.
 _NOISE = 0.3
@@ -39,20 +39,20 @@ _CONTRAST = 40.0
 _LEAST_CONTRAST = 4.0
 # Steps of a stored grey value: 1/8 level, which is far below the noise of coding.
 _STEPS = 8
-# Strips are slid as long as this share of the shorter one still overlaps; less in common is no double.
+# Strips are slid as long as this share of the shorter one still overlaps; less in common is no duplicate.
 _OVERLAP = 0.6
 _FEWEST_OVERLAPPING = 4
 _SLIDES_A_THUMBNAIL = 4
 
 
 def fingerprint_positions(num_frames: int) -> range:
-    """The frames, out of so many, whose thumbnails make the fingerprint."""
+    """Choose the frames whose thumbnails make the fingerprint."""
     return range(0, num_frames, max(-(-num_frames // MOST_THUMBNAILS), 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What a video looks like over time.
+    """Thumbnails of a video over time.
 
     Attributes:
         num_frames: of the video.
@@ -66,7 +66,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, frames: Iterable[Frame], num_frames: int) -> Fingerprint | None:
-        """The fingerprint of frames at ``fingerprint_positions``, images ``[H, W, 3]``; None if there is no frame."""
+        """Make the fingerprint of frames at ``fingerprint_positions``, images ``[H, W, 3]``; None without frames."""
         kept = [(frame.index, _thumbnail(frame)) for frame in frames]
         if not kept:
             return None
@@ -74,7 +74,7 @@ class Fingerprint:
         return cls(num_frames, np.array(positions, np.int64), np.stack(thumbnails))
 
     def encode(self) -> str:
-        """As text, which ``decode`` reads."""
+        """Encode as text for ``decode``."""
         steps = np.rint(self.thumbnails * _STEPS).astype("<i2")
         # What changes little from thumbnail to thumbnail packs best.
         packed = zlib.compress(np.diff(steps, axis=0, prepend=np.zeros_like(steps[:1])).tobytes())
@@ -83,7 +83,7 @@ class Fingerprint:
 
     @classmethod
     def decode(cls, text: str) -> Fingerprint:
-        """The fingerprint that ``encode`` wrote.
+        """Decode the text that ``encode`` wrote.
 
         Raises:
             ValueError: anything else.
@@ -118,7 +118,7 @@ class Fingerprint:
 
 
 def distance(first: Fingerprint, second: Fingerprint) -> float:
-    """How far two videos are from being doubles: 0 for the same pictures, about 1 for unlike motions.
+    """Measure how far two videos are from being duplicates: 0 for the same pictures, about 1 for unlike motions.
 
     The lowest over all ways to lay one over the other: stretched to the same length (a copy at another frame rate), or
     slid along it, overlapping by at least 60 % of the shorter one.
@@ -141,7 +141,7 @@ def _unit(vector: FloatArray) -> FloatArray:
 
 
 def _slides(first: Fingerprint, second: Fingerprint) -> npt.NDArray[np.float64]:
-    """Offsets in frames, fine beside the spacing of the thumbnails, that leave enough of an overlap."""
+    """List offsets in frames, finer than the spacing of the thumbnails, that leave enough overlap."""
     least = _OVERLAP * min(first.num_frames, second.num_frames)
     spacing = max(
         int(fingerprint.positions[1] if len(fingerprint.positions) > 1 else 1) for fingerprint in (first, second)
@@ -152,7 +152,7 @@ def _slides(first: Fingerprint, second: Fingerprint) -> npt.NDArray[np.float64]:
 
 
 def _looked_up(strip: Fingerprint, places: npt.NDArray[np.float64]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """The strip at any places ``[m, n]``, between thumbnails linearly: ``[m, n, 64]``, and where it has any."""
+    """Interpolate the strip linearly at any positions ``[m, n]``: ``[m, n, 64]``, and where it has values."""
     at = strip.positions
     inside = (places >= 0) & (places <= at[-1])
     if len(at) == 1:
@@ -163,7 +163,7 @@ def _looked_up(strip: Fingerprint, places: npt.NDArray[np.float64]) -> tuple[Flo
 
 
 def _leftover(still: FloatArray, moving: FloatArray, inside: npt.NDArray[np.bool_]) -> FloatArray:
-    """For each laying ``[m]``: what is left of one's changes without the other's, over the size of the changes."""
+    """Compute for each alignment ``[m]`` the changes without those of the other video, over the size of the changes."""
     weight = inside[..., None].astype(np.float32)
     count = np.maximum(weight.sum(1, keepdims=True), 1)
 

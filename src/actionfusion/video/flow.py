@@ -1,4 +1,4 @@
-"""Optical flow between consecutive frames: three engines, the 8-bit recipe, and the window around a frame.
+"""Compute optical flow between consecutive frames: three engines, the 8-bit recipe, and the window of a frame.
 
 Sources: the stacking of 2L channels and the 8-bit storage follow Simonyan and Zisserman 2014; the window is centred on
 its frame as in Ou and Sun 2019, sections 3.5 and 3.6.
@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float32]
 ZERO_CODE = 128
 LARGEST_CODE_STEP = 127
 
-# The stubs of OpenCV demand an array where None asks for a new field.  An array would also be taken as a first guess.
+# The stubs of OpenCV demand an array where None means a new one.  An array would also be taken as a first guess.
 _NEW_FIELD = cast(FloatArray, None)
 
 
@@ -40,7 +40,7 @@ class FlowEngine(Protocol):
 
 @dataclass(frozen=True)
 class FlowRecipe:
-    """How 8-bit flow was made.  Stored with every run and every prepared clip; two recipes never mix.
+    """Settings of 8-bit flow, stored with every run and prepared clip; two recipes never mix.
 
     Args:
         engine: ``tvl1`` (Dual TV-L1, the paper lineage's), ``dis`` (DIS, medium preset: less exact, and over a hundred
@@ -68,15 +68,15 @@ class FlowRecipe:
         return f"{self.engine} at {self.size} px within {self.bound:g} px"
 
     def encode(self, field: FloatArray) -> UInt8Array:
-        """Displacements in pixels to codes 1..255, where 128 is exactly no motion and 256 - code negates."""
+        """Encode displacements in pixels as 1..255, where 128 is exactly no motion and 256 - code negates."""
         steps = np.rint(np.clip(field, -self.bound, self.bound) * (LARGEST_CODE_STEP / self.bound))
         codes: UInt8Array = (steps + ZERO_CODE).astype(np.uint8)
         return codes
 
     def decode(self, codes: UInt8Array) -> FloatArray:
-        """Codes back to displacements in pixels, within ``bound / 254`` of what was encoded, once clipped.
+        """Decode to displacements in pixels, within ``bound / 254`` of the clipped input of ``encode``.
 
-        Code 0, which only lossy storage makes, lies one step beyond ``-bound``.
+        Code 0, which only lossy storage makes, is one step beyond ``-bound``.
         """
         return (codes.astype(np.float32) - ZERO_CODE) * np.float32(self.bound / LARGEST_CODE_STEP)
 
@@ -85,7 +85,7 @@ _Compute = Callable[[UInt8Array, UInt8Array], npt.NDArray[Any]]
 
 
 def _dis() -> _Compute:
-    """Kroeger et al. 2016; OpenCV's medium preset, the most exact of its three."""
+    """Make the engine of Kroeger et al. 2016; OpenCV's medium preset, the most exact of its three."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     finest_scale = dis.getFinestScale()
 
@@ -98,7 +98,7 @@ def _dis() -> _Compute:
 
 
 def _tvl1() -> _Compute:
-    """Zach et al. 2007; OpenCV's settings: 5 scales of 0.8, 5 warps, lambda 0.15 on grey levels 0..255."""
+    """Make the engine of Zach et al. 2007; OpenCV's settings: 5 scales of 0.8, 5 warps, lambda 0.15 on 0..255."""
     if not hasattr(cv2, "optflow"):
         raise SettingsError(
             "flow.engine",
@@ -117,7 +117,7 @@ def _tvl1() -> _Compute:
 
 
 def _farneback() -> _Compute:
-    """Farneback 2003; the settings of OpenCV's own class: 5 halved scales, box of 13, 10 rounds, 5 px polynomials."""
+    """Make the engine of Farneback 2003; OpenCV's settings: 5 halved scales, box of 13, 10 rounds, 5 px polynomials."""
 
     def compute(first: UInt8Array, second: UInt8Array) -> npt.NDArray[Any]:
         return cv2.calcOpticalFlowFarneback(first, second, _NEW_FIELD, 0.5, 5, 13, 10, 5, 1.1, 0)
@@ -129,7 +129,7 @@ _MAKERS: Mapping[str, Callable[[], _Compute]] = {"dis": _dis, "tvl1": _tvl1, "fa
 
 
 class _Engine(threading.local):
-    """Python makes this object's contents anew in each thread, since OpenCV's engines work in buffers of their own."""
+    """Makes OpenCV's engine anew in each thread, since the engines work in buffers of their own."""
 
     def __init__(self, make: Callable[[], _Compute]) -> None:
         self._compute = make()
@@ -144,9 +144,9 @@ class _Engine(threading.local):
 
 @cache
 def flow_engine(name: EngineName) -> FlowEngine:
-    """The engine of that name.  Any threads may call it at once.
+    """Return the engine of that name, which any threads may call at once.
 
-    A field depends on its two pictures alone: not on pictures before, nor on how many threads OpenCV uses; of two equal
+    Flow depends on its two pictures alone: not on pictures before, nor on how many threads OpenCV uses; of two equal
     pictures it is zero.  On smooth textures that shift by up to 3 px the mean error in the middle of the picture is
     under 0.1 px.  Far motions are lost: DIS finds 20 px at a size of 224, Farneback 8 px at 128, TV-L1 about 6 px at
     any size.
@@ -160,13 +160,13 @@ def flow_engine(name: EngineName) -> FlowEngine:
 def flow_fields(
     frames: Sequence[UInt8Array] | Mapping[int, UInt8Array] | UInt8Array, pairs: Sequence[int], recipe: FlowRecipe
 ) -> UInt8Array:
-    """8-bit flow from ``frames[p]`` to ``frames[p + 1]`` for every p of ``pairs``.
+    """Compute 8-bit flow from ``frames[p]`` to ``frames[p + 1]`` for every p of ``pairs``.
 
     Flow is computed on the luma of ITU-R BT.601, see ``grey_picture``.
 
     Args:
         frames: RGB pictures ``[size, size, 3]``; index p and p + 1 must be there for every p of ``pairs``.
-        pairs: first frames of the fields; in ascending order no frame is turned grey twice.
+        pairs: first frames of the pairs; in ascending order no frame is turned grey twice.
         recipe: engine, size and bound.
 
     Returns:
@@ -187,12 +187,12 @@ def flow_fields(
 
 
 def encoded_field(first: UInt8Array, second: UInt8Array, recipe: FlowRecipe) -> UInt8Array:
-    """Codes ``[size, size, 2]`` of the flow between two grey pictures ``[size, size]``; any threads may ask at once."""
+    """Compute codes ``[size, size, 2]`` of the flow between two grey pictures ``[size, size]``, in any thread."""
     return recipe.encode(flow_engine(recipe.engine)(first, second))
 
 
 def grey_picture(frame: UInt8Array, size: int) -> UInt8Array:
-    """Grey levels ``[size, size]`` that flow is computed on: 0.299 R + 0.587 G + 0.114 B.
+    """Convert to the grey levels ``[size, size]`` that flow is computed on: 0.299 R + 0.587 G + 0.114 B.
 
     Raises:
         SettingsError: not an RGB picture ``[size, size, 3]``.
@@ -205,10 +205,10 @@ def grey_picture(frame: UInt8Array, size: int) -> UInt8Array:
 
 
 def flow_window(position: int, length: int, num_frames: int) -> list[int]:
-    """First frames of the ``length`` fields centred on a frame: t-2, t-1, t, t+1 for L = 4.
+    """List the first frames of the ``length`` flow frames centred on a frame: t-2, t-1, t, t+1 for L = 4.
 
-    Fields that would start before the first frame or end after the last repeat the edge field.  A video of one frame
-    has no field at all, and the list is then empty.
+    Flow frames that would start before the first frame or end after the last repeat the edge.  A video of one frame
+    has none, and the list is then empty.
 
     Args:
         position: the frame t, from 0.

@@ -1,4 +1,4 @@
-"""Reading a source of running video: pictures as they come, with what was lost on the way counted.
+"""Read live video: pictures as they come, and a count of what was lost.
 
 A file is read as everywhere: strictly, by `iterate_frames`.  A pipe, camera or server cannot be read twice, so what
 cannot be decoded is counted and left out; frames are numbered as if there had been nothing in its place.
@@ -53,11 +53,11 @@ _CHECK_CAMERA = "check that it is plugged in, free and yours to use"
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture of a running video.
+    """A picture of a live video.
 
     Attributes:
         time: seconds from the first one of its connection.
-        image: makes the RGB array ``[size, size, 3]``; only before the next picture is asked for.
+        image: makes the RGB array ``[size, size, 3]``; only before the next picture is read.
     """
 
     time: float
@@ -66,7 +66,7 @@ class Picture:
 
 @dataclass
 class Losses:
-    """What a running video lost.
+    """Losses of a live video.
 
     Attributes:
         frames: packets that cannot be decoded, and pictures that the decoder marks as damaged.
@@ -85,7 +85,7 @@ class OpenSource(Protocol):
     says_its_length: bool
 
     def pictures(self, size: int) -> Generator[Picture, None, None]:
-        """All pictures in order, scaled to ``size``."""
+        """Yield all pictures in order, scaled to ``size``."""
         ...
 
 
@@ -93,7 +93,7 @@ class OpenSource(Protocol):
 def open_source(
     source: Source, losses: Losses, *, stopped: Callable[[], bool] = lambda: False, opener: Callable[..., Any] = av.open
 ) -> Iterator[OpenSource]:
-    """Open a source; it is closed at the end, however that comes.
+    """Open a source; it is closed at the end in any case.
 
     Args:
         source: which.
@@ -112,7 +112,8 @@ def open_source(
             yield _Stream(source, container, losses, says_its_length=True)
     else:
         with _open_by_name(source, opener) as container:
-            yield _Stream(source, container, losses, says_its_length=_says_its_length(source, container))
+            says_its_length = source.kind == "server" and source.format is None and container.size > 0
+            yield _Stream(source, container, losses, says_its_length=says_its_length)
 
 
 class _File:
@@ -128,7 +129,7 @@ class _File:
 
 
 class _Pipe:
-    """What PyAV reads of a pipe: it waits in short turns, so that it can be told to stop."""
+    """A pipe as PyAV reads it: it waits in short turns, so that it can be stopped."""
 
     def __init__(self, file: int, stopped: Callable[[], bool]) -> None:
         self._file, self._stopped = file, stopped
@@ -203,7 +204,7 @@ def _open_by_name(source: Source, opener: Callable[..., Any]) -> Iterator[InputC
 
 
 def _address(source: Source) -> str:
-    """What FFmpeg opens; Windows names its cameras."""
+    """Give the address for FFmpeg; Windows names its cameras."""
     if source.format != "dshow":
         return source.address
     cameras = [each.name for each in av.enumerate_input_devices("dshow") if "video" in each.media_types]
@@ -235,12 +236,8 @@ def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoE
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong, without the address, which FFmpeg puts behind its own words."""
+    """Describe an error without the address, which FFmpeg puts behind its own words."""
     return getattr(error, "strerror", None) or type(error).__name__
-
-
-def _says_its_length(source: Source, container: InputContainer) -> bool:
-    return source.kind == "server" and source.format is None and container.size > 0
 
 
 class _Stream:
@@ -256,7 +253,7 @@ class _Stream:
             raise SettingsError("size", f"{size} px is no size for a frame", "take 1 or more")
         clock = StreamClock(frame_interval(self._stream))
         unit = float(self._stream.time_base) if self._stream.time_base else None
-        # FFmpeg would make up times, 25 pictures a second, whatever the camera's rate.
+        # FFmpeg would invent times, 25 pictures a second, at any rate of the camera.
         by_arrival = not self.says_its_length and bool(self._container.format.flags & _NO_TIMESTAMPS)
         convert: PictureConverter | None = None
         with closing(_decoded(self._source, self._container, self._stream, self._losses)) as pictures:
@@ -280,7 +277,7 @@ def _converting(source: Source, convert: PictureConverter, picture: VideoFrame) 
 
 
 class StreamClock:
-    """Times of the pictures of a running video: they grow strictly, and go on where the source counts anew.
+    """Times of the pictures of a live video: they grow strictly, and go on if the source starts to count again.
 
     Args:
         interval: seconds from one picture to the next where no usable time is stated.
@@ -292,7 +289,7 @@ class StreamClock:
         self._last = -interval
 
     def time(self, stated: float | None) -> float:
-        """Seconds from the first picture to this one, which states the time ``stated``."""
+        """Give the seconds from the first picture to this one, whose stream time is ``stated``."""
         expected = self._last + self._interval
         time = expected
         if stated is not None:
@@ -306,7 +303,7 @@ class StreamClock:
 def _decoded(
     source: Source, container: InputContainer, stream: VideoStream, losses: Losses
 ) -> Generator[VideoFrame, None, None]:
-    """Every picture that can be decoded.
+    """Yield every picture that can be decoded.
 
     Raises:
         VideoMissing: the reading broke off.
@@ -339,7 +336,7 @@ def _decoded(
 def _packets(
     source: Source, container: InputContainer, stream: VideoStream
 ) -> Generator[Packet[VideoStream] | None, None, None]:
-    """Packets that hold data, then None."""
+    """Yield packets that hold data, then None."""
     failure: VideoError | None = None
     with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
         while True:

@@ -1,4 +1,4 @@
-"""Decoded pictures to RGB arrays: colour, size and the way up, in one call of swscale each."""
+"""Convert decoded pictures to upright RGB arrays of one size, each in one call of swscale."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LARGEST_KEPT = 16 * 2**20
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture is shown: the axes exchanged first if need be, then turned over along x and y.
+    """Display orientation of a stored picture: exchange the axes first if need be, then flip along x and y.
 
     Source: the transformation matrix of ISO/IEC 14496-12, section 8.3.2, rounded to quarter turns.
     """
@@ -45,7 +45,7 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Orientation:
-        """The orientation that a decoded picture carries; upright where it carries none."""
+        """Read the orientation of a decoded picture; upright if it has none."""
         side_data = cast("SideDataContainer", frame.side_data)
         matrix = side_data.get(SideDataType.DISPLAYMATRIX)
         if matrix is None:
@@ -68,7 +68,7 @@ class Orientation:
         return self.exchanges_axes ^ self.flips_x ^ self.flips_y
 
     def apply(self, image: UInt8Array) -> UInt8Array:
-        """The picture ``[H, W, 3]`` as shown, C-contiguous; a copy only where one is needed."""
+        """Turn the picture ``[H, W, 3]`` upright, C-contiguous; copy only if needed."""
         if self.exchanges_axes:
             image = image.swapaxes(0, 1)
         if self.flips_x:
@@ -79,7 +79,7 @@ class Orientation:
 
 
 class PictureConverter:
-    """Makes RGB arrays of one stream's pictures, all of one size and orientation: those of the first picture.
+    """Makes RGB arrays of one stream's pictures, all of the size and orientation of the first picture.
 
     Args:
         first: the first picture of the stream.
@@ -96,7 +96,7 @@ class PictureConverter:
         np.empty(min(8 * 3 * self._width * self._height, _LARGEST_KEPT), np.uint8)
 
     def __call__(self, frame: VideoFrame) -> UInt8Array:
-        """The picture ``[H, W, 3]`` in RGB, 0..255, C-contiguous.
+        """Convert to RGB ``[H, W, 3]``, 0..255, C-contiguous.
 
         Raises:
             av.FFmpegError: colours that swscale does not convert, such as YCgCo and ICtCp.
@@ -120,7 +120,7 @@ class PictureConverter:
 
 
 def scaled_picture(picture: UInt8Array, size: int) -> UInt8Array:
-    """An RGB picture ``[H, W, 3]`` uint8 as ``[size, size, 3]``, scaled as pictures of video are.
+    """Scale an RGB picture ``[H, W, 3]`` uint8 to ``[size, size, 3]``, as pictures of video are.
 
     Raises:
         SettingsError: an array of another shape or type, or of no pixels.

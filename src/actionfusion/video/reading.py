@@ -1,4 +1,4 @@
-"""Reading video: frames in presentation order as RGB, with their times.
+"""Read video: frames in presentation order as RGB, with their times.
 
 A frame's index is its rank among the frames that decoding gives.  Its time is in seconds from the first frame, taken
 from the container where that states it.  Pixels are the stored ones, turned the way up that the container asks for;
@@ -33,7 +33,7 @@ from actionfusion.video.containers import (
     MAX_PIXELS,
     PIXEL_LIMIT,
     SCALE_DOWN,
-    AnyPath,
+    LocalPath,
     find_structure_fault,
     open_video,
     said,
@@ -56,7 +56,7 @@ _DECODER_OPTIONS = {"err_detect": "explode+crccheck", **PIXEL_LIMIT}
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's container says of it.
+    """Facts about a video from its container.
 
     Attributes:
         path: the file.
@@ -117,8 +117,8 @@ class Frames:
     num_frames: int
 
 
-def probe(path: AnyPath) -> VideoInfo:
-    """What a video is, from its container, its packets and its first picture.
+def probe(path: LocalPath) -> VideoInfo:
+    """Read the facts about a video from its container, its packets and its first picture.
 
     A stream whose pictures cannot be decoded is described all the same; ``iterate_frames`` finds that out.
 
@@ -157,8 +157,8 @@ def probe(path: AnyPath) -> VideoInfo:
         )
 
 
-def count_frames(path: AnyPath) -> int:
-    """Frames as the packets of the stream suggest, without decoding: a first guess that decoding may correct.
+def count_frames(path: LocalPath) -> int:
+    """Count frames by the packets of the stream, without decoding: a guess that decoding may correct.
 
     Real AVI files hold packets that give no frame (dropped frames, packed B-frames); the packets then outnumber the
     frames.
@@ -171,11 +171,11 @@ def count_frames(path: AnyPath) -> int:
 
 
 def iterate_frames(
-    path: AnyPath, *, wanted: Collection[int] | Callable[[int], bool] | None = None, size: int | None = None
+    path: LocalPath, *, wanted: Collection[int] | Callable[[int], bool] | None = None, size: int | None = None
 ) -> Generator[Frame, None, int]:
-    """Decode a video and give its frames one by one; nothing but the frame given is kept.
+    """Decode a video and yield its frames one by one; only the current frame is kept.
 
-    The file is opened when the first frame is asked for, and closed when the iterator is used up, closed or dropped.
+    The file is opened for the first frame, and closed when the iterator is used up, closed or dropped.
 
     Args:
         path: the file.
@@ -201,14 +201,14 @@ def iterate_frames(
 
 
 def read_frames(
-    path: AnyPath,
+    path: LocalPath,
     indices: Sequence[int],
     *,
     size: int | None = None,
     num_frames: int | None = None,
     strict: bool = True,
 ) -> Frames:
-    """Decode a video and keep the frames asked for.
+    """Decode a video and keep the chosen frames.
 
     Args:
         path: the file.
@@ -243,8 +243,8 @@ def read_frames(
             found += 1
     assert num_frames is not None
     if strict and found < len(wanted):
-        reason = f"frame {wanted[-1]} was asked for, and it has {num_frames} frames"
-        raise SettingsError(path, reason, f"ask for 0 to {num_frames - 1}")
+        reason = f"there is no frame {wanted[-1]} among its {num_frames} frames"
+        raise SettingsError(path, reason, f"take frames 0 to {num_frames - 1}")
     asked = asked[np.isin(asked, wanted[:found])]
     rows = np.searchsorted(wanted, asked)
     if np.array_equal(rows, np.arange(found)):
@@ -277,7 +277,7 @@ def _frames(path: str, wanted: Callable[[int], bool] | None, size: int | None) -
 
 
 def iterate_packets(container: InputContainer, stream: VideoStream) -> Generator[Packet[VideoStream], None, None]:
-    """The packets that hold data: an empty one would tell the decoder that the stream has ended.
+    """Yield the packets that hold data: an empty one would end the stream for the decoder.
 
     To be closed before the container is: PyAV else loses some memory of each file that is not read to its end.
     """
@@ -289,7 +289,7 @@ def iterate_packets(container: InputContainer, stream: VideoStream) -> Generator
 
 
 def strict_decoder(stream: VideoStream) -> VideoCodecContext:
-    """The stream's decoder, not opened yet, set to report what it finds wrong."""
+    """Return the stream's decoder, not opened yet, set to report faults."""
     codec = stream.codec_context
     # One thread: clips are short, workers are many, more would each keep a picture of a live stream back, and a fault
     # is reported with the packet that has it.
@@ -309,7 +309,7 @@ def _first_picture(path: str, stream: VideoStream, packet: Packet[VideoStream] |
 
 @contextmanager
 def packet_faults(path: str) -> Iterator[None]:
-    """What FFmpeg says of packets meanwhile becomes ``VideoDamaged``."""
+    """Turn FFmpeg's errors in packets into ``VideoDamaged``."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
@@ -317,7 +317,7 @@ def packet_faults(path: str) -> Iterator[None]:
 
 
 def _decode(path: str, container: InputContainer, stream: VideoStream) -> Generator[VideoFrame, None, None]:
-    """Every picture of the stream in presentation order, or the error that names the first fault."""
+    """Yield every picture of the stream in presentation order, or raise the error of the first fault."""
     codec = strict_decoder(stream)
     num_frames = 0
     packet: Packet[VideoStream] | None = None
@@ -344,7 +344,7 @@ def _decode(path: str, container: InputContainer, stream: VideoStream) -> Genera
 
 
 def refuse_large_picture(name: str, stream: VideoStream, error: Exception) -> None:
-    """Tell the decoder's refusal of a large picture, which leaves it without a size, from damage.
+    """Raise if the decoder refused a large picture, which then has no size, and is not damaged.
 
     Raises:
         VideoTooLarge: it is that; ``name`` is the video's.
@@ -377,7 +377,7 @@ class _Clock:
         self._last: float | None = None
 
     def time(self, picture: VideoFrame) -> float:
-        """Seconds from the first picture to this one; a nominal interval on where no later time is stated."""
+        """Give the seconds from the first picture to this one; a nominal interval later if no later time is stated."""
         stamp = picture.dts if self._use_dts else picture.pts
         expected = 0.0 if self._last is None else self._last + self._interval
         time = expected
@@ -392,7 +392,7 @@ class _Clock:
 
 
 def frame_interval(stream: VideoStream) -> float:
-    """Seconds from frame to frame by the stream's rate, or by a usual one where it states none."""
+    """Give the seconds from frame to frame by the stream's rate, or a usual one if it states none."""
     return 1 / (_rate(stream) or _DEFAULT_RATE)
 
 
@@ -402,7 +402,7 @@ def _rate(stream: VideoStream) -> float | None:
 
 
 def _duration(container: InputContainer, stream: VideoStream, spans: list[tuple[int, int]]) -> float | None:
-    """From the packets' (time, length), which containers often state more rightly than their own duration."""
+    """Compute the duration from the packets' (time, length), which is often more exact than the container's."""
     if spans and stream.time_base is not None:
         rate = _rate(stream)
         length = spans[-1][1] or (round(1 / (rate * stream.time_base)) if rate else 0)

@@ -1,4 +1,4 @@
-"""Chosen frames of a long video, without decoding what lies between them.
+"""Read chosen frames of a long video without decoding all between them.
 
 The packets are looked through once, undecoded: their presentation times in order give each frame's index.  Decoding
 then begins at the key frame before each group of frames that is wanted.
@@ -23,7 +23,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from actionfusion.video.containers import AnyPath, find_structure_fault, open_video
+from actionfusion.video.containers import LocalPath, find_structure_fault, open_video
 from actionfusion.video.pictures import PictureConverter
 from actionfusion.video.reading import Frame, iterate_packets, packet_faults, strict_decoder
 
@@ -49,12 +49,12 @@ _MOST_REORDERED = 16  # H.264 and HEVC keep at most 16 pictures back
 
 
 class SeekingFailed(Exception):
-    """The video does not come as its packets had promised; a message to the one who can decode it from the start."""
+    """Frames do not come as the packets promised; the caller decodes from the start instead."""
 
 
 @dataclass(frozen=True, eq=False)
 class PacketIndex:
-    """Where a stream's frames lie, by its packets.
+    """Positions of a stream's frames, by its packets.
 
     Attributes:
         stamps: ``[N]`` presentation times in the stream's unit, ascending; a frame's index is its place here.
@@ -76,7 +76,7 @@ class PacketIndex:
         return len(self.stamps)
 
     def rank(self, stamp: int | None) -> int:
-        """The index of the frame that is shown at that time.
+        """Give the index of the frame that is shown at that time.
 
         Raises:
             SeekingFailed: there is none.
@@ -87,7 +87,7 @@ class PacketIndex:
         return place
 
     def stretches(self, frames: Sequence[int]) -> list[range]:
-        """What to decode for these frames (ascending): each stretch begins with a key frame, the first with frame 0."""
+        """Choose stretches to decode for these frames (ascending): each begins with a key frame, the first with 0."""
         found = [range(1)]  # the first picture gives the size, the way up and the beginning of time
         for frame in frames:
             key = int(self.keys[np.searchsorted(self.keys, frame, side="right") - 1])
@@ -99,7 +99,7 @@ class PacketIndex:
         return found
 
     def pays(self, frames: Sequence[int]) -> bool:
-        """Whether seeking to these frames (ascending) decodes at most half of the video, and saves enough to notice."""
+        """Tell whether seeking to these frames (ascending) decodes at most half of the video, and saves enough time."""
         stretches = self.stretches(frames)
         cost = sum(len(stretch) + self.delay for stretch in stretches)
         return 2 * cost <= self.num_frames and (self.num_frames - cost) * self.pixels >= SMALLEST_SAVING
@@ -107,7 +107,7 @@ class PacketIndex:
 
 @dataclass(frozen=True, eq=False)
 class PacketScan:
-    """What the packets of a video say.
+    """Facts from the packets of a video.
 
     Attributes:
         num_frames: as ``count_frames`` has it.
@@ -118,8 +118,8 @@ class PacketScan:
     index: PacketIndex | None
 
 
-def scan_packets(path: AnyPath) -> PacketScan:
-    """Look through the packets of a video without decoding them; takes 24 bytes of memory a frame.
+def scan_packets(path: LocalPath) -> PacketScan:
+    """Scan the packets of a video without decoding them; takes 24 bytes of memory a frame.
 
     Raises:
         VideoError: the file cannot be opened as a video, or a packet cannot be read; see ``open_video``.
@@ -150,13 +150,13 @@ def scan_packets(path: AnyPath) -> PacketScan:
     return PacketScan(count, PacketIndex(order.stamps, order.order, usable, delay, pixels))
 
 
-def seek_frames(path: AnyPath, index: PacketIndex, frames: Sequence[int], size: int) -> Generator[Frame, None, None]:
-    """The frames asked for, as ``iterate_frames`` gives them.
+def seek_frames(path: LocalPath, index: PacketIndex, frames: Sequence[int], size: int) -> Generator[Frame, None, None]:
+    """Yield the chosen frames as ``iterate_frames`` gives them.
 
     Args:
         path: the file.
         index: of its packets.
-        frames: indices, ascending, without doubles.
+        frames: indices, ascending, without repeats.
         size: scale to ``size`` x ``size`` pixels, the aspect not kept.
 
     Raises:
@@ -213,7 +213,7 @@ def _decode_stretch(
 def _packets_from(
     container: InputContainer, stream: VideoStream, index: PacketIndex, key: int
 ) -> Generator[Packet[VideoStream], None, None]:
-    """The packets of a key frame and of what is shown after it."""
+    """Yield the packets of a key frame and of all that is shown after it."""
     begun = False
     with closing(iterate_packets(container, stream)) as packets:
         for packet in packets:
@@ -227,7 +227,7 @@ def _packets_from(
 
 
 def _is_ordinary(packet: Packet[VideoStream], codec: str) -> bool:
-    """Whether a packet is sure to give the one picture of its time, in the stream's one set of parameters."""
+    """Tell whether a packet surely gives the one picture of its time, with the stream's one set of parameters."""
     if packet.pts is None or packet.is_discard or packet.is_corrupt:
         return False
     if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
@@ -240,13 +240,13 @@ def _is_ordinary(packet: Packet[VideoStream], codec: str) -> bool:
 
 
 def _is_idr(packet: bytes, setup: bytes) -> bool:
-    """Whether an H.264 packet holds a picture that makes the decoder forget those before it.
+    """Tell whether an H.264 packet holds a picture that makes the decoder forget those before it.
 
-    FFmpeg decodes from other key frames too, but takes it for damage that what they tell it to forget is not there.
+    FFmpeg decodes from other key frames too, but reports damage if frames that they discard were never decoded.
 
     Args:
         packet: units of the network abstraction layer, each after its length: ISO/IEC 14496-15, section 5.3.
-        setup: the stream's decoder configuration record, which tells how long the lengths are.
+        setup: the stream's decoder configuration record, which says how long the lengths are.
     """
     if len(setup) < 5 or setup[0] != 1:  # units between start codes, as in transport streams
         return False
@@ -275,7 +275,7 @@ class _Order:
 
     @classmethod
     def of(cls, stamps: npt.NDArray[np.int64], delay: int) -> _Order | None:
-        """Of presentation times ``[N]`` in the order of decoding; None where a decoder may see another order in them.
+        """Make it from presentation times ``[N]`` in decoding order; None if a decoder may see another order in them.
 
         Args:
             stamps: presentation times.
@@ -295,7 +295,7 @@ class _Order:
         return cls(ordered, order, rank) if kept_back.max() <= delay else None
 
     def key_frames(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Ranks of those key frames, of packets ``[K]``, before which nothing is decoded that is shown after them."""
+        """Give ranks of the key frames among packets ``[K]`` after which nothing from before them is shown."""
         latest_before = np.maximum.accumulate(np.concatenate(([-1], self.rank)))[keys]
         ranks = self.rank[keys]
         return ranks[latest_before < ranks]

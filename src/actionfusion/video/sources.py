@@ -1,4 +1,4 @@
-"""What a person may name as a source of running video, and what FFmpeg is allowed to do for it.
+"""Resolve the name of a live source, and limit what FFmpeg may do for it.
 
 A file or a pipe is handed to FFmpeg as an open file, never as a name.  Cameras and servers have to be opened by name,
 so each gets the demuxers and the protocols that it needs and no other: no playlist, session description or redirection
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actionfusion.errors import SettingsError, VideoMissing
-from actionfusion.video.containers import PIXEL_LIMIT, VIDEO_DEMUXERS, AnyPath
+from actionfusion.video.containers import PIXEL_LIMIT, VIDEO_DEMUXERS, LocalPath
 
 SourceKind = Literal["file", "pipe", "camera", "server"]
 
@@ -45,7 +45,7 @@ _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
 @dataclass(frozen=True)
 class Source:
-    """Where running video comes from.
+    """Source of a live video.
 
     Attributes:
         kind: what it is.
@@ -63,12 +63,12 @@ class Source:
 
     @property
     def is_live(self) -> bool:
-        """Whether the source goes on by itself, at its own pace, and can go away and come back."""
+        """Whether the source runs at its own pace, and can go away and come back."""
         return self.kind in ("camera", "server")
 
 
-def find_source(given: AnyPath | int, *, platform: str = sys.platform) -> Source:
-    """What a person means by a word.
+def find_source(given: LocalPath | int, *, platform: str = sys.platform) -> Source:
+    """Resolve a word from the command line.
 
     Args:
         given: ``-`` for standard input; a number or ``/dev/video0`` for a camera; an address; else the path of a file
@@ -91,7 +91,7 @@ def find_source(given: AnyPath | int, *, platform: str = sys.platform) -> Source
 
 
 def without_secrets(address: str) -> str:
-    """An address without user, password and query, which may hold a key.
+    """Remove user, password and query, which may hold a key, from an address.
 
     A password may hold any sign, unescaped too.  Where it is not plain which @ ends it, only the scheme is shown.
     """
@@ -119,12 +119,9 @@ def _camera(text: str, platform: str) -> Source:
         raise SettingsError(text, f"cameras of {platform} cannot be opened", "let FFmpeg read it and pipe to -")
     name = f"camera {text}" if text.isdigit() else text
     address = {"linux": f"/dev/video{text}", "darwin": f"{text}:none", "win32": text}[platform]
-    options = {"format_whitelist": _device_names(device), "protocol_whitelist": "none", **PIXEL_LIMIT}
+    names = "video4linux2,v4l2" if device == "v4l2" else device
+    options = {"format_whitelist": names, "protocol_whitelist": "none", **PIXEL_LIMIT}
     return Source("camera", name, address if text.isdigit() else text, device, options)
-
-
-def _device_names(device: str) -> str:
-    return "video4linux2,v4l2" if device == "v4l2" else device
 
 
 def _server(address: str) -> Source:
@@ -153,12 +150,12 @@ def _server(address: str) -> Source:
 
 
 def _certificates() -> dict[str, str]:
-    """A password must go to the server that it is for; FFmpeg asks for no certificate unless told to."""
+    """Make FFmpeg check certificates, so that a password goes to the right server; it does not by default."""
     paths = ssl.get_default_verify_paths()
     return {"tls_verify": "1"} | ({"ca_file": paths.cafile} if paths.cafile else {})
 
 
 def refuse_terminal(source: Source) -> None:
-    """Raise VideoMissing where standard input is a keyboard or closed."""
+    """Raise VideoMissing if standard input is a keyboard or closed."""
     if source.address == STANDARD_INPUT and (sys.stdin is None or sys.stdin.isatty()):
         raise VideoMissing(source.name, "nothing is piped into it", "write `... | actionfusion stream RUN -`")

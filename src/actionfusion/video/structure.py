@@ -1,4 +1,4 @@
-"""Whether a container is whole: demuxers pass over a missing end or a destroyed block head without a word.
+"""Check that a container is whole: demuxers skip a missing end or a destroyed block header silently.
 
 Knows AVI, MP4, Matroska and GIF.  The other containers are made to be cut anywhere and announce no length.
 """
@@ -16,7 +16,7 @@ _CLUSTER = b"\x1f\x43\xb6\x75"
 
 
 def structure_fault(file: BinaryIO) -> str | None:
-    """What is wrong with the structure of an open container, as a clause, or None.
+    """Describe the fault in the structure of an open container as a clause, or return None.
 
     A cut that took nothing but an index at the end of an AVI or MP4 file is no fault.
     """
@@ -35,7 +35,7 @@ def structure_fault(file: BinaryIO) -> str | None:
 
 
 def _riff_fault(file: BinaryIO, length: int) -> str | None:
-    """Whether a list of pictures reaches over the end.  What follows the RIFF chunk is of no concern."""
+    """Find a list of pictures that reaches over the end; data after the RIFF chunk does not matter."""
     position = end = 0
     while position + 12 <= length:
         file.seek(position)
@@ -56,7 +56,7 @@ def _riff_fault(file: BinaryIO, length: int) -> str | None:
 
 
 def _boxes_fault(file: BinaryIO, length: int) -> str | None:
-    """Whether pictures, or the head of a fragment, reach over the end (ISO/IEC 14496-12, section 4.2)."""
+    """Find pictures, or the header of a fragment, that reach over the end (ISO/IEC 14496-12, section 4.2)."""
     position = 0
     while position + 8 <= length:
         file.seek(position)
@@ -99,7 +99,7 @@ def _matroska_fault(file: BinaryIO, length: int) -> str | None:
 
 
 def _element(head: bytes) -> tuple[bytes, int, int | None]:
-    """Name, length of name and size, and size of an EBML element; no name where these make no sense.
+    """Read name, length of name and size, and size of an EBML element; no name if these make no sense.
 
     A size of all ones is None: the file was written to a stream, and the length was never known.
     """

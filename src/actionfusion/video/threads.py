@@ -1,4 +1,4 @@
-"""What threads that read videos have to agree on: OpenCV's own threads, their share of the cores, and when to stop."""
+"""Coordinate threads that read videos: OpenCV's threads, their share of the cores, and stopping."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import cv2
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, at least 1."""
+    """Count the cores that this process may run on, at least 1."""
     return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
 
 
 class ReadingStopped(Exception):
-    """Whoever wanted the video wants it no more; a message to the one who asked for the stop."""
+    """The video is not wanted any more; caught by the caller that stopped the reading."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a thread is given that prepares videos beside others.
+    """Share of the cores for a thread that prepares videos beside others.
 
     Attributes:
         threads: threads that it may compute flow in, itself not counted if they are more than one.
-        stop: once set, reading ends with ``ReadingStopped`` before the next packet or flow field.
+        stop: once set, reading ends with ``ReadingStopped`` before the next packet or flow frame.
     """
 
     threads: int
@@ -40,7 +40,7 @@ _share: ContextVar[Share | None] = ContextVar("share", default=None)
 
 @contextmanager
 def sharing(share: Share) -> Iterator[None]:
-    """What this thread reads meanwhile keeps to its share."""
+    """Limit this thread's reading to its share while the block lasts."""
     token = _share.set(share)
     try:
         yield
@@ -49,20 +49,20 @@ def sharing(share: Share) -> Iterator[None]:
 
 
 def check_stop() -> None:
-    """Raise ReadingStopped if this thread's share has been called back."""
+    """Raise ReadingStopped if this thread's share has been revoked."""
     share = _share.get()
     if share is not None and share.stop.is_set():
         raise ReadingStopped
 
 
 def flow_threads() -> int:
-    """Threads that this thread may compute flow in: those of its share, else as many as OpenCV may use."""
+    """Count the threads that this thread may compute flow in: those of its share, else OpenCV's."""
     share = _share.get()
     return cv2.getNumThreads() if share is None else share.threads
 
 
 class _OpenCVThreads:
-    """OpenCV has one number of threads for the whole process, so those who want one at the same time are counted."""
+    """Counts the users of one OpenCV thread: OpenCV has one number of threads for the whole process."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -88,7 +88,7 @@ _opencv_threads = _OpenCVThreads()
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """OpenCV keeps to one thread meanwhile; any threads may ask for it at once.
+    """Keep OpenCV to one thread while the block lasts; any threads may enter it at once.
 
     Two threads that each call OpenCV with threads of its own get in each other's way: on two cores they were slower
     than one of them alone.

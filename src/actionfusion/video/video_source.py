@@ -1,4 +1,4 @@
-"""A video file as the source of clips: frames and 8-bit flow, decoded when they are asked for."""
+"""Cut clips from a video file: frames and 8-bit flow, decoded on demand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from actionfusion.errors import NoFrames, SettingsError
 from actionfusion.video.clip import FrameCountChanged
-from actionfusion.video.containers import AnyPath
+from actionfusion.video.containers import LocalPath
 from actionfusion.video.field_maker import FieldMaker
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import UInt8Array, resized
@@ -31,16 +31,16 @@ class VideoSource:
         recipe: how flow is made.
         frame_size: height and width that frames are scaled to, the aspect not kept; the flow's size where None.
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
-            Either is a guess that the first reading checks, since only decoding tells; unless this process has decoded
+            Either is a guess that the first reading checks by decoding, unless this process has decoded
             the file whole before.
-        seek: in a long video decode only what lies around the frames that are read, where that gives the same
-            (``seeking``).  The number of frames is then that of the packets, and damage elsewhere in the file is not
+        seek: in a long video decode only the surroundings of the frames that are read, where that gives the same
+            (``seeking``).  The number of frames is then counted by the packets, and damage elsewhere in the file is not
             found.
     """
 
     def __init__(
         self,
-        path: AnyPath,
+        path: LocalPath,
         recipe: FlowRecipe,
         num_frames: int | None = None,
         *,
@@ -67,7 +67,7 @@ class VideoSource:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the video: a guess until the first ``read``, right from then on.
+        """Number of frames of the video: a guess until the first ``read``, right from then on.
 
         Raises:
             VideoError: the file cannot be opened as a video, or holds no frame.
@@ -87,8 +87,8 @@ class VideoSource:
         file is decoded to its end the first time that this process reads it, and then no further than needed.
 
         Args:
-            frames: frame numbers, ascending, without doubles.
-            fields: first frames of flow fields, ascending, without doubles.
+            frames: frame numbers, ascending, without repeats.
+            fields: first frames of the flow frames, ascending, without repeats.
 
         Returns:
             Frames ``[len(frames), frame_size, frame_size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the
@@ -130,8 +130,8 @@ class VideoSource:
                 flow.add(frame.index, frame.image)
                 found += 1
             if found < len(needed):
-                reason = f"frame {needed[-1]} was asked for, and it has {self.num_frames} frames"
-                raise SettingsError(self._path, reason, f"ask for 0 to {self.num_frames - 1}")
+                reason = f"there is no frame {needed[-1]} among its {self.num_frames} frames"
+                raise SettingsError(self._path, reason, f"take frames 0 to {self.num_frames - 1}")
             return images, flow.fields(), times
 
     def _count(self) -> int:
@@ -141,7 +141,7 @@ class VideoSource:
         return self._scan.num_frames
 
     def _index(self, needed: Sequence[int]) -> PacketIndex | None:
-        """Where to seek to, if that is allowed, possible and worth it."""
+        """Return the index to seek with, if seeking is allowed, possible and worth it."""
         if not self._seek or not needed:
             return None
         self._scan = self._scan or scan_packets(self._path)

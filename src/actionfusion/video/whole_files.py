@@ -1,4 +1,4 @@
-"""Which files this process has decoded to the end without a fault, and how many frames each has.
+"""Remember which files this process has decoded to the end without a fault, and their number of frames.
 
 So training straight from video decodes each file whole once a process, and afterwards only as far as a clip reaches.
 """
@@ -21,7 +21,7 @@ _lock = Lock()
 
 
 def known_frames(path: str) -> int | None:
-    """Frames of the file, if it is known and by device, number, size and times still the same."""
+    """Give the frames of the file, if it is known and its device, number, size and times are the same."""
     known = _known.get(path)
     return known[1] if known is not None and known[0] == identity(path) else None
 
@@ -45,7 +45,7 @@ def note_whole(path: str, before: Identity | None, num_frames: int) -> None:
 
 
 def identity(path: str) -> Identity | None:
-    """What tells this state of a file from another; None where there is none."""
+    """Give what distinguishes this state of a file from another; None if nothing does."""
     try:
         status: os.stat_result = Path(path).stat()
     except (OSError, ValueError):

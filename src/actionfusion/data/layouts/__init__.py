@@ -1,4 +1,4 @@
-"""The layouts of data sets: how each lies on disk, and one way in for all of them."""
+"""Open data sets by the name of their layout."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from actionfusion.data.layouts.ucf101 import open_ucf101
 from actionfusion.data.layouts.ucfsports import open_ucfsports
 from actionfusion.data.listing import Listing
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.places import AnyPlace, Place, place
+from actionfusion.storage import AnyPath, PathLike, to_path
 
-LAYOUTS: Mapping[str, Callable[[Place], Listing]] = {
+LAYOUTS: Mapping[str, Callable[[AnyPath], Listing]] = {
     "ucf101": open_ucf101,
     "ucf11": open_ucf11,
     "ucfsports": open_ucfsports,
@@ -26,7 +26,7 @@ LAYOUTS: Mapping[str, Callable[[Place], Listing]] = {
 }
 
 
-def open_dataset(name: str, root: AnyPlace, group_pattern: str | None = None) -> Listing:
+def open_dataset(name: str, root: PathLike, group_pattern: str | None = None) -> Listing:
     """Find the videos of a data set.
 
     Args:
@@ -36,11 +36,11 @@ def open_dataset(name: str, root: AnyPlace, group_pattern: str | None = None) ->
 
     Raises:
         SettingsError: an unknown layout, a pattern that is none, or an address that cannot be opened here.
-        DatasetError: the folder is not what its layout says, or the far side fails.
+        DatasetError: the folder is not what its layout says, or the server fails.
     """
     if name not in LAYOUTS:
         raise SettingsError("dataset", f"{name!r} is no layout", f"choose one of {', '.join(LAYOUTS)}")
-    given = place(root)
+    given = to_path(root)
     try:
         listing = LAYOUTS[name](given)
     except OSError as error:

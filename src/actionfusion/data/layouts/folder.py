@@ -1,16 +1,16 @@
-"""A folder of one's own: a folder for each class, with ``train/``, ``val/`` and ``test/`` above if they are there.
+"""Read a folder of videos: a folder a class, with ``train/``, ``val/`` and ``test/`` above if they are there.
 
     clips/jump/a.mp4            clips/train/jump/a.mp4
     clips/run/b.mp4             clips/test/jump/c.mp4
 
-The name of the first folder is the class, however deep the videos lie in it.
+The name of the first folder is the class, however deep the videos are in it.
 """
 
 from __future__ import annotations
 
 from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, inside, is_video, scan
 from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 PARTS = {
     "train": "train",
@@ -23,7 +23,7 @@ PARTS = {
 }
 
 
-def open_folder(given: Place) -> Listing:
+def open_folder(given: AnyPath) -> Listing:
     """Find the class folders, and the parts above them.
 
     Groups are not known; ``Listing.grouped_by`` finds them in the file names.
@@ -38,29 +38,29 @@ def open_folder(given: Place) -> Listing:
     return _open_parts(root, parts) if parts else _open_classes(root)
 
 
-def _part(folder: Place) -> str | None:
+def _part(folder: AnyPath) -> str | None:
     return PARTS.get(canonical(folder.name).casefold())
 
 
-def _parts(root: Place) -> list[Place]:
-    """The folders train, val and test of a root, if they are that: class folders inside, and no videos of their own."""
+def _parts(root: AnyPath) -> list[AnyPath]:
+    """Find the folders train, val and test of a root, which hold class folders and no videos of their own."""
     named = [folder for folder in folders_in(root) if _part(folder) and _holds_classes(folder)]
     return named if any(_part(folder) == "train" for folder in named) else []
 
 
-def _holds_classes(folder: Place) -> bool:
+def _holds_classes(folder: AnyPath) -> bool:
     folders, files = scan(folder, LeftOut())
     return not any(is_video(file) for file in files) and any(_holds_videos(inner) for inner in folders)
 
 
-def _holds_videos(folder: Place, depth: int = 3) -> bool:
+def _holds_videos(folder: AnyPath, depth: int = 3) -> bool:
     folders, files = scan(folder, LeftOut())
     return any(is_video(file) for file in files) or (
         depth > 1 and any(_holds_videos(inner, depth - 1) for inner in folders)
     )
 
 
-def _fits(folder: Place) -> bool:
+def _fits(folder: AnyPath) -> bool:
     inner = folders_in(folder)
     if _parts(folder) or any(any(is_video(file) for file in scan(one, LeftOut())[1]) for one in inner):
         return True
@@ -68,7 +68,7 @@ def _fits(folder: Place) -> bool:
     return sum(_holds_videos(one) for one in inner) > 1
 
 
-def _open_classes(root: Place) -> Listing:
+def _open_classes(root: AnyPath) -> Listing:
     left_out = LeftOut()
     folders = class_videos(root, left_out)
     entries = sorted_entries(
@@ -77,7 +77,7 @@ def _open_classes(root: Place) -> Listing:
     return Listing("folder", root, entries, _labels(entries), notes=tuple(left_out.notes() + _case_notes(entries)))
 
 
-def _open_parts(root: Place, parts: list[Place]) -> Listing:
+def _open_parts(root: AnyPath, parts: list[AnyPath]) -> Listing:
     left_out = LeftOut()
     sides: dict[str, str] = {}
     found = []

@@ -1,4 +1,4 @@
-"""HMDB51: a folder a class, and three official splits of 51 small lists each.
+"""Read HMDB51: a folder a class, and three official splits of 51 small lists each.
 
 Source: Kuehne and others, ICCV 2011, and the splits' own readme: ``<class>_test_split{1,2,3}.txt`` in
 ``testTrainMulti_7030_splits``, lines ``<video>.avi <id>`` with id 1 for training, 2 for testing, 0 for neither.  A name
@@ -27,7 +27,7 @@ from actionfusion.data.layouts.tree import (
 )
 from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 VIDEOS = 6_766
 CLASSES = 51
@@ -40,7 +40,7 @@ _RESTORE = "restore the official line, or take it out"
 Marks = dict[tuple[str, str], int]
 
 
-def open_hmdb51(given: Place) -> Listing:
+def open_hmdb51(given: AnyPath) -> Listing:
     """Find HMDB51, whole or in part.
 
     Raises:
@@ -71,7 +71,7 @@ def open_hmdb51(given: Place) -> Listing:
     return Listing("hmdb51", root, entries, tuple(sorted(folders)), official, tuple(notes))
 
 
-def _is_class(folder: Place) -> bool:
+def _is_class(folder: AnyPath) -> bool:
     # The archive holds an archive a class, and unpacking each into a folder of its name doubles the folders.
     return holds(folder, _TAIL.fullmatch) or holds(folder / folder.name, _TAIL.fullmatch)
 
@@ -90,7 +90,7 @@ def _notes(entries: tuple[VideoEntry, ...], classes: int) -> list[str]:
     return notes
 
 
-def _official(lists: Place, entries: tuple[VideoEntry, ...]) -> tuple[dict[str, Split], list[str]]:
+def _official(lists: AnyPath, entries: tuple[VideoEntry, ...]) -> tuple[dict[str, Split], list[str]]:
     known = by_stem(entries)
     labels = {canonical(entry.label).casefold(): entry.label for entry in entries}
     splits, notes = {}, []
@@ -119,7 +119,7 @@ def _marked(marks: Marks, known: Mapping[tuple[str, str], int], mark: int) -> tu
     return tuple(sorted(known[key] for key, found in marks.items() if found == mark and key in known))
 
 
-def _read_list(file: Place, fold: str) -> Marks:
+def _read_list(file: AnyPath, fold: str) -> Marks:
     marks: Marks = {}
     for line, text in lines_of(file):
         name, _, mark = text.rpartition(" ")

@@ -1,6 +1,6 @@
-"""The generated clips: made where they are not there yet, and read like a folder of classes.
+"""Read the generated clips, and make them first if they are not there.
 
-Clips of one number in the two classes of a group are twins, alike in all but what tells the classes apart.  They make
+Clips of one number in the two classes of a group are twins, alike in all but what distinguishes the classes.  They make
 one group, ``<split>/<ability>/<number>``, so that no split tears them apart.
 """
 
@@ -17,13 +17,13 @@ from actionfusion.data.listing import Listing, VideoEntry
 from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 25
 
 
-def open_shapes(given: Place) -> Listing:
-    """Open generated clips; a local folder that is not there, or empty, is filled with 800 training and 200 test clips.
+def open_shapes(given: AnyPath) -> Listing:
+    """Open generated clips; fill a missing or empty local folder with 800 training and 200 test clips.
 
     Raises:
         DatasetError: the folder holds something else.

@@ -1,4 +1,4 @@
-"""A table of videos: CSV, TSV or Parquet with columns ``path`` and ``label``, and if wanted ``group`` and ``split``.
+"""Read a table of videos: CSV, TSV or Parquet with columns ``path`` and ``label``, perhaps ``group`` and ``split``.
 
     path,label,group,split
     jump/anna_1.mp4,jump,anna,train
@@ -24,8 +24,8 @@ from actionfusion.data.layouts.folder import PARTS
 from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place, ask_many, beside, common_folder, relative
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import AnyPath, ask_many, beside, common_folder, relative
 
 TEXT_SUFFIXES = frozenset((".csv", ".tsv"))
 PARQUET_SUFFIXES = frozenset((".parquet", ".pq"))
@@ -34,30 +34,30 @@ _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
 _OWN_COLUMNS = "path, label and, if wanted, group and split"
 
-Location = tuple[Place | None, Kind | None]
+Location = tuple[AnyPath | None, Kind | None]
 Locate = Callable[[str], Location]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands in the table, such as ``line 7``, and its cells by column (names in lower case)."""
+    """One row: its position in the table, such as ``line 7``, and its cells by column (names in lower case)."""
 
-    place: str
+    position: str
     cells: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class _Video:
-    """A row that was found good."""
+    """A valid row."""
 
-    path: Place
+    path: AnyPath
     kind: Kind
     label: str
     group: str | None
     part: str | None
 
 
-def open_table(given: Place) -> Listing:
+def open_table(given: AnyPath) -> Listing:
     """Read a table of videos.
 
     Args:
@@ -87,7 +87,7 @@ def open_table(given: Place) -> Listing:
     return Listing("csv", root, entries, labels, official, tuple(notes))
 
 
-def _find_table(given: Place) -> Place:
+def _find_table(given: AnyPath) -> AnyPath:
     if not given.is_dir():
         if given.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES:
             return given
@@ -104,9 +104,9 @@ def _find_table(given: Place) -> Place:
 
 
 def read_rows(
-    table: Place, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
+    table: AnyPath, needed: Sequence[str] = _REQUIRED, once: Sequence[str] = (*_REQUIRED, *_OPTIONAL)
 ) -> Iterator[Row]:
-    """The rows of a CSV, TSV or Parquet file, as text.
+    """Yield the rows of a CSV, TSV or Parquet file, as text.
 
     Args:
         table: the file; what it is, its ending says.
@@ -120,20 +120,22 @@ def read_rows(
     return reader(table, needed, once)
 
 
-def _columns(table: Place, names: Iterable[str], place: str, needed: Sequence[str], once: Sequence[str]) -> list[str]:
+def _columns(
+    table: AnyPath, names: Iterable[str], position: str, needed: Sequence[str], once: Sequence[str]
+) -> list[str]:
     columns = [name.strip().lower() for name in names]
     counts = Counter(columns)
     if missing := [name for name in needed if name not in counts]:
         found = some([name for name in columns if name], most=12) or "nothing"
-        reason = f"{place} has no column {' and no column '.join(missing)}, only {found}"
+        reason = f"{position} has no column {' and no column '.join(missing)}, only {found}"
         more = f"{', '.join(needed[:-1])} and {needed[-1]}" if needed != _REQUIRED else _OWN_COLUMNS
         raise DatasetError(table, reason, f"name the columns {more}")
     if twice := [name for name in once if counts[name] > 1]:
-        raise DatasetError(table, f"{place} names column {twice[0]!r} twice", "keep one of them")
+        raise DatasetError(table, f"{position} names column {twice[0]!r} twice", "keep one of them")
     return columns
 
 
-def _read_text(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+def _read_text(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -155,19 +157,19 @@ def _read_text(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iter
             return
         except csv.Error as error:
             raise DatasetError(table, f"line {start} is no CSV: {error}", "check its quotes") from error
-        place, start = f"line {start}", reader.line_num + 1
+        position, start = f"line {start}", reader.line_num + 1
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
-            columns = _columns(table, cells, place, needed, once)
+            columns = _columns(table, cells, position, needed, once)
         elif len(cells) != len(columns):
-            reason = f"{place} has {len(cells)} cells where the header has {len(columns)}"
+            reason = f"{position} has {len(cells)} cells where the header has {len(columns)}"
             raise DatasetError(table, reason, "quote a cell that holds the separator or a line end")
         else:
-            yield Row(place, dict(zip(columns, cells, strict=True)))
+            yield Row(position, dict(zip(columns, cells, strict=True)))
 
 
-def _read_parquet(table: Place, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
+def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
     pa, parquet = import_pyarrow(table)
     try:
         source = table if isinstance(table, Path) else io.BytesIO(table.read_bytes())
@@ -182,8 +184,8 @@ def _read_parquet(table: Place, needed: Sequence[str], once: Sequence[str]) -> I
         yield Row(f"row {number}", cells)
 
 
-def import_pyarrow(table: Place) -> tuple[Any, Any]:
-    """The modules ``pyarrow`` and ``pyarrow.parquet``: heavy, and only Parquet needs them.
+def import_pyarrow(table: AnyPath) -> tuple[Any, Any]:
+    """Import ``pyarrow`` and ``pyarrow.parquet``, which are slow to import, and only for Parquet.
 
     Raises:
         DatasetError: they are not installed; it names the table that wants them.
@@ -196,9 +198,9 @@ def import_pyarrow(table: Place) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _video(table: Place, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
+def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
-        return DatasetError(table, f"{row.place}, column {column}: {reason}", remedy)
+        return DatasetError(table, f"{row.position}, column {column}: {reason}", remedy)
 
     written = row.cells["path"]
     if not written.strip():
@@ -211,7 +213,7 @@ def _video(table: Place, row: Row, seen: dict[str, str], locate: Locate) -> _Vid
     name = str(path)
     if name in seen:
         raise wrong("path", f"{written!r} is in {seen[name]} already", "name every video once")
-    seen[name] = row.place
+    seen[name] = row.position
     label = row.cells["label"].strip()
     if not label:
         raise wrong("label", "is empty", "write the class of the video")
@@ -221,8 +223,8 @@ def _video(table: Place, row: Row, seen: dict[str, str], locate: Locate) -> _Vid
     return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
 
 
-def _locator(folder: Place, rows: Iterable[Row]) -> Locate:
-    """``_locate`` for these rows; answers of a far side are fetched all together."""
+def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
+    """Return ``_locate`` for these rows; remote paths are looked up at the same time."""
     locate = partial(_locate, folder)
     written = [row.cells["path"] for row in rows if row.cells["path"].strip()]
     if any(isinstance(beside(folder, text), RemotePath) for text in written):
@@ -230,8 +232,8 @@ def _locator(folder: Place, rows: Iterable[Row]) -> Locate:
     return locate
 
 
-def _locate(folder: Place, written: str) -> Location:
-    """The path and what is there; backslashes count as slashes where that finds the video."""
+def _locate(folder: AnyPath, written: str) -> Location:
+    """Find the path and its kind; backslashes count as slashes if that finds the video."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
         path = beside(folder, text)
         try:
@@ -245,9 +247,9 @@ def _locate(folder: Place, written: str) -> Location:
     return None, None
 
 
-def _root(table: Place, videos: Iterable[_Video]) -> Place:
-    """The table's folder, or the folder that also holds the videos which lie outside it."""
-    folders: set[Place] = {video.path.parent for video in videos}
+def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
+    """Find the table's folder, or the folder that also holds the videos outside it."""
+    folders: set[AnyPath] = {video.path.parent for video in videos}
     # A table on this machine may name videos that are all behind addresses.
     if not all(isinstance(folder, RemotePath) for folder in folders) or isinstance(table, RemotePath):
         folders.add(table.parent)
@@ -257,7 +259,7 @@ def _root(table: Place, videos: Iterable[_Video]) -> Place:
         raise DatasetError(table, "names videos on several drives or servers", "put them on one") from error
 
 
-def _entries(videos: Iterable[_Video], root: Place) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
+def _entries(videos: Iterable[_Video], root: AnyPath) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
     parts, entries = {}, []
     for video in videos:
         path = relative(video.path, root)

@@ -1,4 +1,4 @@
-"""Walking folders of videos: what all layouts share.
+"""Walk folders of videos: the functions that all layouts share.
 
 Hidden files, files that are no video, names that are not valid UTF-8 and links that lead back into their own folder are
 left out, and counted: nothing disappears in silence.
@@ -16,8 +16,8 @@ from typing import Any, overload
 
 from actionfusion.data.listing import VideoEntry, canonical, shown, some
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place, relative
 from actionfusion.remote_path import RemotePath
+from actionfusion.storage import AnyPath, relative
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -28,12 +28,12 @@ VIDEO_SUFFIXES = frozenset((
 # fmt: on
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"))
 _DEEPEST = 16
-_RIGHTS = "give yourself the right to read it, or take it away"
+_RIGHTS = "give yourself the right to read it, or remove it"
 
 
 @dataclass
 class LeftOut:
-    """What a walk did not take, counted for the notes."""
+    """Files that a walk left out, counted for the notes."""
 
     hidden: int = 0
     loops: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class LeftOut:
     empty: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """One line for each kind that occurred."""
+        """Write one line for each kind that occurred."""
         lines = []
         if self.empty:
             lines.append(f"no video in {len(self.empty)} folders: {some(self.empty)}")
@@ -56,7 +56,7 @@ class LeftOut:
         if self.hidden:
             lines.append(f"{self.hidden} hidden files or folders were ignored")
         for kind, names in (
-            ("videos lie outside any class folder and were left out", self.loose),
+            ("videos are outside any class folder and were left out", self.loose),
             ("links lead back into their own folder and were ignored", self.loops),
             ("links lead nowhere and were ignored", self.broken),
             ("names are not valid UTF-8 and were left out, rename them", self.undecodable),
@@ -66,40 +66,40 @@ class LeftOut:
         return lines
 
 
-def is_video(path: Place) -> bool:
-    """Whether the ending is that of a video; what is inside is for the reader to say."""
+def is_video(path: AnyPath) -> bool:
+    """Tell by the ending whether a file is a video; its content is not read."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def is_picture(path: Place) -> bool:
-    """Whether the ending is that of a picture."""
+def is_picture(path: AnyPath) -> bool:
+    """Tell by the ending whether a file is a picture."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 @overload
 def frame_files(folder: Path) -> list[Path]: ...
 @overload
-def frame_files(folder: Place) -> list[Place]: ...
-def frame_files(folder: Place) -> list[Any]:
-    """The pictures of a video of kind ``frames``, in order of time: numbers in the names count as numbers."""
+def frame_files(folder: AnyPath) -> list[AnyPath]: ...
+def frame_files(folder: AnyPath) -> list[Any]:
+    """List the pictures of a video of kind ``frames`` in order of time; numbers in names are sorted as numbers."""
 
-    def order(path: Place) -> list[tuple[int, int, str]]:
+    def order(path: AnyPath) -> list[tuple[int, int, str]]:
         parts = re.split(r"(\d+)", canonical(path.name))
-        return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
+        return [(1, int(part), "") if number % 2 else (0, 0, part) for number, part in enumerate(parts)]
 
     _, files = scan(folder, LeftOut())
     return sorted((file for file in files if is_picture(file)), key=order)
 
 
-def scan(folder: Place, left_out: LeftOut) -> tuple[list[Place], list[Place]]:
-    """The folders and the files of one folder, each sorted by name, without the hidden ones.
+def scan(folder: AnyPath, left_out: LeftOut) -> tuple[list[AnyPath], list[AnyPath]]:
+    """List the folders and the files of a folder, each sorted by name, without the hidden ones.
 
     Raises:
         DatasetError: the folder cannot be read.
     """
     folders, files = [], []
     try:
-        listed: list[Place] = [*folder.iterdir()]
+        listed: list[AnyPath] = [*folder.iterdir()]
         for path in sorted(listed, key=lambda path: (canonical(path.name), path.name)):
             name = path.name
             if name.startswith("."):
@@ -126,10 +126,10 @@ def _encodes(name: str) -> bool:
 
 
 def _walk(
-    folder: Place, left_out: LeftOut, skip: frozenset[Place], above: tuple[tuple[int, int], ...]
-) -> Iterator[Place]:
+    folder: AnyPath, left_out: LeftOut, skip: frozenset[AnyPath], above: tuple[tuple[int, int], ...]
+) -> Iterator[AnyPath]:
     if len(above) > _DEEPEST:
-        raise DatasetError(folder, f"lies {_DEEPEST} folders deep", "put the videos nearer to the top")
+        raise DatasetError(folder, f"is {_DEEPEST} folders deep", "put the videos nearer to the top")
     identity = _identity(folder)
     if identity in above:
         left_out.loops.append(folder.name)
@@ -145,8 +145,8 @@ def _walk(
             yield from _walk(inner, left_out, skip, (*above, identity))
 
 
-def class_videos(root: Place, left_out: LeftOut, skip: Iterable[Place] = ()) -> dict[str, list[Place]]:
-    """The videos of each class folder of ``root``, by the folder's name.  Folders without any are noted."""
+def class_videos(root: AnyPath, left_out: LeftOut, skip: Iterable[AnyPath] = ()) -> dict[str, list[AnyPath]]:
+    """List the videos of each class folder of ``root`` by the folder's name; folders without any are noted."""
     skip = frozenset(skip)
     folders, files = scan(root, left_out)
     left_out.other.update(file.suffix.lower() for file in files if not is_video(file))
@@ -163,21 +163,27 @@ def class_videos(root: Place, left_out: LeftOut, skip: Iterable[Place] = ()) -> 
     return found
 
 
-def _identity(folder: Place) -> tuple[int, int]:
+def _identity(folder: AnyPath) -> tuple[int, int]:
     try:
-        place = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise DatasetError(folder, f"cannot be read ({error.strerror})", _RIGHTS) from error
-    return place.st_dev, place.st_ino
+    return status.st_dev, status.st_ino
 
 
-def inside(path: Place, root: Place) -> str:
-    """A path as an entry carries it."""
+def inside(path: AnyPath, root: AnyPath) -> str:
+    """Give a path as an entry carries it."""
     return relative(path, root)
 
 
-def find_root(given: Place, fits: Callable[[Place], bool], known: Iterable[str], looks_like: str) -> Place:
-    """The folder of the data set: the given one, one below it, or the one above it.
+def group_entry(video: AnyPath, root: AnyPath, label: str, pattern: re.Pattern[str]) -> VideoEntry:
+    """Make the entry of a video whose name has a number of its group in it, as the pattern finds it."""
+    match = pattern.fullmatch(video.stem)
+    return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
+
+
+def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[str], looks_like: str) -> AnyPath:
+    """Find the folder of the data set: the given one, one below it, or the one above it.
 
     Args:
         given: what the user pointed at.
@@ -218,8 +224,8 @@ def find_root(given: Place, fits: Callable[[Place], bool], known: Iterable[str],
     )
 
 
-def existing(given: Place) -> Place:
-    """The path in full, if something is there; what a far side has said before is asked for anew.
+def existing(given: AnyPath) -> AnyPath:
+    """Make the path absolute and look whether something is there; a server is asked again.
 
     Raises:
         DatasetError: nothing is there, or it may not be looked at.
@@ -237,7 +243,7 @@ def existing(given: Place) -> Place:
     return given
 
 
-def _safely(fits: Callable[[Place], bool], candidate: Place) -> bool:
+def _safely(fits: Callable[[AnyPath], bool], candidate: AnyPath) -> bool:
     # A neighbour that may not be read is no reason to fail; one that is part of the data set fails when it is walked.
     try:
         return candidate.is_dir() and fits(candidate)
@@ -245,16 +251,16 @@ def _safely(fits: Callable[[Place], bool], candidate: Place) -> bool:
         return False
 
 
-def holds(folder: Place, matches: Callable[[str], object]) -> bool:
-    """Whether the folder itself holds a video whose name, without its ending, matches.  Unreadable counts as no."""
+def holds(folder: AnyPath, matches: Callable[[str], object]) -> bool:
+    """Tell whether the folder itself holds a video whose stem matches; an unreadable folder does not."""
     try:
         return any(is_video(file) and matches(file.stem) for file in scan(folder, LeftOut())[1])
     except DatasetError:
         return False
 
 
-def folders_in(folder: Place) -> list[Place]:
-    """Its folders, the hidden ones left out.
+def folders_in(folder: AnyPath) -> list[AnyPath]:
+    """List its folders without the hidden ones.
 
     Raises:
         DatasetError: it cannot be read.
@@ -262,12 +268,12 @@ def folders_in(folder: Place) -> list[Place]:
     return scan(folder, LeftOut())[0]
 
 
-def find_lists(root: Place, marks: Callable[[str], bool], known: Iterable[str]) -> Place | None:
-    """The folder with the official lists: in the root, beside it, or one level above or below.
+def find_lists(root: AnyPath, marks: Callable[[str], bool], known: Iterable[str]) -> AnyPath | None:
+    """Find the folder with the official lists: in the root, beside it, or one level above or below.
 
     Args:
         root: folder of the class folders.
-        marks: whether a file name is that of such a list.
+        marks: whether a file name is the name of such a list.
         known: names that the folder has when unpacked.
     """
     known = list(known)
@@ -284,8 +290,8 @@ def find_lists(root: Place, marks: Callable[[str], bool], known: Iterable[str]) 
     return None
 
 
-def lines_of(file: Place) -> Iterator[tuple[int, str]]:
-    """The lines of an official list that say something, with their numbers from 1.
+def lines_of(file: AnyPath) -> Iterator[tuple[int, str]]:
+    """Yield the non-empty lines of an official list, with their numbers from 1.
 
     Raises:
         DatasetError: the list cannot be read as text.
@@ -302,7 +308,7 @@ def lines_of(file: Place) -> Iterator[tuple[int, str]]:
 
 
 def refuse_twins(entries: Iterable[VideoEntry]) -> None:
-    """Where a file's name is the name of the video, no two files may have one name.
+    """Refuse two files of one name in layouts whose file names identify videos.
 
     Raises:
         DatasetError: two do, in two classes or with two endings.
@@ -316,10 +322,10 @@ def refuse_twins(entries: Iterable[VideoEntry]) -> None:
 
 
 def by_stem(entries: Iterable[VideoEntry]) -> dict[tuple[str, str], int]:
-    """Where an entry is, by class and name as official lists give them, whatever the case and the container."""
+    """Index the entries by class and name as official lists give them, whatever the case and the container."""
     return {stem_key(entry.label, entry.path): index for index, entry in enumerate(entries)}
 
 
 def stem_key(label: str, path: str) -> tuple[str, str]:
-    """What two spellings of one video have in common."""
+    """Reduce class and path to a key that two spellings of one video share."""
     return canonical(label).casefold(), canonical(PurePosixPath(path).stem).casefold()

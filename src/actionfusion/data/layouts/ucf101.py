@@ -1,4 +1,4 @@
-"""UCF101: a folder a class, ``v_<Class>_gNN_cNN.avi``, and three official splits in lists of their own.
+"""Read UCF101: a folder a class, ``v_<Class>_gNN_cNN.avi``, and three official splits in separate lists.
 
 Source: Soomro, Zamir and Shah, CRCV-TR-12-01, 2012: 13,320 clips, 101 classes, 25 groups in each class.  The lists come
 as ``ucfTrainTestlist/{trainlist,testlist}0{1,2,3}.txt`` and ``classInd.txt``.
@@ -17,15 +17,15 @@ from actionfusion.data.layouts.tree import (
     find_lists,
     find_root,
     folders_in,
+    group_entry,
     holds,
-    inside,
     lines_of,
     refuse_twins,
     stem_key,
 )
 from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 VIDEOS = 13_320
 _NAME = re.compile(r"v_(?P<label>.+)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
@@ -37,7 +37,7 @@ _RESTORE = "restore the official line, or take it out"
 Index = Mapping[str, tuple[int, str]]
 
 
-def open_ucf101(given: Place) -> Listing:
+def open_ucf101(given: AnyPath) -> Listing:
     """Find UCF101, whole or in part.
 
     A video's group is ``<Class>/gNN``.  Classes come in the order of ``classInd.txt``, those without a video left out.
@@ -56,7 +56,7 @@ def open_ucf101(given: Place) -> Listing:
     folders = class_videos(root, left_out, skip=[lists, *lists.parents] if lists else ())
     index = _read_index(lists / "classInd.txt") if lists else {}
     entries = sorted_entries(
-        _entry(video, root, index.get(_fold(folder), (0, folder))[1])
+        group_entry(video, root, index.get(_fold(folder), (0, folder))[1], _NAME)
         for folder, videos in folders.items()
         for video in videos
     )
@@ -74,11 +74,6 @@ def open_ucf101(given: Place) -> Listing:
 def _fold(name: str) -> str:
     # The set itself spells HandstandPushups in two ways.
     return canonical(name).casefold()
-
-
-def _entry(video: Place, root: Place, label: str) -> VideoEntry:
-    match = _NAME.fullmatch(video.stem)
-    return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
 def _order(entries: tuple[VideoEntry, ...], index: Index) -> tuple[str, ...]:
@@ -102,11 +97,11 @@ def _notes(entries: tuple[VideoEntry, ...], index: Index, left_out: LeftOut) -> 
         notes.append(f"{len(odd)} videos are not named v_<Class>_gNN_cNN and have no group: {some(odd)}")
     named = ((entry, _NAME.fullmatch(PurePosixPath(entry.path).stem)) for entry in entries)
     if moved := [entry.path for entry, name in named if name and _fold(name["label"]) != _fold(entry.label)]:
-        notes.append(f"{len(moved)} videos lie in another folder than the class of their name: {some(moved)}")
+        notes.append(f"{len(moved)} videos are in another folder than the class of their name: {some(moved)}")
     return notes + left_out.notes()
 
 
-def _read_index(file: Place) -> Index:
+def _read_index(file: AnyPath) -> Index:
     if not file.exists():
         return {}
     index: dict[str, tuple[int, str]] = {}
@@ -121,7 +116,7 @@ def _read_index(file: Place) -> Index:
     return index
 
 
-def _official(lists: Place, entries: tuple[VideoEntry, ...], index: Index) -> tuple[dict[str, Split], list[str]]:
+def _official(lists: AnyPath, entries: tuple[VideoEntry, ...], index: Index) -> tuple[dict[str, Split], list[str]]:
     known = by_stem(entries)
     splits, notes = {}, []
     for number in (1, 2, 3):
@@ -150,8 +145,8 @@ def _official(lists: Place, entries: tuple[VideoEntry, ...], index: Index) -> tu
     return splits, notes
 
 
-def _read_list(file: Place, index: Index) -> dict[tuple[str, str], int]:
-    """Class and name of each video that the list names, with the line."""
+def _read_list(file: AnyPath, index: Index) -> dict[tuple[str, str], int]:
+    """Read class and name of each video of the list, with the line."""
     listed: dict[tuple[str, str], int] = {}
     for line, text in lines_of(file):
         name, _, number = text.rpartition(" ")

@@ -1,4 +1,4 @@
-"""UCF11 (the YouTube action set): ``UCF11_updated_mpg/<class>/v_<name>_NN/v_<name>_NN_MM.mpg``.
+"""Read UCF11 (the YouTube action set): ``UCF11_updated_mpg/<class>/v_<name>_NN/v_<name>_NN_MM.mpg``.
 
 Source: Liu, Luo and Shah, CVPR 2009: 11 classes of 25 groups, 1,600 clips; each class folder also holds ``Annotation``
 with ViPER files.  The usual protocol leaves one group number out of all classes at once, 25 times: ``VideoEntry.fold``.
@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import re
 
-from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, holds, inside, refuse_twins
+from actionfusion.data.layouts.tree import (
+    LeftOut,
+    class_videos,
+    find_root,
+    folders_in,
+    group_entry,
+    holds,
+    refuse_twins,
+)
 from actionfusion.data.listing import Listing, VideoEntry, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 VIDEOS = 1_600
 GROUPS = 25
@@ -34,7 +42,7 @@ _GROUP = re.compile(r"v_.+_\d+", re.IGNORECASE)
 _ROOTS = ("UCF11_updated_mpg", "UCF11", "action_youtube_naudio")
 
 
-def open_ucf11(given: Place) -> Listing:
+def open_ucf11(given: AnyPath) -> Listing:
     """Find UCF11, whole or in part.
 
     A video's group is ``<class>/gNN``.  There are no official lists; the groups make the usual protocol.
@@ -51,12 +59,14 @@ def open_ucf11(given: Place) -> Listing:
     left_out = LeftOut()
     annotations = [folder / "Annotation" for folder in folders_in(root)]
     folders = class_videos(root, left_out, skip=annotations)
-    entries = sorted_entries(_entry(video, root, label) for label, videos in folders.items() for video in videos)
+    entries = sorted_entries(
+        group_entry(video, root, label, _NAME) for label, videos in folders.items() for video in videos
+    )
     refuse_twins(entries)
     return Listing("ucf11", root, entries, tuple(sorted(folders)), notes=tuple(_notes(entries, left_out)))
 
 
-def _is_class(folder: Place) -> bool:
+def _is_class(folder: AnyPath) -> bool:
     if _GROUP.fullmatch(folder.name):
         return False
     if holds(folder, _NAME.fullmatch):
@@ -66,11 +76,6 @@ def _is_class(folder: Place) -> bool:
     except DatasetError:
         return False
     return any(holds(group, _NAME.fullmatch) for group in groups)
-
-
-def _entry(video: Place, root: Place, label: str) -> VideoEntry:
-    match = _NAME.fullmatch(video.stem)
-    return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
 def _notes(entries: tuple[VideoEntry, ...], left_out: LeftOut) -> list[str]:

@@ -1,4 +1,4 @@
-"""UCF Sports: ``ucf_sports_actions/ucf action/<Class>-<View>/<NNN>/`` with an .avi, or only the pictures of one.
+"""Read UCF Sports: ``ucf_sports_actions/ucf action/<Class>-<View>/<NNN>/`` with an .avi, or only its pictures.
 
 Source: Rodriguez, Ahmed and Shah, CVPR 2008, and the set's own page: 150 sequences of ten actions.  The page counts
 Diving 14, Golf Swing 18, Kicking 20, Lifting 6, Riding Horse 12, Running 13, SkateBoarding 12, Swing-Bench 20,
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from actionfusion.data.layouts.tree import LeftOut, find_root, folders_in, inside, is_picture, is_video, scan
 from actionfusion.data.listing import Listing, VideoEntry, canonical, some, sorted_entries
-from actionfusion.places import Place
+from actionfusion.storage import AnyPath
 
 VIDEOS = 150
 MERGED = {
@@ -34,7 +34,7 @@ MERGED = {
 _ROOTS = ("ucf action", "ucf_action", "ucfaction", "ucf_sports_actions")
 
 
-def open_ucfsports(given: Place) -> Listing:
+def open_ucfsports(given: AnyPath) -> Listing:
     """Find UCF Sports, whole or in part; its 13 folders become the ten actions that are reported on.
 
     Raises:
@@ -67,8 +67,8 @@ def _key(name: str) -> str:
     return canonical(name).casefold().replace(" ", "-").replace("_", "-")
 
 
-def _sequences(folder: Place, left_out: LeftOut, several: list[str]) -> Iterator[Place]:
-    """The .avi of each numbered folder, or the folder itself where it holds only pictures."""
+def _sequences(folder: AnyPath, left_out: LeftOut, several: list[str]) -> Iterator[AnyPath]:
+    """Yield the .avi of each numbered folder, or the folder itself if it holds only pictures."""
     folders, files = scan(folder, left_out)
     yield from (file for file in files if is_video(file))
     left_out.other.update(file.suffix.lower() for file in files if not is_video(file))

@@ -35,8 +35,8 @@ from actionfusion.inference.runtimes.prepared import (
     weights_digest,
 )
 from actionfusion.inference.runtimes.running import TorchRuntime, check_precision, open_model, read_openvino
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.storage import PathLike
 from actionfusion.video.clip import Clip, cut_clip
 from actionfusion.video.video_source import VideoSource
 
@@ -52,8 +52,8 @@ def export(
     out: Path,
     format: FormatName = "onnx",  # noqa: A002 - the flag's name
     precision: Literal["fp32", "int8"] = "fp32",
-    root: AnyPlace | None = None,
-    store: AnyPlace | None = None,
+    root: PathLike | None = None,
+    store: PathLike | None = None,
     video: Path | None = None,
 ) -> Path:
     """Write a run as a model that other programs can use, with a description and a clip to check it by.

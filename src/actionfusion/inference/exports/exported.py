@@ -144,8 +144,12 @@ def open_export(folder: Path) -> Export:
     if version != FORMAT:
         reason = f"is of export format {version}, written by actionfusion {about.get('version')}; this reads {FORMAT}"
         raise ExportError(path, reason, "export the run again with this version, or use that one")
-    known = build_each(_ABOUT, {name: about.get(name) for name in _ABOUT}, path, ExportError, _AGAIN)
-    sampling = {name: known["sampling"].get(name) for name in ("frames", "flow_fields")}
+    if absent := [name for name in _ABOUT if name not in about]:
+        raise ExportError(path, f"misses something ({', '.join(absent)})", _AGAIN)
+    known = build_each(_ABOUT, {name: about[name] for name in _ABOUT}, path, ExportError, _AGAIN)
+    sampling = {name: value for name, value in known["sampling"].items() if name in ("frames", "flow_fields")}
+    if len(sampling) < 2:
+        raise ExportError(path, "misses something (sampling.frames or sampling.flow_fields)", _AGAIN)
     clip = build(ClipSettings, sampling | {"flow": known["flow_recipe"]}, path, ExportError, _AGAIN, within="sampling")
     specs = [
         build(TensorSpec, {name: item.get(name) for name in field_kinds(TensorSpec)}, path, ExportError, _AGAIN)

@@ -44,9 +44,9 @@ from actionfusion.inference.runtimes.running import (
     openvino_machine,
     read_openvino,
 )
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import WEIGHTS, RunFolder
-from actionfusion.settings import plain
+from actionfusion.settings import plain, read_json
+from actionfusion.storage import PathLike
 from actionfusion.version import __version__
 
 FORMAT = 1
@@ -74,8 +74,8 @@ class Kind:
     part: Part
     runtime: EngineName
     precision: PrecisionName
-    root: AnyPlace | None = None
-    store: AnyPlace | None = None
+    root: PathLike | None = None
+    store: PathLike | None = None
 
     @property
     def folder(self) -> Path:
@@ -140,12 +140,13 @@ def find_prepared(kind: Kind) -> tuple[Prepared | None, str]:
     if not kind.folder.exists():
         return None, ""
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         expected = kind.fingerprint()
         for name, value in expected.items():
             if about.get(name) != value:
                 return None, f"it was made with another {name}"
         known = {weights: about["weights"]} | {kind.folder / name: each for name, each in about["files"].items()}
+        _refuse_other_places(kind, about)
         now = {file: _identity(file, identity) for file, identity in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, "it is damaged"
@@ -158,6 +159,15 @@ def find_prepared(kind: Kind) -> tuple[Prepared | None, str]:
         with suppress(OSError):
             write_atomically(path, json.dumps(about, indent=1))
     return Prepared(kind.folder, about), ""
+
+
+def _refuse_other_places(kind: Kind, about: Mapping[str, Any]) -> None:
+    """See that nothing outside the folder is read, and that what is asked for later is there."""
+    needed = {"model", "files"} | ({"int8"} if kind.precision == "int8" else set())
+    if not needed <= about.keys() or about["model"] not in about["files"]:
+        raise KeyError(*needed)
+    if outside := [name for name in about["files"] if Path(name).name != name]:
+        raise ValueError(outside[0])
 
 
 def open_part(kind: Kind, *, keep: ExitStack) -> Runtime:
@@ -258,12 +268,17 @@ def _prepare_beside(kind: Kind, samples: RunClips | None) -> Prepared:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Let one process prepare; others wait and then find what it made.  Where there are no locks, nobody waits."""
-    with path.open("a+b") as stream:
-        with suppress(OSError):
-            if not take_lock(stream.fileno(), wait=False):
-                _say("another process prepares it: waiting")
-                take_lock(stream.fileno(), wait=True)
+    lock = None
+    with suppress(OSError):
+        lock = take_lock(path)
+        if lock is None:
+            _say("another process prepares it: waiting")
+            lock = take_lock(path, wait=True)
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _make(kind: Kind, folder: Path, samples: RunClips | None) -> Prepared:

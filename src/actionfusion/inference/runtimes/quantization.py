@@ -21,8 +21,8 @@ from actionfusion.inference.runtimes.onnx_file import products_to_quantise, quie
 from actionfusion.inference.runtimes.packages import needed
 from actionfusion.inference.runtimes.parts import Array, Part, Run
 from actionfusion.inference.runtimes.running import EngineName, Runtime, read_openvino
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import SPLIT, RunFolder
+from actionfusion.storage import PathLike
 from actionfusion.video.clip import cut_clip
 from actionfusion.video.clip_reader import clips_ahead
 
@@ -89,7 +89,7 @@ class RunClips:
         DatasetError: a video of the run's split is not there, or the store does not fit.
     """
 
-    def __init__(self, run: RunFolder, root: AnyPlace | None, store: AnyPlace | None = None) -> None:
+    def __init__(self, run: RunFolder, root: PathLike | None, store: PathLike | None = None) -> None:
         # Not above: without int8, prediction loads nothing that knows data sets.
         from actionfusion.data.recorded_split import reopen_data  # noqa: PLC0415
 

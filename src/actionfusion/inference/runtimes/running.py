@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -188,7 +189,14 @@ def is_offered(name: EngineName, precision: PrecisionName) -> bool:
 _CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 
 
+@cache
 def _core() -> Any:
+    """OpenVINO, once in a process and never closed.
+
+    A core gives its thread a stack for signal handlers, and puts the one before it back when it closes.  Of two cores
+    the first to come must not be the first to go: the second would put back a stack that is no longer there, and the
+    next signal with a handler, be it Ctrl-C or the end of a child, would end the process without a word.
+    """
     try:
         from openvino import Core  # noqa: PLC0415
     except ImportError as error:

@@ -18,8 +18,8 @@ from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import Answer, WindowState
 from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
 from actionfusion.inference.streams.printing import Printer, StreamAnswer, StreamSummary, make_printer
-from actionfusion.places import AnyPlace
 from actionfusion.run_folder import open_run
+from actionfusion.storage import PathLike
 from actionfusion.video.flow import UInt8Array
 from actionfusion.video.samples import FrameCollector
 from actionfusion.video.sources import find_source
@@ -37,8 +37,8 @@ def stream(
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
-    root: AnyPlace | None = None,
-    store: AnyPlace | None = None,
+    root: PathLike | None = None,
+    store: PathLike | None = None,
 ) -> StreamSummary:
     """Name the action in a video while it runs, anew with each sampled frame.
 

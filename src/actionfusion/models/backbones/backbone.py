@@ -34,6 +34,7 @@ class Backbone(nn.Module):
         mean: of RGB in 0..1 that its pretrained weights expect.
         std: likewise.
         pretrained_from: where ``pretrained: imagenet`` comes from, for messages; None if there is nothing.
+        dense_shape: of the weight of the first fully connected layer behind it that its pretrained weights have too.
         recompute_frames: None, or how many pictures at a time keep their activations while gradients are computed; the
             others' are computed anew in the backward pass.
         num_frozen: how many of `units`, from the first on, are frozen.
@@ -44,6 +45,7 @@ class Backbone(nn.Module):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     pretrained_from: ClassVar[str | None] = None
+    dense_shape: ClassVar[tuple[int, int] | None] = None
     out_channels: int
     stride: int
 

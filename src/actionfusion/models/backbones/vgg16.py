@@ -73,6 +73,7 @@ class VGG(Backbone):
     """
 
     pretrained_from: ClassVar[str | None] = f"{HUB_REPOSITORY} on the Hugging Face hub"
+    dense_shape: ClassVar[tuple[int, int] | None] = (4096, 512 * 7 * 7)
 
     def __init__(self, in_channels: int, layout: Layout = VGG16_LAYOUT, *, batch_norm: bool = False) -> None:
         super().__init__(in_channels)
@@ -138,6 +139,7 @@ class Narrow(VGG):
     """Four convolutions of 8 to 32 channels, for CPUs and tests; there are no pretrained weights of it."""
 
     pretrained_from: ClassVar[str | None] = None
+    dense_shape: ClassVar[tuple[int, int] | None] = None
 
     def __init__(self, in_channels: int, *, batch_norm: bool = False) -> None:
         super().__init__(in_channels, NARROW_LAYOUT, batch_norm=batch_norm)

@@ -1,6 +1,6 @@
-"""The sessions of a training: how fast it learns, and when it has learnt enough.
+"""The stages of a training: how fast it learns, and when it has learnt enough.
 
-Source: Ou and Sun 2019, section 3.6: a first session at 1e-5 until the accuracy stays (140 epochs), a second from its
+Source: Ou and Sun 2019, section 3.6: a first stage at 1e-5 until the accuracy stays (140 epochs), a second from its
 result at 1e-6 (46 epochs).
 """
 
@@ -14,7 +14,7 @@ from actionfusion.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Session:
+class Stage:
     """One run through the data, epoch after epoch, at one learning rate.
 
     Args:
@@ -38,16 +38,16 @@ class Session:
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:
-            raise SettingsError("sessions.learning_rate", f"{self.learning_rate}", "take a rate between 0 and 1")
+            raise SettingsError("stages.learning_rate", f"{self.learning_rate}", "take a rate between 0 and 1")
         if self.max_epochs < 1:
-            raise SettingsError("sessions.max_epochs", f"{self.max_epochs}", "take 1 or more")
+            raise SettingsError("stages.max_epochs", f"{self.max_epochs}", "take 1 or more")
         if self.patience is not None and self.patience < 1:
-            raise SettingsError("sessions.patience", f"{self.patience}", "take 1 or more, or null to run all epochs")
+            raise SettingsError("stages.patience", f"{self.patience}", "take 1 or more, or null to run all epochs")
         if not 0 <= self.warmup < 1:
-            raise SettingsError("sessions.warmup", f"{self.warmup}", "take a share from 0 up to but not including 1")
+            raise SettingsError("stages.warmup", f"{self.warmup}", "take a share from 0 up to but not including 1")
 
     def rate_at(self, progress: float) -> float:
-        """The learning rate when a share ``progress`` (0 to 1) of the session's steps is done."""
+        """The learning rate when a share ``progress`` (0 to 1) of the stage's steps is done."""
         if self.schedule == "constant":
             return self.learning_rate
         if progress < self.warmup:
@@ -56,9 +56,9 @@ class Session:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * descent))
 
 
-PAPER_SESSIONS = (
-    Session(learning_rate=1e-5, max_epochs=140, patience=10),
-    Session(learning_rate=1e-6, max_epochs=46, patience=10),
+PAPER_STAGES = (
+    Stage(learning_rate=1e-5, max_epochs=140, patience=10),
+    Stage(learning_rate=1e-6, max_epochs=46, patience=10),
 )
 
 

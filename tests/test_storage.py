@@ -18,48 +18,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
-from actionfusion import places, remote_path
+from actionfusion import remote_path, storage
 from actionfusion.errors import SettingsError, VideoDamaged, VideoMissing, VideoTooLarge
 from actionfusion.files import remove_scratch_of_the_dead, scratch_folder
-from actionfusion.places import (
+from actionfusion.remote_path import RemotePath, without_credentials
+from actionfusion.storage import (
     ask_many,
     beside,
     common_folder,
     local_copy,
     open_end_first,
-    place,
     read_ranges,
     relative,
+    to_path,
 )
-from actionfusion.remote_path import RemotePath, without_credentials
 
 
 @pytest.mark.parametrize(
     "text", ["clips", "/a/b", "a::b", "http:x.avi", "C:\\clips", "x.tar::y", "~/clips", "", "a:/b", "s3:/b"]
 )
 def test_what_is_no_address_stays_a_local_path(text):
-    assert place(text) == Path(text)
+    assert to_path(text) == Path(text)
 
 
 def test_a_local_file_that_is_called_like_an_address_stays_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("zip::a.avi", "memory://a.avi"):
-        assert isinstance(place(name), RemotePath)
+        assert isinstance(to_path(name), RemotePath)
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).touch()
-        assert place(name) == Path(name)
+        assert to_path(name) == Path(name)
 
 
 def test_whatever_a_python_user_gives():
-    local, remote = Path("/a/b"), place("memory://a/b")
-    assert place(local) is local
-    assert place(remote) is remote
-    assert place("file:///a/b") == place(UPath("file:///a/b")) == place(UPath("/a/b")) == local
-    assert place(UPath("memory://a/b")) == remote == pickle.loads(pickle.dumps(remote))
-    cached = place(UPath("simplecache::memory://a/b"))
-    assert cached == place("simplecache::memory://a/b")
+    local, remote = Path("/a/b"), to_path("memory://a/b")
+    assert to_path(local) is local
+    assert to_path(remote) is remote
+    assert to_path("file:///a/b") == to_path(UPath("file:///a/b")) == to_path(UPath("/a/b")) == local
+    assert to_path(UPath("memory://a/b")) == remote == pickle.loads(pickle.dumps(remote))
+    cached = to_path(UPath("simplecache::memory://a/b"))
+    assert cached == to_path("simplecache::memory://a/b")
     assert str(cached.parent / "c") == "simplecache::memory:///a/c"
-    assert str(place(UPath("zip://a/b::memory://x.zip")).parent) == "zip://a::memory:///x.zip"
+    assert str(to_path(UPath("zip://a/b::memory://x.zip")).parent) == "zip://a::memory:///x.zip"
     with pytest.raises(TypeError):
         Path(remote)
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_opened_here_is_said_in_one_line(text, parts, monkeypatch
     monkeypatch.setitem(known, "fancy", {"class": "fancy_missing.FS", "err": "Install fancy_missing to access it"})
     monkeypatch.setitem(known, "plain", {"class": "plain_missing.FS", "err": "Install what plain needs"})
     with pytest.raises(SettingsError) as caught:
-        place(text)
+        to_path(text)
     for part in parts:
         assert part in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -88,11 +88,11 @@ def test_what_cannot_be_opened_here_is_said_in_one_line(text, parts, monkeypatch
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "upath", None)
     with pytest.raises(SettingsError, match=r"s3://b: .*pip install 'actionfusion\[remote\]'"):
-        place("s3://b")
+        to_path("s3://b")
 
 
 def test_who_gives_no_address_imports_no_fsspec():
-    script = "import sys, actionfusion.data.prepare_dataset, actionfusion.places as p; p.place('a/b'); "
+    script = "import sys, actionfusion.data.prepare_dataset, actionfusion.storage as p; p.to_path('a/b'); "
     script += "sys.exit(any(name in sys.modules for name in ('fsspec', 'upath')))"
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -107,7 +107,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size
 )
 def test_it_takes_names_apart_as_pathlib_does(shelf_package, parts, top):
     model = PurePosixPath("/", *parts)
-    path = root = place(top)
+    path = root = to_path(top)
     for part in parts:
         path /= part
     assert (path.name, path.stem, path.suffix) == (model.name, model.stem, model.suffix)
@@ -127,8 +127,8 @@ def test_it_takes_names_apart_as_pathlib_does(shelf_package, parts, top):
 
 def test_the_top_is_its_own_parent():
     for text in ("memory://", "zip://::/a.zip", "shelf://"):
-        assert place(text).parent == place(text)
-        assert place(text).parents == ()
+        assert to_path(text).parent == to_path(text)
+        assert to_path(text).parents == ()
     bucket = RemotePath("s3", {}, "bucket", shown="s3://bucket")
     assert bucket.parent == bucket
     assert str((bucket / "a" / "b").parent) == "s3://bucket/a"
@@ -153,9 +153,9 @@ def test_no_password_is_printed(text, shown):
 
 
 def test_an_address_with_a_password_shows_none_anywhere(monkeypatch):
-    path = place("ftp://anna:secret@127.0.0.1:1/clips")
+    path = to_path("ftp://anna:secret@127.0.0.1:1/clips")
     assert str(path / "a.avi") == "ftp://anna@127.0.0.1:1/clips/a.avi"
-    assert str(place(UPath("ftp://anna:secret@127.0.0.1:1/clips"))) == "ftp://127.0.0.1/clips"
+    assert str(to_path(UPath("ftp://anna:secret@127.0.0.1:1/clips"))) == "ftp://127.0.0.1/clips"
     assert "secret" not in repr(path)
     # Nobody listens there, and the password still leads to the server.
     assert fsspec.get_filesystem_class("ftp")._get_kwargs_from_urls("ftp://anna:secret@h/")["password"] == "secret"
@@ -191,7 +191,7 @@ def addresses(tree, shelf, memory, tmp_path):
 
 def test_folders_and_files_are_what_they_are_here(tree, addresses):
     for address in addresses:
-        root = place(address)
+        root = to_path(address)
         wanted = {file.relative_to(tree).as_posix(): file for file in tree.rglob("*")}
         found, folders = {}, [root]
         while folders:
@@ -223,7 +223,7 @@ def test_text_is_read_as_it_is_here(tree, shelf, addresses):
     fsspec.filesystem("memory").pipe_file("/tree/list.txt", content)
     (shelf / "tree/list.txt").write_bytes(content)
     for text in ("shelf://tree/list.txt", "memory://tree/list.txt"):
-        assert place(text).read_text(encoding="utf-8-sig") == (tree / "list.txt").read_text(encoding="utf-8-sig")
+        assert to_path(text).read_text(encoding="utf-8-sig") == (tree / "list.txt").read_text(encoding="utf-8-sig")
 
 
 def test_nothing_but_a_small_file_is_read_whole(shelf, monkeypatch):
@@ -232,7 +232,7 @@ def test_nothing_but_a_small_file_is_read_whole(shelf, monkeypatch):
     for faults in ("", "unsized a"):
         monkeypatch.setenv("SHELF_FAULTS", faults)
         with pytest.raises(OSError, match="it is over") as caught:
-            place("shelf://a").read_bytes()
+            to_path("shelf://a").read_bytes()
         assert caught.value.errno == errno.EFBIG
 
 
@@ -240,7 +240,7 @@ def test_a_small_file_that_comes_in_part_is_not_taken(shelf, monkeypatch):
     (shelf / "a").write_bytes(bytes(11))
     monkeypatch.setenv("SHELF_FAULTS", "short a")
     with pytest.raises(OSError, match="only 11 of its 21 bytes came"):
-        place("shelf://a").read_bytes()
+        to_path("shelf://a").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_every_way_to_say_a_time(told, seconds):
 def test_a_file_is_put_renamed_and_removed(tmp_path, shelf, memory):
     (tmp_path / "new").write_bytes(b"new")
     for top in ("shelf://store", "memory://store"):
-        first, second = place(top) / "class [1]" / "first", place(top) / "class [1]" / "second"
+        first, second = to_path(top) / "class [1]" / "first", to_path(top) / "class [1]" / "second"
         first.parent.mkdir(parents=True, exist_ok=True)
         first.put(tmp_path / "new")
         assert first.shows_parts
@@ -287,10 +287,10 @@ def test_the_folder_that_another_process_makes_first(shelf, monkeypatch):
         raise ConnectionError("550 File exists.")
 
     monkeypatch.setattr(ShelfFileSystem, "makedirs", refuse)
-    place("shelf://a/b").mkdir(parents=True, exist_ok=True)
+    to_path("shelf://a/b").mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(ShelfFileSystem, "makedirs", lambda *_, **__: 1 / 0)
     with pytest.raises(OSError, match="division by zero"):
-        place("shelf://c").mkdir(parents=True, exist_ok=True)
+        to_path("shelf://c").mkdir(parents=True, exist_ok=True)
 
 
 def test_the_links_of_a_page_are_names(monkeypatch):
@@ -321,20 +321,20 @@ def test_a_copy_is_the_file_and_goes_with_its_use(addresses, tree, scratch):
     with local_copy(tree / "a/b.avi") as path:
         assert path == tree / "a/b.avi"
     for address in addresses:
-        with local_copy(place(address) / "a" / "b.avi") as path:
+        with local_copy(to_path(address) / "a" / "b.avi") as path:
             assert path.read_bytes() == b"a/b.avi"
             assert scratch in path.parents
             remove_scratch_of_the_dead()  # which this process is not
             assert path.exists()
         assert list(scratch.iterdir()) == []
-        with pytest.raises(KeyboardInterrupt), local_copy(place(address) / "a" / "b.avi"):
+        with pytest.raises(KeyboardInterrupt), local_copy(to_path(address) / "a" / "b.avi"):
             raise KeyboardInterrupt
 
 
 def test_a_folder_of_pictures_keeps_their_names(shelf, scratch):
     for name in ("1.jpg", "2.jpg", "other.txt"):
         (shelf / name).write_text(name)
-    root = place("shelf://")
+    root = to_path("shelf://")
     with local_copy(root, [root / "2.jpg", root / "1.jpg"]) as folder:
         assert {path.name: path.read_text() for path in folder.iterdir()} == {"1.jpg": "1.jpg", "2.jpg": "2.jpg"}
 
@@ -348,7 +348,7 @@ def test_what_fails_on_the_way_is_named_by_its_address(shelf, scratch, monkeypat
     }
     for faults, (name, message) in cases.items():
         monkeypatch.setenv("SHELF_FAULTS", faults)
-        with pytest.raises(VideoMissing) as caught, local_copy(place("shelf://") / name):
+        with pytest.raises(VideoMissing) as caught, local_copy(to_path("shelf://") / name):
             pass
         assert str(caught.value).startswith(message)
 
@@ -356,7 +356,7 @@ def test_what_fails_on_the_way_is_named_by_its_address(shelf, scratch, monkeypat
 def test_an_error_that_names_the_copy_comes_out_with_the_address(shelf, scratch):
     (shelf / "v").mkdir()
     (shelf / "v/1.jpg").touch()
-    root = place("shelf://v")
+    root = to_path("shelf://v")
     for inner, named in (("", "shelf://v"), ("1.jpg", "shelf://v/1.jpg")):
         with pytest.raises(VideoDamaged) as caught, local_copy(root, [root / "1.jpg"]) as folder:
             raise VideoDamaged(folder / inner, "is damaged", "leave it out")
@@ -370,15 +370,15 @@ def test_an_error_that_names_the_copy_comes_out_with_the_address(shelf, scratch)
 def test_no_more_is_fetched_than_allowed(shelf, scratch, monkeypatch, faults):
     (shelf / "a.avi").write_bytes(bytes(5000))
     monkeypatch.setenv("SHELF_FAULTS", faults)
-    with local_copy(place("shelf://a.avi"), largest=5000) as path:
+    with local_copy(to_path("shelf://a.avi"), largest=5000) as path:
         assert path.stat().st_size == 5000
     with (
         pytest.raises(VideoTooLarge, match=r"shelf://a\.avi: it is over"),
-        local_copy(place("shelf://a.avi"), largest=4999),
+        local_copy(to_path("shelf://a.avi"), largest=4999),
     ):
         pass
     (shelf / "b.avi").write_bytes(bytes(5000))
-    root = place("shelf://")
+    root = to_path("shelf://")
     with pytest.raises(VideoTooLarge), local_copy(root, [root / "a.avi", root / "b.avi"], largest=9999):
         pass
 
@@ -386,7 +386,7 @@ def test_no_more_is_fetched_than_allowed(shelf, scratch, monkeypatch, faults):
 def test_a_full_disk_names_the_folder_of_temporary_files(scratch):
     said = "No space left on device for temporary files in"
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match=said) as caught:
-        places._write(full, b"x")
+        storage._write(full, b"x")
     assert (caught.value.errno, str(scratch) in str(caught.value)) == (errno.ENOSPC, True)
 
 
@@ -399,12 +399,10 @@ def test_what_a_killed_process_left_is_removed(scratch):
     for folder in own:
         folder.mkdir()
         os.utime(folder, (0, 0))
-    mark = scratch / "actionfusion-scratch-young.lock"
-    mark.touch()
+    (scratch / "actionfusion-scratch-begun.lock").touch()  # killed before its folder was made
     with scratch_folder() as alive:
         remove_scratch_of_the_dead()
-        assert {*scratch.iterdir()} == {alive, alive.with_name(f"{alive.name}.lock"), mark, *own}
-    os.utime(mark, (0, 0))
+        assert {*scratch.iterdir()} == {alive, alive.with_name(f"{alive.name}.lock"), *own}
     remove_scratch_of_the_dead()
     assert {*scratch.iterdir()} == {*own}
     for folder in own:
@@ -431,7 +429,7 @@ def test_ranges_are_those_of_the_file_and_not_much_more(data):
     starts = data.draw(st.lists(st.integers(0, size - 1), max_size=8))
     sizes = [data.draw(st.integers(0, min(9000, size - start))) for start in starts]
     fsspec.filesystem("memory").pipe_file("/ranges", content)
-    parts = list(read_ranges(place("memory://ranges"), starts, sizes))
+    parts = list(read_ranges(to_path("memory://ranges"), starts, sizes))
     assert parts == [content[start : start + count] for start, count in zip(starts, sizes, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "ranges")
@@ -441,37 +439,40 @@ def test_ranges_are_those_of_the_file_and_not_much_more(data):
 
 def test_near_ranges_come_in_one_request_and_far_ones_do_not(shelf):
     (shelf / "a").write_bytes(bytes(1_000_000))
-    list(read_ranges(place("shelf://a"), [900_000, 10, 2_000, 900_500], [100, 100, 100, 100]))
+    list(read_ranges(to_path("shelf://a"), [900_000, 10, 2_000, 900_500], [100, 100, 100, 100]))
     reads = [line.split()[2:] for line in Path(f"{shelf}.log").read_text().splitlines() if line.startswith("read")]
     assert reads == [["10", "2090"], ["900000", "600"]]
     with pytest.raises(OSError, match="bytes came where"):
-        list(read_ranges(place("shelf://a"), [999_999], [2]))
+        list(read_ranges(to_path("shelf://a"), [999_999], [2]))
 
 
 @given(st.integers(0, 200_000), st.lists(st.tuples(st.integers(0, 210_000), st.integers(0, 70_000)), max_size=5))
 def test_a_file_opened_end_first_reads_like_any_other(size, reads):
     content = bytes(index * 7 % 251 for index in range(size))
     fsspec.filesystem("memory").pipe_file("/end", content)
-    with open_end_first(place("memory://end")) as file:
-        assert file.seek(0, os.SEEK_END) == size
-        for start, count in reads:
-            assert file.seek(start) == start
-            assert file.read(count) == content[start : start + count]
-            assert file.tell() == max(start, min(start + count, size))
+    with tempfile.NamedTemporaryFile() as local:
+        local.write(content)
+        local.flush()
+        for path in (to_path("memory://end"), Path(local.name)):
+            with open_end_first(path) as (found, read):
+                assert found == size
+                for start, count in reads:
+                    assert read(start, start + count) == content[start : start + count]
+                assert read(5, 3) == b""
 
 
 def test_what_a_table_means_by_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    table = place("memory://data/tables")
+    table = to_path("memory://data/tables")
     assert beside(table, "a/b.avi") == table / "a/b.avi"
-    assert beside(table, "../clips/./b.avi") == place("memory://data/clips/b.avi")
-    assert beside(table, "../../../../b.avi") == place("memory://b.avi")
-    assert beside(table, "/clips/b.avi") == place("memory://clips/b.avi")
+    assert beside(table, "../clips/./b.avi") == to_path("memory://data/clips/b.avi")
+    assert beside(table, "../../../../b.avi") == to_path("memory://b.avi")
+    assert beside(table, "/clips/b.avi") == to_path("memory://clips/b.avi")
     assert beside(table, "file:///clips/b.avi") == Path("/clips/b.avi")
     assert (
         beside(table, "zip://b.avi::/x.zip")
         == beside(Path("/t"), "zip://b.avi::/x.zip")
-        == place("zip://b.avi::/x.zip")
+        == to_path("zip://b.avi::/x.zip")
     )
     assert str(beside(table, "../clips/b.avi")) == "memory://data/clips/b.avi"
     assert beside(tmp_path, "../a.avi") == tmp_path.parent / "a.avi"
@@ -481,16 +482,16 @@ def test_what_a_table_means_by_a_path(tmp_path, monkeypatch):
 
 
 def test_the_folder_that_holds_all():
-    a, b = place("memory://x/a"), place("memory://x/b/c")
-    assert common_folder([a, b]) == place("memory://x")
+    a, b = to_path("memory://x/a"), to_path("memory://x/b/c")
+    assert common_folder([a, b]) == to_path("memory://x")
     assert common_folder([a]) == a
     assert common_folder([a, a.parent]) == a.parent
     assert common_folder([Path("/x/a"), Path("/x/b")]) == Path("/x")
-    for others in ([a, Path("/x")], [Path("/x"), a], [a, place("zip://x/a::/x.zip")]):
+    for others in ([a, Path("/x")], [Path("/x"), a], [a, to_path("zip://x/a::/x.zip")]):
         with pytest.raises(ValueError, match="no folder"):
             common_folder(others)
     with pytest.raises(ValueError, match="is not in"):
-        relative(a, place("memory://x/a/b"))
+        relative(a, to_path("memory://x/a/b"))
     with pytest.raises(ValueError, match="is not in"):
         relative(a, Path("/x"))
 
@@ -505,8 +506,8 @@ def test_an_archive_is_opened_once_a_process_and_anew_when_asked(tmp_path):
     file = tmp_path / "a.zip"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "one")
-    first = place(f"zip://a.txt::{file}")
-    with first._asked() as system, (place(f"zip://::{file}") / "a.txt")._asked() as other:
+    first = to_path(f"zip://a.txt::{file}")
+    with first._asked() as system, (to_path(f"zip://::{file}") / "a.txt")._asked() as other:
         assert system is other
     file.unlink()
     with zipfile.ZipFile(file, "w") as archive:

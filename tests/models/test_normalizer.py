@@ -5,7 +5,11 @@ import torch
 from torch import Tensor
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.clip_input import ClipNormalizer
+from actionfusion.models import FusionNetwork
+from actionfusion.models.model import Normalizer
+
+FRAMES = Normalizer("rgb", 3, 16)
+FLOW = Normalizer("flow", 8, 16)
 
 
 def test_pictures_have_imagenets_mean_and_spread_taken_out() -> None:
@@ -13,17 +17,23 @@ def test_pictures_have_imagenets_mean_and_spread_taken_out() -> None:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = (rgb / 255 - mean[:, None, None]) / std[:, None, None]
 
-    pictures, _ = ClipNormalizer(16, 8)(rgb, torch.zeros(2, 3, 8, 16, 16))
+    torch.testing.assert_close(FRAMES(rgb), expected, rtol=1e-5, atol=1e-6)
 
-    torch.testing.assert_close(pictures, expected, rtol=1e-5, atol=1e-6)
+
+def test_other_pretrained_weights_have_a_mean_and_spread_of_their_own() -> None:
+    normalizer = Normalizer("rgb", 3, 16, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    white = normalizer(torch.full((1, 1, 3, 16, 16), 255.0))
+
+    torch.testing.assert_close(white[0, 0, :, 0, 0], torch.tensor([1.0, 3.0, 1.0]))
+    motion = Normalizer("flow", 8, 16, (0.5, 0.25, 0.0), (0.5, 0.25, 0.75))(torch.full((1, 1, 8, 16, 16), 255.0))
+    assert motion.max().item() == pytest.approx(127 / 255 / 0.5)
 
 
 def test_no_motion_is_zero_and_opposite_motions_are_opposite() -> None:
     codes = torch.tensor([1, 78, 128, 178, 255], dtype=torch.uint8)
     flow = codes[:, None, None, None, None].expand(5, 1, 8, 16, 16)
 
-    _, motion = ClipNormalizer(16, 8)(torch.zeros(5, 1, 3, 16, 16), flow)
-    values = motion[:, 0, 0, 0, 0]
+    values = FLOW(flow)[:, 0, 0, 0, 0]
 
     assert values[2] == 0
     assert torch.equal(values, -values.flip(0))
@@ -33,21 +43,20 @@ def test_no_motion_is_zero_and_opposite_motions_are_opposite() -> None:
 def test_uint8_and_float_agree() -> None:
     rgb = torch.randint(0, 256, (2, 3, 3, 16, 16), dtype=torch.uint8)
     flow = torch.randint(0, 256, (2, 3, 8, 16, 16), dtype=torch.uint8)
-    normalizer = ClipNormalizer(16, 8)
 
-    for ours, theirs in zip(normalizer(rgb, flow), normalizer(rgb.float(), flow.double()), strict=True):
-        assert torch.equal(ours, theirs)
+    assert torch.equal(FRAMES(rgb), FRAMES(rgb.float()))
+    assert torch.equal(FLOW(flow), FLOW(flow.double()))
 
 
 def test_values_follow_the_precision_of_the_network() -> None:
-    normalizer = ClipNormalizer(16, 8).to(torch.float64)
-    pictures, motion = normalizer(torch.zeros(1, 2, 3, 16, 16), torch.zeros(1, 2, 8, 16, 16, dtype=torch.uint8))
+    frames, flow = Normalizer("rgb", 3, 16).double(), Normalizer("flow", 8, 16).double()
 
-    assert pictures.dtype == motion.dtype == torch.float64
+    assert frames(torch.zeros(1, 2, 3, 16, 16)).dtype == torch.float64
+    assert flow(torch.zeros(1, 2, 8, 16, 16, dtype=torch.uint8)).dtype == torch.float64
 
 
 def test_nothing_of_it_is_saved() -> None:
-    assert ClipNormalizer(16, 8).state_dict() == {}
+    assert FRAMES.state_dict() == FLOW.state_dict() == {}
 
 
 @pytest.mark.parametrize(
@@ -69,5 +78,7 @@ def test_nothing_of_it_is_saved() -> None:
     ids=["rank", "channels", "flow channels", "size", "not square", "frames", "clips", "integers"],
 )
 def test_what_is_no_clip_is_refused_by_name(rgb: Tensor, flow: Tensor, said: str) -> None:
+    network = FusionNetwork.practical(5, image_size=16, backbone=(4, "M", 8), fc6_width=4, hidden=3)
+
     with pytest.raises(SettingsError, match=said):
-        ClipNormalizer(16, 8)(rgb, flow)
+        network(rgb, flow)

@@ -1,4 +1,4 @@
-"""How towers are trained changes neither what the network computes nor the names of its weights."""
+"""How backbones are trained changes neither what the network computes nor the names of its weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
 from actionfusion.models import FusionNetwork
-from actionfusion.models.fusion_network import TowerMaps
-from actionfusion.models.vgg16 import VGG16_LAYOUT, VGGTower, convolution_names
+from actionfusion.models.backbones.vgg16 import VGG, VGG16_LAYOUT, convolution_names
 
 MakeClips = Callable[..., tuple[Tensor, Tensor]]
 TARGETS = torch.tensor([1, 3])
 
 
 def _network(**changes: Any) -> FusionNetwork:
-    tower = (4, 4, "M", 6, "M", 8, 8)
-    small: dict[str, Any] = {"image_size": 32, "tower": tower, "fc6_width": 12, "hidden": 7}
+    layout = (4, 4, "M", 6, "M", 8, 8)
+    small: dict[str, Any] = {"image_size": 32, "backbone": layout, "fc6_width": 12, "hidden": 7}
     return FusionNetwork.practical(**{"num_classes": 5, **small, **changes})
 
 
@@ -56,7 +55,7 @@ def test_checkpointing_changes_neither_loss_nor_gradients(frames: int, make_clip
     network, clips = _network().double(), make_clips(clips=2, frames=3)
     loss, gradients = _loss_and_gradients(network, clips)
 
-    network.recompute_towers(frames)
+    network.recompute_backbones(frames)
     again, others = _loss_and_gradients(network, clips)
 
     torch.testing.assert_close(again, loss, rtol=1e-12, atol=0)
@@ -65,10 +64,10 @@ def test_checkpointing_changes_neither_loss_nor_gradients(frames: int, make_clip
         torch.testing.assert_close(others[name], gradient, rtol=1e-9, atol=1e-15, msg=name)
 
 
-def test_checkpointing_keeps_the_towers_ends_alone(make_clips: MakeClips) -> None:
+def test_checkpointing_keeps_the_backbones_ends_alone(make_clips: MakeClips) -> None:
     network, clips = _network(fc6_width=2, hidden=2), make_clips(clips=2, frames=4, size=32)
     plain = _saved_bytes(network, clips)
-    network.recompute_towers(2)
+    network.recompute_backbones(2)
     pictures = 8 * (3 + 8) * 32 * 32 * 4
     maps = 8 * 2 * 8 * 8 * 8 * 4
 
@@ -79,10 +78,9 @@ def test_checkpointing_keeps_the_towers_ends_alone(make_clips: MakeClips) -> Non
 
 def test_without_gradients_nothing_is_done_twice(make_clips: MakeClips) -> None:
     network, clips = _network().eval(), make_clips(clips=2, frames=3)
-    network.recompute_towers(1)
+    network.recompute_backbones(1)
     calls = []
-    assert network.rgb_tower is not None
-    network.rgb_tower.features[0].register_forward_hook(lambda *_: calls.append(1))
+    network.backbones["rgb"].features[0].register_forward_hook(lambda *_: calls.append(1))
     with torch.inference_mode():
         network(*clips)
 
@@ -91,10 +89,10 @@ def test_without_gradients_nothing_is_done_twice(make_clips: MakeClips) -> None:
 
 def test_batch_norm_is_not_checkpointed() -> None:
     with pytest.raises(SettingsError, match="batch norm"):
-        _network(batch_norm=True).recompute_towers(4)
+        _network(batch_norm=True).recompute_backbones(4)
     with pytest.raises(SettingsError, match="take 1 or more"):
-        _network().recompute_towers(0)
-    _network(batch_norm=True).recompute_towers(None)
+        _network().recompute_backbones(0)
+    _network(batch_norm=True).recompute_backbones(None)
 
 
 def test_convolutions_have_the_names_of_the_vgg_papers() -> None:
@@ -105,13 +103,13 @@ def test_convolutions_have_the_names_of_the_vgg_papers() -> None:
 
 def test_freezing_through_conv4_3_leaves_the_last_block_of_vgg16() -> None:
     with torch.device("meta"):
-        tower = VGGTower(3)
-    tower.freeze("conv4_3")
+        backbone = VGG(3)
+    backbone.freeze("conv4_3")
 
-    assert [name for name, p in tower.named_parameters() if p.requires_grad] == [
+    assert [name for name, p in backbone.named_parameters() if p.requires_grad] == [
         f"features.{layer}.{kind}" for layer in (24, 26, 28) for kind in ("weight", "bias")
     ]
-    assert not tower.is_frozen
+    assert not backbone.is_frozen
 
 
 @pytest.mark.parametrize("frames", [None, 2])
@@ -122,24 +120,24 @@ def test_frozen_layers_get_no_gradient_and_the_rest_gets_the_same(
     network, clips = _network().double(), make_clips(clips=2, frames=3)
     loss, gradients = _loss_and_gradients(network, clips)
 
-    network.freeze_towers(through)
-    network.recompute_towers(frames)
+    network.freeze_backbones(through)
+    network.recompute_backbones(frames)
     again, others = _loss_and_gradients(network, clips)
 
     torch.testing.assert_close(again, loss, rtol=1e-12, atol=0)
-    of_towers = [name for name in others if "tower" in name]
-    assert len(of_towers) == 2 * 2 * learning
+    of_backbones = [name for name in others if "backbones" in name]
+    assert len(of_backbones) == 2 * 2 * learning
     assert others.keys() == {name for name, p in network.named_parameters() if p.requires_grad}
     for name, gradient in others.items():
         torch.testing.assert_close(gradient, gradients[name], rtol=1e-9, atol=1e-15, msg=name)
-    assert all(tower.is_frozen == (learning == 0) for tower in network.towers)
+    assert all(each.is_frozen == (learning == 0) for each in network.all_backbones().values())
 
 
-def test_a_frozen_tower_keeps_no_activations(make_clips: MakeClips) -> None:
+def test_a_frozen_backbone_keeps_no_activations(make_clips: MakeClips) -> None:
     network, clips = _network(), make_clips(clips=2, frames=4)
     sizes = []
     for through in (None, "conv1_2", "conv2_1", "all"):
-        network.freeze_towers(through)
+        network.freeze_backbones(through)
         sizes.append(_saved_bytes(network, clips))
 
     assert sizes == sorted(sizes, reverse=True)
@@ -148,51 +146,48 @@ def test_a_frozen_tower_keeps_no_activations(make_clips: MakeClips) -> None:
 
 def test_frozen_batch_norm_keeps_its_statistics_and_thaws(make_clips: MakeClips) -> None:
     network, clips = _network(batch_norm=True).train(), make_clips()
-    network.freeze_towers("conv2_1")
+    network.freeze_backbones("conv2_1")
     network.train()
     before = copy.deepcopy(network.state_dict())
     network(*clips)
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
 
-    assert any(name.startswith("rgb_tower") for name in changed)
-    assert not any(name.startswith(("rgb_tower.features.1.", "flow_tower.features.8.")) for name in changed)
-    network.freeze_towers(None)
+    assert any(name.startswith("backbones.rgb") for name in changed)
+    assert not any(name.startswith(("backbones.rgb.features.1.", "backbones.flow.features.8.")) for name in changed)
+    network.freeze_backbones(None)
     assert all(p.requires_grad for p in network.parameters())
     assert all(module.training for module in network.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def test_an_unknown_layer_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match=r"conv6_1.*conv1_1.*all"):
-        _network().freeze_towers("conv6_1")
+        _network().freeze_backbones("conv6_1")
 
 
-def test_how_towers_are_trained_leaves_the_weights_names() -> None:
+def test_how_backbones_are_trained_leaves_the_weights_names() -> None:
     network = _network()
     names = list(network.state_dict())
-    network.freeze_towers("all")
-    network.recompute_towers(2)
+    network.freeze_backbones("all")
+    network.recompute_backbones(2)
 
     assert list(network.state_dict()) == names
     assert list(_network().state_dict()) == names
 
 
 @pytest.mark.parametrize("streams", ["both", "rgb", "flow"])
-def test_forward_takes_the_towers_maps_too(streams: str, make_clips: MakeClips) -> None:
-    network, clips = _network(streams=streams).eval(), make_clips()
-    maps = network.tower_maps(*clips)
-    nothing = torch.empty(2, 3, 0, 8, 8)
-    given = [nothing if part is None else part for part in maps]
+def test_forward_takes_the_backbones_features_too(streams: str, make_clips: MakeClips) -> None:
+    network, (rgb, flow) = _network(streams=streams).eval(), make_clips()
+    features = network.features({"rgb": rgb, "flow": flow})
 
-    torch.testing.assert_close(network(*given, maps=True), network(*clips))
-    half = TowerMaps(*(None if part is None else part.half() for part in maps))
-    given = [nothing if part is None else part for part in half]
-    assert network(*given, maps=True).dtype == torch.float32
+    torch.testing.assert_close(network(features=features), network(rgb, flow))
+    half = {stream: maps.half() for stream, maps in features.items()}
+    assert network(features=half).dtype == torch.float32
 
 
 def test_channels_first_gives_the_same(make_clips: MakeClips) -> None:
     network, clips = _network().eval(), make_clips()
     expected = network(*clips)
-    for tower in network.towers:
-        tower.channels_last = False
+    for backbone in network.all_backbones().values():
+        backbone.channels_last = False
 
     torch.testing.assert_close(network(*clips), expected, rtol=1e-5, atol=1e-6)

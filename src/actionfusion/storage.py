@@ -1,7 +1,8 @@
-"""Where videos and stores lie: a ``pathlib.Path`` on this machine, or a ``RemotePath`` behind an address.
+"""Find and read videos and stores: a ``pathlib.Path`` on this machine, or a ``RemotePath`` behind an address.
 
-What is decoded is always a local file: ``local_copy`` fetches a remote one first, so that FFmpeg is never given an
-address.
+What is decoded is always a local file: ``local_copy`` fetches a remote one first, so that FFmpeg never gets an address.
+fsspec's own copies (``filecache::``) work as part of an address.  They do not replace ``local_copy``: they have no
+limit of size, and a killed process leaves those of ``simplecache::`` on the disk.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import posixpath
 import re
 import tempfile
 import warnings
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from actionfusion.errors import SettingsError, VideoError, VideoMissing, VideoTooLarge
 from actionfusion.files import scratch_folder
@@ -27,15 +28,15 @@ from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath, without_credentia
 if TYPE_CHECKING:
     from upath import UPath
 
-    AnyPlace = str | os.PathLike[str] | UPath | RemotePath
+    PathLike = str | os.PathLike[str] | UPath | RemotePath
 else:
-    # What the command line makes of a word: a Path would lose one of the slashes of s3://bucket.
-    AnyPlace = str | Path
+    # For the command line: a Path would lose one of the slashes of s3://bucket.
+    PathLike = str | Path
 
-Place = Path | RemotePath
+AnyPath = Path | RemotePath
 
 Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 LARGEST_COPY = 16 << 30
 """The most that is fetched for one video, in bytes."""
@@ -43,18 +44,18 @@ LARGEST_COPY = 16 << 30
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
 _LOCAL = frozenset(("file", "local"))
 _CACHES = frozenset(("simplecache", "filecache", "blockcache"))
-# More than a machine has cores: it is the way that takes the time.
-_QUESTIONS_AT_ONCE = 16
+# More than a machine has cores: such requests wait for the network.
+_REQUESTS_AT_ONCE = 16
 _TAIL = 1 << 15
-# To ask once more takes longer than to read this much that is not wanted.
+# Another request takes longer than reading this much in vain.
 _SMALL_GAP = 1 << 15
 
 
-def place(given: AnyPlace) -> Place:
-    """What a person typed, or a path object of any kind, as a place.
+def to_path(given: PathLike) -> AnyPath:
+    """Turn a typed path or address, or any path object, into a local or a remote path.
 
     An address is a text that starts like one (``s3://``, ``zip://...::``), unless a local file has that very name;
-    ``file://`` leads to a local one.
+    ``file://`` leads to a local file.
 
     Raises:
         SettingsError: an address of a kind that fsspec does not know, or for which a package is missing.
@@ -69,7 +70,7 @@ def place(given: AnyPlace) -> Place:
     return _address(text)
 
 
-def _from_upath(given: UPath) -> Place:
+def _from_upath(given: UPath) -> AnyPath:
     if given.protocol in _LOCAL | {""}:
         return Path(given.path)
     options = dict(given.storage_options)
@@ -81,13 +82,13 @@ def _from_upath(given: UPath) -> Place:
 
 
 def _without_credentials(links: Sequence[str]) -> tuple[str, str]:
-    """A chained address up to where a name can be added, and the rest."""
+    """Split a chained address where a name can be added, and hide its passwords."""
     shown = [without_credentials(link) for link in links]
     start = next((number for number, link in enumerate(links, 1) if "://" in link), 1)
     return "::".join(shown[:start]), "".join(f"::{link}" for link in shown[start:])
 
 
-def _address(text: str) -> Place:
+def _address(text: str) -> AnyPath:
     shown = without_credentials(text)
     try:
         import fsspec  # noqa: PLC0415
@@ -106,7 +107,7 @@ def _address(text: str) -> Place:
         elif link in known:
             _check_protocol(link, shown)
             links[number] = link if link in _CACHES else f"{link}://"
-        else:  # Workers of any folder are to find it.
+        else:  # Workers may run in another folder.
             links[number] = f"file://{Path(link).expanduser().absolute()}"
     try:
         with warnings.catch_warnings():
@@ -133,11 +134,11 @@ def _check_protocol(protocol: str, shown: str) -> None:
         raise SettingsError(shown, "needs a package that is not installed", remedy) from error
 
 
-def relative(inner: Place, root: Place) -> str:
-    """The path from a folder to what lies in it, with forward slashes.
+def relative(inner: AnyPath, root: AnyPath) -> str:
+    """Give the path from a folder to a file or folder within it, with forward slashes.
 
     Raises:
-        ValueError: it does not lie in it.
+        ValueError: it is not within the folder.
     """
     if isinstance(inner, Path) and isinstance(root, Path):
         return inner.relative_to(root).as_posix()
@@ -146,28 +147,28 @@ def relative(inner: Place, root: Place) -> str:
     raise ValueError(f"{inner} is not in {root}")
 
 
-def beside(folder: Place, written: str) -> Place:
-    """What a file in this folder means by a path that it holds: relative to the folder, absolute, or an address."""
+def beside(folder: AnyPath, written: str) -> AnyPath:
+    """Resolve a path that a file in this folder holds: relative to the folder, absolute, or an address."""
     if _ADDRESS.match(written) and not (isinstance(folder, Path) and os.path.lexists(folder / written)):
-        named = place(written)
+        named = to_path(written)
         if isinstance(named, RemotePath) or "://" in written:
             return named
     if isinstance(folder, Path):
         return Path(os.path.normpath(folder / written))
-    # The scheme stays out of it, since //s are no mistake there.
+    # normpath would drop a slash of the scheme.
     top = (folder, *folder.parents)[-1]
     start = "" if written.startswith("/") else relative(folder, top)
     inner = posixpath.normpath(posixpath.join("/", start, written.lstrip("/"))).lstrip("/")
     return top / inner if inner else top
 
 
-def common_folder(places: Iterable[Place]) -> Place:
-    """The lowest folder that holds all these folders.
+def common_folder(folders: Iterable[AnyPath]) -> AnyPath:
+    """Find the lowest folder that holds all these folders.
 
     Raises:
         ValueError: there is none.
     """
-    every = list(places)
+    every = list(folders)
     if all(isinstance(one, Path) for one in every):
         return Path(os.path.commonpath([cast("Path", one) for one in every]))
     first = every[0]
@@ -179,10 +180,12 @@ def common_folder(places: Iterable[Place]) -> Place:
 
 
 @contextmanager
-def local_copy(source: Place, files: Sequence[Place] | None = None, *, largest: int = LARGEST_COPY) -> Iterator[Path]:
-    """A video as a local file: itself, or for the block a copy of the remote one, which goes in any case.
+def local_copy(
+    source: AnyPath, files: Sequence[AnyPath] | None = None, *, largest: int = LARGEST_COPY
+) -> Iterator[Path]:
+    """Give a video as a local file: itself, or a copy of a remote one that is removed when the block ends.
 
-    An error of the block that names the copy comes out with the address instead.
+    An error of the block that names the copy names the address instead.
 
     Args:
         source: a file, or a folder with the pictures of a video.
@@ -193,7 +196,7 @@ def local_copy(source: Place, files: Sequence[Place] | None = None, *, largest: 
         The file, or a folder with the files under their own names.
 
     Raises:
-        VideoMissing: the far side has no such file, or fails on the way.
+        VideoMissing: the server has no such file, or fails on the way.
         VideoTooLarge: it is over ``largest``.
         OSError: the disk of the temporary files is full.
     """
@@ -214,7 +217,7 @@ def local_copy(source: Place, files: Sequence[Place] | None = None, *, largest: 
 
 @contextmanager
 def errors_name(source: RemotePath, copy: Path) -> Iterator[None]:
-    """An error of the block that names the copy, or a picture in it, names its address instead."""
+    """Let an error of the block that names the copy, or a picture in it, name the address instead."""
     try:
         yield
     except VideoError as error:
@@ -272,11 +275,11 @@ def _write(stream: io.FileIO, block: bytes) -> None:
         raise OSError(error.errno, where) from error
 
 
-def read_ranges(file: Place, starts: Sequence[int], sizes: Sequence[int]) -> Generator[bytes, None, None]:
-    """Parts of a file, in the order asked for.
+def read_ranges(file: AnyPath, starts: Sequence[int], sizes: Sequence[int]) -> Generator[bytes, None, None]:
+    """Read parts of a file, in the order of the arguments.
 
-    From a far side they come in few requests: parts that lie near each other in one, all at the same time.  From a file
-    that has been cut off they come short.
+    A remote file is read in few requests at the same time, near parts in one.  Of a truncated local file parts are
+    short.
 
     Args:
         file: the file.
@@ -292,70 +295,56 @@ def read_ranges(file: Place, starts: Sequence[int], sizes: Sequence[int]) -> Gen
                 stream.seek(start)
                 yield stream.read(size)
         return
-    firsts: list[int] = []
-    ends: list[int] = []
-    for start, size in sorted(zip(starts, sizes, strict=True)):
-        if ends and start <= ends[-1] + _SMALL_GAP:
-            ends[-1] = max(ends[-1], start + size)
-        else:
-            firsts.append(start)
-            ends.append(start + size)
-    blocks = file.read_ranges(firsts, ends)
-    for start, size in zip(starts, sizes, strict=True):
-        number = bisect_left(ends, start + size)
-        yield blocks[number][start - firsts[number] : start - firsts[number] + size]
+    from fsspec.utils import merge_offset_ranges  # noqa: PLC0415
+
+    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+    _, firsts, lasts = merge_offset_ranges([""] * len(starts), list(starts), ends, max_gap=_SMALL_GAP)
+    blocks = file.read_ranges(firsts, lasts)
+    for start, end in zip(starts, ends, strict=True):
+        number = bisect_right(firsts, start) - 1
+        yield blocks[number][start - firsts[number] : end - firsts[number]]
 
 
-def open_end_first(file: Place) -> IO[bytes]:
-    """Open a file whose directory is at its end: a remote one comes with its last 32 KiB in one piece.
+@contextmanager
+def open_end_first(file: AnyPath) -> Iterator[tuple[int, Callable[[int, int], bytes]]]:
+    """Open a file that has its directory at the end; of a remote file the last 32 KiB are read at once.
+
+    Yields:
+        Its size, and a function that reads from a first byte to before an end.
 
     Raises:
         OSError: it cannot be opened.
     """
-    return file.open("rb") if isinstance(file, Path) else cast("IO[bytes]", _EndFirst(file))
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+
+            def read(start: int, end: int) -> bytes:
+                stream.seek(start)
+                return stream.read(max(end - start, 0))
+
+            yield os.fstat(stream.fileno()).st_size, read
+        return
+    size = file.stat(again=True).st_size
+    if size < 0:
+        raise OSError(errno.ENOTSUP, "the server does not say how long it is")
+    tail_start = max(size - _TAIL, 0)
+    tail = file.read_ranges([tail_start], [size])[0] if size else b""
+
+    def read_remote(start: int, end: int) -> bytes:
+        end = min(end, size)
+        if start >= tail_start:
+            return tail[start - tail_start : max(end - tail_start, 0)]
+        return file.read_ranges([start], [end])[0] if start < end else b""
+
+    yield size, read_remote
 
 
-class _EndFirst(io.RawIOBase):
-    def __init__(self, path: RemotePath) -> None:
-        super().__init__()
-        self._path, self._position = path, 0
-        self._size = path.stat(again=True).st_size
-        if self._size < 0:
-            raise OSError(errno.ENOTSUP, "the far side does not say how long it is")
-        self._tail_start = max(self._size - _TAIL, 0)
-        self._tail = path.read_ranges([self._tail_start], [self._size])[0] if self._size else b""
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if self._position < 0:
-            raise OSError(errno.EINVAL, "before the start of the file")
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._size)
-        if self._position >= end:
-            return 0
-        if self._position >= self._tail_start:
-            part = self._tail[self._position - self._tail_start : end - self._tail_start]
-        else:
-            part = self._path.read_ranges([self._position], [end])[0]
-        buffer[: len(part)] = part
-        self._position = end
-        return len(part)
-
-
-def ask_many(function: Callable[[Task], Answer], tasks: Sequence[Task]) -> Iterator[tuple[Task, Answer]]:
-    """Each task with the function's answer, in order, with many under way: for questions to a far side.
+def ask_many(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+    """Give each task with the function's result, in order, with many requests to a server at the same time.
 
     What the function raises ends it.
     """
-    pool = ThreadPoolExecutor(_QUESTIONS_AT_ONCE)
+    pool = ThreadPoolExecutor(_REQUESTS_AT_ONCE)
     try:
         yield from zip(tasks, pool.map(function, tasks), strict=True)
     finally:

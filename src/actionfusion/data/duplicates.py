@@ -1,4 +1,4 @@
-"""Videos of one data set that show the same: byte for byte, or coded, scaled, lit or cut in another way."""
+"""Find near-duplicates in a data set: equal files, or the same pictures coded, scaled, lit or cut differently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import DisjointSet
 
 from actionfusion.data.listing import Listing
-from actionfusion.video.fingerprint import DOUBLE_DISTANCE, Fingerprint, distance
+from actionfusion.video.fingerprint import DUPLICATE_DISTANCE, Fingerprint, distance
 
 # Copies of real clips stay above 0.975 and 0.98; of unlike clips one pair in some hundreds gets this far.
 _SAME_SCENE = 0.97
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Double:
+class Duplicate:
     """Two videos that show the same.
 
     Attributes:
@@ -42,8 +42,8 @@ class Double:
     distance: float
 
 
-def equal_videos(hashes: Mapping[str, str]) -> list[Double]:
-    """The pairs of equal files, each with the first of its kind.
+def exact_duplicates(hashes: Mapping[str, str]) -> list[Duplicate]:
+    """Find the pairs of equal files, each with the first of its kind.
 
     Args:
         hashes: of the bytes, by path; empty ones are passed over.
@@ -52,14 +52,14 @@ def equal_videos(hashes: Mapping[str, str]) -> list[Double]:
     found = []
     for path, digest in hashes.items():
         if digest in first:
-            found.append(Double(first[digest], path, "equal", 0.0))
+            found.append(Duplicate(first[digest], path, "equal", 0.0))
         elif digest:
             first[digest] = path
     return found
 
 
-def near_videos(prints: Mapping[str, Fingerprint], progress: Progress | None = None) -> list[Double]:
-    """The pairs of videos whose fingerprints are no further apart than ``DOUBLE_DISTANCE``.
+def near_duplicates(prints: Mapping[str, Fingerprint], progress: Progress | None = None) -> list[Duplicate]:
+    """Find the pairs of videos whose fingerprints are at most ``DUPLICATE_DISTANCE`` apart.
 
     Pairs of unlike scenes, or of scenes that are busy in unlike places, are never compared in full; so a data set of
     many scenes costs little more than its matrix of scenes.
@@ -73,15 +73,15 @@ def near_videos(prints: Mapping[str, Fingerprint], progress: Progress | None = N
     for done, pairs in _candidates([prints[path] for path in paths]):
         for first, second in pairs:
             apart = distance(prints[paths[first]], prints[paths[second]])
-            if apart <= DOUBLE_DISTANCE:
-                found.append(Double(paths[first], paths[second], "near", apart))
+            if apart <= DUPLICATE_DISTANCE:
+                found.append(Duplicate(paths[first], paths[second], "near", apart))
         if progress is not None:
             progress(done, len(paths))
     return found
 
 
 def _candidates(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Rows done so far, with the pairs among these rows and the ones above that are worth a comparison."""
+    """Yield the rows done so far, with the pairs of these rows and earlier ones that need a full comparison."""
     if not prints:
         return
     scenes = np.stack([item.scene for item in prints])
@@ -96,35 +96,34 @@ def _candidates(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, list[tuple
         yield min(start + _BLOCK, len(prints)), pairs
 
 
-def clusters(doubles: Iterable[Double], order: Iterable[str]) -> dict[str, str]:
-    """What ``Listing.with_doubles`` takes: every path with a double, with the first of all that it is tied to.
+def clusters(duplicates: Iterable[Duplicate], order: Iterable[str]) -> dict[str, str]:
+    """Map every path with a duplicate to the first path of its cluster, for ``Listing.with_duplicates``.
 
     Args:
-        doubles: the pairs.
+        duplicates: the pairs.
         order: all paths, which says what is first.
     """
     ties = DisjointSet()
-    for double in doubles:
-        ties.add(double.first)
-        ties.add(double.second)
-        ties.merge(double.first, double.second)
-    place = {path: number for number, path in enumerate(order)}
-    return {path: min(subset, key=place.__getitem__) for subset in ties.subsets() for path in subset}
+    for duplicate in duplicates:
+        ties.add(duplicate.first)
+        ties.add(duplicate.second)
+        ties.merge(duplicate.first, duplicate.second)
+    position = {path: number for number, path in enumerate(order)}
+    return {path: min(subset, key=position.__getitem__) for subset in ties.subsets() for path in subset}
 
 
 def with_equal_files(listing: Listing) -> Listing:
-    """The listing with its equal files told apart from the rest; see ``equal_files``."""
-    doubles = equal_files(listing)
-    if not doubles:
+    """Mark the equal files of a listing as duplicates; see ``equal_files``."""
+    duplicates = equal_files(listing)
+    if not duplicates:
         return listing
-    return listing.with_doubles(clusters(doubles, [entry.path for entry in listing.entries]))
+    return listing.with_duplicates(clusters(duplicates, [entry.path for entry in listing.entries]))
 
 
-def equal_files(listing: Listing) -> list[Double]:
-    """The pairs of equal files in a listing, each with the first of its kind; only files of one size are read.
+def equal_files(listing: Listing) -> list[Duplicate]:
+    """Find the pairs of equal files in a listing, each with the first of its kind; only files of one size are read.
 
-    Files that cannot be read are passed over: whoever opens them reports them.  So are remote ones, which would have to
-    be fetched: ``check`` does that.
+    Files that cannot be read are skipped: the reader reports them.  So are remote files, which only ``check`` fetches.
     """
     files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
@@ -140,4 +139,4 @@ def equal_files(listing: Listing) -> list[Double]:
         if count[size] > 1 and size:
             with suppress(OSError), files[path].open("rb") as stream:
                 hashes[path] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return equal_videos(hashes)
+    return exact_duplicates(hashes)

@@ -13,10 +13,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from actionfusion.explain.contributions import GateStatistics, StreamContributions, shares
-from actionfusion.explain.question import FloatArray
-from actionfusion.explain.reasons import Reasons
+from actionfusion.explain.explanation import Explanation
+from actionfusion.explain.target import FloatArray
 from actionfusion.models.layer_norm_lstm import GATE_NAMES
-from actionfusion.report.filmstrip import FilmStrip, Picture, common_scale, flow_wheel, strip_pictures
+from actionfusion.report.filmstrip import Picture, common_scale, flow_pictures, flow_wheel
 from actionfusion.report.heatmaps import (
     activation_picture,
     data_uri,
@@ -32,19 +32,16 @@ MOST_LISTED = 5
 # A larger video is named, not held in the page; browsers are slow with data URIs much beyond.
 MOST_INLINED_BYTES = 6_000_000
 STREAM_NAMES = {"rgb": "Appearance", "flow": "Motion"}
-LSTM_NAMES = {"conv": "LSTM* of the fused map", "fc": "LSTM* of fc6", "last": "last LSTM"}
 CHART_WIDTH, CHART_HEIGHT = 300, 110
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One sampled frame on the page."""
+    """One sampled frame on the page, with its pictures in the order of the page's rows."""
 
     number: int
     time: str
-    cam: Picture
-    hidden: Picture
-    flow: Picture
+    pictures: Sequence[Picture]
     drop: float
     share: float
     probability: float
@@ -52,7 +49,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Step:
-    """A bar of the waterfall from nothing seen to the answer; both ends as shares of the chart's width."""
+    """A bar of the waterfall from nothing seen to the whole clip; both ends as shares of the chart's width."""
 
     name: str
     value: float
@@ -72,13 +69,13 @@ class GateLine:
     last: float
 
 
-def render_reasons(title: str, reasons: Reasons, video: Path) -> str:
-    """The page as text; the same reasons and video give the same text.
+def render_explanation(title: str, explanation: Explanation, video: Path) -> str:
+    """Render the page; the same explanation and video give the same text.
 
     Args:
         title: the name of the video.
-        reasons: what is shown.
-        video: the overlay, which lies beside the page.
+        explanation: what is shown.
+        video: the overlay, in the same folder as the page.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -88,76 +85,85 @@ def render_reasons(title: str, reasons: Reasons, video: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, signed=_signed, share=_share)
-    order = np.argsort(-reasons.probabilities, kind="stable").tolist()
-    scale = common_scale([reasons.clip])
-    moments = _moments(title, reasons, scale)
+    order = np.argsort(-explanation.probabilities, kind="stable").tolist()
+    scale = common_scale([explanation.clip])
+    moments = _moments(explanation, scale)
     content = video.read_bytes()
     return environment.get_template("explain.html.j2").render(
         title=title,
-        reasons=reasons,
-        best=reasons.labels[order[0]],
-        probability=float(reasons.probabilities[reasons.target]),
-        ranking=[(reasons.labels[at], float(reasons.probabilities[at])) for at in order[:MOST_LISTED]],
+        explanation=explanation,
+        best=explanation.labels[order[0]],
+        probability=float(explanation.probabilities[explanation.target]),
+        ranking=[(explanation.labels[at], float(explanation.probabilities[at])) for at in order[:MOST_LISTED]],
+        rows=_rows(explanation),
         moments=moments,
         strongest=max(moments, key=lambda moment: moment.drop),
-        reach=_reach(reasons.drops),
-        moved=float(np.abs(reasons.drops).sum()),
+        reach=_reach(explanation.drops),
+        moved=float(np.abs(explanation.drops).sum()),
         scale=scale,
-        wheel=flow_wheel(scale),
-        figures=_activations(reasons, scale),
-        gates=[(LSTM_NAMES[lstm.name], lstm.units, _lines(lstm)) for lstm in reasons.gates],
+        wheel=None if explanation.clip.flow is None else flow_wheel(scale),
+        figures=_activations(explanation, scale),
+        gates=[(lstm.name, lstm.units, _lines(lstm)) for lstm in explanation.gates],
         chart=(CHART_WIDTH, CHART_HEIGHT),
-        steps=_steps(reasons.streams),
+        steps=_steps(explanation.streams),
         overlay=data_uri(content, "video/mp4") if len(content) <= MOST_INLINED_BYTES else video.name,
-        poster=webp_uri(read_frames(video, [int(reasons.clip.positions[reasons.moment])]).images[0]),
+        poster=webp_uri(read_frames(video, [int(explanation.clip.positions[explanation.position])]).images[0]),
         video=video.name,
     )
 
 
-def _moments(title: str, reasons: Reasons, scale: float) -> list[Moment]:
-    clip = reasons.clip
-    said = list(zip(reasons.labels, map(float, reasons.probabilities), strict=True))
-    _, flows = strip_pictures(FilmStrip(title, "", clip, said), scale)
-    cam, hidden = scaled_heat(reasons.cam), scaled_heat(reasons.occluded)
-    parts = shares(reasons.drops)
+def _rows(explanation: Explanation) -> list[str]:
+    """Name the rows of pictures."""
+    flow = [] if explanation.clip.flow is None else ["flow to the next frame"]
+    return [*([] if explanation.cam is None else ["Grad-CAM"]), "occlusion", *flow]
+
+
+def _moments(explanation: Explanation, scale: float) -> list[Moment]:
+    clip = explanation.clip
+    heats = {} if explanation.cam is None else {"Grad-CAM": scaled_heat(explanation.cam)}
+    heats["Occlusion"] = scaled_heat(explanation.occluded)
+    flows, parts = flow_pictures(clip, scale), shares(explanation.drops)
     moments = []
     for place, picture in enumerate(clip.rgb):
         frame, where = square(picture.transpose(1, 2, 0)), f"frame {place + 1} of {len(clip.rgb)}"
+        pictures = [
+            Picture(webp_uri(heat_over(frame, heat[place])), f"{name} on {where}") for name, heat in heats.items()
+        ]
         moments.append(
             Moment(
                 place + 1,
                 f"{clip.times[place]:.2f} s",
-                Picture(webp_uri(heat_over(frame, cam[place])), f"Grad-CAM on {where}"),
-                Picture(webp_uri(heat_over(frame, hidden[place])), f"Occlusion on {where}"),
-                flows[place],
-                float(reasons.drops[place]),
+                [*pictures, *flows[place : place + 1]],
+                float(explanation.drops[place]),
                 float(parts[place]),
-                float(reasons.running[place, reasons.target]),
+                float(explanation.running[place, explanation.target]),
             )
         )
     return moments
 
 
 def _reach(drops: FloatArray) -> tuple[float, float]:
-    """The largest fall and the largest rise of the log-odds, for the chart's scale; never both 0."""
+    """Find the largest fall and the largest rise of the log-odds, for the chart's scale; never both 0."""
     low, high = max(float(-drops.min()), 0.0), max(float(drops.max()), 0.0)
     return (low, high) if low + high > 0 else (0.0, 1.0)
 
 
-def _activations(reasons: Reasons, scale: float) -> list[tuple[str, str]]:
-    """Figure 7 for each stream: its name and the picture."""
-    frame = square(reasons.clip.rgb[reasons.moment].transpose(1, 2, 0))
-    inputs = {"rgb": frame, "flow": drawn_flow(reasons.clip, scale)[reasons.moment]}
+def _activations(explanation: Explanation, scale: float) -> list[tuple[str, str]]:
+    """Draw Figure 7 for each stream with a backbone: its name and the picture."""
+    clip, position = explanation.clip, explanation.position
+    inputs = {"rgb": square(clip.rgb[position].transpose(1, 2, 0))}
+    if clip.flow is not None:
+        inputs["flow"] = drawn_flow(clip, scale)[position]
     return [
         (STREAM_NAMES[stream], webp_uri(activation_picture(inputs[stream], layers)))
-        for stream, layers in reasons.activations.items()
+        for stream, layers in explanation.activations.items()
     ]
 
 
 def _steps(streams: StreamContributions) -> list[Step]:
-    """From nothing to the answer, drawn between the least and the largest of what is passed on the way, and 0."""
+    """Lay the bars from nothing to the whole clip between the least and the largest of what is passed on the way, and 0."""
     parts = [("appearance", streams.appearance), ("motion", streams.motion)]
-    path, at = [("neither seen", streams.nothing, 0.0, streams.nothing, "total")], streams.nothing
+    path, at = [("nothing seen", streams.nothing, 0.0, streams.nothing, "total")], streams.nothing
     for name, value in parts:
         if value is not None:
             path.append((name, value, at, at + value, "gain" if value >= 0 else "loss"))
@@ -183,7 +189,7 @@ def _lines(lstm: GateStatistics) -> list[GateLine]:
 
 
 def _points(values: FloatArray) -> list[str]:
-    """Places of values 0..1 in the chart; a single one becomes a level line."""
+    """Place values 0..1 in the chart; a single one becomes a level line."""
     if len(values) == 1:
         values = np.repeat(values, 2)
     across: Sequence[float] = np.linspace(0, CHART_WIDTH, len(values)).tolist()
@@ -199,5 +205,5 @@ def _signed(value: float) -> str:
 
 
 def _share(value: float) -> str:
-    """A length in a style attribute, never beyond its track."""
+    """Write a length for a style attribute, never beyond its track."""
     return f"{100 * min(max(value, 0.0), 1.0):.2f}%"

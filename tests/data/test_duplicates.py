@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionfusion.data.doubles import Double, clusters, equal_videos, near_videos, with_equal_files
+from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, near_duplicates, with_equal_files
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.splits import grouped_7_3, hold_out_validation, make_split
 from actionfusion.video.fingerprint import (
-    DOUBLE_DISTANCE,
+    DUPLICATE_DISTANCE,
     MOST_THUMBNAILS,
     PICTURE_SIZE,
     Fingerprint,
@@ -59,12 +59,12 @@ def lighter(frames):
     ],
     ids=["mpeg4", "coarse", "half size", "lighter", "trimmed", "first quarter gone", "half the frames"],
 )
-def test_a_copy_is_a_double_whatever_was_done_to_it(original, change, codec, options, make_video, tmp_path):
+def test_a_copy_is_a_duplicate_whatever_was_done_to_it(original, change, codec, options, make_video, tmp_path):
     frames, print_of_original = original
     copy = print_of(make_video(tmp_path / "copy.mp4", change(frames), codec, **options))
-    assert distance(print_of_original, copy) <= DOUBLE_DISTANCE
+    assert distance(print_of_original, copy) <= DUPLICATE_DISTANCE
     assert distance(copy, print_of_original) == pytest.approx(distance(print_of_original, copy), abs=0.05)
-    assert len(near_videos({"original": print_of_original, "copy": copy})) == 1
+    assert len(near_duplicates({"original": print_of_original, "copy": copy})) == 1
 
 
 @pytest.mark.parametrize(("seed", "motion"), [(1, 2), (1, 3), (2, 1), (2, 2)])
@@ -72,8 +72,8 @@ def test_another_motion_or_scene_is_none(original, seed, motion, make_frames, ma
     _, print_of_original = original
     other = print_of(make_video(tmp_path / "other.mp4", make_frames(seed=seed, motion=motion, count=80)))
     # The same wall with another motion is what a set filmed in one room is full of.
-    assert distance(print_of_original, other) > DOUBLE_DISTANCE or seed != 1
-    assert near_videos({"original": print_of_original, "other": other}) == []
+    assert distance(print_of_original, other) > DUPLICATE_DISTANCE or seed != 1
+    assert near_duplicates({"original": print_of_original, "other": other}) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 500])
@@ -103,7 +103,7 @@ def test_videos_without_motion_do_not_divide_by_zero():
 
 def test_equal_files_come_in_pairs_with_the_first():
     hashes = {"a": "1", "b": "2", "c": "1", "d": "", "e": "", "f": "1"}
-    assert equal_videos(hashes) == [Double("a", "c", "equal", 0.0), Double("a", "f", "equal", 0.0)]
+    assert exact_duplicates(hashes) == [Duplicate("a", "c", "equal", 0.0), Duplicate("a", "f", "equal", 0.0)]
 
 
 PATHS = [f"{number:02d}.avi" for number in range(8)]
@@ -111,47 +111,47 @@ PATHS = [f"{number:02d}.avi" for number in range(8)]
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(PATHS)), max_size=8))
 def test_clusters_are_the_connected_parts(pairs):
-    doubles = [Double(min(pair), max(pair), "near", 0.1) for pair in pairs if pair[0] != pair[1]]
-    found = clusters(doubles, PATHS)
-    assert set(found) == {path for double in doubles for path in (double.first, double.second)}
+    duplicates = [Duplicate(min(pair), max(pair), "near", 0.1) for pair in pairs if pair[0] != pair[1]]
+    found = clusters(duplicates, PATHS)
+    assert set(found) == {path for duplicate in duplicates for path in (duplicate.first, duplicate.second)}
     for path, first in found.items():
         reached = {path}
         for _ in PATHS:
-            reached |= {p for d in doubles for p in (d.first, d.second) if {d.first, d.second} & reached}
+            reached |= {p for d in duplicates for p in (d.first, d.second) if {d.first, d.second} & reached}
         assert first == min(reached)
 
 
-def made_listing(doubles: dict[str, str], groups: bool) -> Listing:
+def made_listing(duplicates: dict[str, str], groups: bool) -> Listing:
     entries = tuple(
         VideoEntry(f"{label}/{number:02d}.avi", label, f"{label}/g{number // 2}" if groups else None)
         for label in "ab"
         for number in range(12)
     )
-    return Listing("folder", Path("/data"), entries, ("a", "b")).with_doubles(doubles)
+    return Listing("folder", Path("/data"), entries, ("a", "b")).with_duplicates(duplicates)
 
 
 @pytest.mark.parametrize("groups", [True, False])
 @given(seed=st.integers(0, 50), pairs=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=4))
-def test_doubles_stay_on_one_side_of_what_we_draw(groups, seed, pairs):
+def test_duplicates_stay_on_one_side_of_what_we_draw(groups, seed, pairs):
     names = [f"{label}/{number:02d}.avi" for label in "ab" for number in range(12)]
-    ties = [Double(f"a/{min(p):02d}.avi", f"a/{max(p):02d}.avi", "near", 0.0) for p in pairs if p[0] != p[1]]
+    ties = [Duplicate(f"a/{min(p):02d}.avi", f"a/{max(p):02d}.avi", "near", 0.0) for p in pairs if p[0] != p[1]]
     listing = made_listing(clusters(ties, names), groups)
     split = make_split(listing, "random-7:3", seed=seed)
     checked = hold_out_validation(listing, split, seed=seed)
     validation = Split("validation", checked.train, checked.val)
-    assert not set(validation.leaks(listing).doubles)
+    assert not set(validation.leaks(listing).duplicates)
     if groups and len(pairs) < 3:
         drawn = grouped_7_3(listing, seed)
         assert not drawn.leaks(listing).found
 
 
-def test_a_split_says_how_many_doubles_it_gives_away():
+def test_a_split_says_how_many_duplicates_leak():
     listing = made_listing({"a/00.avi": "a/00.avi", "a/05.avi": "a/00.avi"}, groups=True)
     split = Split("mine", tuple(index for index in range(24) if index not in (5, 20)), (5, 20))
     leaks = split.leaks(listing)
-    assert leaks.doubles == ("a/05.avi",)
+    assert leaks.duplicates == ("a/05.avi",)
     assert leaks.found
-    assert "1 of 2 test videos have a double in training: 'a/05.avi'" in leaks.describe()
+    assert "1 of 2 test videos have a duplicate in training: 'a/05.avi'" in leaks.describe()
 
 
 def test_equal_files_are_found_without_a_manifest(tmp_path, make_frames, make_video):

@@ -1,0 +1,141 @@
+"""C3D: 3-D convolutions over 16 consecutive frames, from pixels to classes.
+
+    rgb [B, 16, 3, 112, 112] --8 convolutions 3x3x3, 5 poolings--> [B, 512, 1, 4, 4] --fc6, fc7, fc8--> [B, K]
+
+Source: Tran, Bourdev, Fergus, Torresani and Paluri 2015, and their published network definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from actionfusion.errors import SettingsError
+from actionfusion.models.model import Features, ModelSettings, Source, VideoModel
+
+# Name and width of each convolution, in `width`s; then the kernel of the pooling behind it, or None.
+_LAYERS = (
+    ("conv1", 1, (1, 2, 2)),
+    ("conv2", 2, (2, 2, 2)),
+    ("conv3a", 4, None),
+    ("conv3b", 4, (2, 2, 2)),
+    ("conv4a", 8, None),
+    ("conv4b", 8, (2, 2, 2)),
+    ("conv5a", 8, None),
+    ("conv5b", 8, (2, 2, 2)),
+)
+_LEAST_LENGTH = 16  # what the four poolings before the last leave a place of; over time all but the first
+
+
+@dataclass(frozen=True)
+class C3DSettings(ModelSettings):
+    """Settings of C3D.  The defaults are the paper's.
+
+    Args:
+        num_classes: K, classes to tell apart.
+        frames: T, 16 in the paper, or more.
+        image_size: height and width of the frames, in pixels (112 in the paper), 16 or more.
+        flow_size: not read.
+        flow_channels: not read.
+        width: channels of the first convolution; the last ones have eight times as many.
+        fc_width: units of fc6 and fc7.
+        dropout: share of fc6 and fc7 that training drops.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+
+    LEAST: ClassVar[Mapping[str, int]] = {
+        **ModelSettings.LEAST, "frames": _LEAST_LENGTH, "image_size": _LEAST_LENGTH, "width": 1, "fc_width": 1,
+    }  # fmt: skip
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout",)
+
+    frames: int = 16
+    image_size: int = 112
+    width: int = 64
+    fc_width: int = 4096
+    dropout: float = 0.5
+
+    @classmethod
+    def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
+        """An eighth of the widths on 32-pixel frames, which learns from scratch on a CPU.
+
+        Args:
+            num_classes: K.
+            changes: other settings, by name.
+        """
+        values: dict[str, Any] = {"image_size": 32, "width": 8, "fc_width": 128, "dropout": 0.0, **changes}
+        return super().tiny(num_classes, **values)
+
+
+class C3D(VideoModel):
+    """The 3-D convolutional network of Tran et al. 2015: 78,409,573 parameters for 101 classes.
+
+    Args:
+        settings: the paper's with 101 classes where none are given.
+    """
+
+    Settings: ClassVar[type[ModelSettings]] = C3DSettings
+    source: ClassVar[Source] = Source(
+        "Tran, Bourdev, Fergus, Torresani and Paluri, Learning spatiotemporal features with 3D convolutional networks, "
+        "ICCV 2015",
+        kept="all layers and sizes, the padding of the last pooling and the dropout",
+        differs="frames have ImageNet's mean and spread taken out, not the mean clip of Sports-1M; convolutions start "
+        "as He et al. 2015, since a Gaussian of 0.01 does not train from scratch on small sets",
+        published={
+            "ucf101": "82.3 % (official splits; pretrained on Sports-1M, fc6 of a video's clips averaged, linear SVM); "
+            "85.2 % of three networks"
+        },
+    )
+    fixed_frames: ClassVar[bool] = True
+    explained_layer: ClassVar[str | None] = "conv5b"
+    quantized_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")
+    settings: C3DSettings
+
+    def __init__(self, settings: C3DSettings | None = None) -> None:
+        settings = settings or C3DSettings()
+        super().__init__(settings)
+        channels = 3
+        for name, widths, _ in _LAYERS:
+            convolution = nn.Conv3d(channels, widths * settings.width, 3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)
+            self.add_module(name, convolution)
+            channels = convolution.out_channels
+        side = settings.image_size // 16 // 2 + 1
+        self.fc6 = nn.Linear(channels * (settings.frames // 16) * side**2, settings.fc_width)
+        self.fc7 = nn.Linear(settings.fc_width, settings.fc_width)
+        self.fc8 = nn.Linear(settings.fc_width, settings.num_classes)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def classify(self, features: Features) -> Tensor:
+        """Make logits ``[B, K]`` of normalised frames ``[B, T, 3, H, W]``.
+
+        Raises:
+            SettingsError: frames of another shape than these settings say.
+        """
+        frames, settings = features["rgb"], self.settings
+        wanted = [settings.frames, 3, settings.image_size, settings.image_size]
+        if list(frames.shape[1:]) != wanted:
+            reason = f"shape {list(frames.shape)}, wanted [B, {', '.join(map(str, wanted))}]"
+            raise SettingsError("rgb", reason, "cut clips with the model's own settings")
+        maps = frames.transpose(1, 2)
+        for name, _, pooling in _LAYERS:
+            maps = F.relu(self.get_submodule(name)(maps))
+            if pooling is not None:
+                # Caffe rounds up: what is left of a row at the last pooling is pooled too.
+                padding = (0, 1, 1) if name == "conv5b" else 0
+                maps = F.max_pool3d(maps, pooling, padding=padding)
+        values = self.dropout(F.relu(self.fc6(maps.flatten(1))))
+        values = self.dropout(F.relu(self.fc7(values)))
+        logits: Tensor = self.fc8(values)
+        return logits
+
+    def explained_maps(self, output: Tensor) -> Tensor:
+        """Show ``[B, C, t, h, w]`` as ``[B, t, C, h, w]``."""
+        return output.transpose(1, 2)
