@@ -95,7 +95,7 @@ def test_broken_run_folders_say_what_is_wrong(tiny_run, shapes_root, tmp_path):
         evaluate(run, shapes_root)
     run = copy("unknown")
     damage_config(run, clip={"frames": 8, "colour": "red"})
-    with pytest.raises(RunFolderError, match="no setting 'clip.colour'"):
+    with pytest.raises(RunFolderError, match=r"no setting 'clip\.colour'"):
         evaluate(run, shapes_root)
     run = copy("weights")
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])

@@ -14,6 +14,7 @@ from actionfusion.inference.exports.export import export
 from actionfusion.inference.exports.made_up import MadeUpVideo
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes import prepared, quantization
+from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "node"
@@ -165,11 +166,14 @@ def _edit(folder, **changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: _edit(folder, export_format=2), r"is of export format 2, .*this reads 1; export the run again"),
+        (
+            lambda folder: _edit(folder, export_format=3),
+            r"is of export format 3, .*this reads 1 to 2; export the run again",
+        ),
         (lambda folder: (folder / "model.json").write_text("{"), r"model\.json: is damaged"),
         (lambda folder: (folder / "model.json").write_text("[]"), r"model\.json: is damaged"),
         (lambda folder: _edit(folder, files={}), "does not say what the model is"),
-        (lambda folder: _edit(folder, sampling={}), "misses something"),
+        (lambda folder: _edit(folder, clip={}), "misses something"),
         (lambda folder: (folder / "model.onnx").unlink(), r"model\.onnx: is missing; copy the whole folder"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"x"), r"model\.onnx: has 1 bytes, not \d+"),
         (
@@ -247,7 +251,7 @@ def test_a_model_that_answers_otherwise_is_not_exported(prepared_run, tmp_path, 
 
 def test_the_made_up_video_moves_as_it_says():
     recipe = FlowRecipe("dis", 8.0, 64)
-    _, codes, times = MadeUpVideo(recipe, 8).read([0, 3], [2, 3])
+    _, codes, times = MadeUpVideo(ClipSettings(flow=recipe), 8).read([0, 3], [2, 3])
     middle = recipe.decode(codes)[:, 16:-16, 16:-16].mean((1, 2))
     np.testing.assert_allclose(middle, [[2, 1], [2, 1]], atol=0.2)
     assert times.tolist() == [0, 0.12]

@@ -97,7 +97,7 @@ def _flip(file):
     ("name", "damage", "said"),
     [
         ("prepared.json", _truncate, "it is damaged"),
-        ("prepared.json", lambda file: file.write_text('{"format": 1}'), "it was made with another part"),
+        ("prepared.json", lambda file: file.write_text('{"format": 2}'), "it was made with another part"),
         ("compiled.blob", _truncate, "its compiled.blob is damaged"),
         ("model.onnx", _flip, "its model.onnx is damaged"),
         ("compiled.blob", lambda file: file.unlink(), "it is damaged"),

@@ -18,8 +18,9 @@ from actionfusion.inference.runtimes.onnx_file import export_onnx
 from actionfusion.inference.runtimes.parts import Part, TensorSpec, clip_flops, clip_part
 from actionfusion.inference.runtimes.running import TorchRuntime, open_model
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.video.clip import ClipSettings
 
-FRAMES = 2  # one of them has a past; the export takes time for every step
+CLIP = ClipSettings(2, 2)  # one of them has a past; the export takes time for every step
 
 
 def _kinds():
@@ -44,7 +45,7 @@ def _name(kind):
 
 
 def _settings(**changes):
-    small = {"image_size": 16, "flow_channels": 4, "tower": (4, "M", 6), "fc6_width": 8, "hidden": 6}
+    small = {"image_size": 16, "flow_channels": 4, "backbone": (4, "M", 6), "fc6_width": 8, "hidden": 6}
     return FusionNetworkSettings.tiny(5, **small | changes)
 
 
@@ -56,13 +57,15 @@ class _All(torch.nn.Module):
         self.networks = torch.nn.ModuleList(networks)
 
     def forward(self, rgb, flow):
-        return tuple(network(rgb, flow).softmax(1) for network in self.networks)
+        clips = {"rgb": rgb, "flow": flow}
+        logits = [network(**{name: clips[name] for name in network.reads}) for network in self.networks]
+        return tuple(each.softmax(1) for each in logits)
 
 
 def test_both_runtimes_agree_with_pytorch_on_every_kind(randomise, tmp_path):
     kinds = {_name(kind): _settings(**kind) for kind in _kinds()}
     networks = [randomise(FusionNetwork(settings)) for settings in kinds.values()]
-    inputs = clip_part(lambda: networks[0], networks[0].settings, FRAMES).inputs
+    inputs = clip_part(lambda: networks[0], FusionNetwork, networks[0].settings, CLIP).inputs
     part = Part("all", lambda: _All(networks), inputs, tuple(kinds))
     export_onnx(part, tmp_path / "model.onnx")
     others = [open_model(tmp_path / "model.onnx", name, "fp32", inputs, part.outputs) for name in ("openvino", "onnx")]
@@ -71,7 +74,7 @@ def test_both_runtimes_agree_with_pytorch_on_every_kind(randomise, tmp_path):
         made = [other.run(clip) for other in others]
         for name, network in zip(kinds, networks, strict=True):
             with torch.inference_mode():
-                logits = network(*(torch.from_numpy(value) for value in clip.values()))
+                logits = network(**{name: torch.from_numpy(clip[name]) for name in network.reads})
             wanted = torch.softmax(logits.double(), 1).numpy()
             assert np.ptp(wanted) > 0.01, f"{name}: the probabilities are too even to show a difference"
             for other, answers in zip(others, made, strict=True):
@@ -98,14 +101,14 @@ def test_a_part_of_several_inputs_outputs_and_types(tmp_path):
 
 def test_the_exporter_is_silent(tmp_path, capfd, randomise):
     settings = _settings()
-    part = clip_part(lambda: randomise(FusionNetwork(settings)), settings, FRAMES)
+    part = clip_part(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
     export_onnx(part, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_exported_file_holds_no_path_of_this_machine(tmp_path, randomise):
     settings = _settings()
-    part = clip_part(lambda: randomise(FusionNetwork(settings)), settings, FRAMES)
+    part = clip_part(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
     export_onnx(part, tmp_path / "model.onnx")
     content = (tmp_path / "model.onnx").read_bytes()
     assert b".py" not in content
@@ -129,8 +132,8 @@ def test_a_batch_goes_through_one_by_one(name, prepared_run, small_clip):
     batch = {
         key: generator.integers(0, 256, (3, *value.shape[1:])).astype(np.uint8) for key, value in small_clip.items()
     }
-    wanted = Recognizer.load(prepared_run, runtime="torch").scores(*map(torch.from_numpy, batch.values()))
-    made = Recognizer.load(prepared_run, runtime=name).scores(*map(torch.from_numpy, batch.values()))
+    wanted = Recognizer.load(prepared_run, runtime="torch").scores(batch)
+    made = Recognizer.load(prepared_run, runtime=name).scores(batch)
     assert len(np.unique(wanted.round(3), axis=0)) == 3
     np.testing.assert_allclose(made, wanted, atol=1e-5)
 
@@ -267,8 +270,11 @@ def test_the_count_of_operations():
     first = 2 * 16 * 16 * 4 * 3 * 9
     second = 2 * 8 * 8 * 6 * 4 * 9
     fc6 = 2 * 6 * 4 * 4 * 8
-    assert clip_flops(settings, 3) == 3 * (first + second + fc6) + 2 * 8 * 5
-    assert clip_flops(FusionNetworkSettings.faithful(), 17) == pytest.approx(1.148e12, rel=1e-3)
+    rgb = ClipSettings(3, streams=("rgb",))
+    assert clip_flops(FusionNetwork, settings, rgb) == 3 * (first + second + fc6) + 2 * 8 * 5
+    assert clip_flops(FusionNetwork, FusionNetworkSettings.faithful(), ClipSettings()) == pytest.approx(
+        1.148e12, rel=1e-3
+    )
 
 
 def test_predict_says_which_runtime_and_takes_one(prepared_run, shapes_root, capsys):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.stepping import Stepper, StreamState
+from actionfusion.inference.stepping import ExactStepper, StreamState
 from actionfusion.models import FusionNetwork
 from actionfusion.models.fusion import FusionName
 from actionfusion.models.layer_norm_lstm import NormName
@@ -30,7 +30,13 @@ LAYOUT = (6, "M", 8, "M", 8)
 def _network(**changes: Any) -> FusionNetwork:
     """A random network whose answers are far apart, batch norm included."""
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"image_size": SIZE, "tower": LAYOUT, "fc6_width": 12, "hidden": 10, "flow_channels": 4}
+    settings: dict[str, Any] = {
+        "image_size": SIZE,
+        "backbone": LAYOUT,
+        "fc6_width": 12,
+        "hidden": 10,
+        "flow_channels": 4,
+    }
     network = FusionNetwork.tiny(5, **settings | changes)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -44,7 +50,7 @@ def _network(**changes: Any) -> FusionNetwork:
     return network.eval()
 
 
-def _stepper(network: FusionNetwork, clip: ClipSettings) -> Stepper:
+def _stepper(network: FusionNetwork, clip: ClipSettings) -> ExactStepper:
     return Recognizer(network, clip, list("abcde")).stepper
 
 
@@ -109,7 +115,9 @@ def test_other_runtimes_answer_the_same(tmp_path: Path, runtime: str, changes: d
     pytest.importorskip("openvino" if runtime == "openvino" else "onnxruntime")
     network, samples = _network(**changes), _samples(6)
     clip = ClipSettings(4, 2, FlowRecipe("dis", size=SIZE))
-    run = create_run(tmp_path / "run", clip=clip, network=network.settings, labels=list("abcde"), further={})
+    run = create_run(
+        tmp_path / "run", model="fusion", clip=clip, network=network.settings, labels=list("abcde"), further={}
+    )
     run.save_weights(network)
     recognizer = Recognizer.load(run, runtime=runtime, first="step")  # type: ignore[arg-type]
     assert recognizer.runtime.name == runtime
@@ -148,7 +156,7 @@ class _Source:
     """Pictures in memory, as ``cut_clip`` reads them."""
 
     def __init__(self, pictures: np.ndarray, recipe: FlowRecipe) -> None:
-        self.pictures, self.recipe, self.num_frames = pictures, recipe, len(pictures)
+        self.pictures, self.recipe, self.num_frames, self.frame_size = pictures, recipe, len(pictures), SIZE
 
     def read(self, frames: list[int], fields: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         from actionfusion.video.flow import flow_fields

@@ -139,7 +139,7 @@ def test_there_is_an_answer_for_each_whole_interval(recognizer, num_frames, ever
 
 
 def test_the_interval_is_that_of_the_training(tiny_run, tmp_path, clip, capsys):
-    assert usual_interval(open_run(tiny_run).config) == 8
+    assert usual_interval(open_run(tiny_run)) == 8
     assert main(["stream", str(tiny_run), str(clip), "--json"]) == 0
     assert len(lines(capsys)) == count_frames(clip) // 8
     copy = tmp_path / "run"
@@ -150,7 +150,7 @@ def test_the_interval_is_that_of_the_training(tiny_run, tmp_path, clip, capsys):
     for intervals, expected in (([2, 10], 6), ([3, 4], 3), (None, 6)):
         config["augmentation"] = {"intervals": intervals} if intervals else None
         (copy / "config.yaml").write_text(yaml.safe_dump(config))
-        assert usual_interval(open_run(copy).config) == expected
+        assert usual_interval(open_run(copy)) == expected
 
 
 def test_plain_lines_and_a_summary(tiny_run, clip, capsys):

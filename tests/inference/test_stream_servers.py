@@ -129,7 +129,7 @@ def test_an_endless_server_and_a_slow_reader(http_server, encode, tiny_run):
     http_server.answers = [{"endless": data}]
     recognizer = Recognizer.load(tiny_run, device="cpu")
     clip = recognizer.clip_settings
-    captured = Capture(find_source(http_server.url), FrameCollector(4, clip.flow_fields), clip.flow.size, wait=0)
+    captured = Capture(find_source(http_server.url), FrameCollector(4, clip.flow_length), clip.decoded_size, wait=0)
     session = StreamSession(recognizer, captured, StreamSummary())
     answers = session.answers()
     for _ in range(3):

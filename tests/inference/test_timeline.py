@@ -7,7 +7,9 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,9 @@ from actionfusion.inference.timelines.timeline import (
     moment_probabilities,
 )
 from actionfusion.inference.timelines.untrimmed import Segment, VideoTimeline
+from actionfusion.models import ModelSettings
+from actionfusion.run_folder import RunFolder
+from actionfusion.video.clip import ClipSettings
 
 
 @st.composite
@@ -138,8 +143,10 @@ def test_rules_that_make_no_sense(rules):
     ],
 )
 def test_the_usual_interval_is_the_middle_of_those_trained_with(augmentation, every):
-    assert usual_interval({"augmentation": augmentation}) == every
-    assert usual_interval({}) == 6
+    run = RunFolder(Path(), "fusion", ClipSettings(), ModelSettings(), (), {"augmentation": augmentation})
+    assert usual_interval(run) == every
+    assert usual_interval(replace(run, config={})) == 6
+    assert usual_interval(replace(run, clip=ClipSettings(sampling="dense", stride=3))) == 3
 
 
 # No line ends: a label is a line of labels.txt.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from actionfusion.errors import ExportError, RuntimeUnavailable
+from actionfusion.errors import RuntimeUnavailable
 from actionfusion.inference.exports.exported import Export, open_export
 from actionfusion.inference.runtimes.choice import RuntimeChoice, choose
 from actionfusion.inference.runtimes.parts import Part, clip_flops, clip_part
@@ -24,7 +24,7 @@ from actionfusion.inference.runtimes.running import (
     TorchRuntime,
 )
 from actionfusion.inference.runtimes.step_part import StepRun, step_part
-from actionfusion.inference.stepping import Stepper
+from actionfusion.inference.stepping import ExactStepper, Stepper, WindowStepper
 from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.run_folder import RunFolder
 from actionfusion.storage import PathLike
@@ -82,6 +82,7 @@ class Engines:
     ) -> Self:
         """What answers for a run; arguments and errors as for `Recognizer.load`."""
         parts = _parts(run.load_network, run.model_class, run.network, run.clip)
+        first = first if first in parts else "clip"
 
         def kind_of(name: EngineName, wanted: PrecisionName, part: PartName = first) -> Kind:
             return Kind(run, parts[part], name, wanted, root, store)
@@ -95,7 +96,7 @@ class Engines:
         )
         if choice.name != "torch":
             try:
-                return cls._prepared(run, choice, kind_of, first)
+                return cls._prepared(run, choice, kind_of, tuple(parts), first)
             except RuntimeUnavailable as error:
                 if runtime != "auto" or choice.precision not in PRECISIONS["torch"]:
                     raise
@@ -108,6 +109,7 @@ class Engines:
         run: RunFolder,
         choice: RuntimeChoice,
         kind_of: Callable[[EngineName, PrecisionName, PartName], Kind],
+        parts: Sequence[PartName],
         first: PartName,
     ) -> Self:
         keep = ExitStack()
@@ -115,7 +117,7 @@ class Engines:
         def opener(part: PartName) -> Callable[[], Runtime]:
             return lambda: open_part(kind_of(choice.name, choice.precision, part), keep=keep)
 
-        openers = {part: opener(part) for part in _PARTS}
+        openers = {part: opener(part) for part in parts}
         engines = cls(choice, openers, run.clip, cache(run.load_network), lambda: run.load_network().keep_only_memory())
         weakref.finalize(engines, keep.close)
         engines.open(first)
@@ -128,34 +130,31 @@ class Engines:
         """The model of an export; arguments and errors as for `Recognizer.load`."""
         export = open_export(folder)
         engine, choice = export.open(runtime, precision, device)
-
-        def no_step() -> Runtime:
-            raise ExportError(folder, "answers whole clips, and no streams", "give the run that it was exported from")
-
-        openers: dict[PartName, Callable[[], Runtime]] = {"clip": lambda: engine, "step": no_step}
-        return export, cls(choice, openers, export.clip, export.no_network, export.no_network)
+        return export, cls(choice, {"clip": lambda: engine}, export.clip, export.no_network, export.no_network)
 
     def open(self, part: PartName) -> Runtime:
-        """The runtime of a part."""
+        """The runtime of a part; of a model that is not read sample by sample, the clip part is its step part too."""
+        part = part if part in self._openers else "clip"
         if part not in self._opened:
             self._opened[part] = self._openers[part]()
         return self._opened[part]
 
-    def stepper(self) -> Stepper:
+    def stepper(self) -> Stepper[Any]:
         """What answers a stream."""
         engine = self.open("step")
+        if "step" not in self._openers:
+            return WindowStepper(self._clip, engine.run)
         network = self._memory()
-        step = StepRun(engine.run, network.stream_shape(network.settings), takes_batches=engine.takes_batches)
-        return Stepper(network, self._clip, step, device=self.choice.device)
-
-
-_PARTS: tuple[PartName, ...] = ("clip", "step")
+        shape = network.stream_shape(network.settings)
+        assert shape is not None
+        step = StepRun(engine.run, shape, takes_batches=engine.takes_batches)
+        return ExactStepper(network, shape, self._clip, step, device=self.choice.device)
 
 
 def _parts(
     make_network: Callable[[], VideoModel], kind: type[VideoModel], settings: ModelSettings, clip: ClipSettings
 ) -> dict[PartName, Part]:
-    return {
-        "clip": clip_part(make_network, kind, settings, clip),
-        "step": step_part(make_network, settings, clip),
-    }
+    parts: dict[PartName, Part] = {"clip": clip_part(make_network, kind, settings, clip)}
+    if (shape := kind.stream_shape(settings)) is not None:
+        parts["step"] = step_part(make_network, kind, settings, clip, shape)
+    return parts

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from actionfusion.run_folder import RunFolder
 
 PAPER_INTERVAL = 6
 """Frames: the middle of the intervals 2 to 10 that Ou and Sun 2019 train with (section 3.6)."""
 
 
-def usual_interval(config: Mapping[str, Any]) -> int:
-    """Frames from one sample to the next: the middle of the intervals that the run was trained with, else 6.
+def usual_interval(run: RunFolder) -> int:
+    """Find the frames from one sample to the next, 1 or more.
 
-    Args:
-        config: the run's ``config.yaml`` as plain values.
-
-    Returns:
-        1 or more; rounded down.
+    With dense sampling it is the stride; else the middle of the intervals that the run was trained with, rounded down,
+    or 6 where the run does not say.
     """
-    augmentation = config.get("augmentation")
+    if run.clip.sampling == "dense":
+        return run.clip.stride
+    augmentation = run.config.get("augmentation")
     intervals = augmentation.get("intervals") if isinstance(augmentation, Mapping) else None
     if not isinstance(intervals, list | tuple) or len(intervals) != 2:
         return PAPER_INTERVAL

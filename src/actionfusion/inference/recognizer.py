@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -193,7 +194,7 @@ class Recognizer:
         return [Prediction(self.labels[index], float(probabilities[index])) for index in order]
 
     @cached_property
-    def stepper(self) -> Stepper:
+    def stepper(self) -> Stepper[Any]:
         """What answers a stream sample by sample, by the same runtime.
 
         Raises:
@@ -201,7 +202,7 @@ class Recognizer:
         """
         return self._engines.stepper()
 
-    def start(self, every: int) -> StreamState:
+    def start(self, every: int) -> StreamState[Any]:
         """The state before the first frame of a stream.
 
         Args:
@@ -213,8 +214,8 @@ class Recognizer:
         return StreamState(FrameCollector(every, self.clip_settings.flow_length), self.stepper.start())
 
     def step(
-        self, frame: Frame | npt.NDArray[np.uint8], state: StreamState, time: float | None = None
-    ) -> tuple[Answer | None, StreamState]:
+        self, frame: Frame | npt.NDArray[np.uint8], state: StreamState[Any], time: float | None = None
+    ) -> tuple[Answer | None, StreamState[Any]]:
         """Take the next frame of a stream.
 
         Args:

@@ -6,44 +6,42 @@ can be held, copied, or tried two ways from one moment.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Protocol
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from actionfusion.models.fusion_network import FusionNetwork
-from actionfusion.models.fusion_streaming import stream_shape
+from actionfusion.inference.runtimes.parts import Array, Run
+from actionfusion.models.model import VideoModel
+from actionfusion.models.streaming import StreamShape
+from actionfusion.streams import StreamName
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector, Sample
 
 FloatArray = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
-
-
-class SampleStep(Protocol):
-    """Runs `SampleReader` on arrays, by whatever runtime."""
-
-    def __call__(self, rgb: UInt8Array, flow: UInt8Array, opened: FloatArray, /) -> Sequence[FloatArray]:
-        """As `SampleReader.forward`, for any number of samples."""
-        ...
+Pictures = Mapping[StreamName, UInt8Array]
+StreamMethod = Literal["exact state", "window again"]
+Window = TypeVar("Window")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of the last samples of a stream: what the network says of a clip of just these.
+    """What is said of the last samples of a stream: what the model says of a clip of just these.
 
     Attributes:
         probabilities: ``[K]``, in the order of the labels.
         start: seconds from the start of the stream of the window's first sample.
         time: of its last one.
         samples: how many there are in the window, up to T.
-        settled: seconds up to which the window's fused maps have seen both neighbours.  The 3-D convolution looks one
-            sample ahead, so this lies one sample before ``time``; the newest sample is read as the last of a clip is.
+        settled: seconds up to which nothing in the window will be read otherwise.  A model that joins a sample with the
+            next one reads the newest as the last of a clip, and this is then the time of the sample before it.
     """
 
     probabilities: FloatArray = field(repr=False)
@@ -54,65 +52,59 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowState:
-    """What is kept of the samples of a window.
-
-    Attributes:
-        times: of each sample, in seconds.
-        opened: sums of the fusion that wait for the next sample; see `SampleReader.forward`.
-        middle: for each branch ``[n, F]``, the readings of the samples but the newest, or of all of them where the
-            fusion joins no neighbours.
-        first: likewise, each read as the first of a window.
-    """
-
-    times: tuple[float, ...]
-    opened: FloatArray = field(repr=False)
-    middle: tuple[FloatArray, ...] = field(repr=False)
-    first: tuple[FloatArray, ...] = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class StreamState:
+class StreamState(Generic[Window]):
     """What a stream needs of its past: `Recognizer.start` makes one, `Recognizer.step` the next.
 
     Attributes:
         collector: frames that the flow of samples to come may need.
-        window: the samples of the answer.
+        window: the samples of the answer, as the stepper keeps them.
         known: flow that samples to come may need again, by its first frame.
         num_frames: how many frames there were so far.
     """
 
     collector: FrameCollector
-    window: WindowState
+    window: Window
     known: Mapping[int, UInt8Array] = field(default_factory=dict, repr=False)
     num_frames: int = 0
 
 
-class Stepper:
+class Stepper(ABC, Generic[Window]):
     """Makes answers of samples.
 
     Args:
-        network: for the LSTMs and the head.
-        clip: T, L and the flow recipe.
-        step: runs the towers and the fusion.
-        device: where the network is.
+        clip: T, and what is cut for each sample.
+
+    Attributes:
+        method: how a window is answered: from a state that is kept, or by running all of it again.
     """
 
-    def __init__(
-        self, network: FusionNetwork, clip: ClipSettings, step: SampleStep, *, device: torch.device | str = "cpu"
-    ) -> None:
-        self._network = network.eval()
-        self._shape = stream_shape(network.settings)
+    method: ClassVar[StreamMethod]
+
+    def __init__(self, clip: ClipSettings) -> None:
         self._clip = clip
-        self._device = device
-        self._step = step
 
-    def start(self) -> WindowState:
-        """The window before the first sample."""
-        return WindowState((), np.zeros(self._shape.opened, np.float32), (), ())
+    @abstractmethod
+    def start(self) -> Window:
+        """Make the window before the first sample."""
 
-    def push(self, frame: Frame, state: StreamState) -> tuple[Answer | None, StreamState]:
-        """Take the next frame of a stream, at the recipe's size.
+    @abstractmethod
+    def windows(self, samples: Sequence[Sample], window: Window) -> list[Window]:
+        """Make the window after each of one or more samples that follow ``window``; only the last can be gone on from.
+
+        What a model computes of each sample is computed here, for all samples at once.
+        """
+
+    @abstractmethod
+    def answers(self, windows: Sequence[Window]) -> list[Answer]:
+        """Answer windows that `windows` gave."""
+
+    def answer(self, samples: Sequence[Sample], window: Window) -> tuple[list[Answer], Window]:
+        """Answer after each of the samples that follow ``window``, and give the window after the last."""
+        windows = self.windows(samples, window)
+        return self.answers(windows), windows[-1]
+
+    def push(self, frame: Frame, state: StreamState[Window]) -> tuple[Answer | None, StreamState[Window]]:
+        """Take the next frame of a stream, at ``clip.decoded_size``.
 
         Returns:
             An answer if the frame completes a sample and the flow around it, and the new state.
@@ -122,83 +114,146 @@ class Stepper:
         if group is None:
             return None, replace(state, collector=collector, num_frames=num_frames)
         codes = group.codes(self._clip.flow, state.known)
-        answers, window = self.answer([group.sample(codes, self._clip.flow_fields)], state.window)
+        answers, window = self.answer([group.sample(codes, self._clip)], state.window)
         reach = collector.next_position - collector.delay
         known = {start: codes[start] for start in codes if start >= reach}
         return answers[0], StreamState(collector, window, known, num_frames)
 
-    def finish(self, state: StreamState) -> list[Answer]:
-        """The answers of samples that the stream ended too soon behind; their flow repeats the last field there is."""
+    def finish(self, state: StreamState[Window]) -> list[Answer]:
+        """Answer the samples that the stream ended too soon behind; their flow repeats the last field there is."""
         samples = [
-            group.sample(group.codes(self._clip.flow, state.known), self._clip.flow_fields)
-            for group in state.collector.finish()
+            group.sample(group.codes(self._clip.flow, state.known), self._clip) for group in state.collector.finish()
         ]
         return self.answer(samples, state.window)[0] if samples else []
 
-    def answer(self, samples: Sequence[Sample], state: WindowState) -> tuple[list[Answer], WindowState]:
-        """The answer after each of the samples, which follow those of the state; all go through the towers at once.
 
-        Returns:
-            An answer each, and the state after the last.
+class SampleStep(Protocol):
+    """Runs `SampleReader` on arrays, by whatever runtime."""
+
+    def __call__(self, pictures: Pictures, opened: FloatArray, /) -> Sequence[FloatArray]:
+        """As `SampleReader.forward`, for any number of samples."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What is kept of the samples of a window.
+
+    Attributes:
+        times: of each sample, in seconds.
+        opened: sums of the model that wait for the next sample; see `SampleReader.forward`.
+        middle: for each branch ``[n, F]``, the readings of the samples but the newest, or of all of them where the
+            model joins no neighbours.
+        first: likewise, each read as the first of a window.
+        last: for each branch ``[F]``, the newest sample's reading as the last of a window.
+    """
+
+    times: tuple[float, ...]
+    opened: FloatArray = field(repr=False)
+    middle: tuple[FloatArray, ...] = field(default=(), repr=False)
+    first: tuple[FloatArray, ...] = field(default=(), repr=False)
+    last: tuple[FloatArray, ...] = field(default=(), repr=False)
+
+
+class ExactStepper(Stepper[Readings]):
+    """Reads each sample once, and keeps what it gives to the windows that it lies in.
+
+    Args:
+        model: for what follows the readings; its `stream_shape` is not None.
+        shape: of the readings.
+        clip: T, and what is cut for each sample.
+        step: reads samples.
+        device: where the model is.
+    """
+
+    method = "exact state"
+
+    def __init__(
+        self,
+        model: VideoModel,
+        shape: StreamShape,
+        clip: ClipSettings,
+        step: SampleStep,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(clip)
+        self._model = model.eval()
+        self._shape = shape
+        self._device = device
+        self._step = step
+
+    def start(self) -> Readings:
+        """Make the window before the first sample."""
+        return Readings((), np.zeros(self._shape.opened, np.float32))
+
+    def windows(self, samples: Sequence[Sample], window: Readings) -> list[Readings]:
+        """Read the samples, all at once."""
+        given = [sample.inputs(self._clip.streams) for sample in samples]
+        pictures = {name: np.stack([arrays[name] for arrays in given]) for name in self._clip.streams}
+        return self.read(pictures, [sample.time for sample in samples], window)
+
+    def read(self, pictures: Pictures, times: Sequence[float], window: Readings) -> list[Readings]:
+        """Make the window after each of N samples that follow ``window``.
+
+        Args:
+            pictures: ``[N, C, H, W]`` by stream.
+            times: of the samples.
+            window: before them.
         """
-        if self._clip.frames == 1 and len(samples) > 1:
-            return [self.answer([sample], state)[0][0] for sample in samples], state
-        if self._clip.frames == 1:
-            state = self.start()  # a clip of one sample has seen nothing before it
-        rgb = np.stack([sample.rgb for sample in samples])
-        flow = np.stack([sample.flow for sample in samples])
-        opened, *readings = self._step(rgb, flow, state.opened)
+        if self._clip.frames == 1 and (window.times or len(times) > 1):
+            # A clip of one sample has seen nothing before it.
+            alone = [{name: array[[place]] for name, array in pictures.items()} for place in range(len(times))]
+            return [self.read(one, [time], self.start())[0] for one, time in zip(alone, times, strict=True)]
+        opened, *readings = self._step(pictures, window.opened)
         windows = []
-        for place, sample in enumerate(samples):
-            rows = [reading[place] for reading in readings]
-            state = self._moved(state, rows, sample.time)
-            windows.append((state, [row[-1] for row in rows]))
-        return self._answers(windows), replace(state, opened=opened)
+        for place, time in enumerate(times):
+            window = self._moved(window, [reading[place] for reading in readings], time)
+            windows.append(window)
+        windows[-1] = replace(windows[-1], opened=opened)
+        return windows
 
-    def _moved(self, state: WindowState, rows: Sequence[FloatArray], time: float) -> WindowState:
+    def _moved(self, window: Readings, rows: Sequence[FloatArray], time: float) -> Readings:
         """The window with one more sample, and without those that are more than T back."""
-        times = (*state.times, time)[-self._clip.frames :]
+        times = (*window.times, time)[-self._clip.frames :]
+        last = tuple(row[-1] for row in rows)
         # With a look ahead, the readings of the first sample come with the second.
-        if self._shape.looks_ahead and not state.times:
+        if self._shape.looks_ahead and not window.times:
             empty = tuple(row[:0] for row in rows)
-            return WindowState(times, state.opened, empty, empty)
+            return Readings(times, window.opened, empty, empty, last)
         kept = len(times) - int(self._shape.looks_ahead)
-        middle = _appended(state.middle, [row[:1] for row in rows], kept)
-        if not self._shape.looks_ahead:
-            return WindowState(times, state.opened, middle, middle)
-        return WindowState(times, state.opened, middle, _appended(state.first, [row[1:2] for row in rows], kept))
+        middle = _appended(window.middle, [row[:1] for row in rows], kept)
+        first = _appended(window.first, [row[1:2] for row in rows], kept) if self._shape.looks_ahead else middle
+        return Readings(times, window.opened, middle, first, last)
 
-    def _answers(self, windows: Sequence[tuple[WindowState, Sequence[FloatArray]]]) -> list[Answer]:
-        """An answer to each window, given with its newest sample's readings as the last; one run for all of a length.
+    def answers(self, windows: Sequence[Readings]) -> list[Answer]:
+        """Answer windows; one run for all of a length.
 
-        For a small network the LSTMs' many small steps would else cost as much as the towers.
+        For a small network the LSTMs' many small steps would else cost as much as the backbones.
         """
         answers = []
-        for _, group in groupby(windows, lambda window: len(window[0].times)):
+        for _, group in groupby(windows, lambda window: len(window.times)):
             alike = list(group)
-            sequences = [self._sequences(state, last) for state, last in alike]
+            sequences = [self._sequences(window) for window in alike]
             joined = {
                 name: torch.from_numpy(np.stack(each)).to(self._device)
                 for name, each in zip(self._shape.branches, zip(*sequences, strict=True), strict=True)
             }
             with torch.inference_mode():
-                probabilities = self._network.answer_window(joined).cpu().numpy()
-            answers += [self._answer(state, row) for (state, _), row in zip(alike, probabilities, strict=True)]
+                probabilities = self._model.answer_window(joined).cpu().numpy()
+            for window, row in zip(alike, probabilities, strict=True):
+                settled = window.times[-2:][0] if self._shape.looks_ahead else window.times[-1]
+                answers.append(Answer(row, window.times[0], window.times[-1], len(window.times), settled))
         return answers
 
-    def _sequences(self, state: WindowState, last: Sequence[FloatArray]) -> list[FloatArray]:
+    def _sequences(self, window: Readings) -> Sequence[FloatArray]:
         """For each branch ``[n, F]``, the readings of a window from its first sample to its last."""
         if not self._shape.looks_ahead:
-            return list(state.middle)
+            return window.middle
         return [
             np.concatenate((first[:1], middle[1:], newest[None]))
-            for first, middle, newest in zip(state.first, state.middle, last, strict=True)
+            for first, middle, newest in zip(window.first, window.middle, window.last, strict=True)
         ]
-
-    def _answer(self, state: WindowState, probabilities: FloatArray) -> Answer:
-        count = len(state.times)
-        settled = state.times[-2] if self._shape.looks_ahead and count > 1 else state.times[-1]
-        return Answer(probabilities, state.times[0], state.times[-1], count, settled)
 
 
 def _appended(before: Sequence[FloatArray], rows: Sequence[FloatArray], kept: int) -> tuple[FloatArray, ...]:
@@ -206,3 +261,42 @@ def _appended(before: Sequence[FloatArray], rows: Sequence[FloatArray], kept: in
     if not before:
         return tuple(rows)
     return tuple(np.concatenate(pair)[-kept:] for pair in zip(before, rows, strict=True))
+
+
+class WindowStepper(Stepper[tuple[Sample, ...]]):
+    """Keeps the last T samples and runs the whole model on each window; one of fewer samples repeats its last.
+
+    Args:
+        clip: T, and what is cut for each sample.
+        run: runs the model on a clip.
+    """
+
+    method = "window again"
+
+    def __init__(self, clip: ClipSettings, run: Run) -> None:
+        super().__init__(clip)
+        self._run = run
+
+    def start(self) -> tuple[Sample, ...]:
+        """Make the window before the first sample."""
+        return ()
+
+    def windows(self, samples: Sequence[Sample], window: tuple[Sample, ...]) -> list[tuple[Sample, ...]]:
+        """Put off all work until a window is answered."""
+        held = (*window, *samples)
+        ends = range(len(window) + 1, len(held) + 1)
+        return [held[max(0, end - self._clip.frames) : end] for end in ends]
+
+    def answers(self, windows: Sequence[tuple[Sample, ...]]) -> list[Answer]:
+        """Run the model on each window, one after the other: a clip takes much memory."""
+        return [self._answer(window) for window in windows]
+
+    def _answer(self, window: tuple[Sample, ...]) -> Answer:
+        given = [sample.inputs(self._clip.streams) for sample in window]
+        given += given[-1:] * (self._clip.frames - len(window))
+        clip: dict[str, Array] = {
+            name: np.stack([arrays[name] for arrays in given])[None] for name in self._clip.streams
+        }
+        probabilities = np.asarray(self._run(clip)["probabilities"][0], np.float32)
+        first, last = window[0].time, window[-1].time
+        return Answer(probabilities, first, last, len(window), last)

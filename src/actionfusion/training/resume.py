@@ -80,9 +80,8 @@ def recorded_values(path: Path) -> dict[str, Any]:
         RunFolderError: the folder is no run, or does not say how it was trained.
     """
     config = open_run(path).config
-    if (
-        not set(field_kinds(Recipe)) - {"features"} <= config.keys() or "dataset" not in config["data"]
-    ):  # runs of version 0.1 may have no features
+    needed = set(field_kinds(Recipe)) - {"features"}  # which runs of version 0.1 may lack
+    if not needed <= config.keys() or "dataset" not in config["data"]:
         raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
     values: dict[str, Any] = {name: config.get(name) for name in field_kinds(Recipe)}
     values["data"] = {name: value for name, value in config["data"].items() if name in field_kinds(DataSettings)}

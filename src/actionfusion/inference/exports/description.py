@@ -27,6 +27,7 @@ def describe(run: RunFolder, part: Part, format_name: str, precision: str, weigh
         weights: SHA-256 of the run's weights.
     """
     meanings = {"rgb": _rgb(), "flow": _flow_channels(run)}
+    reads_flow = run.clip.reads_flow
     return {
         "export_format": FORMAT,
         "package": "actionfusion",
@@ -35,6 +36,7 @@ def describe(run: RunFolder, part: Part, format_name: str, precision: str, weigh
         "opset": OPSET,
         "precision": precision,
         "weights_sha256": weights,
+        "model_name": run.model,
         "inputs": [plain(asdict(spec)) | {"layout": _LAYOUT} | meanings[spec.name] for spec in part.inputs],
         "output": {
             "name": part.outputs[0],
@@ -44,9 +46,9 @@ def describe(run: RunFolder, part: Part, format_name: str, precision: str, weigh
         },
         "labels": list(run.labels),
         "frames": _frames(run),
-        "flow_recipe": plain(run.clip.flow),
-        "flow": _flow(run),
-        "sampling": _sampling(run),
+        **({"flow_recipe": plain(run.clip.flow), "flow": _flow(run)} if reads_flow else {}),
+        "sampling": _sampling(run) | (_flow_window(run) if reads_flow else {}),
+        "clip": plain(run.clip),
         "network": plain(run.network),
     }
 
@@ -69,7 +71,7 @@ def _flow_channels(run: RunFolder) -> dict[str, Any]:
 
 
 def _frames(run: RunFolder) -> dict[str, Any]:
-    size = run.clip.flow.size
+    size = run.clip.frame_size
     return {
         "size": [size, size],
         "resize": "the whole frame, upright as its rotation says, to this size without keeping its proportions; "
@@ -89,8 +91,9 @@ def _flow(run: RunFolder) -> dict[str, Any]:
     }
     return {
         "engine": engines[recipe.engine],
-        "computed_on": "grey levels 0.299 R + 0.587 G + 0.114 B of the resized frames p and p + 1; field p is the "
-        "motion from p to p + 1, and zero where both are equal",
+        "size": [recipe.size, recipe.size],
+        "computed_on": "grey levels 0.299 R + 0.587 G + 0.114 B of frames p and p + 1, resized to this size; field p "
+        "is the motion from p to p + 1, and zero where both are equal",
         "units": "pixels of the resized frame; u to the right, v down",
         "encode": f"code = round(clip(pixels, -bound, bound) * {LARGEST_CODE_STEP} / bound) + {ZERO_CODE}, "
         "halves to even",
@@ -100,14 +103,28 @@ def _flow(run: RunFolder) -> dict[str, Any]:
 
 
 def _sampling(run: RunFolder) -> dict[str, Any]:
+    clip = run.clip
+    if clip.sampling == "dense":
+        rule = f"frames {clip.stride} apart from the middle of the video, counted from 0"
+        formula = "min(max(floor((N - 1 - (T - 1) * S) / 2), 0) + (k - 1) * S, N - 1)"
+        numbers = "N frames in the video, T sampled ones and the stride S"
+    else:
+        rule = "frames evenly spaced over the whole video (Ou and Sun 2019, eqs 13-14), counted from 0"
+        formula = "min(k * max(floor(N / T), 1), N) - 1"
+        numbers = "N frames in the video and T sampled ones"
+    return {
+        "frames": clip.frames,
+        "sampling": clip.sampling,
+        "stride": clip.stride,
+        "rule": f"{rule}; a video of fewer frames repeats its last one",
+        "formula": f"position(k) = {formula} for k = 1..T, with {numbers}",
+    }
+
+
+def _flow_window(run: RunFolder) -> dict[str, Any]:
     half, fields = run.clip.flow_fields // 2, run.clip.flow_fields
     return {
-        "frames": run.clip.frames,
         "flow_fields": fields,
-        "rule": "frames evenly spaced over the whole video (Ou and Sun 2019, eqs 13-14), counted from 0; a video of "
-        "fewer frames repeats its last one",
-        "formula": "position(k) = min(k * max(floor(N / T), 1), N) - 1 for k = 1..T, with N frames in the video and "
-        "T sampled ones",
         "flow_window": f"around a sampled frame t the {fields} fields that start at t - {half} .. t + {half - 1}, each "
         "clamped to 0 .. N - 2; of a video of one frame, all codes are no motion",
     }

@@ -24,7 +24,7 @@ from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import ABOUT, open_export
 from actionfusion.inference.exports.made_up import MadeUpVideo
 from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
-from actionfusion.inference.runtimes.parts import Part, clip_part
+from actionfusion.inference.runtimes.parts import Array, Part, clip_part
 from actionfusion.inference.runtimes.prepared import (
     TOLERANCE,
     XML,
@@ -82,7 +82,7 @@ def export(
     check_precision(format, precision)
     folder = open_run(run)
     clip = _clip(folder, video)
-    part = clip_part(folder.load_network, folder.network, folder.clip.frames)
+    part = clip_part(folder.load_network, folder.model_class, folder.network, folder.clip)
     with ExitStack() as keep:
         kind = Kind(folder, part, format, precision, root, store)
         # What int8 costs to make and to measure is not thrown away.
@@ -109,9 +109,10 @@ def export(
 
 
 def _clip(run: RunFolder, video: Path | None) -> Clip:
+    clip = run.clip
     if video is not None:
-        return cut_clip(VideoSource(video, run.clip.flow), run.clip)
-    return cut_clip(MadeUpVideo(run.clip.flow, 4 * run.clip.frames), run.clip)
+        return cut_clip(VideoSource(video, clip.flow, frame_size=clip.frame_size), clip)
+    return cut_clip(MadeUpVideo(clip, max(4, clip.stride) * clip.frames), clip)
 
 
 def _write_model(kind: Kind, target: Path, prepared: Prepared | None) -> str:
@@ -141,7 +142,7 @@ def _write_check(kind: Kind, target: Path, model: str, clip: Clip, source: str) 
     Raises:
         RuntimeUnavailable: it is not.
     """
-    inputs = {"rgb": clip.rgb[None], "flow": clip.flow[None]}
+    inputs: dict[str, Array] = {name: array[None] for name, array in clip.inputs(kind.run.clip.streams).items()}
     part, labels = kind.part, kind.run.labels
     assert kind.precision != "bf16"
     made = open_model(target / model, kind.runtime, kind.precision, part.inputs, part.outputs).run(inputs)
@@ -155,10 +156,8 @@ def _write_check(kind: Kind, target: Path, model: str, clip: Clip, source: str) 
     folder.mkdir()
     for name, values in inputs.items():
         (folder / f"{name}.bin").write_bytes(np.ascontiguousarray(values).tobytes())
-    expected = {
+    expected: dict[str, Any] = {
         "source": source,
-        "rgb": "rgb.bin",
-        "flow": "flow.bin",
         "meaning": "uint8 in C order, of the shapes that model.json gives",
         "positions": clip.positions.tolist(),
         "label": labels[int(answer.argmax())],
@@ -167,6 +166,7 @@ def _write_check(kind: Kind, target: Path, model: str, clip: Clip, source: str) 
         "largest_difference_from_pytorch": difference,
         "tolerance": TOLERANCE if kind.precision == "fp32" else INT8_TOLERANCE,
     }
+    expected |= {name: f"{name}.bin" for name in inputs}
     write_atomically(folder / "expected.json", json.dumps(expected, indent=2, ensure_ascii=False))
     return expected
 

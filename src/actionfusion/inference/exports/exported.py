@@ -22,9 +22,8 @@ from actionfusion.inference.runtimes.running import (
 )
 from actionfusion.settings import build, build_each, field_kinds, read_json
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.flow import FlowRecipe
 
-FORMAT = 1
+FORMAT = 2
 ABOUT = "model.json"
 _AGAIN = "export the run again"
 # What is read of ``model.json``; the rest is for other programs.
@@ -36,8 +35,7 @@ _ABOUT: Mapping[str, Any] = {
     "labels": tuple[str, ...],
     "inputs": tuple[Mapping[str, Any], ...],
     "output": Mapping[str, Any],
-    "sampling": Mapping[str, Any],
-    "flow_recipe": FlowRecipe,
+    "clip": Mapping[str, Any],
 }
 
 
@@ -141,16 +139,18 @@ def open_export(folder: Path) -> Export:
     version = about.get("export_format")
     if version is None:
         raise ExportError(path, "is no description of a model", _AGAIN)
-    if version != FORMAT:
-        reason = f"is of export format {version}, written by actionfusion {about.get('version')}; this reads {FORMAT}"
+    if version not in (1, FORMAT):
+        written = f"written by actionfusion {about.get('version')}"
+        reason = f"is of export format {version}, {written}; this reads 1 to {FORMAT}"
         raise ExportError(path, reason, "export the run again with this version, or use that one")
+    if version == 1:
+        about["clip"] = _clip_of_format_1(about)
     if absent := [name for name in _ABOUT if name not in about]:
         raise ExportError(path, f"misses something ({', '.join(absent)})", _AGAIN)
     known = build_each(_ABOUT, {name: about[name] for name in _ABOUT}, path, ExportError, _AGAIN)
-    sampling = {name: value for name, value in known["sampling"].items() if name in ("frames", "flow_fields")}
-    if len(sampling) < 2:
-        raise ExportError(path, "misses something (sampling.frames or sampling.flow_fields)", _AGAIN)
-    clip = build(ClipSettings, sampling | {"flow": known["flow_recipe"]}, path, ExportError, _AGAIN, within="sampling")
+    if absent := sorted(field_kinds(ClipSettings).keys() - known["clip"].keys()):
+        raise ExportError(path, f"misses something (clip.{absent[0]})", _AGAIN)
+    clip = build(ClipSettings, known["clip"], path, ExportError, _AGAIN, within="clip")
     specs = [
         build(TensorSpec, {name: item.get(name) for name in field_kinds(TensorSpec)}, path, ExportError, _AGAIN)
         for item in known["inputs"]
@@ -166,3 +166,11 @@ def open_export(folder: Path) -> Export:
             reason = f"has {file.stat().st_size} bytes, not {size}"
             raise ExportError(file, reason, f"copy the whole folder, or {_AGAIN}")
     return Export(folder, clip, known["labels"], tuple(specs), about)
+
+
+def _clip_of_format_1(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the clip settings of what version 0.1 wrote, whose models all took both streams."""
+    sampling = about.get("sampling")
+    stated = {name: sampling[name] for name in ("frames", "flow_fields") if name in sampling} if isinstance(sampling, Mapping) else {}
+    constant = {"streams": ["rgb", "flow"], "size": None, "sampling": "spread", "stride": 1}
+    return {**stated, **({"flow": about["flow_recipe"]} if "flow_recipe" in about else {}), **constant}

@@ -85,4 +85,5 @@ def products_to_quantise(model: Any, part: Part) -> set[str]:
 
 def _of(node: Any, layers: tuple[str, ...]) -> bool:
     scopes = next((item.value for item in node.metadata_props if item.key == _SCOPES), "")
-    return any(f"'{layer}'" in scopes for layer in layers)
+    # The exporter writes a list of the modules around a node; the model itself lies within what is exported.
+    return any(f"'{layer}'" in scopes or f".{layer}'" in scopes for layer in layers)

@@ -46,7 +46,7 @@ class Part:
         make_module: gives the module, in evaluation mode on the CPU; called only where its weights are needed.
         inputs: in the order of its arguments.
         outputs: names, in the order of what it returns.
-        quantised: its linear layers that int8 may hold in 8 bits, by their names in the module; all convolutions are.
+        quantised: the model's linear layers that int8 may hold in 8 bits, by their names in it; all convolutions are.
         answer: the probabilities ``[1, K]`` of a clip (``rgb`` and ``flow`` as the whole network takes them) by runs of
             the part.
     """
@@ -129,7 +129,7 @@ def clip_part(
         make_module=lambda: _Probabilities(make_network()).eval(),
         inputs=picture_specs(settings, clip.streams, 1, clip.frames),
         outputs=("probabilities",),
-        quantised=tuple(f"network.{layer}" for layer in kind.quantized_layers),
+        quantised=kind.quantized_layers,
     )
 
 

@@ -49,7 +49,7 @@ from actionfusion.settings import plain, read_json
 from actionfusion.storage import PathLike
 from actionfusion.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 ABOUT = "prepared.json"
 PREPARED = "prepared"
 XML = "model.xml"
@@ -95,6 +95,7 @@ class Kind:
             "precision": self.precision,
             "inputs": [asdict(spec) for spec in self.part.inputs],
             "outputs": list(self.part.outputs),
+            "model_name": self.run.model,
             "network": plain(self.run.network),
             "clip": plain(self.run.clip),
             "versions": versions,

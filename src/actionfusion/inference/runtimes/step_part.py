@@ -9,50 +9,53 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actionfusion.inference.runtimes.parts import Array, Part, Run, TensorSpec
-from actionfusion.inference.stepping import FloatArray, Stepper, UInt8Array
-from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.fusion_streaming import stream_shape
-from actionfusion.models.streaming import SampleReader, StreamShape
+from actionfusion.inference.runtimes.parts import Array, Part, Run, TensorSpec, picture_specs
+from actionfusion.inference.stepping import ExactStepper, FloatArray, Pictures
+from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.streaming import StreamShape
+from actionfusion.streams import StreamName
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.samples import Sample
 
 OPENED, STILL_OPEN = "opened", "still_open"
 
 
-def step_part(make_network: Callable[[], FusionNetwork], settings: FusionNetworkSettings, clip: ClipSettings) -> Part:
-    """One sample: ``rgb`` ``[1, 3, H, W]`` and ``flow`` ``[1, 2L, H, W]``, uint8, and what is open of those before.
+def step_part(
+    make_network: Callable[[], VideoModel],
+    kind: type[VideoModel],
+    settings: ModelSettings,
+    clip: ClipSettings,
+    shape: StreamShape,
+) -> Part:
+    """One sample: each stream's pictures ``[1, C, H, W]``, uint8, and what is open of the samples before.
 
-    Where the fusion joins no neighbours nothing is ever open, and that input and output are not there.
+    Where the model joins no neighbours nothing is ever open, and that input and output are not there.
 
     Args:
         make_network: gives the network; called when its weights are needed.
-        settings: the network's.
-        clip: T, L and the flow recipe.
+        kind: the model's class.
+        settings: the model's.
+        clip: T, and what is cut for each sample.
+        shape: of what is read of a sample.
     """
-    shape = stream_shape(settings)
-    size = settings.image_size
-    inputs = (
-        TensorSpec("rgb", (1, 3, size, size), "uint8"),
-        TensorSpec("flow", (1, settings.flow_channels, size, size), "uint8"),
-    )
+    inputs = picture_specs(settings, clip.streams, 1)
     opened = TensorSpec(OPENED, shape.opened, "float32")
 
     @cache
-    def memory() -> FusionNetwork:
+    def memory() -> VideoModel:
         return make_network().keep_only_memory()
 
     def answer(run: Run, given: Mapping[str, Array]) -> Array:
-        stepper = Stepper(memory(), clip, StepRun(run, shape, takes_batches=False))
-        answers, _ = stepper.answer(_samples(given["rgb"][0], given["flow"][0]), stepper.start())
-        return answers[-1].probabilities[None]
+        stepper = ExactStepper(memory(), shape, clip, StepRun(run, shape, takes_batches=False))
+        pictures = {name: given[name][0].astype(np.uint8) for name in clip.streams}
+        windows = stepper.read(pictures, range(clip.frames), stepper.start())
+        return stepper.answers(windows[-1:])[0].probabilities[None]
 
     return Part(
         name="step",
-        make_module=lambda: _Step(make_network()).eval(),
+        make_module=lambda: _Step(make_network(), clip.streams).eval(),
         inputs=(*inputs, opened) if shape.looks_ahead else inputs,
         outputs=(STILL_OPEN, *shape.branches) if shape.looks_ahead else shape.branches,
-        quantised=("reader.network.fc6",),
+        quantised=kind.quantized_layers,
         answer=answer,
     )
 
@@ -71,12 +74,13 @@ class StepRun:
         self._shape = shape
         self._takes_batches = takes_batches
 
-    def __call__(self, rgb: UInt8Array, flow: UInt8Array, opened: FloatArray) -> list[FloatArray]:
+    def __call__(self, pictures: Pictures, opened: FloatArray) -> list[FloatArray]:
         """As `SampleReader.forward`."""
-        size = len(rgb) if self._takes_batches else 1
+        count = len(next(iter(pictures.values())))
+        size = count if self._takes_batches else 1
         rows: dict[str, list[Array]] = {name: [] for name in self._shape.branches}
-        for start in range(0, len(rgb), size):
-            given: dict[str, Array] = {"rgb": rgb[start : start + size], "flow": flow[start : start + size]}
+        for start in range(0, count, size):
+            given: dict[str, Array] = {name: array[start : start + size] for name, array in pictures.items()}
             if self._shape.looks_ahead:
                 given[OPENED] = opened
             made = self._run(given)
@@ -89,19 +93,15 @@ class StepRun:
 class _Step(nn.Module):
     """`SampleReader` with outputs in single precision, and without what never changes."""
 
-    def __init__(self, network: FusionNetwork) -> None:
+    def __init__(self, network: VideoModel, streams: tuple[StreamName, ...]) -> None:
         super().__init__()
-        self.reader = SampleReader(network)
+        self.reader = network.sample_reader()
+        self.streams = streams
 
-    def forward(self, rgb: Tensor, flow: Tensor, opened: Tensor | None = None) -> tuple[Tensor, ...]:
-        if opened is not None:
-            return tuple(made.float() for made in self.reader(rgb, flow, opened))
-        _, *readings = self.reader(rgb, flow, torch.empty(0))
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Read N samples of the streams in their order, and what is open if anything ever is."""
+        clips = dict(zip(self.streams, inputs, strict=False))
+        if len(inputs) > len(self.streams):
+            return tuple(made.float() for made in self.reader(clips, inputs[-1]))
+        _, *readings = self.reader(clips, torch.empty(0))
         return tuple(reading.float() for reading in readings)
-
-
-def _samples(rgb: Array, flow: Array) -> list[Sample]:
-    return [
-        Sample(place, float(place), picture.astype(np.uint8), fields.astype(np.uint8))
-        for place, (picture, fields) in enumerate(zip(rgb, flow, strict=True))
-    ]

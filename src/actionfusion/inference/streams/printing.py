@@ -15,7 +15,7 @@ from rich.text import Text
 
 from actionfusion.errors import printable
 from actionfusion.inference.recognizer import Prediction
-from actionfusion.inference.stepping import Answer
+from actionfusion.inference.stepping import Answer, StreamMethod
 from actionfusion.inference.streams.capture import OutageNote
 
 # As many latencies as the figures at the end are made of: an endless stream must not fill the memory.
@@ -33,6 +33,7 @@ class StreamAnswer:
         latency: seconds from the capture of that newest frame to the answer.
         dropped: samples so far that were dropped because a newer one was there.
         dropped_share: of all samples so far, 0 to 1.
+        method: how the window was answered.
     """
 
     answer: Answer
@@ -41,6 +42,7 @@ class StreamAnswer:
     latency: float
     dropped: int
     dropped_share: float
+    method: StreamMethod
 
     def as_json(self) -> dict[str, object]:
         """The line of ``stream --json``."""
@@ -53,6 +55,7 @@ class StreamAnswer:
             "predictions": [asdict(item) for item in self.predictions],
             "latency_ms": round(1000 * self.latency, 3),
             "dropped": self.dropped,
+            "method": self.method,
         }
 
 
@@ -67,6 +70,7 @@ class StreamSummary:
         lost: frames left out because they cannot be decoded.
         outages: times that the source went away.
         latencies: seconds, of the last answers.
+        method: how windows were answered.
     """
 
     frames: int = 0
@@ -75,6 +79,7 @@ class StreamSummary:
     lost: int = 0
     outages: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES), repr=False)
+    method: StreamMethod | None = None
 
     @property
     def dropped_share(self) -> float:
@@ -95,6 +100,8 @@ class StreamSummary:
         parts.append(_counted(self.outages, "outage"))
         if self.lost:
             parts.append(f"{_counted(self.lost, 'damaged frame')} left out")
+        if self.method:
+            parts.append(self.method)
         return "; ".join(parts)
 
 

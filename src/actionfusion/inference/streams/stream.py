@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -15,7 +16,7 @@ from actionfusion.errors import SettingsError, printable
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer, no_classes
 from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
-from actionfusion.inference.stepping import Answer, WindowState
+from actionfusion.inference.stepping import Answer
 from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
 from actionfusion.inference.streams.printing import Printer, StreamAnswer, StreamSummary, make_printer
 from actionfusion.run_folder import open_run
@@ -43,9 +44,12 @@ def stream(
     """Name the action in a video while it runs, anew with each sampled frame.
 
     Each answer is about the last samples, as many as a clip of the run has.  The flow of a sample needs some frames
-    after it: `delay` says how many seconds.  The 3-D convolution also looks one sample ahead, which is not waited for:
-    the newest sample is read as the last of a clip is, and `settled`, one sample before `time`, says up to where
-    nothing will be read otherwise.
+    after it: `delay` says how many seconds.  A 3-D convolution over time also looks one sample ahead, which is not
+    waited for: the newest sample is read as the last of a clip is, and `settled`, one sample before `time`, says up to
+    where nothing will be read otherwise.
+
+    A model that can be read sample by sample keeps what each sample gave (method "exact state"); any other runs the
+    whole window again for each answer ("window again"), where a window of fewer samples repeats its last one.
 
     A camera or server that goes away is waited for, and the window begins anew when it is back; a slow machine drops
     samples and counts them; a frame that cannot be decoded is left out and counted, but in a file it is an error.
@@ -59,7 +63,7 @@ def stream(
         json: print a JSON object a line (JSON Lines): for each answer its time and that of the window's first sample
             (start), up to where both neighbours of each sample were seen (settled, one sample before time where the
             3-D convolution looks ahead), samples in the window, delay (seconds that the sample waited for the frames
-            of its flow), predictions, latency_ms and dropped; and a line with an event for each outage.
+            of its flow), predictions, latency_ms, dropped and method; and a line with an event for each outage.
         live: drop samples that come too fast instead of holding the source up, and play a file at its own pace;
             cameras are always live, and servers but for those that say how much they will send.
         wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
@@ -85,13 +89,13 @@ def stream(
     where = find_source(source)
     folder = open_run(run)
     clip = folder.clip
-    interval = every if every is not None else usual_interval(folder.config)
-    collector = FrameCollector(interval, clip.flow_fields)
+    interval = every if every is not None else usual_interval(folder)
+    collector = FrameCollector(interval, clip.flow_length)
     recognizer = Recognizer.load(
         folder, runtime=runtime, precision=precision, device=device, root=root, store=store, first="step"
     )
-    capture = Capture(where, collector, clip.flow.size, live=live, wait=wait)
-    summary = StreamSummary()
+    capture = Capture(where, collector, clip.decoded_size, live=live, wait=wait)
+    summary = StreamSummary(method=recognizer.stepper.method)
     printer = make_printer(json=json)
     try:
         _show(StreamSession(recognizer, capture, summary, top_k), printer)
@@ -159,11 +163,11 @@ class StreamSession:
             self._count()
 
     def _answered(
-        self, entry: Captured, window: WindowState, known: Mapping[int, UInt8Array]
-    ) -> tuple[Answer, WindowState, dict[int, UInt8Array]]:
+        self, entry: Captured, window: Any, known: Mapping[int, UInt8Array]
+    ) -> tuple[Answer, Any, dict[int, UInt8Array]]:
         clip = self.recognizer.clip_settings
         codes = entry.group.codes(clip.flow, known)
-        (answer,), window = self.recognizer.stepper.answer([entry.group.sample(codes, clip.flow_fields)], window)
+        (answer,), window = self.recognizer.stepper.answer([entry.group.sample(codes, clip)], window)
         return answer, window, codes
 
     def _measured(self, entry: Captured, answer: Answer) -> StreamAnswer:
@@ -172,7 +176,8 @@ class StreamSession:
         self.summary.latencies.append(latency)
         predictions = tuple(self.recognizer.best(answer.probabilities, self.top_k))
         delay = entry.newest - entry.group.time
-        return StreamAnswer(answer, predictions, delay, latency, self.summary.dropped, self.summary.dropped_share)
+        method, dropped = self.recognizer.stepper.method, self.summary.dropped
+        return StreamAnswer(answer, predictions, delay, latency, dropped, self.summary.dropped_share, method)
 
     def _count(self) -> None:
         capture, summary = self.capture, self.summary

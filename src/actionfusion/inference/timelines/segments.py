@@ -67,7 +67,7 @@ def predict_segments(
         SettingsError: an option that makes no sense, or a folder that cannot be written to.
     """
     rules = TimelineRules(options.threshold, options.shortest)
-    every = usual_interval(run.config) if options.every is None else options.every
+    every = usual_interval(run) if options.every is None else options.every
     windows = WindowSettings(every, options.stride)
     recognizer = load(run)
     names = file_names(map(str, videos))
@@ -75,7 +75,7 @@ def predict_segments(
         with _writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
-    console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
+    console.print(Text(f"runtime: {recognizer.runtime}; {recognizer.stepper.method}"), soft_wrap=True)
     results = VideoTimelines()
     for number, (video, name) in enumerate(zip(videos, names, strict=True), 1):
         with _watching(console, video, f"{number}/{len(videos)} {video}") as watch:

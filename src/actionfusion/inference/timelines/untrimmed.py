@@ -6,17 +6,18 @@ and K probabilities for each sample and window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from actionfusion.errors import SettingsError, VideoError
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
-from actionfusion.inference.stepping import Stepper
+from actionfusion.inference.stepping import Stepper, StreamMethod
 from actionfusion.inference.timelines.timeline import (
     Span,
     TimelineRules,
@@ -70,16 +71,18 @@ class VideoTimeline:
         video: the path as it was given.
         segments: in order, without gap or overlap, from 0 to the end, or to a fault of the video.
         error: why the video could not be read, or not to its end; else None.
+        method: how its windows were answered; None where that is not known.
     """
 
     video: str
     segments: tuple[Segment, ...] = ()
     error: VideoError | None = None
+    method: StreamMethod | None = None
 
     def as_json(self) -> dict[str, object]:
         """The entry of ``predict --segments --json``."""
         segments = [item.as_json() for item in self.segments]
-        return {"video": self.video, "segments": segments, "error": error_as_json(self.error)}
+        return {"video": self.video, "method": self.method, "segments": segments, "error": error_as_json(self.error)}
 
 
 @dataclass(frozen=True)
@@ -157,24 +160,24 @@ def find_segments(
         reason = f"windows of {clip.frames} samples that start every {windows.stride} leave gaps"
         raise SettingsError("stride", reason, f"take 1 to {clip.frames}")
     seen = see_video(video, recognizer.stepper, clip, windows, watch=watch)
-    error = seen.error
+    error, method = seen.error, recognizer.stepper.method
     if seen.windows:
         edges, probabilities = moment_edges(seen.times, seen.end), moment_probabilities(seen.windows, len(seen.times))
     elif error is None:
         try:
             probabilities = recognizer.probabilities([recognizer.clip(video)]).astype(np.float64)
         except VideoError as changed:  # the file is no longer the one that was just read
-            return VideoTimeline(str(video), error=changed)
+            return VideoTimeline(str(video), error=changed, method=method)
         edges = np.array([0.0, seen.end])
     else:
-        return VideoTimeline(str(video), error=error)
+        return VideoTimeline(str(video), error=error, method=method)
     spans = find_spans(edges, probabilities, rules or TimelineRules())
-    return VideoTimeline(str(video), tuple(_segment(span, recognizer, top_k) for span in spans), error)
+    return VideoTimeline(str(video), tuple(_segment(span, recognizer, top_k) for span in spans), error, method)
 
 
 def see_video(
     video: str | Path,
-    stepper: Stepper,
+    stepper: Stepper[Any],
     clip: ClipSettings,
     settings: WindowSettings,
     *,
@@ -190,23 +193,23 @@ def see_video(
         watch: called with the number of frames decoded so far, for each.
     """
     reading = VideoSamples(video, clip, settings.every, watch)
-    samples, state = iter(reading), stepper.start()
+    samples, newest = iter(reading), stepper.start()
     times: list[float] = []
     windows: list[Window] = []
-    skipped: Window | None = None
+
+    def answer(wanted: Mapping[int, Any]) -> None:
+        for first, found in zip(wanted, stepper.answers(list(wanted.values())), strict=True):
+            windows.append(Window(first, first + clip.frames - 1, found.probabilities))
+
     while batch := list(islice(samples, BATCH)):
-        answers, state = stepper.answer(batch, state)
-        for answer in answers:
-            times.append(answer.time)
-            first = len(times) - clip.frames
-            if first < 0:
-                continue
-            window = Window(first, first + clip.frames - 1, answer.probabilities)
-            skipped = None if first % settings.stride == 0 else window
-            if skipped is None:
-                windows.append(window)
-    if skipped is not None:
-        windows.append(skipped)
+        made = stepper.windows(batch, newest)
+        firsts = range(len(times) + 1 - clip.frames, len(times) + 1 - clip.frames + len(batch))
+        answer({at: each for at, each in zip(firsts, made, strict=True) if at >= 0 and at % settings.stride == 0})
+        times += [sample.time for sample in batch]
+        newest = made[-1]
+    last = len(times) - clip.frames
+    if last >= 0 and last % settings.stride:
+        answer({last: newest})
     return SeenVideo(tuple(times), tuple(windows), reading.end, reading.error)
 
 
@@ -241,7 +244,7 @@ class VideoSamples:
         return time + (self._decoded - index) * interval
 
     def __iter__(self) -> Iterator[Sample]:
-        collector, known = FrameCollector(self.every, self.clip.flow_fields), dict[int, UInt8Array]()
+        collector, known = FrameCollector(self.every, self.clip.flow_length), dict[int, UInt8Array]()
 
         def wanted(index: int) -> bool:
             self._decoded = index + 1
@@ -249,7 +252,7 @@ class VideoSamples:
                 self.watch(self._decoded)
             return collector.wants(index)
 
-        frames = iterate_frames(self.path, wanted=wanted, size=self.clip.flow.size)
+        frames = iterate_frames(self.path, wanted=wanted, size=self.clip.decoded_size)
         try:
             with closing(frames):
                 for frame in frames:
@@ -259,13 +262,13 @@ class VideoSamples:
                         codes = group.codes(self.clip.flow, known)
                         reach = collector.next_position - collector.delay
                         known = {start: codes[start] for start in codes if start >= reach}
-                        yield group.sample(codes, self.clip.flow_fields)
+                        yield group.sample(codes, self.clip)
         except VideoError as error:
             self.error = error
             return
         # `finish` wants the last frame.  Where no sample needs that, none is left either.
         for rest in collector.finish():
-            yield rest.sample(rest.codes(self.clip.flow, known), self.clip.flow_fields)
+            yield rest.sample(rest.codes(self.clip.flow, known), self.clip)
 
 
 def _segment(span: Span, recognizer: Recognizer, top_k: int) -> Segment:
