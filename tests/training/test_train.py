@@ -67,7 +67,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path, train_arguments):
 
 
 def test_a_missing_root_says_how_to_give_it(tmp_path, train_arguments):
-    data = replace(train_arguments["data"], root=None)
+    data = replace(train_arguments["recipe"].data, root=None)
     with pytest.raises(SettingsError, match=r"--data\.root"):
         train(**train_arguments | {"out": tmp_path / "run", "data": data})
 
@@ -100,7 +100,9 @@ def made_up(tiny_run, tmp_path, shapes_root):
     learn = ClipDataset(videos.sources(videos.split.test[:4], run.clip), run.clip)
     check = ClipDataset(videos.sources(videos.split.test[4:6], run.clip), run.clip)
     loaders = [EpochLoader(part, batch_size=4, shuffle=False, workers=0) for part in (learn, check)]
-    folder = create_run(tmp_path / "run", model=run.model, clip=run.clip, network=run.network, labels=run.labels, further={})
+    folder = create_run(
+        tmp_path / "run", model=run.model, clip=run.clip, network=run.network, labels=run.labels, further={}
+    )
     return FusionNetwork(run.network), *loaders, folder
 
 
