@@ -29,7 +29,8 @@ RECIPE = {
     "data": {"dataset": "folder", "validation": "none", "group_pattern": r"(?P<group>p\d)_"},
     "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
-        "backbone": [4, "M", 8], "batch_norm": True, "conv_reduce": "max", "fc6_width": 8, "hidden": 6, "head": "linear",
+        "backbone": [4, "M", 8], "batch_norm": True, "conv_reduce": "max", "fc6_width": 8, "hidden": 6,
+        "head": "linear",
     },
     "training": {
         "batch_size": 4, "workers": 0, "checkpoint_steps": 1,

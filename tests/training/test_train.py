@@ -12,8 +12,8 @@ from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, create_run, open_run
 from actionfusion.training import keeper, learner, loop
 from actionfusion.training.loop import fit
-from actionfusion.training.stages import Stage
 from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
 
 
