@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from actionfusion.explain.question import FloatArray, Question
 
 from actionfusion.data.shapes import RADIUS, SHAPE_CLASSES, SHAPE_GROUPS, SIZE, draw_scene
 from actionfusion.data.shapes_files import make_shapes, scene_seed, write_clip
 from actionfusion.data.shapes_pictures import actor_boxes, render
 from actionfusion.explain.localization import enlarged, grad_cam, occlusion, pointing_hits, rank_agreement, share_within
-from actionfusion.explain.question import FloatArray, Question
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.fusion_network import FusionNetwork
@@ -125,9 +125,9 @@ def measure(recognizer: Recognizer, folder: Path, per_class: int, seed: int) -> 
 
 def _trained(folder: Path, seed: int) -> Path:
     clips = make_shapes(folder / "clips", train_per_class=TRAIN_PER_CLASS, val_per_class=0, test_per_class=1, seed=seed)
-    settings = load_recipe("tiny")
-    data = replace(settings["data"], dataset="folder", root=clips, split="folders", validation="none")
-    return train(**settings | {"data": data, "out": folder / "run", "seed": seed})
+    recipe = load_recipe("tiny")
+    data = replace(recipe.data, dataset="folder", root=clips, split="folders", validation="none")
+    return train(recipe, data=data, out=folder / "run", seed=seed)
 
 
 def _look(recognizer: Recognizer, folder: Path, per_class: int, seed: int, margin: int) -> Iterator[Seen]:
