@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped", 1)
     except BrokenPipeError:
-        # Whoever read our output has gone, for example `head`; Python must not fail again when it flushes at exit.
+        # The reader of our output has gone, for example `head`; Python must not fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -235,7 +235,7 @@ def _overview() -> str:
     rows = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return (
         "usage: actionfusion COMMAND ...\n\nRecognise human actions in video.\n\n"
-        f"{rows}\n\n`actionfusion COMMAND --help` tells a command's arguments; "
+        f"{rows}\n\n`actionfusion COMMAND --help` shows a command's arguments; "
         "`--debug` shows where an error came from."
     )
 

@@ -26,10 +26,10 @@ from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
 
 GROUP_DESCRIPTIONS = {
-    "appearance": "told apart by the shape alone; the motion is the same",
-    "motion": "told apart by the motion alone; a single frame is the same",
-    "binding": "both shapes and both motions are in every clip; told apart by which shape does which",
-    "order": "both motions are in every clip; told apart by which comes first",
+    "appearance": "differ by the shape alone; the motion is the same",
+    "motion": "differ by the motion alone; a single frame is the same",
+    "binding": "both shapes and both motions are in every clip; differ by which shape does which",
+    "order": "both motions are in every clip; differ by which comes first",
 }
 
 
@@ -83,7 +83,7 @@ def demo(
 def group_accuracies(evaluation: Evaluation) -> list[GroupAccuracy]:
     """Accuracy of each group of the generated clips, all eight classes being open to the network.
 
-    Chance is what whoever knows the group and nothing more would get.
+    Chance is the accuracy of knowing the group and nothing more.
     """
     per_class = dict(zip(evaluation.figures.labels, evaluation.figures.per_class, strict=True))
     groups = []
@@ -148,7 +148,7 @@ def _report(run: RunFolder, evaluation: Evaluation, strips: Sequence[FilmStrip],
         ),
         headline=[
             accuracy_headline(plain),
-            ("Learnt from", f"{counts['train']} clips", f"tested on {counts['test']} others; seed {seed}"),
+            ("Trained on", f"{counts['train']} clips", f"tested on {counts['test']} others; seed {seed}"),
             ("Time", f"{minutes:.1f} min", "from nothing to this page"),
         ],
         evaluation=plain,

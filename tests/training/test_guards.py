@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_network_names_tensors_and_shapes(tiny_run):
         pupil.restore(load_file(tiny_run / "checkpoint.safetensors"))
 
 
-COST = StepCost(parameters=10, learnt=10, flops=1.0, forward_flops=1.0, fixed=1_000_000_000, per_clip=2_000_000_000)
+COST = StepCost(parameters=10, trainable=10, flops=1.0, forward_flops=1.0, fixed=1_000_000_000, per_clip=2_000_000_000)
 
 
 def test_too_large_a_batch_is_told_the_largest_that_fits():

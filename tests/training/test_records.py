@@ -11,7 +11,7 @@ import yaml
 from actionfusion.curves import save_curves
 from actionfusion.errors import SettingsError
 from actionfusion.run_folder import open_run
-from actionfusion.training import keeper, plan
+from actionfusion.training import checkpointing, plan
 from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
 
@@ -21,7 +21,7 @@ def recorded(train_arguments, tmp_path_factory):
     """Two sessions of one epoch, with TensorBoard; and the rows that each picture was drawn from."""
     drawn = []
     patch = pytest.MonkeyPatch()
-    patch.setattr(keeper, "save_curves", lambda rows, path: drawn.append(len(rows)) or save_curves(rows, path))
+    patch.setattr(checkpointing, "save_curves", lambda rows, path: drawn.append(len(rows)) or save_curves(rows, path))
     training = replace(train_arguments["recipe"].training, stages=(Stage(1e-3, 1, 1), Stage(1e-4, 1, 1)))
     out = tmp_path_factory.mktemp("recorded") / "run"
     train(**train_arguments | {"out": out, "training": replace(training, tensorboard=True)})
@@ -63,9 +63,9 @@ def test_tensorboard_reads_the_figures(recorded):
 def test_an_epoch_that_is_done_again_is_seen_once(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    row = dict.fromkeys(keeper._CHARTS.values(), 0.5)
+    row = dict.fromkeys(checkpointing._CHARTS.values(), 0.5)
     for epoch, loss in ((1, 3.0), (2, 9.0), (2, 2.0)):
-        keeper._tell_tensorboard(tmp_path, row | {"epoch": epoch, "train_loss": loss, "val_loss": ""})
+        checkpointing._tell_tensorboard(tmp_path, row | {"epoch": epoch, "train_loss": loss, "val_loss": ""})
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss/train")] == [(1, 3.0), (2, 2.0)]
@@ -73,7 +73,7 @@ def test_an_epoch_that_is_done_again_is_seen_once(tmp_path):
 
 
 def test_without_tensorboard_it_is_refused_before_a_run_folder_is_made(train_arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr(keeper, "find_spec", lambda _: None)
+    monkeypatch.setattr(checkpointing, "find_spec", lambda _: None)
     training = replace(train_arguments["recipe"].training, tensorboard=True)
     with pytest.raises(SettingsError, match=r"pip install 'actionfusion\[tensorboard\]'"):
         train(**train_arguments | {"out": tmp_path / "run", "training": training})

@@ -10,7 +10,7 @@ from actionfusion.data.loading import ClipDataset, EpochLoader
 from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, create_run, open_run
-from actionfusion.training import keeper, learner, loop
+from actionfusion.training import checkpointing, learner, loop
 from actionfusion.training.loop import fit
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.stages import Stage
@@ -144,7 +144,7 @@ def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up):
 
 def test_it_learns_four_clips_by_heart(made_up, monkeypatch):
     """A6-14, through the real loop."""
-    monkeypatch.setattr(keeper, "save_curves", lambda *_: None)  # forty pictures that nobody looks at
+    monkeypatch.setattr(checkpointing, "save_curves", lambda *_: None)  # forty pictures that nobody looks at
     network, learn, _, run = made_up
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -229,7 +229,7 @@ def test_a_dry_run_writes_no_features(arguments, folder, run, tmp_path, scratch,
     told = capsys.readouterr().err
     assert "features: 20 clips to compute first" in told
     assert "nothing was written" in told
-    assert re.search(r"network: ([\d,]+) parameters, (?!\1)[\d,]+ of them learnt", told)
+    assert re.search(r"network: ([\d,]+) parameters, (?!\1)[\d,]+ of them trainable", told)
     assert [*tmp_path.iterdir(), *scratch.iterdir()] == []
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -254,7 +254,7 @@ def test_what_features_leave_without_effect_is_refused(arguments, tmp_path, chan
 
 
 def test_features_do_not_lie_in_the_run_folder(arguments, tmp_path):
-    with pytest.raises(SettingsError, match=r"features\.folder: lies in the run folder"):
+    with pytest.raises(SettingsError, match=r"features\.folder: is in the run folder"):
         train(**arguments, features=from_features(tmp_path / "run" / "features"), out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -330,7 +330,7 @@ def test_what_is_frozen_has_neither_gradients_nor_moments():
     backbones = sum(p.numel() for backbone in network.all_backbones().values() for p in backbone.parameters())
     parameters = sum(p.numel() for p in network.parameters())
     for cost in (small_cost(cached=True), small_cost(freeze="all")):
-        assert (cost.parameters, cost.learnt) == (parameters, parameters - backbones)
+        assert (cost.parameters, cost.trainable) == (parameters, parameters - backbones)
         assert cost.fixed == 16 * parameters - 12 * backbones
         assert cost.disk == 16 * parameters - 8 * backbones
 

@@ -1,4 +1,4 @@
-"""What a step costs in memory and arithmetic, found without doing it.
+"""Estimate memory and FLOPs of a training step without running it.
 
 The network is run forward and back on tensors that have shapes but no values.  What autograd keeps is counted once for
 each storage, and PyTorch's own counter has the floating point operations.  So what does not run (backbones whose
@@ -47,7 +47,7 @@ class StepCost:
 
     Attributes:
         parameters: numbers in the network.
-        learnt: those that are not frozen.
+        trainable: those that are not frozen.
         flops: floating point operations for each clip, forward and backward; a multiply-add is two.
         forward_flops: of the forward pass alone.
         fixed: bytes that do not depend on the batch.
@@ -55,7 +55,7 @@ class StepCost:
     """
 
     parameters: int
-    learnt: int
+    trainable: int
     flops: float
     forward_flops: float
     fixed: int
@@ -63,8 +63,8 @@ class StepCost:
 
     @property
     def disk(self) -> int:
-        """Bytes of the weights, and of a checkpoint: weights again, and the moments of what is learnt."""
-        return 2 * _FLOAT * (self.parameters + self.learnt)
+        """Bytes of the weights, and of a checkpoint: weights again, and the moments of what is trained."""
+        return 2 * _FLOAT * (self.parameters + self.trainable)
 
     def memory(self, batch_size: int) -> int:
         """Bytes at the peak of a step."""
@@ -122,15 +122,15 @@ def step_cost(
         # A chunk of frames takes the same whatever the batch.
         chunk = _chunk_bytes(network, recompute_frames, precision) if recompute_frames and not cached else 0
         parameters = [parameter.numel() for parameter in network.parameters()]
-        learnt = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     # Backward holds the gradient of the largest map beside that of its input.
     per_clip = int(_OVERHEAD * (counts.kept + 2 * counts.largest + counts.passing) / _BATCH)
-    fixed = _FLOAT * (sum(parameters) + _LEARNING_COPIES * learnt) + int(_OVERHEAD * chunk)
-    return StepCost(sum(parameters), learnt, counts.flops / _BATCH, counts.forward_flops / _BATCH, fixed, per_clip)
+    fixed = _FLOAT * (sum(parameters) + _LEARNING_COPIES * trainable) + int(_OVERHEAD * chunk)
+    return StepCost(sum(parameters), trainable, counts.flops / _BATCH, counts.forward_flops / _BATCH, fixed, per_clip)
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a training could still take; none for a device that does not tell."""
+    """Find the bytes that a training could still take; none for a device that does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":

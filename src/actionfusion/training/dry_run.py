@@ -1,4 +1,4 @@
-"""``train --dry_run``: one batch is tried, and the whole training is estimated from it."""
+"""``train --dry_run``: one batch is tried, and the whole training estimated from it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Timing:
         return training_batches * together(self.learn) + validation_batches * together(self.answer)
 
 
-def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, tell: Callable[[str], None]) -> None:
-    """Read, learn from and answer one batch, and tell what the training will take.
+def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, say: Callable[[str], None]) -> None:
+    """Read, learn from and answer one batch, and say what the training will take.
 
     Args:
         plan: what is to be trained.
         network: before its first step.
         cost: of a step.
-        tell: takes each line.
+        say: takes each line.
 
     Raises:
         ActionFusionError: a video cannot be read, or the loss is no number.
@@ -72,20 +72,20 @@ def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, tell: Callabl
     most = sum(stage.max_epochs for stage in settings.stages)
     free = plan.free_memory()
     if computing:
-        tell(computing)
-    frozen = f", {cost.learnt:,} of them learnt" if cost.learnt < cost.parameters else ""
-    tell(f"network: {cost.parameters:,} parameters{frozen}, {cost.flops / 1e9:.3g} GFLOP a clip forward and backward")
-    tell(f"a batch of {settings.batch_size}: {timing.read:.3g} s to read in one process, {timing.learn:.3g} s to learn")
-    tell(
+        say(computing)
+    frozen = f", {cost.trainable:,} of them trainable" if cost.trainable < cost.parameters else ""
+    say(f"network: {cost.parameters:,} parameters{frozen}, {cost.flops / 1e9:.3g} GFLOP a clip forward and backward")
+    say(f"a batch of {settings.batch_size}: {timing.read:.3g} s to read in one process, {timing.learn:.3g} s to learn")
+    say(
         f"an epoch: about {_duration(epoch)}, {len(learn)} steps, {workers} reading processes on {os.cpu_count()} "
         f"cores; at most {most} epochs, {_duration(most * epoch)}"
     )
-    tell(
+    say(
         f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.processes.device}"
         + (f", {giga(free)} are free" if free is not None else "")
     )
-    tell(f"disk: {giga(cost.disk)} for weights and checkpoint")
-    tell("a dry run: nothing was written")
+    say(f"disk: {giga(cost.disk)} for weights and checkpoint")
+    say("a dry run: nothing was written")
 
 
 def _few_features(
@@ -97,8 +97,8 @@ def _few_features(
     missing = feature_work(network, learn, check, settings, prepared=plan.prepared).missing(settings.folder)
     batch = plan.recipe.training.batch_size
     few = ClipDataset(learn.sources[:batch], learn.settings, augmentation=learn.augmentation, seed=learn.seed)
-    one_draw = replace(settings, folder=folder, views=min(settings.views, 1))
-    kept, _, report = train_from_features(network, few, None, one_draw, prepared=plan.prepared)
+    one_view = replace(settings, folder=folder, views=min(settings.views, 1))
+    kept, _, report = train_from_features(network, few, None, one_view, prepared=plan.prepared)
     seconds = report.seconds / report.made
     line = f"features: {missing} clips to compute first, {seconds:.3g} s each, about {_duration(missing * seconds)}"
     return plan.loaders(kept, None)[0], line

@@ -305,7 +305,7 @@ def refuse_small_disk(folder: Path, recipes: Mapping[StreamName, FeatureRecipe],
     Raises:
         DatasetError: there is less space.
     """
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     needed = sum(recipes[stream].clip_bytes for clip in missing for stream in clip.missing)
     free = shutil.disk_usage(existing).free
     log.info("features: %d clips to compute, %s; %s are free", len(missing), _amount(needed), _amount(free))

@@ -44,7 +44,7 @@ def refuse_targets_out_of_range(num_classes: int, *loaders: EpochLoader | None) 
     for source in (source for loader in loaders if loader for source in loader.dataset.sources):
         if not 0 <= source.target < num_classes:
             reason = f"has class number {source.target}, the network has 0 to {num_classes - 1}"
-            raise DatasetError(source.name, reason, "mend its label, or the network's num_classes")
+            raise DatasetError(source.name, reason, "correct its label, or the network's num_classes")
 
 
 def refuse_too_large(cost: StepCost, batch_size: int, available: int | None) -> None:
@@ -53,7 +53,7 @@ def refuse_too_large(cost: StepCost, batch_size: int, available: int | None) -> 
     Args:
         cost: of a step.
         batch_size: clips that are in memory at once.
-        available: bytes; none where nobody knows.
+        available: bytes; none where it is not known.
 
     Raises:
         SettingsError: naming the largest batch that would fit.
@@ -101,7 +101,7 @@ def refuse_full_disk(out: Path, size: int) -> None:
 
 
 def refuse_bad_loss(loss: float, num_classes: int, explosion: float, names: Sequence[str]) -> None:
-    """See that a batch's loss is a number, and no more than a mishap.
+    """See that a batch's loss is a number, and not exploded.
 
     Args:
         loss: mean cross-entropy of the batch.

@@ -143,14 +143,14 @@ class Learner:
         self.scaler.load_state_dict({name: type(value)(tensors[f"{_SCALER}{name}"]) for name, value in scaler.items()})
 
     def _placed(self, value: Tensor, parameter: nn.Parameter, moment: str) -> Tensor:
-        """The moment where and how PyTorch itself would keep it: beside its weight and laid out like it."""
+        """Put the moment where and how PyTorch itself would keep it: beside its weight and laid out like it."""
         if moment == "step":
             return value.to(parameter.device) if self.optimizer.defaults["fused"] else value
         return torch.empty_like(parameter).copy_(value)
 
 
 def _lay_channels_last(network: nn.Module) -> None:
-    # A convolution whose kernel lies so gives maps that lie so.
+    # A convolution whose kernel is channels last gives maps that are channels last.
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

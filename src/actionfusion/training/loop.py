@@ -13,11 +13,11 @@ from actionfusion.data.loading import EpochLoader
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import RunFolder
 from actionfusion.training.checkpoint import TrainingState, load_checkpoint
+from actionfusion.training.checkpointing import RunWriter
 from actionfusion.training.cost import training_cost
 from actionfusion.training.distributed import Processes
 from actionfusion.training.guards import refuse_targets_out_of_range
 from actionfusion.training.interrupt import NEVER, StopRequested, StopSwitch
-from actionfusion.training.keeper import RunKeeper
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Figures, measure
 from actionfusion.training.progress import Progress
@@ -45,10 +45,10 @@ def fit(
     Args:
         network: on the device that it is to train on.
         training: training clips.
-        validation: clips that tell when a stage ends; none makes every stage run all its epochs.
+        validation: clips that decide when a stage ends; none makes every stage run all its epochs.
         settings: how to learn.
         run: where weights, metrics and checkpoints go.
-        progress: told about every batch and epoch.
+        progress: called after every batch and epoch.
         resume: go on from the run's checkpoint; the result is the same as without the interruption, on the CPU to the
             bit.
         stop: ends the training between two steps, with a checkpoint.
@@ -65,10 +65,10 @@ def fit(
     """
     refuse_targets_out_of_range(network.settings.num_classes, training, validation)
     learner = Learner(network, settings, processes)
-    keeper = RunKeeper(run, learner)
+    writer = RunWriter(run, learner)
     state = load_checkpoint(run, learner) if resume else TrainingState()
     if not resume:
-        keeper.save_checkpoint(state)
+        writer.save_checkpoint(state)
     try:
         while state.stage < len(settings.stages):
             stage = settings.stages[state.stage]
@@ -78,15 +78,15 @@ def fit(
             )
             for _ in _steps(learner, training, stage, state, progress):
                 if settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0:
-                    keeper.save_checkpoint(state)
+                    writer.save_checkpoint(state)
                 stop.check()
             reached = _speed(learner, training, state)
             checked = _validate(learner, validation, state, stop)
             better = checked is None or state.plateau.update(checked.accuracy, checked.loss)
             if better or stage.patience is None:
-                keeper.save_weights()
+                writer.save_weights()
             state.end_epoch(_row(state, stage, len(training), checked, reached))
-            keeper.save_epoch(state.rows)
+            writer.save_epoch(state.rows)
             progress.epoch_ended(state.rows[-1])
             settled = state.plateau.reached(stage.patience)
             if settled:
@@ -94,10 +94,10 @@ def fit(
             if settled or state.epoch == stage.max_epochs:
                 state.end_stage()
                 if state.stage < len(settings.stages):
-                    keeper.reload_weights()
-            keeper.save_checkpoint(state)
+                    writer.reload_weights()
+            writer.save_checkpoint(state)
     except StopRequested:
-        keeper.save_checkpoint(state)
+        writer.save_checkpoint(state)
         raise KeyboardInterrupt from None
     return state.rows
 
@@ -105,7 +105,7 @@ def fit(
 def _steps(
     learner: Learner, training: EpochLoader, stage: Stage, state: TrainingState, progress: Progress
 ) -> Iterator[None]:
-    """The rest of an epoch, step by step; between two steps ``state`` says all that there is to know."""
+    """Do the rest of an epoch step by step; between two steps ``state`` says all that there is to know."""
     started = time.perf_counter() - state.seconds
     asked = time.perf_counter()
     for step in training.steps(len(state.rows) + 1, state.step):
@@ -123,7 +123,7 @@ def _steps(
 def _validate(
     learner: Learner, validation: EpochLoader | None, state: TrainingState, stop: StopSwitch
 ) -> Figures | None:
-    """Loss and accuracy over the whole validation part, each clip counted once over all processes."""
+    """Measure loss and accuracy over the whole validation part, each clip counted once over all processes."""
     if validation is None:
         return None
     started = time.perf_counter()
@@ -138,7 +138,7 @@ def _rate(stage: Stage, epoch: int, step: int, steps: int) -> float:
 
 
 def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Speed:
-    """How fast the epoch's learning was."""
+    """Find how fast the epoch's learning was."""
     cost = training_cost(
         type(learner.network), learner.network.settings, learner.settings, cached=training.dataset.cached
     )
@@ -162,13 +162,13 @@ def _announce(stage: Stage, state: TrainingState) -> None:
 
 
 def _row(state: TrainingState, stage: Stage, steps: int, checked: Figures | None, reached: Speed) -> dict[str, object]:
-    learnt = state.totals.figures()
+    trained = state.totals.figures()
     return {
         "epoch": len(state.rows) + 1,
         "session": state.stage + 1,
         "learning_rate": _rate(stage, state.epoch, steps - 1, steps),
-        "train_loss": learnt.loss,
-        "train_accuracy": learnt.accuracy,
+        "train_loss": trained.loss,
+        "train_accuracy": trained.accuracy,
         "val_loss": checked.loss if checked else "",
         "val_accuracy": checked.accuracy if checked else "",
         "seconds": round(state.seconds, 3),

@@ -24,11 +24,11 @@ from actionfusion.models import model_class
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import SPLIT, RunFolder, create_run, writing
 from actionfusion.settings import plain
+from actionfusion.training.checkpointing import refuse_without_tensorboard
 from actionfusion.training.cost import StepCost, free_memory, training_cost
 from actionfusion.training.distributed import Processes
 from actionfusion.training.features import Progress, train_from_features
 from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable, refuse_wrong_gradients
-from actionfusion.training.keeper import refuse_without_tensorboard
 from actionfusion.training.recipe import Recipe
 from actionfusion.upgrade import FORMAT
 from actionfusion.version import __version__
@@ -66,7 +66,7 @@ class Plan:
         folder = given.features.folder
         if folder is not None and folder.absolute().is_relative_to(out.absolute()):
             remedy = "choose a folder beside it, which several runs can share"
-            raise SettingsError("features.folder", "lies in the run folder, which must not exist yet", remedy)
+            raise SettingsError("features.folder", "is in the run folder, which must not exist yet", remedy)
         self.videos.check_store(given.clip)
         refuse_unlearnable(self.videos)
         if given.training.tensorboard:
@@ -109,7 +109,7 @@ class Plan:
         if self.from_features:
             views, seed = given.features.views, given.features.seed
             taken = f"{views} augmented views of --features.seed {seed} in turn" if views else "no augmented views"
-            notes[0] += f", and their features are read: {taken}, where end to end each epoch draws anew"
+            notes[0] += f", and their features are read: {taken}, where training end to end draws new ones each epoch"
         if given.pretrained is None:
             notes.append(f"note: {layers} start at random, and stay so")
         elif "flow" in given.clip.streams and given.network.channels_of("flow") != 3:
@@ -117,7 +117,7 @@ class Plan:
         return notes
 
     def free_memory(self) -> int | None:
-        """Bytes that this process could still take; none where nobody knows."""
+        """Bytes that this process could still take; none where it is not known."""
         free, device = free_memory(self.processes.device), self.processes.device
         return free // self.processes.beside if free is not None and device.type == "cpu" else free
 
@@ -224,7 +224,7 @@ class Plan:
         if not self.from_features:
             return learn, check, None
         share = self.processes.share
-        maps, checked, report = train_from_features(
+        cached, checked, report = train_from_features(
             network,
             learn,
             check,
@@ -235,7 +235,7 @@ class Plan:
             progress=progress,
         )
         others = f", the share of one of {share.processes} processes" if share.processes > 1 else ""
-        return maps, checked, f"{report}{others}"
+        return cached, checked, f"{report}{others}"
 
     @property
     def prepared(self) -> bool:
@@ -298,7 +298,7 @@ def _git_state() -> dict[str, Any] | None:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie within somebody else's checkout
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy may be within somebody else's checkout
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "../.."))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -88,7 +88,7 @@ class ConsoleProgress:
 
 @contextmanager
 def features_progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error for the clips whose maps are computed; a line for each tenth where it is no terminal.
+    """A bar on standard error for the clips whose features are computed; a line for each tenth where it is no terminal.
 
     Args:
         shown: whether this process is the one that talks.

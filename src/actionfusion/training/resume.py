@@ -47,12 +47,12 @@ class _Local:
     features: _Features | None = None
 
 
-def remember_places(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
+def remember_paths(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
     """Write down where this machine has the videos, until the training is finished; no password in an address.
 
     Args:
         run: that begins.
-        data: with the places of the videos.
+        data: with the paths of the videos.
         features: the folder of the cached features, if there are any.
         device: as ``train`` was given it.
 
@@ -60,15 +60,15 @@ def remember_places(run: RunFolder, data: DataSettings, features: Path | None, d
         RunFolderError: it cannot be written.
     """
     given = {name: getattr(data, name) for name in field_kinds(_Data)}
-    places = {name: str(to_path(value).absolute()) for name, value in given.items() if value is not None}
-    local: dict[str, Any] = {"data": places, "device": device}
+    paths = {name: str(to_path(value).absolute()) for name, value in given.items() if value is not None}
+    local: dict[str, Any] = {"data": paths, "device": device}
     if features is not None:
         local["features"] = {"folder": str(features.absolute())}
     with writing(run.path / LOCAL):
         write_atomically(run.path / LOCAL, json.dumps(local, indent=1) + "\n")
 
 
-def forget_places(run: RunFolder) -> None:
+def forget_paths(run: RunFolder) -> None:
     """The training is finished."""
     (run.path / LOCAL).unlink(missing_ok=True)
 
@@ -88,14 +88,14 @@ def recorded_values(path: Path) -> dict[str, Any]:
     values["features"] = config.get("features") or {}
     recipe_from(values, path / CONFIG, RunFolderError)
     if (path / LOCAL).is_file():
-        local = plain(_read_places(path / LOCAL))
+        local = plain(_read_paths(path / LOCAL))
         values["data"] |= {name: value for name, value in local["data"].items() if value is not None}
         values["features"] = {**values["features"], **(local["features"] or {})}
         values["device"] = local["device"]
     return values
 
 
-def _read_places(path: Path) -> _Local:
+def _read_paths(path: Path) -> _Local:
     remedy = "remove it, and say where the videos are: --data.root DIR"
     return build(_Local, read_json(path, RunFolderError, remedy), path, RunFolderError, remedy)
 
@@ -135,8 +135,8 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
         raise SettingsError(path, f"is another training: {'; '.join(differing)}", remedy)
 
 
-def refuse_unknown_places(run: RunFolder, data: DataSettings, features: FeatureSettings) -> None:
-    """See that videos and, for a run that learns from them, cached features have a place on this machine.
+def refuse_unknown_paths(run: RunFolder, data: DataSettings, features: FeatureSettings) -> None:
+    """See that videos and, for a run that learns from them, cached features have a path on this machine.
 
     Raises:
         SettingsError: one of them has none.

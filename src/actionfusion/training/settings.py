@@ -28,8 +28,8 @@ class TrainingSettings:
         batch_size: clips that are in memory at once, in each process.
         accumulate: batches that make one step of the optimiser, with the mean over all their clips; batch norm still
             sees one batch at a time.
-        backbone_rate_scale: learning rate of the layers that ImageNet's VGG-16 has weights for (the towers'
-            convolutions but the flow's first, and fc6) over that of the stage, which the new layers have; 1 is the
+        backbone_rate_scale: learning rate of the layers that pretrained weights exist for (the backbones but
+            the flow's first layer, and VGG-16's fc6) over that of the stage, which the new layers have; 1 is the
             paper's single rate, 0 leaves them as they are.
         weight_decay: decoupled, as in AdamW, on weight matrices and kernels alone; 0 is the paper's plain Adam.
         clip_norm: largest norm of all gradients together; none clips nothing.
@@ -46,10 +46,10 @@ class TrainingSettings:
             training, as a loss that is no number does.
         tensorboard: write each epoch's figures for TensorBoard too, into the run's folder ``tensorboard``; the names of
             its files carry the machine's.  Needs the extra of that name.
-        freeze: the towers' layers up to this convolution, such as conv4_3, stay as they are, or all of them with
+        freeze: the backbones' layers up to this stage, such as conv4_3, stay as they are, or all of them with
             ``all``; none trains them.
-        recompute_frames: activation checkpointing: so many frames' activations in the towers are in memory at a time,
-            and all are computed a second time in the backward pass; none keeps those of all frames.
+        recompute_frames: activation checkpointing: the backbones' activations of so many frames are in memory at a
+            time, and all are computed a second time in the backward pass; none keeps those of all frames.
         check_memory: refuse a batch size that by estimate does not fit into the memory that is free.
 
     Raises:

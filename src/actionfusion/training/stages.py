@@ -1,4 +1,4 @@
-"""The stages of a training: how fast it learns, and when it has learnt enough.
+"""The stages of a training: how fast it learns, and when it has learned enough.
 
 Source: Ou and Sun 2019, section 3.6: a first stage at 1e-5 until the accuracy stays (140 epochs), a second from its
 result at 1e-6 (46 epochs).
@@ -64,7 +64,7 @@ PAPER_STAGES = (
 
 @dataclass
 class Plateau:
-    """Tells when validation accuracy no longer rises.
+    """Notices when validation accuracy no longer rises.
 
     A tie in accuracy goes to the lower loss, but only a higher accuracy resets the patience: the paper's rule speaks
     of accuracy alone.

@@ -28,11 +28,11 @@ from actionfusion.training.plan import Plan, make_plan
 from actionfusion.training.progress import ConsoleProgress, SilentProgress, features_progress
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import (
-    forget_places,
+    forget_paths,
     recorded_recipe,
     refuse_contradictions,
-    refuse_unknown_places,
-    remember_places,
+    refuse_unknown_paths,
+    remember_paths,
 )
 
 log = logging.getLogger("actionfusion.training")
@@ -60,7 +60,7 @@ def train(
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         resume: go on with the run in ``out`` from its last checkpoint, to the result of an uninterrupted training; the
             recipe is the run's, and a setting that contradicts it is refused.
-        dry_run: check all that can be checked, try one batch, tell time and memory, and write nothing.
+        dry_run: check all that can be checked, try one batch, say what time and memory it takes, and write nothing.
         changes: fields of the recipe to replace, such as ``data`` and ``seed``.
 
     Returns:
@@ -91,7 +91,7 @@ def train(
     if not processes.main:
         return _help(plan, cost, model, plan.run_folder(out), plan.loaders(learn, check), resume=False)
     run = plan.create_run(out)
-    remember_places(run, given.data, given.features.folder, device)
+    remember_paths(run, given.data, given.features.folder, device)
     with _log_file(out / LOG), _explained(plan, cost):
         _introduce(plan, start)
         if computed:
@@ -111,7 +111,7 @@ def _go_on(out: Path | None, recipe: Recipe | None, device: str | None, changes:
         if processes.main:
             Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
         return run.path
-    refuse_unknown_places(run, given.data, given.features)
+    refuse_unknown_paths(run, given.data, given.features)
     plan = make_plan(given, processes)
     now = plan.config()
     refuse_contradictions(run.config, now, out)
@@ -136,7 +136,7 @@ def _go_on(out: Path | None, recipe: Recipe | None, device: str | None, changes:
 
 
 def _turn_back(out: Path, log_size: int) -> None:
-    """What came after the checkpoint is done again, and told again."""
+    """Take back what came after the checkpoint: it is done and logged again."""
     for leftover in out.glob(".*.partial"):
         leftover.unlink()
     if (out / LOG).is_file():
@@ -144,7 +144,7 @@ def _turn_back(out: Path, log_size: int) -> None:
 
 
 def _samples(plan: Plan, model: VideoModel, cost: StepCost) -> tuple[KeyedDataset, KeyedDataset | None, str | None]:
-    """What is learnt from and validated on, once all processes have computed their share of it."""
+    """Give what is trained and validated on, once all processes have computed their share of it."""
     model.to(plan.processes.device)
     with features_progress(shown=plan.processes.main) as progress:
         samples = plan.samples(model, progress)
@@ -178,7 +178,7 @@ def _introduce(plan: Plan, start: str) -> None:
 
 
 def _finished(run: RunFolder) -> Path:
-    forget_places(run)
+    forget_paths(run)
     Console(stderr=True).print(Text(f"written to {run.path}"), soft_wrap=True)
     return run.path
 

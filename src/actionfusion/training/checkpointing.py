@@ -24,7 +24,7 @@ _CHARTS = {
 }
 
 
-class RunKeeper:
+class RunWriter:
     """Writes a run; of several processes the main one alone does.
 
     Args:
