@@ -107,7 +107,7 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dict[str, Any]:
-    """The arguments of a command's function, as its words say, a recipe, and the run that is gone on with.
+    """Read the arguments of a command's function from its words, a recipe, and the run that is gone on with.
 
     Raises:
         ArgumentError: jsonargparse's; a value that an argument does not take, or one too many or too few.
@@ -134,7 +134,7 @@ def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dic
 def parser_and_words(
     name: str, function: Callable[..., Any], words: list[str]
 ) -> tuple[ArgumentParser, list[str], dict[str, Any]]:
-    """A command's parser with the recipes among the words as its defaults, the other words, and what the recipes set.
+    """Make a command's parser with the recipes among the words as defaults; give the other words, and what recipes set.
 
     A later recipe stands above an earlier one, and a word above all, wherever it stands.
     """
@@ -147,7 +147,7 @@ def parser_and_words(
 
 
 def _named(function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments that are flags, with their types."""
+    """Find the arguments that are flags, with their types."""
     kinds = get_type_hints(function)
     return {
         part.name: kinds[part.name]
@@ -159,7 +159,7 @@ def _named(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _recipe_kinds(name: str, words: list[str]) -> dict[str, Any]:
-    """The fields of a recipe with their types, by the model that a command line names; none of other commands.
+    """Find the fields of a recipe with their types, by the model that a command line names; none of other commands.
 
     The model is named by a word, a recipe, or the run that is gone on with.
     """
@@ -188,7 +188,7 @@ def _recorded(out: str) -> dict[str, Any]:
 
 
 def _parser(name: str, function: Callable[..., Any], recipe: dict[str, Any]) -> ArgumentParser:
-    """A command's parser: the function's signature and docstring are its flags and help, with a recipe's fields."""
+    """Make a command's parser: the function's signature and docstring are its flags and help, with a recipe's fields."""
     from docstring_parser import parse as parse_docstring  # noqa: PLC0415
     from jsonargparse import ActionYesNo, ArgumentParser  # noqa: PLC0415
 

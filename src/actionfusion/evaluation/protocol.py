@@ -157,7 +157,7 @@ def _finished(fold: Fold, path: Path) -> FinishedFold:
 
 
 def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
-    """What all folds have in common, without a path of this machine; seeds and repeats may grow."""
+    """Collect what all folds have in common, without a path of this machine; seeds and repeats may grow."""
     data = {key: value for key, value in plain(given.data).items() if key not in _PLACES_AND_SPLIT}
     features = {key: value for key, value in plain(given.features).items() if key != "folder"}
     return _without_resolved(
@@ -177,7 +177,7 @@ def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
 
 
 def _without_resolved(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without what each fold's data and model decide."""
+    """Take out of the recipe what each fold's data and model decide."""
     resolved = {"clip": {"streams"}, "network": set(field_kinds(ModelSettings))}
     parts = {
         part: {key: value for key, value in recipe[part].items() if key not in names}
@@ -234,7 +234,7 @@ def _train_and_measure(path: Path, fold: Fold, given: Recipe, device: str | None
 
 
 def _goes_on(path: Path) -> bool:
-    """Whether there is a checkpoint; what was stopped before its first one is cleared away."""
+    """Tell whether there is a checkpoint; clear away what was stopped before its first one."""
     if (path / CHECKPOINT).is_file():
         return True
     if (path / WEIGHTS).is_file():

@@ -115,7 +115,7 @@ def load_checkpoint(run: RunFolder, learner: Learner) -> TrainingState:
 
 
 def read_network(run: RunFolder) -> dict[str, Tensor]:
-    """The weights in a run's checkpoint, which are never those of a training gone wrong.
+    """Read the weights in a run's checkpoint, which are never those of a training gone wrong.
 
     Raises:
         RunFolderError: as ``read_state``.
@@ -139,7 +139,7 @@ def load_network(run: RunFolder, network: VideoModel) -> None:
 
 
 def read_state(folder: Path) -> Mapping[str, Any]:
-    """What a run's checkpoint says of itself, without its tensors.
+    """Read what a run's checkpoint says of itself, without its tensors.
 
     Raises:
         RunFolderError: there is none, or it is damaged.
@@ -165,7 +165,7 @@ def read_state(folder: Path) -> Mapping[str, Any]:
 
 
 def _random_numbers(processes: Processes) -> dict[str, Tensor]:
-    """The state of each process's generators, as ``random.<kind>.<rank>``."""
+    """Collect the state of each process's generators, as ``random.<kind>.<rank>``."""
     states = {"cpu": torch.get_rng_state()}
     if processes.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(processes.device)

@@ -67,11 +67,11 @@ class StepCost:
         return 2 * _FLOAT * (self.parameters + self.trainable)
 
     def memory(self, batch_size: int) -> int:
-        """Bytes at the peak of a step."""
+        """Estimate the bytes at the peak of a step."""
         return self.fixed + batch_size * self.per_clip
 
     def largest_batch(self, available: int) -> int:
-        """Clips that fit at once; 0 where not even one does."""
+        """Count the clips that fit at once; 0 where not even one does."""
         return max((available - self.fixed) // self.per_clip, 0)
 
 
@@ -181,7 +181,7 @@ class _Held:
         return tensor
 
     def keep_input(self, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        """What a recomputation starts from is held by itself, not by autograd."""
+        """Count what a recomputation starts from, which autograd does not hold."""
         self.keep(given[0])
 
     def pass_by(self, _: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
@@ -189,7 +189,7 @@ class _Held:
         self.passing = max(self.passing, sum(storages.values()))
 
     def normalized(self, _: nn.Module, __: tuple[Tensor, ...], made: Tensor) -> None:
-        """The pictures of a stream are there until its backbone is done."""
+        """Count the pictures of a stream, which are there until its backbone is done."""
         self.pictures = max(self.pictures, made.untyped_storage().nbytes())
 
 
@@ -228,7 +228,7 @@ def _count(network: VideoModel, precision: PrecisionName, *, cached: bool) -> _C
 
 
 def _chunk_bytes(network: VideoModel, frames: int, precision: PrecisionName) -> int:
-    """The most that so many frames take in a backbone, forward and backward, while the others wait."""
+    """Count the most that so many frames take in a backbone, forward and backward, while the others wait."""
     highest = 0
     for stream, backbone in network.all_backbones().items():
         backbone.recompute_frames = None  # as it is within a chunk

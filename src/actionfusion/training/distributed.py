@@ -52,19 +52,19 @@ class Processes:
         return self.share.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network as it is to be called to learn."""
+        """Wrap the network as it is to be called to learn."""
         return network
 
     def gradients_wait(self, model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Within it, backward leaves the gradients to this process: more batches of the step are to come."""
+        """Leave the gradients of backward to this process: more batches of the step are to come."""
         return nullcontext()
 
     def sum(self, totals: Totals) -> Totals:
-        """Over all processes."""
+        """Sum totals over all processes."""
         return totals
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """The tensor of each process, on the CPU."""
+        """Collect the tensor of each process, on the CPU."""
         return [tensor.cpu()]
 
     def agree(self, network: nn.Module) -> None:
@@ -74,7 +74,7 @@ class Processes:
         """Let each process draw random numbers of its own from here on."""
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
 
 
 class TorchrunProcesses(Processes):
@@ -146,7 +146,7 @@ def _leave(accelerator: Accelerator) -> None:
 
 
 def find_processes(device: str | None = None) -> Processes:
-    """One of several processes under ``torchrun``, or one alone.
+    """Find out whether this is one of several processes under ``torchrun``, or one alone.
 
     Raises:
         SettingsError: a device that several processes cannot share.

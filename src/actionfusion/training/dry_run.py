@@ -39,7 +39,7 @@ class Timing:
     answer: float
 
     def epoch(self, training_batches: int, validation_batches: int, workers: int) -> float:
-        """Seconds for an epoch; worker processes read while the network computes."""
+        """Estimate the seconds of an epoch; worker processes read while the network computes."""
 
         def together(compute: float) -> float:
             return max(compute, self.read / workers) if workers else compute + self.read
@@ -91,7 +91,7 @@ def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, say: Callable
 def _few_features(
     plan: Plan, network: VideoModel, clips: tuple[ClipDataset, ClipDataset | None], folder: Path
 ) -> tuple[EpochLoader, str]:
-    """Features of one batch in a temporary folder, and a line about those that the training is to compute."""
+    """Compute features of one batch in a temporary folder, and a line about those that the training is to compute."""
     settings, (learn, check) = plan.recipe.features, clips
     assert settings.folder is not None
     missing = feature_work(network, learn, check, settings, prepared=plan.prepared).missing(settings.folder)

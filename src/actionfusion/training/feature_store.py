@@ -110,7 +110,7 @@ class FeatureRecipe:
 def feature_recipes(
     network: VideoModel, clip: ClipSettings, dtype: DtypeName, *, prepared: bool
 ) -> dict[StreamName, FeatureRecipe]:
-    """The recipe of each stream's features, with a hash over the weights of its backbone."""
+    """Make the recipe of each stream's features, with a hash over the weights of its backbone."""
     found = {}
     for stream, backbone in network.all_backbones().items():
         size = backbone.map_size(network.settings.size_of(stream))
@@ -148,7 +148,7 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def names_digest(names: Sequence[str]) -> str:
-    """A hash of names in their order."""
+    """Hash names in their order."""
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -198,7 +198,7 @@ class FeatureStore:
             raise DatasetError(path, reason, "choose another --features.folder") from error
 
     def path(self, name: str, view: int | None) -> Path:
-        """The file of a clip's features; ``view`` None is the clip that prediction sees."""
+        """Name the file of a clip's features; ``view`` None is the clip that prediction sees."""
         return entry_path(self.folder / ("plain" if view is None else f"view-{self._views}-{view:03d}"), name, SUFFIX)
 
     def _identity(self, name: str, view: int | None, index: int) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class FeatureStore:
         return {"recipe": self.recipe.digest, "video": name} | of_view
 
     def has(self, name: str, view: int | None, index: int) -> bool:
-        """Whether the clip's file is there, by its length and what it says of itself."""
+        """Tell whether the clip's file is there, by its length and what it says of itself."""
         try:
             with safe_open(self.path(name, view), framework="pt") as file:
                 found = parse_json((file.metadata() or {})[_METADATA], name)
@@ -241,7 +241,7 @@ class FeatureStore:
             raise DatasetError(path, reason, "make room and start again; what is there is kept") from error
 
     def read(self, name: str, view: int | None, index: int) -> Tensor:
-        """A clip's features ``[T, D, h, w]`` in the store's precision.
+        """Read a clip's features ``[T, D, h, w]`` in the store's precision.
 
         Raises:
             DatasetError: they are not there, or are damaged.

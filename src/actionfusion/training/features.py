@@ -105,7 +105,7 @@ class FeatureDataset(KeyedDataset):
         self.settings = settings
 
     def __getitem__(self, key: tuple[int, int]) -> FeatureSample | ActionFusionError:
-        """The features of (epoch, index), or the error that their file gave."""
+        """Read the features of (epoch, index), or the error that their file gave."""
         epoch, index = key
         source, view = self.sources[index], epoch % self.views if self.views else None
         try:
@@ -180,7 +180,7 @@ class FeatureWork:
         return {stream: FeatureStore(folder, recipe, self.views) for stream, recipe in self.recipes.items()}
 
     def clips(self, stores: Stores) -> list[_Clip]:
-        """All clips, with the streams whose features the stores lack."""
+        """List all clips, with the streams whose features the stores lack."""
         found = []
         for part, (dataset, views) in enumerate(self.parts):
             for view in range(views) if views else (None,):
@@ -283,7 +283,7 @@ def fill_features(
 
 
 def _features(network: VideoModel, batch: Batch, streams: Sequence[StreamName]) -> dict[StreamName, Tensor]:
-    """The features of a batch of one clip, without its batch dimension."""
+    """Compute the features of a batch of one clip, without its batch dimension."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()

@@ -64,7 +64,7 @@ def refuse_too_large(cost: StepCost, batch_size: int, available: int | None) -> 
 
 
 def fitting_batch(cost: StepCost, batch_size: int, available: int | None) -> str:
-    """What to do about a batch that does not fit, as a clause."""
+    """Say what to do about a batch that does not fit, as a clause."""
     # What ran out of memory does not fit, whatever the estimate says.
     largest = min(cost.largest_batch(available), batch_size - 1) if available is not None else batch_size // 2
     if largest < 1:
@@ -142,15 +142,15 @@ def _stopped(subject: str, reason: str, names: Sequence[str]) -> TrainingError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch ran out of memory, on whichever device."""
+    """Tell whether PyTorch ran out of memory, on whichever device."""
     return isinstance(error, RuntimeError | MemoryError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether another process of the training has gone, as the backends of torch.distributed say it."""
+    """Tell whether another process of the training has gone, as the backends of torch.distributed say it."""
     return isinstance(error, DistError) or any(sign in str(error) for sign in _LOST)
 
 
 def giga(size: float) -> str:
-    """Bytes as ``1.2 GB``, or as MB where that says more."""
+    """Write bytes as ``1.2 GB``, or as MB where that says more."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

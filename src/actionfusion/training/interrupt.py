@@ -24,7 +24,7 @@ class StopSwitch:
         self.on = False
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items one by one.
+        """Give the items one by one.
 
         Raises:
             StopRequested: before the next of them, once the switch is on.
@@ -44,7 +44,7 @@ NEVER = StopSwitch()
 
 @contextmanager
 def stop_switch() -> Iterator[StopSwitch]:
-    """A switch that the first Ctrl-C (or SIGTERM) turns on; the second one stops at once.
+    """Make a switch that the first Ctrl-C (or SIGTERM) turns on; the second one stops at once.
 
     Outside the main thread, where Python allows no handlers, it stays off.
     """

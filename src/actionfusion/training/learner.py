@@ -109,7 +109,7 @@ class Learner:
         self.scaler.update()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds.
+        """Collect what a checkpoint holds.
 
         Returns:
             Weights as ``network.<name>``, the optimiser's moments as ``optimizer.<name of the weight>:<moment>``, and

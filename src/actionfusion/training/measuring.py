@@ -27,7 +27,7 @@ class Totals:
 
     Attributes:
         loss: sum of the clips' cross-entropies.
-        correct: clips that were answered rightly.
+        correct: clips that were classified correctly.
         count: clips.
     """
 
@@ -42,26 +42,26 @@ class Totals:
         self.count += other.count
 
     def figures(self) -> Figures:
-        """The means; zero where nothing was counted."""
+        """Give the means; zero where nothing was counted."""
         count = max(self.count, 1)
         return Figures(self.loss / count, self.correct / count)
 
 
 def totals_of(network: VideoModel, loss: float, logits: torch.Tensor, targets: torch.Tensor) -> Totals:
-    """The sums over one batch of the network's logits, ``loss`` being the sum of its clips'."""
+    """Sum over one batch of the network's logits, ``loss`` being the sum of its clips'."""
     scores = logits if logits.ndim == 2 else network.scores(logits)
     return Totals(loss, int((scores.argmax(1) == targets).sum()), len(targets))
 
 
 def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[object]:
-    """Within it the network multiplies in that precision."""
+    """Let the network multiply in that precision."""
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
 def measure(network: VideoModel, batches: Iterable[Batch], precision: PrecisionName = "float32") -> Totals:
-    """Loss and right answers over a pass, without dropout and without learning."""
+    """Sum loss and correct predictions over a pass, without dropout and without learning."""
     device = next(network.parameters()).device
     network.eval()
     totals = Totals()

@@ -99,7 +99,7 @@ class Plan:
         return self.recipe.features.folder is not None
 
     def frozen_notes(self) -> list[str]:
-        """Lines that say which of the backbones' layers do not learn, and whether that leaves any of them random."""
+        """Say which of the backbones' layers do not learn, and whether that leaves any of them random."""
         given = self.recipe
         frozen = "all" if self.from_features else given.training.freeze
         if frozen is None:
@@ -117,7 +117,7 @@ class Plan:
         return notes
 
     def free_memory(self) -> int | None:
-        """Bytes that this process could still take; none where it is not known."""
+        """Find the bytes that this process could still take; none where it is not known."""
         free, device = free_memory(self.processes.device), self.processes.device
         return free // self.processes.beside if free is not None and device.type == "cpu" else free
 
@@ -128,7 +128,7 @@ class Plan:
         return chosen if chosen is not None else max(min((os.cpu_count() or 1) // self.processes.beside - 1, 8), 0)
 
     def config(self) -> dict[str, Any]:
-        """``config.yaml`` as plain values: every setting as resolved, and no path of this machine."""
+        """Give ``config.yaml`` as plain values: every setting as resolved, and no path of this machine."""
         given = self.recipe
         return {
             "format": FORMAT,
@@ -168,12 +168,12 @@ class Plan:
         return run
 
     def run_folder(self, out: Path) -> RunFolder:
-        """The run folder that another process writes."""
+        """Give the run folder that another process writes."""
         given = self.recipe
         return RunFolder(out, given.model, given.clip, given.network, self.videos.listing.labels, self.config())
 
     def make_network(self, *, load: bool = True) -> tuple[VideoModel, str]:
-        """The network before its first step, on the CPU, and a line that says what it starts from.
+        """Make the network before its first step, on the CPU, and a line that says what it starts from.
 
         Args:
             load: whether to read the pretrained weights, which a checkpoint would replace at once.
@@ -191,7 +191,7 @@ class Plan:
         return network, str(network.load_pretrained(source))
 
     def clips(self) -> tuple[ClipDataset, ClipDataset | None]:
-        """Training clips, and the clips that end the stages if there are any.
+        """Give the training clips, and the clips that end the stages if there are any.
 
         Raises:
             DatasetError: the split has no part to validate on.
@@ -210,7 +210,7 @@ class Plan:
     def samples(
         self, network: VideoModel, progress: Progress | None = None
     ) -> tuple[KeyedDataset, KeyedDataset | None, str | None]:
-        """The clips, or the backbones' features of them, with a line that says what was computed for that.
+        """Give the clips, or the backbones' features of them, and a line that says what was computed for that.
 
         Args:
             network: with the backbones' weights, on its device; cached features freeze them.
@@ -243,7 +243,7 @@ class Plan:
         return self.videos.settings.store is not None
 
     def loaders(self, learn: KeyedDataset, check: KeyedDataset | None) -> tuple[EpochLoader, EpochLoader | None]:
-        """Batches to learn from, and to validate on."""
+        """Make the batches to learn from, and to validate on."""
         together = partial(
             EpochLoader,
             batch_size=self.recipe.training.batch_size,
@@ -272,7 +272,7 @@ def make_plan(given: Recipe, processes: Processes) -> Plan:
 
 
 def describe_data(videos: LabelledVideos) -> dict[str, Any]:
-    """What ``config.yaml`` says of the data: no path of this machine, but a digest of the split."""
+    """Describe the data for ``config.yaml``: no path of this machine, but a digest of the split."""
     settings, split = videos.settings, videos.split
     return {
         "dataset": settings.dataset,
@@ -289,7 +289,7 @@ def describe_data(videos: LabelledVideos) -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """The commit of this package's source and whether it was changed since; none where it is no checkout of git."""
+    """Find the commit of this package's source and whether it was changed since; none where it is no checkout of git."""
     here = Path(__file__)
 
     def git(*words: str) -> str:

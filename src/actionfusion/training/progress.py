@@ -22,13 +22,13 @@ class Progress(Protocol):
     """Listens to the training loop."""
 
     def epoch_started(self, stage: int, epoch: int, max_epochs: int, *, steps: int, done: int) -> None:
-        """An epoch of so many steps begins, some of them done already; stages and epochs count from 1."""
+        """Take note of an epoch of so many steps, some of them done already; stages and epochs count from 1."""
 
     def step_done(self, loss: float, accuracy: float) -> None:
-        """A step is done; the figures are means over the epoch so far."""
+        """Take note of a step; the figures are means over the epoch so far."""
 
     def epoch_ended(self, row: Mapping[str, object]) -> None:
-        """An epoch is done; its row of ``metrics.csv``."""
+        """Take note of an epoch by its row of ``metrics.csv``."""
 
 
 class ConsoleProgress:
@@ -88,7 +88,7 @@ class ConsoleProgress:
 
 @contextmanager
 def features_progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error for the clips whose features are computed; a line for each tenth where it is no terminal.
+    """Show a bar for the clips whose features are computed; a line for each tenth where there is no terminal.
 
     Args:
         shown: whether this process is the one that talks.

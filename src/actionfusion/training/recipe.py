@@ -80,7 +80,7 @@ class Recipe:
 
 
 def recipe_kinds(model: str) -> dict[str, Any]:
-    """The fields of a recipe of a model with their types, as `settings.build_each` takes them.
+    """Name the fields of a recipe of a model with their types, as `settings.build_each` takes them.
 
     Raises:
         SettingsError: no such model.

@@ -69,7 +69,7 @@ def remember_paths(run: RunFolder, data: DataSettings, features: Path | None, de
 
 
 def forget_paths(run: RunFolder) -> None:
-    """The training is finished."""
+    """Remove the paths once the training is finished."""
     (run.path / LOCAL).unlink(missing_ok=True)
 
 

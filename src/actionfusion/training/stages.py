@@ -47,7 +47,7 @@ class Stage:
             raise SettingsError("stages.warmup", f"{self.warmup}", "take a share from 0 up to but not including 1")
 
     def rate_at(self, progress: float) -> float:
-        """The learning rate when a share ``progress`` (0 to 1) of the stage's steps is done."""
+        """Find the learning rate when a share ``progress`` (0 to 1) of the stage's steps is done."""
         if self.schedule == "constant":
             return self.learning_rate
         if progress < self.warmup:
@@ -89,5 +89,5 @@ class Plateau:
         return better
 
     def reached(self, patience: int | None) -> bool:
-        """Whether the accuracy has not risen for as many epochs as the patience allows; none allows any number."""
+        """Tell whether the accuracy has not risen for as many epochs as the patience allows; none allows any number."""
         return patience is not None and self.epochs_since >= patience

@@ -66,7 +66,7 @@ def matrix_peak(device: torch.device, precision: PrecisionName) -> float:
 
 
 def _fastest(product: Callable[[], Tensor]) -> float:
-    """Seconds of the fastest of a few goes."""
+    """Time the fastest of a few goes."""
     best, started = float("inf"), time.perf_counter()
     for number in range(_MOST_TRIES + 1):
         before = time.perf_counter()
@@ -80,7 +80,7 @@ def _fastest(product: Callable[[], Tensor]) -> float:
 
 
 def speed(*, clips: int, seconds: float, waited: float, flops_per_clip: float, peak: float) -> Speed:
-    """The speed of so many clips.
+    """Find the speed of so many clips.
 
     Args:
         clips: over all processes.
