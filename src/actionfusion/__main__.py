@@ -188,7 +188,7 @@ def _recorded(out: str) -> dict[str, Any]:
 
 
 def _parser(name: str, function: Callable[..., Any], recipe: dict[str, Any]) -> ArgumentParser:
-    """Make a command's parser: the function's signature and docstring are its flags and help, with a recipe's fields."""
+    """Make a command's parser: flags and help are the function's signature and docstring, with a recipe's fields."""
     from docstring_parser import parse as parse_docstring  # noqa: PLC0415
     from jsonargparse import ActionYesNo, ArgumentParser  # noqa: PLC0415
 

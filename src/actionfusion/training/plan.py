@@ -289,7 +289,7 @@ def describe_data(videos: LabelledVideos) -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Find the commit of this package's source and whether it was changed since; none where it is no checkout of git."""
+    """Find the commit of this package's source and whether it was changed since; none outside a checkout of git."""
     here = Path(__file__)
 
     def git(*words: str) -> str:
