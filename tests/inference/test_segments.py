@@ -90,9 +90,7 @@ class ColourStepper(Stepper[tuple[Any, ...]]):
         answers = []
         for window in windows:
             shares = np.bincount([colour for colour, _ in window], minlength=3) / len(window)
-            answers.append(
-                Answer(shares.astype(np.float32), window[0][1], window[-1][1], len(window), window[-1][1])
-            )
+            answers.append(Answer(shares.astype(np.float32), window[0][1], window[-1][1], len(window), window[-1][1]))
         return answers
 
 

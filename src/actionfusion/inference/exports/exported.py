@@ -171,6 +171,10 @@ def open_export(folder: Path) -> Export:
 def _clip_of_format_1(about: Mapping[str, Any]) -> dict[str, Any]:
     """Make the clip settings of what version 0.1 wrote, whose models all took both streams."""
     sampling = about.get("sampling")
-    stated = {name: sampling[name] for name in ("frames", "flow_fields") if name in sampling} if isinstance(sampling, Mapping) else {}
+    stated = (
+        {name: sampling[name] for name in ("frames", "flow_fields") if name in sampling}
+        if isinstance(sampling, Mapping)
+        else {}
+    )
     constant = {"streams": ["rgb", "flow"], "size": None, "sampling": "spread", "stride": 1}
     return {**stated, **({"flow": about["flow_recipe"]} if "flow_recipe" in about else {}), **constant}
