@@ -18,8 +18,8 @@ from actionfusion.inference.exports.export import export
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes.onnx_file import export_onnx
-from actionfusion.inference.runtimes.parts import clip_part
 from actionfusion.inference.runtimes.quantization import quantise
+from actionfusion.inference.runtimes.sub_models import clip_model
 from actionfusion.inference.timelines.untrimmed import WindowSettings, see_video
 from actionfusion.models import MODELS, VideoModel, model_class
 from actionfusion.run_folder import RunFolder, create_run, open_run
@@ -233,7 +233,7 @@ def test_the_formula_of_dense_sampling_is_what_the_code_does(count: int, make: M
     from actionfusion.inference.exports.description import describe
 
     run = make("c3d")
-    part = clip_part(run.load_network, run.model_class, run.network, run.clip)
+    part = clip_model(run.load_network, run.model_class, run.network, run.clip)
     sampling = describe(run, part, "onnx", "fp32", "")["sampling"]
     rule = sampling["formula"].split(" = ")[1].split(" for ")[0]
     names = {"min": min, "max": max, "floor": floor, "N": count, "T": sampling["frames"], "S": sampling["stride"]}
@@ -261,7 +261,7 @@ def test_eight_bits_hold_the_layers_that_the_model_names(name: str, make: Make, 
     import onnx
 
     run = make(name)
-    part = clip_part(run.load_network, run.model_class, run.network, run.clip)
+    part = clip_model(run.load_network, run.model_class, run.network, run.clip)
     export_onnx(part, tmp_path / "model.onnx")
     small = quantise(tmp_path / "model.onnx", part, [part.example(seed) for seed in range(3)], "onnx")
     plain = onnx.load(tmp_path / "model.onnx")
