@@ -44,15 +44,13 @@ def shapes_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def train_arguments(shapes_root) -> dict[str, object]:
     """Arguments of ``train`` for one quick epoch of the tiny network on the generated clips."""
-    from actionfusion.training.sessions import Session
-
     from actionfusion.training.recipe import load_recipe
+    from actionfusion.training.stages import Stage
 
     recipe = load_recipe("tiny")
-    return recipe | {
-        "data": replace(recipe["data"], dataset="folder", root=shapes_root, split="folders", validation="test"),
-        "training": replace(recipe["training"], sessions=(Session(1e-3, 1, 1),), batch_size=8, workers=0),
-    }
+    data = replace(recipe.data, dataset="folder", root=shapes_root, split="folders", validation="test")
+    training = replace(recipe.training, stages=(Stage(1e-3, 1, 1),), batch_size=8, workers=0)
+    return {"recipe": recipe.changed(data=data, training=training)}
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_broken_run_folders_say_what_is_wrong(tiny_run, shapes_root, tmp_path):
         evaluate(run, shapes_root)
     run = copy("unknown")
     damage_config(run, clip={"frames": 8, "colour": "red"})
-    with pytest.raises(RunFolderError, match="another version"):
+    with pytest.raises(RunFolderError, match=r"no setting 'clip\.colour'"):
         evaluate(run, shapes_root)
     run = copy("weights")
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])
@@ -116,7 +116,7 @@ def test_weights_that_are_not_numbers_are_refused(tiny_run, shapes_root, tmp_pat
 
     run = shutil.copytree(tiny_run, tmp_path / "run")
     tensors = load_file(run / "model.safetensors")
-    tensors["rgb_tower.features.0.weight"].fill_(float("nan"))
+    next(value for value in tensors.values() if value.is_floating_point()).fill_(float("nan"))
     save_file(tensors, run / "model.safetensors")
     with pytest.raises(WeightsError, match="not finite"):
         evaluate(run, shapes_root)

@@ -15,13 +15,29 @@ from actionfusion.evaluation.versus import compare_pairs, versus
 
 
 def plain(right, groups=None, names=None, **more):
+    """An evaluation on videos of class a, as `evaluate` writes it."""
     names = names or [f"v{number:03d}" for number in range(len(right))]
     groups = groups or [None] * len(right)
     videos = [
-        {"video": name, "label": "a", "predicted": "a" if good else "b", "group": group}
-        for name, good, group in zip(names, right, groups, strict=True)
+        {
+            "video": name,
+            "label": "a",
+            "predicted": "a" if good else "b",
+            "group": group,
+            "probabilities": [good, 1 - good],
+        }
+        for name, good, group in zip(names, map(int, right), groups, strict=True)
     ]
-    return {"split": "one", "part": "test", "labels": ["a", "b"], "count": len(videos), "videos": videos} | more
+    count, correct = len(videos), int(sum(right))
+    per_class = [
+        {"label": label, "count": of, "correct": hits, "interval": [0.0, 1.0]}
+        for label, of, hits in (("a", count, correct), ("b", 0, 0))
+    ]
+    return {
+        "dataset": "folder", "split": "one", "part": "test", "seed": 0, "labels": ["a", "b"], "confidence": 0.95,
+        "count": count, "correct": correct, "top1": correct / max(count, 1), "interval": [0.0, 1.0],
+        "per_class": per_class, "confusion": [[correct, count - correct], [0, 0]], "failed": [], "videos": videos,
+    } | more  # fmt: skip
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
@@ -130,7 +146,13 @@ def test_what_was_not_evaluated_is_said(tiny_run, tmp_path):
     with pytest.raises(RunFolderError, match="evaluate the run first"):
         versus(tmp_path, tmp_path)
     broken = tmp_path / "evaluation.json"
-    for content in ("{", "[]", '{"videos": [{}]}', json.dumps(plain([1]) | {"count": 7})):
+    contents = {
+        "{": "is damaged",
+        "[]": "is damaged",
+        '{"videos": [{}]}': "has no dataset",
+        json.dumps(plain([1]) | {"count": 7}): "says 1 of 7, but its confusion matrix 1 of 1",
+    }
+    for content, fault in contents.items():
         broken.write_text(content)
-        with pytest.raises(RunFolderError, match="is no evaluation"):
+        with pytest.raises(RunFolderError, match=f"evaluation.json: {fault}.*; evaluate the run again"):
             versus(broken, broken)

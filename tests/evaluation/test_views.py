@@ -1,5 +1,7 @@
 """More than one look at a video: the mean of what the network says of each clip, the paper's clip among them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,29 +13,40 @@ from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.video.clip import cut_clip
-from actionfusion.video.sampling import evenly_spaced, shifted_views
+from actionfusion.video.sampling import consecutive, evenly_spaced, shifted_views
 from actionfusion.video.video_source import VideoSource
 
+SAMPLINGS = (evenly_spaced, partial(consecutive, stride=1), partial(consecutive, stride=3))
 
-@given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 12))
-def test_samples_lie_in_the_video_and_the_papers_is_the_first(num_frames, count, views):
-    rows = shifted_views(num_frames, count, views)
+
+@given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 12), st.sampled_from(SAMPLINGS))
+def test_samples_lie_in_the_video_and_the_papers_is_the_first(num_frames, count, views, sampling):
+    still = sampling(num_frames, count)
+    rows = shifted_views(still, num_frames, views)
     assert rows.shape == (views, count)
-    np.testing.assert_array_equal(rows[0], evenly_spaced(num_frames, count))
+    np.testing.assert_array_equal(rows[0], still)
     assert rows.min() >= 0
     assert rows.max() < num_frames
-    if num_frames >= count:
-        assert (np.diff(rows, axis=1) == max(num_frames // count, 1)).all(), "the interval stays"
+    if still[-1] - still[0] == (count - 1) * (interval := still[1] - still[0] if count > 1 else 0):
+        assert (np.diff(rows, axis=1) == interval).all(), "the interval stays"
 
 
 def test_samples_are_spread_over_the_room_there_is():
     """N = 25, T = 4: t' = 6, frames 5, 11, 17, 23 from 0; they can move by -5 to 1, evenly -5, -2, 1."""
-    assert shifted_views(25, 4, 3).tolist() == [[6 - 1, 11, 17, 23], [0, 6, 12, 18], [3, 9, 15, 21]]
-    assert shifted_views(4, 4, 5).tolist() == [[0, 1, 2, 3]] * 5, "no room at all"
+    assert shifted_views(evenly_spaced(25, 4), 25, 3).tolist() == [[6 - 1, 11, 17, 23], [0, 6, 12, 18], [3, 9, 15, 21]]
+    assert shifted_views(evenly_spaced(4, 4), 4, 5).tolist() == [[0, 1, 2, 3]] * 5, "no room at all"
+    assert sorted(shifted_views(evenly_spaced(9, 1), 9, 3).ravel().tolist()) == [0, 4, 8], "T = 1"
     with pytest.raises(SettingsError, match="0 samples"):
-        shifted_views(25, 4, 0)
+        shifted_views(evenly_spaced(25, 4), 25, 0)
     with pytest.raises(SettingsError, match="0 samples"):
         Views(0)
+
+
+def test_dense_samples_are_spread_over_the_video():
+    """N = 21, T = 3, every other frame: the middle 8, 10, 12, which can move by -8 to 8."""
+    still = consecutive(21, 3, 2)
+    assert still.tolist() == [8, 10, 12]
+    assert shifted_views(still, 21, 3).tolist() == [[8, 10, 12], [0, 2, 4], [16, 18, 20]]
 
 
 def test_each_clip_is_what_cutting_it_alone_gives(grouped_run, grouped_root):
@@ -41,7 +54,7 @@ def test_each_clip_is_what_cutting_it_alone_gives(grouped_run, grouped_root):
     video = sorted(grouped_root.glob("*/*.mp4"))[0]
     source = VideoSource(video, settings.flow)
     clips = cut_views(source, settings, Views(4, flip=True))
-    rows = shifted_views(source.num_frames, settings.frames, 4)
+    rows = shifted_views(settings.positions(source.num_frames), source.num_frames, 4)
     assert len(clips) == 8
     for row, clip, mirrored in zip(rows, clips[:4], clips[4:], strict=True):
         alone = cut_clip(VideoSource(video, settings.flow), settings, lambda _, row=row: row)

@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -44,29 +45,40 @@ def _randomise(network, seed=0):
 
 
 @pytest.fixture(scope="session")
-def small_run_source(tmp_path_factory, shapes_root) -> Path:
+def small_root(tmp_path_factory, shapes_root) -> Path:
+    """Twelve training and twelve test videos; beside them `small_run_source` writes the table of their labels."""
+    root = tmp_path_factory.mktemp("small_root")
+    for part in ("train", "test"):
+        for path in sorted((shapes_root / part).glob("*/*.mp4"))[:12]:
+            target = root / path.relative_to(shapes_root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_run_source(tmp_path_factory, small_root) -> Path:
     """A run folder of a very small network, random, whose split calls the test videos what fp32 calls them."""
     import torch
 
+    from actionfusion.data.dataset import DataSettings, open_data
+    from actionfusion.data.recorded_split import write_split
     from actionfusion.inference.recognizer import Recognizer
     from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-    from actionfusion.run_folder import create_run
+    from actionfusion.run_folder import SPLIT, create_run
+    from actionfusion.settings import plain
     from actionfusion.video.clip import ClipSettings
     from actionfusion.video.flow import FlowRecipe
 
     settings = FusionNetworkSettings.tiny(
-        5, image_size=16, frames=3, flow_channels=4, backbone=(8, "M", 16), fc6_width=16, hidden=8, norm="tf"
+        5, frames=3, image_size=16, flow_channels=4, backbone=(8, "M", 16), fc6_width=16, hidden=8, norm="tf"
     )
     clip = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe("dis", 8.0, 16))
-    folder = tmp_path_factory.mktemp("small") / "run"
     labels = [f"class {number}" for number in range(5)]
-    run = create_run(
-        folder, model="fusion", clip=clip, network=settings, labels=labels, further={"data": {"dataset": "folder"}}
-    )
     with torch.no_grad():
         network = _randomise(FusionNetwork(settings), seed=1)
     recognizer = Recognizer(network, clip, labels)
-    paths = [path for part in ("train", "test") for path in sorted((shapes_root / part).glob("*/*.mp4"))[:12]]
+    paths = [path for part in ("train", "test") for path in sorted((small_root / part).glob("*/*.mp4"))]
     clips = [recognizer.clip(path) for path in paths]
     with torch.no_grad():
         # Left alone a random network calls all clips the same.
@@ -76,13 +88,18 @@ def small_run_source(tmp_path_factory, shapes_root) -> Path:
         scale = 1.5 / logits.std(0)
         network.head.linear.bias.sub_(logits.mean(0)).mul_(scale)
         network.head.linear.weight.mul_(scale[:, None])
-    run.save_weights(network)
     rows = []
     for path, probabilities in zip(paths, recognizer.probabilities(clips), strict=True):
-        name = path.relative_to(shapes_root).as_posix()
-        rows.append([name, labels[probabilities.argmax()], "", "", name.split("/")[0]])
-    with (folder / "split.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["path", "label", "group", "double_of", "part"], *rows])
+        name = path.relative_to(small_root).as_posix()
+        rows.append([name, labels[probabilities.argmax()], name.split("/")[0]])
+    with (small_root / "videos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "split"], *rows])
+    videos = open_data(DataSettings(small_root, "csv", "column", validation="none"))
+    data = {"digest": videos.digest(), "split_name": videos.split.name} | plain(replace(videos.settings, root=None))
+    folder = tmp_path_factory.mktemp("small") / "run"
+    run = create_run(folder, model="fusion", clip=clip, network=settings, labels=labels, further={"data": data})
+    run.save_weights(network)
+    write_split(folder / SPLIT, videos)
     return folder
 
 

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from actionfusion.errors import RunFolderError
-from actionfusion.report.evaluation_file import read_evaluation
+from actionfusion.evaluation.result import read_evaluation
 
 
 def _written(tmp_path, content):
@@ -24,7 +24,7 @@ def test_what_evaluate_writes_is_read(tmp_path, make_evaluation):
 def test_what_is_no_evaluation_is_refused(tmp_path, content):
     with pytest.raises(RunFolderError, match=r"evaluation_test\.json.*evaluate the run again"):
         read_evaluation(_written(tmp_path, content))
-    with pytest.raises(RunFolderError, match="cannot be read"):
+    with pytest.raises(RunFolderError, match="is no file"):
         read_evaluation(tmp_path)
 
 
@@ -40,13 +40,15 @@ def _row(evaluation, name, **change):
         (lambda _: {"confusion": [[3, 1], [2, 4.5]]}, "something else than counts"),
         (lambda _: {"confusion": [1, 2]}, "something else than counts"),
         (lambda _: {"interval": None}, "interval is None"),
-        (lambda _: {"videos": [{"video": "a.mp4"}]}, "entry 1 of videos is of another version"),
+        (lambda _: {"videos": [{"video": "a.mp4"}]}, "has no label in entry 1 of videos"),
         (lambda e: _row(e, "videos", label="unheard"), "a label that is not listed"),
         (lambda e: _row(e, "videos", probabilities=[1.0]), "not one number a label"),
         (lambda e: _row(e, "videos", probabilities=["a", "b"]), "not one number a label"),
         (lambda e: _row(e, "per_class", count=None), "count in entry 1 of per_class is None"),
         (lambda e: _row(e, "per_class", label="other"), "classes one by one are not its labels"),
         (lambda _: {"correct": 9}, "says 9 of 10"),
+        (lambda e: {"videos": e["videos"][1:]}, "says 10, but it names 9 videos"),
+        (lambda _: {"failed": ["a.mp4"]}, "holds 'a.mp4' in entry 1 of failed"),
     ],
 )
 def test_what_another_version_wrote_is_refused_by_name(tmp_path, make_evaluation, change, named):

@@ -14,8 +14,8 @@ from actionfusion.data.shapes_files import write_clip
 from actionfusion.data.shapes_pictures import render
 from actionfusion.errors import ActionFusionError, RunFolderError, SettingsError, VideoDamaged, VideoMissing
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.report import reasons_page
+from actionfusion.models import FusionNetwork, FusionNetworkSettings
+from actionfusion.report import explanation_page
 from actionfusion.report.explain import explain
 from actionfusion.run_folder import create_run
 from actionfusion.video.clip import ClipSettings
@@ -47,10 +47,11 @@ def make_run(tmp_path_factory):
     def make(labels=("left", "right", "up"), **changes):
         torch.manual_seed(1)
         settings = FusionNetworkSettings.tiny(len(labels), **changes)
-        clip = ClipSettings(4, 4, FlowRecipe("dis", 8.0, 64))
+        network = FusionNetwork(settings)
+        clip = ClipSettings(4, 4, FlowRecipe("dis", 8.0, 64), network.reads)
         path = tmp_path_factory.mktemp("runs") / "run"
-        run = create_run(path, clip=clip, network=settings, labels=labels, further={})
-        run.save_weights(FusionNetwork(settings))
+        run = create_run(path, model="fusion", clip=clip, network=settings, labels=labels, further={})
+        run.save_weights(network)
         return path
 
     return make
@@ -112,7 +113,7 @@ def test_another_class_can_be_asked_for(tiny_run, video, explained, tmp_path, pa
     assert figures["log_odds"] < given["log_odds"]
     assert figures["maps"]["occlusion_hides"] == "map"
     assert [(one["layer"], len(one["channels"])) for one in figures["activations"]["flow"]] == [(4, 2)]
-    assert f"the answer is {given['label']}" in parse(page.read_text(encoding="utf-8")).text
+    assert f"the prediction is {given['label']}" in parse(page.read_text(encoding="utf-8")).text
 
 
 @pytest.mark.parametrize(("stream", "said"), [("flow", "motion alone"), ("rgb", "appearance alone")])
@@ -122,7 +123,7 @@ def test_a_run_of_one_stream_says_so(make_run, video, tmp_path, parse, stream, s
     assert sorted(path.name for path in page.parent.glob("activations_*")) == [f"activations_{stream}.png"]
     tree = parse(page.read_text(encoding="utf-8"))
     assert said in tree.text
-    assert "this network has no other" in tree.text
+    assert "this model reads no other" in tree.text
     assert bool(tree.find("section", id="memory")) == (stream == "flow")
 
 
@@ -145,23 +146,23 @@ def test_a_real_clip_is_explained_in_its_own_shape(make_run, shared_data, tmp_pa
 
 
 def test_a_large_video_is_named_and_not_held(make_run, video, tmp_path, parse, monkeypatch):
-    monkeypatch.setattr(reasons_page, "MOST_INLINED_BYTES", 10)
+    monkeypatch.setattr(explanation_page, "MOST_INLINED_BYTES", 10)
     page = explain(make_run(), video, out=tmp_path / "out")
     (player,) = parse(page.read_text(encoding="utf-8")).find("video")
     assert player.attributes["src"] == "overlay.mp4"
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"label": "binding_square_rigt"}, "no class of this run; take binding_square_right, or another"),
         ({"label": "Zzz"}, "labels.txt"),
-        ({"layers": (1, 9)}, "there is no convolution 9, the run's towers have 4"),
+        ({"layers": (1, 9)}, "there is no stage 9, the run's backbones have 4"),
         ({"channels": 0}, "0 channels"),
     ],
 )
-def test_wrong_words_are_named_and_leave_nothing(tiny_run, video, tmp_path, wrong, told):
-    with pytest.raises(SettingsError, match=told):
+def test_wrong_words_are_named_and_leave_nothing(tiny_run, video, tmp_path, wrong, message):
+    with pytest.raises(SettingsError, match=message):
         explain(tiny_run, video, out=tmp_path / "out", **wrong)
     assert list(tmp_path.iterdir()) == []
 
@@ -179,7 +180,7 @@ def test_videos_that_cannot_be_read_leave_nothing(tiny_run, video, tmp_path):
 
 def test_a_video_that_fails_while_it_is_drawn_leaves_nothing(tiny_run, video, tmp_path, monkeypatch):
     def fail(*_):
-        raise VideoDamaged(video, "it broke", "mend it")
+        raise VideoDamaged(video, "it broke", "copy it again")
 
     monkeypatch.setattr("actionfusion.report.explain.write_overlay", fail)
     with pytest.raises(VideoDamaged):
@@ -200,9 +201,9 @@ def test_a_folder_that_is_taken_or_cannot_be_written(tiny_run, video, tmp_path, 
     assert list(kept.parent.iterdir()) == [kept]
     capsys.readouterr()
     assert main(["explain", str(tiny_run), str(video), "--out", str(kept)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error:")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error:")
+    assert message.count("\n") == 1
 
 
 def test_a_full_disk_is_said(tiny_run, video, small_disk):

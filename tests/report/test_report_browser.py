@@ -188,7 +188,7 @@ def test_clicks_sort_and_the_pointer_reads_cells(tmp_path, make_evaluation, dark
     rest, pointed, below, left = found["run"]["said"]["lines"]
     assert rest == left
     assert pointed == "1 of 10 walk predicted as Run (10.0 %); 14.3 % of the 7 predictions of Run"
-    assert below == "6 of 18 Run rightly predicted (33.3 %); 85.7 % of the 7 predictions of Run"
+    assert below == "6 of 18 Run correctly predicted (33.3 %); 85.7 % of the 7 predictions of Run"
     assert found["run"]["said"]["lit"] == 2
     big = found["big"]["sorted"]["confusion-matrix"]["seen"]
     assert all(sorted(seen["rows"]) == sorted(big[0]["rows"]) and seen["columns"] == seen["rows"] for seen in big)

@@ -107,7 +107,7 @@ def test_the_page_shows_the_numbers_and_keeps_text_text(parse, make_evaluation, 
     same = {v["video"] for v in first["videos"]} & {v["video"] for v in other["videos"]}
     assert int(rows[0][7]) == len(same)
     assert rows[1] == ["±0.0", "±0.0 to ±0.0", "1", "0", "0", "17", "3", "20"]
-    assert "answered by one of both alone" in root.find("section", id="pairs")[0].text
+    assert "predicted by only one of both" in root.find("section", id="pairs")[0].text
     classes = [
         [cell.text for cell in row.find("td")][1:] for row in root.find("table", id="class-differences")[0].find("tr")
     ]
@@ -119,8 +119,8 @@ def test_what_the_runs_do_not_share_is_said(parse, make_evaluation):
     one = make_evaluation([[1, 0], [0, 1]], ["walk", "run"])
     two = make_evaluation([[1, 0], [0, 1]], ["walk", "jump"], split="7:3 by groups")
     html = render_comparison([ComparedRun("a", one), ComparedRun("b", two)])
-    told = [item.text for item in parse(html).find("li", class_="caveat")]
-    assert told == [
+    shown = [item.text for item in parse(html).find("li", class_="caveat")]
+    assert shown == [
         "The runs were measured on different splits: by_seed, 7:3 by groups.",
         "The runs do not know the same classes.",
     ]

@@ -14,10 +14,11 @@ from actionfusion.report.filmstrip import (
     FilmStrip,
     common_scale,
     flow_colours,
+    flow_pictures,
     flow_wheel,
+    frame_pictures,
     heat_pictures,
     middle_fields,
-    strip_pictures,
 )
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe
@@ -37,6 +38,7 @@ class _NumberedFields:
     """A source whose flow field n is n pixels to the right."""
 
     recipe = FlowRecipe("dis", bound=127.0, size=16)
+    frame_size = 16
     num_frames = 60
 
     def read(self, frames, fields):
@@ -96,7 +98,7 @@ def test_one_scale_serves_all_clips_and_never_blows_up_noise(make_clip):
 @pytest.mark.parametrize("size", [32, 224])
 def test_pictures_show_the_frames_and_their_flow(make_clip, size):
     clip = make_clip(3, size, motion=[(0, 0), (4, 0), (0, 4)])
-    frames, flows = strip_pictures(FilmStrip("clip", "wave", clip, [("wave", 1.0)]), 4.0)
+    frames, flows = frame_pictures(clip), flow_pictures(clip, 4.0)
     assert [frame.caption for frame in frames] == ["0.00 s", "0.20 s", "0.40 s"]
     for moment, frame in enumerate(frames):
         pixels = _pixels(frame.source)
@@ -124,13 +126,13 @@ def test_the_key_is_a_disc_coloured_by_the_same_rule():
     assert np.abs(key[middle, -8, :3].astype(int) - right).max() < 25
 
 
-def test_the_answer_is_the_most_probable_label_in_whatever_order(make_clip):
+def test_the_prediction_is_the_most_probable_label_in_any_order(make_clip):
     clip = make_clip()
     strip = FilmStrip("clip", "wave", clip, [("bend", 0.2), ("wave", 0.7), ("jump", 0.1)])
     assert strip.ranking == [("wave", 0.7), ("bend", 0.2), ("jump", 0.1)]
-    assert strip.right is True
-    assert FilmStrip("clip", "bend", clip, strip.predictions).right is False
-    assert FilmStrip("clip", "", clip, strip.predictions).right is None
+    assert strip.correct is True
+    assert FilmStrip("clip", "bend", clip, strip.predictions).correct is False
+    assert FilmStrip("clip", "", clip, strip.predictions).correct is None
 
 
 @pytest.mark.parametrize("predictions", [[], [("wave", 1.2)], [("wave", -0.1)], [("wave", float("nan"))]])
@@ -140,7 +142,7 @@ def test_impossible_predictions_are_refused(make_clip, predictions):
 
 
 def test_a_probability_rounded_just_above_one_is_none_the_worse(make_clip):
-    assert FilmStrip("clip", "wave", make_clip(), [("wave", float(np.float32(1) + np.float32(1e-6)))]).right
+    assert FilmStrip("clip", "wave", make_clip(), [("wave", float(np.float32(1) + np.float32(1e-6)))]).correct
 
 
 def test_a_heat_map_glows_where_it_is_hot_and_leaves_the_cold_as_it_was(make_clip):
@@ -148,7 +150,7 @@ def test_a_heat_map_glows_where_it_is_hot_and_leaves_the_cold_as_it_was(make_cli
     heat = np.zeros((3, 4, 4), np.float32)
     heat[1, 0, 3] = 1.0
     strip = FilmStrip("a.mp4", "walk", clip, [("walk", 0.9), ("run", 0.1)], heat=heat)
-    frames, _ = strip_pictures(strip, 4.0)
+    frames = frame_pictures(clip)
     pictures = heat_pictures(strip)
     assert len(pictures) == 3
     plain, hot = (_pixels(part[1].source)[..., :3].astype(int) for part in (frames, pictures))

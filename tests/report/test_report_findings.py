@@ -62,14 +62,14 @@ def test_an_evaluation_of_today_has_fewer_figures_and_no_remark(make_evaluation)
     assert remarks(evaluation) == []
 
 
-def test_a_reader_is_told_what_flatters(whole, parse):
+def test_a_reader_sees_what_flatters(whole, parse):
     grave = [remark.text for remark in remarks(whole) if remark.grave]
     assert "trained on these clips" in grave[0]
-    assert "of 30 clips, 4 have a clip of their group in training, and 1 show the same" in grave[1]
+    assert "of 30 clips, 4 have a clip of their group in training, and 1 have a near-duplicate there" in grave[1]
     others = [remark.text for remark in remarks(whole) if not remark.grave]
     assert others == [
         "About the split: groups unknown.",
-        "Each answer is the mean over 3 temporal samples, each mirrored too.",
+        "Each prediction is the mean over 3 temporal samples, each mirrored too.",
     ]
     listed = [item.text for item in parse(render_report(Report("Run", evaluation=whole))).find("li", class_="caveat")]
     assert listed == grave
@@ -78,7 +78,7 @@ def test_a_reader_is_told_what_flatters(whole, parse):
 def test_a_clean_split_and_classes_without_a_clip_are_said(make_evaluation):
     evaluation = make_evaluation([[9, 1], [0, 0]], ["walk", "run"], leaks={"group": 0, "double": 0})
     assert [(remark.text, remark.grave) for remark in remarks(evaluation)] == [
-        ("No tested clip has a group-mate or a double in training.", False),
+        ("No tested clip has a clip of its group or a near-duplicate in training.", False),
         ("Tested without a clip of: run.", False),
     ]
     mean = headlines(evaluation)[1]

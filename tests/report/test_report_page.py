@@ -120,7 +120,7 @@ def test_the_numbers_shown_are_the_numbers_given(parse, report, wilson):
     assert [row.find("th")[0].text for row in rows] == ["walk", "run", "jump"]
     assert [cell.attributes["title"] for cell in rows[1].find("td") if "title" in cell.attributes] == [
         "2 of 10 run predicted as walk",
-        "8 of 10 run rightly predicted",
+        "8 of 10 run correctly predicted",
     ]
     pairs = sections["confusion"].find("table", class_="listing")[0]
     assert _row_texts(pairs)[1:] == [["run", "walk", "2", "20.0 %"], ["walk", "run", "1", "10.0 %"]]
@@ -135,19 +135,19 @@ def test_the_numbers_shown_are_the_numbers_given(parse, report, wilson):
     assert motion[0] == "motion Flow tells."
     assert motion[2].startswith("85.0 % 17 of 20")
     assert "chance" not in motion[2]
-    assert order[2].endswith("not told apart from chance")
+    assert order[2].endswith("not distinguishable from chance")
 
     epochs = _row_texts(sections["training"].find("table")[0])
     assert len(epochs) == 1 + 9
     assert epochs[4] == ["4", "1", "0.500", "80.0 %", "0.550", "76.2 %"]
     assert "86.7 % , came in epoch 9" in sections["training"].text.replace("%,", "% ,")
-    assert "Session 2: epochs 7 to 9, learning rate 0.0001." in sections["training"].text
+    assert "Stage 2: epochs 7 to 9, learning rate 0.0001." in sections["training"].text
     assert "22 s" in sections["training"].text
 
     answers = [_row_texts(table)[1:] for table in sections["clips"].find("table", class_="answers")]
     assert answers[0] == [["walk", "", "81.5 %"], ["run", "", "18.5 %"]]
     assert [figure.find("span", class_="mark")[0].text for figure in sections["clips"].find("figure")] == [
-        "✓ right",
+        "✓ correct",
         "✗ wrong",
     ]
     assert len(_row_texts(sections["mistakes"].find("table")[0])) == 1 + 3
@@ -240,7 +240,7 @@ def test_groups_and_classes_without_clips_are_said_to_have_none(parse, make_eval
 
 def test_a_run_without_a_mistake_says_so(parse, make_evaluation):
     root = parse(render_report(Report("Perfect", evaluation=make_evaluation([[5, 0], [0, 5]]))))
-    assert "No clip was taken for another class." in root.text
+    assert "No clip was predicted as another class." in root.text
     assert not root.find("section", id="mistakes")
 
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from actionfusion.errors import SettingsError
-from actionfusion.report.tables import Bar, check_evaluation, class_bars, confusion_table, mistakes
+from actionfusion.evaluation.result import check_evaluation
+from actionfusion.report.tables import Bar, class_bars, confusion_table, mistakes
 
 
 @st.composite
@@ -22,7 +23,7 @@ def test_every_count_has_its_cell_and_every_confused_pair_its_line(confusion):
     for truth, row in enumerate(table.rows):
         cells = [cell for cell in row if cell]
         assert sum(cell.share for cell in cells) == pytest.approx(1 if cells else 0)
-        assert [cell.right for cell in row if cell] == [index == truth for index, cell in enumerate(row) if cell]
+        assert [cell.correct for cell in row if cell] == [index == truth for index, cell in enumerate(row) if cell]
     wrong = {
         (labels[i], labels[j], n)
         for i, row in enumerate(confusion)
@@ -77,7 +78,7 @@ def test_mistakes_are_all_there_with_the_most_confident_first(make_evaluation):
     ("count", "interval", "verdict"),
     [
         (2, (0.6, 0.9), ""),
-        (2, (0.4, 0.6), "not told apart from chance"),
+        (2, (0.4, 0.6), "not distinguishable from chance"),
         (2, (0.1, 0.4), "below chance"),
         (0, None, "no clips"),
         (2, None, "no interval"),

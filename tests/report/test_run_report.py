@@ -36,17 +36,17 @@ def test_a_run_with_its_videos_has_every_section(run, shapes_root, parse, capsys
     assert page == run / "report_test.html"
     root = parse(page.read_text(encoding="utf-8"))
     sections = [section.attributes["id"] for section in root.find("section")]
-    assert sections == ["clips", "training", "confusion", "classes", "calibration", "mistakes", "repeat"]
+    assert sections == ["model", "clips", "training", "confusion", "classes", "calibration", "mistakes", "repeat"]
     evaluation = json.loads((run / "evaluation_test.json").read_text())
     assert root.find("h1")[0].text == "run"
     assert f"{evaluation['correct']} of 16 test clips" in root.find("dd", class_="note")[0].text
     strips = root.find("figure", class_="strip")
     assert [strip.find("h3")[0].text for strip in strips] == [clip.video for clip in choose_clips(evaluation)]
     frames = load_recipe("tiny").clip.frames
-    heated = sum("Where a third row" in section.text for section in root.find("section", id="clips"))
+    heated = sum("a row of heat maps" in section.text for section in root.find("section", id="clips"))
     assert heated == 1
     assert 1 + 2 * frames * len(strips) < len(root.find("img")) <= 1 + 3 * frames * len(strips)
-    assert "Among the worst mistakes" in strips[0].text
+    assert "Among the most confident mistakes" in strips[0].text
     assert str(shapes_root) not in page.read_text(encoding="utf-8")
     assert str(page) in capsys.readouterr().err
 
@@ -67,9 +67,9 @@ def test_the_recipe_on_the_page_trains_the_same_run(run, tmp_path, parse, train_
     recipe.write_text("".join(block.find("code")[0].children), encoding="utf-8")
     again = load_recipe(recipe)
     for name in ("clip", "augmentation", "training"):
-        assert again[name] == train_arguments[name], name
-    assert (again["data"].dataset, again["data"].split) == ("folder", "folders")
-    assert again["data"].root is None
+        assert getattr(again, name) == getattr(train_arguments["recipe"], name), name
+    assert (again.data.dataset, again.data.split) == ("folder", "folders")
+    assert again.data.root is None
     commands = root.find("section", id="repeat")[0].find("code")[0].text
     assert "actionfusion train --config recipe.yaml --data.root DATA --out runs/run" in commands
 
@@ -94,11 +94,11 @@ def test_missing_and_broken_videos_are_counted(run, shapes_root, tmp_path, parse
     assert "There are no film strips here" in section.text
 
 
-def test_a_run_that_was_not_evaluated_is_evaluated_or_told_how(run, shapes_root, tmp_path):
+def test_a_run_that_was_not_evaluated_is_evaluated_or_the_command_is_named(run, shapes_root, tmp_path):
     path = run / "evaluation_test.json"
     before = path.read_bytes()
     path.unlink()
-    with pytest.raises(RunFolderError, match=r"not been evaluated; give --root DIR, or first say: actionfusion eval"):
+    with pytest.raises(RunFolderError, match=r"not been evaluated; give --root DIR, or run: actionfusion eval"):
         report(run)
     report(run, shapes_root, out=tmp_path / "page.html")
     assert path.read_bytes() == before
@@ -155,7 +155,7 @@ def test_numbers_that_are_none_leave_the_page_whole(run, shapes_root, parse):
         report(run)
 
 
-def test_an_unwritable_page_is_told_in_one_line(run, tmp_path, capsys):
+def test_an_unwritable_page_is_named_in_one_line(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="cannot be written"):
         report(run, out=tmp_path / "file" / "page.html")

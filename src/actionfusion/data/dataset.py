@@ -25,7 +25,6 @@ from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
 
-
 _PREPARE = "prepare with the recipe that you train with"
 
 

@@ -16,7 +16,7 @@ from actionfusion.data.layouts.table import Row, read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry, some
 from actionfusion.data.manifest import write_table
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
-from actionfusion.run_folder import CONFIG, SPLIT, RunFolder
+from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, typed
 from actionfusion.storage import PathLike
 
 PARTS = ("train", "val", "test")
@@ -55,7 +55,8 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
     names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
     if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
         raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
-    settings = DataSettings(root=root, store=store, **{name: recorded[name] for name in names})
+    kept = typed(DataSettings, {name: recorded[name] for name in names}, folder.path / CONFIG, "data")
+    settings = replace(kept, root=root, store=store)
     name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
     videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
     if videos.digest() != recorded.get("digest"):

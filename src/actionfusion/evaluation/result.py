@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,20 @@ from actionfusion.evaluation.calibration import Calibration, calibration, temper
 from actionfusion.evaluation.intervals import Interval, clustered_wilson, clusters
 from actionfusion.evaluation.metrics import CONFIDENCE, Accuracy, ClassificationFigures
 from actionfusion.evaluation.views import Views
-from actionfusion.settings import EVALUATION_BYTES, build, field_kinds, read_json
+from actionfusion.settings import EVALUATION_BYTES, read_json
+
+_REMEDY = "evaluate the run again"
+_PARTS: Mapping[str, Any] = {
+    **dict.fromkeys(("dataset", "split", "part"), str),
+    **dict.fromkeys(("seed", "count", "correct"), int),
+    **dict.fromkeys(("top1", "confidence"), int | float),
+    **dict.fromkeys(("interval", "labels", "confusion", "per_class", "failed", "videos"), list),
+}
+_ENTRIES: Mapping[str, Mapping[str, Any]] = {
+    "per_class": {"label": str, "count": int, "correct": int, "interval": list},
+    "failed": {"video": str, "kind": str, "message": str},
+    "videos": {"video": str, "label": str, "predicted": str, "probabilities": list},
+}
 
 
 @dataclass(frozen=True)
@@ -165,28 +178,6 @@ class Evaluation:
         ]
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What other commands take from an evaluation; versions before had no more than the first five."""
-
-    part: str
-    split: str
-    count: int
-    labels: tuple[str, ...]
-    videos: tuple[Mapping[str, Any], ...]
-    dataset: str = ""
-    leaks: Mapping[str, int] = field(default_factory=dict)
-    failed: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class _Row:
-    video: str
-    label: str
-    predicted: str
-    group: str | None = None
-
-
 def is_trained_on(learnt_from: int, count: int) -> bool:
     """Whether there is no video in a part that the training did not see."""
     return 0 < count <= learnt_from
@@ -198,23 +189,69 @@ def evaluation_path(run: Path, part: Part) -> Path:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """What ``as_json`` gave, of this version or an earlier one.
+    """Read what `Evaluation.as_json` gave, of this version or an earlier one.
 
     Args:
         path: the JSON file.
 
     Raises:
-        RunFolderError: no such file, or not one of these.
+        RunFolderError: no such file, or one that is no evaluation; the part that is wrong is named.
     """
     if not path.exists():
         raise RunFolderError(path, "is not there", "evaluate the run first")
+    found = read_json(path, RunFolderError, _REMEDY, largest=EVALUATION_BYTES, finite=False)
     try:
-        found = read_json(path, largest=EVALUATION_BYTES, finite=False)
-        build(_Known, {name: found[name] for name in field_kinds(_Known) if name in found}, path)
-        for row in found["videos"]:
-            build(_Row, {name: row[name] for name in field_kinds(_Row) if name in row}, path, within="videos")
+        check_evaluation(found)
     except SettingsError as error:
-        raise RunFolderError(path, f"is no evaluation ({error.reason})", "evaluate again") from error
-    if found["count"] != len(found["videos"]):
-        raise RunFolderError(path, "is no evaluation (its count is not that of its videos)", "evaluate again")
+        raise RunFolderError(path, error.reason, error.remedy) from error
     return found
+
+
+def check_evaluation(evaluation: Mapping[str, Any]) -> None:
+    """Refuse plain values that are no evaluation, or whose counts contradict each other.
+
+    Raises:
+        SettingsError: a part is missing or of another type, or counts, labels and confusion matrix do not fit.
+    """
+    _refuse_other_types(evaluation, _PARTS, "")
+    for name, parts in _ENTRIES.items():
+        for number, entry in enumerate(evaluation[name], 1):
+            _refuse_other_types(entry, parts, f" in entry {number} of {name}")
+    labels = evaluation["labels"]
+    if not all(isinstance(label, str) for label in labels):
+        raise SettingsError("evaluation", "not every label is a text", _REMEDY)
+    _refuse_other_counts(evaluation)
+    if [entry["label"] for entry in evaluation["per_class"]] != labels:
+        raise SettingsError("evaluation", "its classes one by one are not its labels", _REMEDY)
+    known = set(labels)
+    for entry in evaluation["videos"]:
+        if not {entry["label"], entry["predicted"]} <= known:
+            raise SettingsError("evaluation", f"{entry['video']!r} has a label that is not listed", _REMEDY)
+        row = entry["probabilities"]
+        if len(row) != len(labels) or not all(isinstance(value, int | float) for value in row):
+            raise SettingsError("evaluation", f"{entry['video']!r} has not one number a label", _REMEDY)
+
+
+def _refuse_other_counts(evaluation: Mapping[str, Any]) -> None:
+    classes, confusion = len(evaluation["labels"]), evaluation["confusion"]
+    cells: list[Any] = [cell for row in confusion for cell in (row if isinstance(row, list) else [None])]
+    if not all(isinstance(cell, int) and cell >= 0 for cell in cells):
+        raise SettingsError("evaluation", "its confusion matrix holds something else than counts", _REMEDY)
+    if len(confusion) != classes or any(len(row) != classes for row in confusion):
+        raise SettingsError("evaluation", f"the confusion matrix does not fit {classes} labels", _REMEDY)
+    count, correct = sum(cells), sum(row[index] for index, row in enumerate(confusion))
+    if (count, correct) != (evaluation["count"], evaluation["correct"]):
+        said = f"{evaluation['correct']} of {evaluation['count']}"
+        raise SettingsError("evaluation", f"says {said}, but its confusion matrix {correct} of {count}", _REMEDY)
+    if len(evaluation["videos"]) != count:
+        raise SettingsError("evaluation", f"says {count}, but it names {len(evaluation['videos'])} videos", _REMEDY)
+
+
+def _refuse_other_types(values: object, wanted: Mapping[str, Any], where: str) -> None:
+    if not isinstance(values, Mapping):
+        raise SettingsError("evaluation", f"holds {values!r:.40}{where}", _REMEDY)
+    for name, kind in wanted.items():
+        if name not in values:
+            raise SettingsError("evaluation", f"has no {name}{where}", _REMEDY)
+        if not isinstance(values[name], kind):
+            raise SettingsError("evaluation", f"{name}{where} is {values[name]!r:.40}", _REMEDY)

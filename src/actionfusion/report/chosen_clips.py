@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -12,16 +12,16 @@ from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Split
 from actionfusion.errors import ActionFusionError, RunFolderError
 from actionfusion.explain.localization import grad_cam
-from actionfusion.explain.question import FloatArray, Question
+from actionfusion.explain.target import AttributionTarget, FloatArray
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.report.filmstrip import FilmStrip
 from actionfusion.report.rendering import known, percent, plural, points
 from actionfusion.report.tables import Evaluation
-from actionfusion.run_folder import CONFIG, RunFolder
+from actionfusion.run_folder import CONFIG, RunFolder, typed
 from actionfusion.storage import PathLike
 from actionfusion.video.clip import Clip, cut_clip
 
-MOST_WORST, MOST_NEAR, MOST_RIGHT = 4, 2, 2
+MOST_WORST, MOST_NEAR, MOST_CORRECT = 4, 2, 2
 
 
 @dataclass(frozen=True)
@@ -42,35 +42,38 @@ class ChosenClip:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Predicted:
     video: str
     truth: str
     predictions: Sequence[tuple[str, float]]
-    right: bool
+    correct: bool
     probability: float
-    behind: float  # of the true label behind the answer, 0 where it is right
+    behind: float  # of the true label behind the predicted one, 0 where it is correct
+
+    def chosen(self, note: str) -> ChosenClip:
+        return ChosenClip(self.video, self.truth, self.predictions, note)
 
 
 def choose_clips(evaluation: Evaluation) -> list[ChosenClip]:
-    """The surest mistakes, the mistakes in which the true label came nearest, and the surest right answers.
+    """Choose the most confident mistakes, those in which the true label came nearest, and the surest correct clips.
 
-    An answer with a probability that is no number is passed over.
+    A clip with a probability that is no number is passed over.
     """
-    answers = list(_answers(evaluation))
-    wrong = sorted((answer for answer in answers if not answer.right), key=lambda answer: -answer.probability)
+    clips = sorted(_predicted(evaluation), key=lambda clip: -clip.probability)
+    wrong = [clip for clip in clips if not clip.correct]
     worst = wrong[:MOST_WORST]
-    near = sorted(wrong[MOST_WORST:], key=lambda answer: answer.behind)[:MOST_NEAR]
-    right: list[_Answer] = []
-    for answer in sorted((answer for answer in answers if answer.right), key=lambda answer: -answer.probability):
-        if len(right) < MOST_RIGHT and answer.truth not in {other.truth for other in right}:
-            right.append(answer)
+    near = sorted(wrong[MOST_WORST:], key=lambda clip: clip.behind)[:MOST_NEAR]
+    of_class: dict[str, _Predicted] = {}
+    for clip in clips:
+        if clip.correct:
+            of_class.setdefault(clip.truth, clip)
     return [
-        *(_chosen(answer, f"Among the worst mistakes: {percent(answer.probability)} sure of it.") for answer in worst),
+        *(clip.chosen(f"Among the most confident mistakes: {percent(clip.probability)} sure of it.") for clip in worst),
+        *(clip.chosen(f"A close mistake: the true label is {points(clip.behind)[1:]} points behind.") for clip in near),
         *(
-            _chosen(answer, f"Among the best mistakes: the true label is {points(answer.behind)[1:]} points behind.")
-            for answer in near
+            clip.chosen("Among the most confident correct predictions.")
+            for clip in list(of_class.values())[:MOST_CORRECT]
         ),
-        *(_chosen(answer, "Among the surest right answers.") for answer in right),
     ]
 
 
@@ -81,14 +84,14 @@ def film_strips(
     store: PathLike | None,
     recognizer: Recognizer | None = None,
 ) -> tuple[list[FilmStrip], str]:
-    """Cut the clips as the run's network got them.
+    """Cut the clips as the run's model saw them.
 
     Args:
         folder: the run.
         clips: of its evaluation.
         root: folder of the data set, or its address.
         store: folder of prepared clips, or its address; none reads the videos themselves.
-        recognizer: the run's, which is asked where it saw what speaks for its answer; None leaves the heat maps out.
+        recognizer: the run's, for heat maps of what speaks for its predictions; None leaves them out.
 
     Returns:
         The strips of the clips that could be cut, and a sentence about those that could not, empty where there is none.
@@ -109,7 +112,7 @@ def film_strips(
             reasons.append(f"{clip.video} is not there as {clip.truth}")
             continue
         try:
-            (source,) = videos.sources([index], folder.clip.flow)
+            (source,) = videos.sources([index], folder.clip)
             cut = cut_clip(source.open(), folder.clip)
         except ActionFusionError as error:
             reasons.append(str(error).rstrip("."))
@@ -122,26 +125,25 @@ def film_strips(
 
 
 def _heat(recognizer: Recognizer, clip: Clip) -> FloatArray | None:
-    """Grad-CAM of the answer over its largest value; None where nothing on the map speaks for it."""
-    maps = grad_cam(Question.of(recognizer, clip))
+    """Compute Grad-CAM of the predicted class over its largest value; None where no map has anything for it."""
+    if recognizer.network.explained_layer is None:
+        return None
+    maps = grad_cam(AttributionTarget.of(recognizer, clip))
     largest = float(maps.max())
     return maps / np.float32(largest) if largest > 0 else None
 
 
-def _answers(evaluation: Evaluation) -> Iterable[_Answer]:
+def _predicted(evaluation: Evaluation) -> Iterable[_Predicted]:
     labels: Sequence[str] = evaluation["labels"]
     for entry in evaluation["videos"]:
         row = [float(value) for value in entry["probabilities"]]
         if not all(known(value) and 0 <= value <= 1 for value in row):
             continue
         of_label = dict(zip(labels, row, strict=True))
-        answer, truth = of_label[entry["predicted"]], of_label[entry["label"]]
-        right = entry["predicted"] == entry["label"]
-        yield _Answer(entry["video"], entry["label"], tuple(of_label.items()), right, answer, answer - truth)
-
-
-def _chosen(answer: _Answer, note: str) -> ChosenClip:
-    return ChosenClip(answer.video, answer.truth, answer.predictions, note)
+        probability, truth = of_label[entry["predicted"]], of_label[entry["label"]]
+        correct = entry["predicted"] == entry["label"]
+        behind = probability - truth
+        yield _Predicted(entry["video"], entry["label"], tuple(of_label.items()), correct, probability, behind)
 
 
 def _videos(folder: RunFolder, root: PathLike, store: PathLike | None) -> LabelledVideos:
@@ -150,7 +152,7 @@ def _videos(folder: RunFolder, root: PathLike, store: PathLike | None) -> Labell
     names = {part.name for part in fields(DataSettings)}
     if not isinstance(recorded, dict) or "dataset" not in recorded:
         raise RunFolderError(folder.path / CONFIG, "does not say what it was trained on", "train it with this version")
-    given = {name: value for name, value in recorded.items() if name in names}
-    settings = DataSettings(**given | {"root": root, "store": store})
+    given = {name: value for name, value in recorded.items() if name in names - {"root", "store"}}
+    settings = replace(typed(DataSettings, given, folder.path / CONFIG, "data"), root=root, store=store)
     listing = open_dataset(settings.dataset, root, group_pattern=settings.group_pattern)
     return LabelledVideos(listing, Split("", (), ()), settings)

@@ -1,4 +1,4 @@
-"""Several runs beside each other: which videos one has right and another wrong, class by class."""
+"""Several runs side by side: which videos one predicts correctly and another does not, and each class."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from actionfusion.report.tables import Evaluation
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs on the videos that both answered.
+    """Two runs on the videos that both predicted.
 
     Attributes:
-        name: of the run that is held against the first.
-        counts: the other run (as ``first`` there) against the first on the videos that both answered; None without one.
-        left_out: videos that only one of the two answered.
+        name: of the run that is compared with the first.
+        counts: the other run (as ``first`` there) against the first on the videos of both; None without one.
+        left_out: videos that only one of the two predicted.
         contradicted: videos whose true label differs between the two; they are not counted.
     """
 
@@ -46,12 +46,12 @@ class ClassRow:
 
     @property
     def largest(self) -> float | None:
-        """The largest difference in size; None where there is none."""
+        """Largest absolute difference; None where there is none."""
         return max((abs(value) for value in self.differences if value is not None), default=None)
 
 
 def paired(first: Evaluation, other: Evaluation, name: str) -> Pair:
-    """Hold an evaluation against the first, video by video.
+    """Compare an evaluation with the first, video by video.
 
     Args:
         first: an evaluation.
@@ -59,9 +59,9 @@ def paired(first: Evaluation, other: Evaluation, name: str) -> Pair:
         name: of the other.
 
     Raises:
-        SettingsError: a video stands twice in one of them.
+        SettingsError: a video is in one of them twice.
     """
-    mine, theirs = _answers(first), _answers(other)
+    mine, theirs = _by_video(first), _by_video(other)
     common = mine.keys() & theirs.keys()
     agreed = {video for video in common if mine[video]["label"] == theirs[video]["label"]}
     held = ({**side, "videos": [of[video] for video in agreed]} for side, of in ((other, theirs), (first, mine)))
@@ -74,7 +74,7 @@ def paired(first: Evaluation, other: Evaluation, name: str) -> Pair:
 
 
 def class_rows(evaluations: Sequence[Evaluation]) -> list[ClassRow]:
-    """Every class of any evaluation, in the order in which they come up first."""
+    """List every class of any evaluation, in the order in which they come up first."""
     tables = [
         {
             entry["label"]: entry["correct"] / entry["count"] if entry["count"] else None
@@ -91,10 +91,10 @@ def class_rows(evaluations: Sequence[Evaluation]) -> list[ClassRow]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The shortest endings of paths that tell them apart.
+    """Find the shortest endings of paths that distinguish them.
 
     Raises:
-        SettingsError: a path stands there twice.
+        SettingsError: a path is given twice.
     """
     whole = [path.resolve() for path in paths]
     twice = [path for path, times in Counter(whole).items() if times > 1]
@@ -113,7 +113,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def unlike(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What the evaluations do not have in common, each as a sentence, since that forbids to hold them together."""
+    """List what the evaluations do not have in common, each as a sentence: such runs cannot be compared."""
     found = []
     for name, what in (
         ("dataset", "data sets"),
@@ -130,8 +130,8 @@ def unlike(evaluations: Sequence[Evaluation]) -> list[str]:
     return found
 
 
-def _answers(evaluation: Evaluation) -> dict[str, Mapping[str, Any]]:
+def _by_video(evaluation: Evaluation) -> dict[str, Mapping[str, Any]]:
     answers = {entry["video"]: entry for entry in evaluation["videos"]}
     if len(answers) != len(evaluation["videos"]):
-        raise SettingsError("evaluation", "a video stands in it twice", "evaluate the run again")
+        raise SettingsError("evaluation", "a video is in it twice", "evaluate the run again")
     return answers

@@ -16,13 +16,15 @@ from rich.text import Text
 from actionfusion.curves import Curves, EpochRow, Quantity
 from actionfusion.data.listing import Part
 from actionfusion.errors import SettingsError
+from actionfusion.evaluation.result import check_evaluation
 from actionfusion.report.comparison import class_rows, paired, short_names, unlike
 from actionfusion.report.figures import SERIES, overlay_svg
 from actionfusion.report.findings import confidence, mean_class_accuracy, remarks
+from actionfusion.report.model_facts import ModelFacts
 from actionfusion.report.orders import by_name, by_value, orders
 from actionfusion.report.rendering import environment, percent, plural, write_page
 from actionfusion.report.run_report import evaluation_of, read_epochs
-from actionfusion.report.tables import Bar, Evaluation, check_evaluation, finite_interval
+from actionfusion.report.tables import Bar, Evaluation, finite_interval
 from actionfusion.run_folder import open_run
 
 
@@ -34,18 +36,20 @@ class ComparedRun:
         name: unlike the others'.
         evaluation: what ``evaluate`` wrote.
         epochs: the rows of its ``metrics.csv``.
+        model: which model it is.
     """
 
     name: str
     evaluation: Evaluation
     epochs: Sequence[EpochRow] = ()
+    model: ModelFacts | None = None
 
 
 def report_comparison(runs: Sequence[str | Path], *, part: Part = "test", out: Path = Path("comparison.html")) -> Path:
     """Write one HTML file about several runs: their figures, paired differences to the first, classes and curves.
 
     Args:
-        runs: run folders that have been evaluated, the one first that the others are held against.
+        runs: run folders that have been evaluated; the others are compared with the first.
         part: side of the split: test, val or train.
         out: the page.
 
@@ -62,17 +66,18 @@ def report_comparison(runs: Sequence[str | Path], *, part: Part = "test", out: P
     compared = []
     for name, run in zip(names, runs, strict=True):
         folder = open_run(run)
-        compared.append(ComparedRun(name, evaluation_of(folder, part), read_epochs(folder)))
+        evaluation = evaluation_of(folder, part)
+        compared.append(ComparedRun(name, evaluation, read_epochs(folder), ModelFacts.of(folder, evaluation)))
     write_page(out, render_comparison(compared))
     Console(stderr=True).print(Text(f"now open {out} in a browser"), soft_wrap=True)
     return out
 
 
 def render_comparison(runs: Sequence[ComparedRun], title: str = "Comparison of runs") -> str:
-    """The page as text.
+    """Render the page.
 
     Args:
-        runs: two or more, the one first that the others are held against.
+        runs: two or more; the others are compared with the first.
         title: of the page.
 
     Raises:
@@ -88,7 +93,7 @@ def render_comparison(runs: Sequence[ComparedRun], title: str = "Comparison of r
     template = environment().get_template("comparison.html.j2")
     return template.render(
         title=title,
-        summary=f"{plural(len(runs), 'run')}, each held against {first.name}.",
+        summary=f"{plural(len(runs), 'run')}, each compared with {first.name}.",
         sections=sections + ([("training", "Training")] if training else []),
         unlike=unlike([run.evaluation for run in runs]),
         confidence=confidence(first.evaluation),
@@ -123,6 +128,7 @@ def _row(number: int, run: ComparedRun) -> dict[str, Any]:
         "bar": bar,
         "colour": _series(number),
         "evaluation": evaluation,
+        "model": run.model,
         "group_interval": finite_interval(evaluation.get("group_interval")),
         "mean_class": mean_class_accuracy(evaluation),
         "top5": top5.get("accuracy") if isinstance(top5, Mapping) else None,

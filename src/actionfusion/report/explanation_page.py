@@ -161,7 +161,7 @@ def _activations(explanation: Explanation, scale: float) -> list[tuple[str, str]
 
 
 def _steps(streams: StreamContributions) -> list[Step]:
-    """Lay the bars from nothing to the whole clip between the least and the largest of what is passed on the way, and 0."""
+    """Make the bars from nothing to the whole clip, on a scale that holds every end of a bar, and 0."""
     parts = [("appearance", streams.appearance), ("motion", streams.motion)]
     path, at = [("nothing seen", streams.nothing, 0.0, streams.nothing, "total")], streams.nothing
     for name, value in parts:

@@ -35,14 +35,14 @@ _VARIABLES = {
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Answers whose probability lies within a range.
+    """Predictions whose probability is within a range.
 
     Attributes:
         low: end of the range, 0..1.
         high: end of the range, 0..1.
-        count: answers.
+        count: predictions.
         confidence: their mean probability; NaN where there is none.
-        accuracy: the share of them that is right; NaN where there is none.
+        accuracy: the share of them that is correct; NaN where there is none.
     """
 
     low: float
@@ -53,7 +53,7 @@ class CalibrationBin:
 
     @classmethod
     def list_from(cls, given: object) -> list[CalibrationBin]:
-        """The bins that an evaluation holds; those that are not whole are left out."""
+        """Read the bins of an evaluation; incomplete ones are left out."""
         found = []
         for item in given if isinstance(given, list | tuple) else ():
             if not isinstance(item, Mapping):
@@ -70,7 +70,7 @@ class CalibrationBin:
 
 
 def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
-    """One chart as an ``<svg>`` element for a page that defines the colours as CSS variables.
+    """Draw one chart as an ``<svg>`` element for a page that defines the colours as CSS variables.
 
     Args:
         curves: the epochs.
@@ -86,7 +86,7 @@ def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
 
 
 def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: str) -> str:
-    """The curves of several runs in one chart, each run in its own colour.
+    """Draw the curves of several runs in one chart, each run in its own colour.
 
     Validation is solid and training dashed; where no run was validated, training is solid.
 
@@ -135,7 +135,7 @@ def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: 
 
 
 def reliability_svg(bins: Sequence[CalibrationBin], description: str) -> str:
-    """How often answers are right against how probable they are held, and how many answers there are of each.
+    """Draw how often predictions are correct against their probability, and how many there are of each.
 
     Args:
         bins: side by side, from 0 to 1.

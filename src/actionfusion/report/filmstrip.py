@@ -50,8 +50,8 @@ class FilmStrip:
         clip: as the model saw it.
         predictions: labels with their probabilities 0..1, in any order; the best of them is the prediction.
         note: one more sentence, or an empty text.
-        heat: ``[T, h, w]`` 0..1, how much each place of each frame counted for the prediction, drawn over the frames; any
-            h and w that cover the picture. None draws no such row.
+        heat: ``[T, h, w]`` 0..1, how much each place of each frame counted for the prediction, drawn over the frames;
+            any h and w that cover the picture. None draws no such row.
 
     Raises:
         SettingsError: no prediction, a probability outside 0..1, or heat that does not fit the clip.

@@ -1,4 +1,4 @@
-"""What stands at the top of a page about an evaluation: its figures with their intervals, and what qualifies them.
+"""The top of a page about an evaluation: its figures with their intervals, and what qualifies them.
 
 An evaluation of an earlier version leaves some figures out; then the page does too.
 """
@@ -15,7 +15,7 @@ MOST_NAMED_CLASSES = 6
 
 
 class Headline(NamedTuple):
-    """A figure that stands at the top of the page: what it is, its value as text, and a few words more."""
+    """A figure at the top of the page: what it is, its value as text, and a few words more."""
 
     name: str
     value: str
@@ -23,19 +23,19 @@ class Headline(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A sentence about an evaluation; a ``grave`` one says that its figures flatter the run."""
+    """A sentence about an evaluation; a ``grave`` one says that its figures are too good."""
 
     text: str
     grave: bool = False
 
 
 def confidence(evaluation: Evaluation) -> str:
-    """Of the intervals, such as ``95 %``."""
+    """Write the confidence of the intervals, such as ``95 %``."""
     return f"{100 * evaluation['confidence']:g}\N{NO-BREAK SPACE}%"
 
 
 def accuracy_headline(evaluation: Evaluation) -> Headline:
-    """Top-1 accuracy with its count and its intervals: Wilson's, and by groups where they are known."""
+    """Write the top-1 accuracy with its count and its intervals: Wilson's, and by groups where they are known."""
     note = f"{evaluation['correct']:,} of {evaluation['count']:,} {evaluation['part']} clips"
     if not evaluation["count"]:
         return Headline("Top-1 accuracy", NOTHING, note)
@@ -47,7 +47,7 @@ def accuracy_headline(evaluation: Evaluation) -> Headline:
 
 
 def headlines(evaluation: Evaluation) -> list[Headline]:
-    """Top-1, top-5, mean class accuracy and the calibration error, as far as they are known."""
+    """Write top-1, top-5, mean class accuracy and the calibration error, as far as they are known."""
     found = [accuracy_headline(evaluation), _mean_class_accuracy(evaluation)]
     top5 = _part(evaluation, "top5")
     if top5 and top5.get("count") and known(top5.get("correct")):
@@ -56,7 +56,7 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
         found.insert(1, Headline("Top-5 accuracy", percent(share), note))
     calibration = _part(evaluation, "calibration")
     if calibration and known(calibration.get("ece")):
-        note = "how far the probabilities are from the share of right answers; 0 is best"
+        note = "how far the probabilities are from the share of correct predictions; 0 is best"
         if known(calibration.get("ece_calibrated")):
             note += (
                 f"; {percent(calibration['ece_calibrated'])} at a temperature of "
@@ -67,16 +67,16 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
 
 
 def mean_class_accuracy(evaluation: Evaluation) -> float | None:
-    """The mean over the classes with a clip; None without any."""
+    """Average over the classes with a clip; None without any."""
     shares = [entry["correct"] / entry["count"] for entry in evaluation["per_class"] if entry["count"]]
     return sum(shares) / len(shares) if shares else None
 
 
 def remarks(evaluation: Evaluation) -> list[Remark]:
-    """What a reader must know of the figures, the gravest first."""
+    """List what a reader must know about the figures, the gravest first."""
     found = []
     if evaluation.get("trained_on"):
-        text = "The run was trained on these clips: the figures say what it remembers, not what it recognises."
+        text = "The run was trained on these clips: the figures show what it remembers, not what it recognises."
         found.append(Remark(text, grave=True))
     if evaluation.get("selected_on_part"):
         text = "Training was stopped by the accuracy on these same clips, so the figures here flatter the run."
@@ -93,7 +93,7 @@ def remarks(evaluation: Evaluation) -> list[Remark]:
     if views and (temporal > 1 or views.get("flip")):
         samples = plural(max(temporal, 1), "temporal sample")
         mirrored = ", each mirrored too" if views.get("flip") else ""
-        found.append(Remark(f"Each answer is the mean over {samples}{mirrored}."))
+        found.append(Remark(f"Each prediction is the mean over {samples}{mirrored}."))
     return found
 
 
@@ -110,10 +110,10 @@ def _leaks(evaluation: Evaluation) -> list[Remark]:
         return []
     group, double = (_count(leaks.get(name)) for name in ("group", "double"))
     if not group and not double:
-        return [Remark("No tested clip has a group-mate or a double in training.")]
+        return [Remark("No tested clip has a clip of its group or a near-duplicate in training.")]
     text = (
-        f"The split gives something away: of {plural(evaluation['count'], 'clip')}, {group:,} have a clip of their "
-        f"group in training, and {double:,} show the same as one of it."
+        f"The split leaks: of {plural(evaluation['count'], 'clip')}, {group:,} have a clip of their group in training, "
+        f"and {double:,} have a near-duplicate there."
     )
     return [Remark(text, grave=True)]
 

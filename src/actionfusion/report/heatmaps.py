@@ -35,7 +35,7 @@ WEBP_QUALITY = 86
 
 @cache
 def text_font(size: int) -> ImageFont.FreeTypeFont:
-    """Load the font that matplotlib brings: the same on any machine, and with the letters of most alphabets of Europe."""
+    """Load the font that matplotlib brings: the same on any machine, for most alphabets of Europe."""
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
@@ -105,8 +105,8 @@ def drawn_flow(clip: Clip, scale: float) -> list[UInt8Array]:
 def activation_picture(frame: UInt8Array, layers: Sequence[LayerActivations]) -> UInt8Array:
     """Draw Figure 7: a row for each stage, a map for each channel; the input stands before the first row.
 
-    Each map is drawn from black (0 and less) to its own largest value, since those of different channels are far apart, and in
-    its own cells, so that its resolution is seen.
+    Each map is drawn from black (0 and less) to its own largest value, since those of different channels are far apart,
+    and in its own cells, so that its resolution is seen.
 
     Args:
         frame: ``[H, W, 3]``, what the backbone saw, drawn.

@@ -1,4 +1,4 @@
-"""Orders that the rows of a table can be read in; the page's script lays the rows so."""
+"""Orders that the rows of a table can be read in; the page's script sorts the rows by them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Order:
 
 
 def orders(first: str, count: int, *others: tuple[str, Sequence[int] | None]) -> list[Order]:
-    """The orders that a table is offered in.
+    """Collect the orders that a table is offered in.
 
     Args:
         first: name of the order that the page begins with.
@@ -44,12 +44,12 @@ def orders(first: str, count: int, *others: tuple[str, Sequence[int] | None]) ->
 
 
 def by_name(names: Sequence[str]) -> list[int]:
-    """The alphabet's, capitals beside small letters."""
+    """Order by the alphabet, capitals beside small letters."""
     return sorted(range(len(names)), key=lambda row: (names[row].casefold(), names[row]))
 
 
 def by_value(values: Sequence[float | None], *, falling: bool = False) -> list[int]:
-    """The smallest first; rows without a number come last either way, and equals keep their order."""
+    """Order by value, the smallest first; rows without a number come last either way, and equals keep their order."""
 
     def key(row: int) -> tuple[bool, float]:
         value = values[row]
@@ -61,16 +61,16 @@ def by_value(values: Sequence[float | None], *, falling: bool = False) -> list[i
 
 
 def by_similarity(confusion: Sequence[Sequence[int]]) -> list[int] | None:
-    """Classes that are taken for each other side by side: the leaves of an average-linkage tree, best order first.
+    """Put classes that are confused with each other side by side: the leaves of an average-linkage tree.
 
-    Two classes are as alike as the larger share of one that is taken for the other; the order of the leaves is that of
-    Bar-Joseph et al. 2001.
+    Two classes are as similar as the larger share of one that is predicted as the other; the leaves come in the optimal
+    order of Bar-Joseph et al. 2001.
 
     Args:
         confusion: ``[K, K]`` counts, rows the truth.
 
     Returns:
-        None where there are too few classes, or none is taken for another.
+        None where there are too few classes, or none is confused with another.
     """
     counts = np.asarray(confusion, np.float64)
     if len(counts) < FEWEST_TO_CLUSTER:

@@ -57,8 +57,8 @@ class Overlay:
         positions: ``[T]`` frame numbers of the sampled frames, from 0, ascending; repeated where a video is short.
         heat: ``[T, h, w]``, 0 to 1.
         running: ``[T, K]`` probabilities after the first k sampled frames.
-        recipe: of the flow; drawn is the quick engine's, since here every frame has a field.  None computes no flow, and
-            shows the frame without heat in its place.
+        recipe: of the flow; drawn is the quick engine's, since here every frame has a field.  None computes no flow,
+            and shows the frame without heat in its place.
         flow_scale: pixels that full colour stands for.
     """
 
@@ -80,7 +80,7 @@ class Overlay:
         return heat
 
     def said_at(self, index: int) -> tuple[int, FloatArray | None]:
-        """Count the sampled frames that have come by a frame, with the probabilities ``[K]`` then; None before the first."""
+        """Count the sampled frames up to a frame, and give the probabilities ``[K]`` then; None before the first."""
         seen = int(np.searchsorted(self.positions, index, side="right"))
         return seen, self.running[seen - 1] if seen else None
 

@@ -19,17 +19,26 @@ from markupsafe import Markup
 
 from actionfusion.curves import Curves, EpochRow, Quantity, Session
 from actionfusion.errors import SettingsError
+from actionfusion.evaluation.result import check_evaluation
 from actionfusion.files import write_atomically
 from actionfusion.report.figures import CalibrationBin, curves_svg, reliability_svg
-from actionfusion.report.filmstrip import FilmStrip, Picture, common_scale, flow_wheel, heat_pictures, strip_pictures
+from actionfusion.report.filmstrip import (
+    FilmStrip,
+    Picture,
+    common_scale,
+    flow_pictures,
+    flow_wheel,
+    frame_pictures,
+    heat_pictures,
+)
 from actionfusion.report.findings import Headline, accuracy_headline, confidence, headlines, remarks
+from actionfusion.report.model_facts import ModelFacts
 from actionfusion.report.rendering import decimal, environment, percent
 from actionfusion.report.tables import (
     MOST_LISTED_MISTAKES,
     Bar,
     Evaluation,
     Interval,
-    check_evaluation,
     class_bars,
     confusion_table,
     mistakes,
@@ -42,18 +51,18 @@ __all__ = ["GroupAccuracy", "Headline", "Report", "accuracy_headline", "headline
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """Accuracy within a group of classes, such as those that motion alone tells apart.
+    """Accuracy within a group of classes, such as those that only motion distinguishes.
 
     Args:
         name: of the group.
-        description: what tells its classes apart.
+        description: what distinguishes its classes.
         count: clips of the group.
-        correct: of these, clips with the right answer.
+        correct: of these, clips that were predicted correctly.
         interval: confidence interval of the accuracy; not shown where there is no clip.
         chance: the accuracy of guessing within the group, 0..1.
 
     Raises:
-        SettingsError: more right clips than clips, or an impossible chance.
+        SettingsError: more correct clips than clips, or an impossible chance.
     """
 
     name: str
@@ -65,19 +74,19 @@ class GroupAccuracy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.count:
-            raise SettingsError(self.name, f"{self.correct} right of {self.count} clips", "count them again")
+            raise SettingsError(self.name, f"{self.correct} correct of {self.count} clips", "count them again")
         if not 0 <= self.chance <= 1:
             raise SettingsError(self.name, f"{self.chance} is no chance", "give 0 to 1")
 
     @property
     def accuracy(self) -> float:
-        """From 0 to 1; NaN where there is no clip."""
+        """Share of correct clips, 0 to 1; NaN where there is no clip."""
         return self.correct / self.count if self.count else math.nan
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """All that one page shows.  What is left out leaves no empty section behind.
+    """Everything that one page shows.  What is left out leaves no empty section behind.
 
     Args:
         title: of the page.
@@ -87,10 +96,11 @@ class Report:
         epochs: the rows of a run's ``metrics.csv``, text or numbers.
         groups: accuracy by group of classes.
         strips: clips with their predictions.
-        commands: shell commands, in order, that give this result again.
+        commands: shell commands, in order, that reproduce the result.
         versions: of what the result depends on, by name.
-        no_strips: why there is no film strip, or not every one; said where it stands.
+        no_strips: why there is no film strip, or not every one.
         recipe: settings as YAML, from which the commands train.
+        model: which model was measured, and the figures published for it.
     """
 
     title: str
@@ -104,6 +114,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     no_strips: str = ""
     recipe: str = ""
+    model: ModelFacts | None = None
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
@@ -118,7 +129,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 
 
 def render_report(report: Report) -> str:
-    """The page as text.
+    """Render the page.
 
     Raises:
         SettingsError: an evaluation whose parts contradict each other.
@@ -127,6 +138,7 @@ def render_report(report: Report) -> str:
     film, training, result = _film(report.strips), _training(report.epochs), _result(report.evaluation)
     repeat = bool(report.commands or report.versions or report.recipe)
     sections = [
+        ("model", "Model", report.model),
         ("groups", "Groups", report.groups),
         ("clips", "Clips", film or report.no_strips),
         ("training", "Training", training),
@@ -134,7 +146,7 @@ def render_report(report: Report) -> str:
         ("classes", "Classes", result),
         ("calibration", "Calibration", result and result["calibration"]),
         ("mistakes", "Mistakes", result and result["mistakes"]),
-        ("repeat", "How to repeat", repeat),
+        ("repeat", "Reproduce", repeat),
     ]
     template = environment().get_template("report.html.j2")
     return template.render(
@@ -144,6 +156,7 @@ def render_report(report: Report) -> str:
         sections=[(anchor, name) for anchor, name, content in sections if content],
         headline=[Headline(*item) for item in report.headline],
         remarks=[] if report.evaluation is None else remarks(report.evaluation),
+        model=report.model,
         groups=[_group_bar(group) for group in report.groups],
         film=film,
         training=training,
@@ -176,7 +189,7 @@ class _Strip:
 @dataclass(frozen=True)
 class _Film:
     scale: float
-    wheel: Picture
+    wheel: Picture | None
     strips: Sequence[_Strip]
 
     @property
@@ -190,11 +203,15 @@ def _film(strips: Sequence[FilmStrip]) -> _Film | None:
     scale = common_scale([strip.clip for strip in strips])
     shown = [
         _Strip(
-            strip, *strip_pictures(strip, scale), heat_pictures(strip), ranking=strip.ranking[:MOST_LISTED_PREDICTIONS]
+            strip,
+            frame_pictures(strip.clip),
+            flow_pictures(strip.clip, scale),
+            heat_pictures(strip),
+            strip.ranking[:MOST_LISTED_PREDICTIONS],
         )
         for strip in strips
     ]
-    return _Film(scale, flow_wheel(scale), shown)
+    return _Film(scale, flow_wheel(scale) if any(each.flows for each in shown) else None, shown)
 
 
 def _training(rows: Sequence[EpochRow]) -> dict[str, Any] | None:
@@ -240,8 +257,8 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any] | None:
     if not bins:
         return None
     filled = [part for part in bins if part.count]
-    description = "share of right answers against the probability of the answer: " + "; ".join(
-        f"{percent(part.confidence)} sure, {percent(part.accuracy)} right" for part in filled
+    description = "share of correct predictions against their probability: " + "; ".join(
+        f"{percent(part.confidence)} sure, {percent(part.accuracy)} correct" for part in filled
     )
     return {
         "figures": given,

@@ -20,7 +20,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def environment() -> Environment:
-    """The templates with their filters; what a template shows is escaped unless it is markup of ours."""
+    """Load the templates with their filters; what a template shows is escaped unless it is markup of ours."""
     made = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -38,12 +38,12 @@ def environment() -> Environment:
 
 
 def page_script() -> str:
-    """The script that sorts and highlights; a page without it shows the same, unsorted."""
+    """Read the script that sorts and highlights; a page without it shows the same, unsorted."""
     return (_TEMPLATES / "page.js").read_text(encoding="utf-8")
 
 
 def script_hash(script: str) -> str:
-    """A script as a content security policy names it."""
+    """Hash a script as a content security policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
@@ -60,24 +60,24 @@ def write_page(path: Path, page: str) -> None:
 
 
 def known(value: object) -> bool:
-    """Whether it is a finite number."""
+    """Say whether it is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def percent(value: float | None) -> str:
-    """A share 0..1 as a percentage."""
+    """Write a share 0..1 as a percentage."""
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if value is not None and known(value) else NOTHING
 
 
 def range_text(interval: Sequence[float] | None) -> str:
-    """An interval of shares."""
+    """Write an interval of shares."""
     if interval is None or not all(map(known, interval)):
         return NOTHING
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}\N{NO-BREAK SPACE}%"
 
 
 def points(value: float | None) -> str:
-    """A difference of two shares in percentage points, always with its sign."""
+    """Write a difference of two shares in percentage points, always with its sign."""
     if value is None or not known(value):
         return NOTHING
     rounded = round(100 * value, 1)
@@ -86,20 +86,20 @@ def points(value: float | None) -> str:
 
 
 def decimal(value: float | None) -> str:
-    """Three decimals."""
+    """Write three decimals."""
     return f"{value:.3f}" if value is not None and known(value) else NOTHING
 
 
 def plural(count: int, noun: str) -> str:
-    """Such as ``1 clip`` and ``2 clips``."""
+    """Count things, such as ``1 clip`` and ``2 clips``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def share(value: float) -> str:
-    """A length in a style attribute, never beyond its track."""
+    """Write a length for a style attribute, never beyond its track."""
     return f"{100 * min(max(value, 0.0), 1.0) if known(value) else 0.0:.2f}%"
 
 
 def words(numbers: Sequence[Any]) -> str:
-    """An order of rows as the script reads it."""
+    """Write an order of rows as the script reads it."""
     return " ".join(map(str, numbers))

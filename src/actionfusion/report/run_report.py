@@ -1,4 +1,4 @@
-"""The command ``report``: all that is known of a run on one page."""
+"""The command ``report``: everything known about a run on one page."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.text import Text
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
-from actionfusion.evaluation.result import evaluation_path
+from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.report.chosen_clips import choose_clips, film_strips
-from actionfusion.report.evaluation_file import read_evaluation
 from actionfusion.report.findings import Headline, headlines
+from actionfusion.report.model_facts import ModelFacts
 from actionfusion.report.page import Report, render_report
 from actionfusion.report.rendering import plural, write_page
 from actionfusion.report.tables import Evaluation
@@ -37,7 +37,7 @@ def report(
     heat: bool = True,
     device: str | None = None,
 ) -> Path:
-    """Write one HTML file about a run: figures, curves, confusion, classes, mistakes, and how to repeat it.
+    """Write one HTML file about a run: figures, curves, confusion, classes, mistakes, and how to reproduce it.
 
     It reads what ``evaluate`` wrote; where that is missing and the videos are given, the run is evaluated first.
 
@@ -47,14 +47,14 @@ def report(
         part: side of the split: test, val or train.
         store: folder of prepared clips, or its address; none reads the videos themselves.
         out: the page; none writes ``report_<part>.html`` into the run folder.
-        heat: show on the film strips where the network saw what speaks for its answer (Grad-CAM).
+        heat: show on the film strips where the model saw what speaks for its prediction (Grad-CAM).
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
     Returns:
         The page.
 
     Raises:
-        RunFolderError: not a run folder, not evaluated, or its evaluation is not one of this run.
+        RunFolderError: not a run folder, not evaluated, or with the evaluation of another run.
         DatasetError: as ``evaluate``.
         WeightsError: heat maps are asked for, and the weights are missing, damaged, or of another network.
         SettingsError: the page cannot be written.
@@ -63,7 +63,7 @@ def report(
     path = evaluation_path(folder.path, part)
     if not path.is_file():
         if root is None:
-            remedy = f"give --root DIR, or first say: actionfusion evaluate {shlex.quote(str(run))} --root DIR"
+            remedy = f"give --root DIR, or run: actionfusion evaluate {shlex.quote(str(run))} --root DIR"
             raise RunFolderError(path, "the run has not been evaluated", f"{remedy} --part {part}")
         evaluate(run, root, part=part, store=store, device=device)
     evaluation = evaluation_of(folder, part)
@@ -76,6 +76,7 @@ def report(
             summary=_summary(evaluation),
             headline=[*headlines(evaluation), *_training_headline(folder)],
             evaluation=evaluation,
+            model=ModelFacts.of(folder, evaluation),
             epochs=read_epochs(folder),
             strips=strips,
             commands=_commands(folder, part),
@@ -93,7 +94,7 @@ def report(
 
 
 def evaluation_of(folder: RunFolder, part: Part) -> Evaluation:
-    """What ``evaluate`` wrote about a run.
+    """Read what ``evaluate`` wrote about a run.
 
     Raises:
         RunFolderError: it is missing, cannot be read, or is about other classes or another part.
@@ -108,7 +109,7 @@ def evaluation_of(folder: RunFolder, part: Part) -> Evaluation:
 
 
 def read_epochs(folder: RunFolder) -> list[dict[str, float | None]]:
-    """The rows of a run's ``metrics.csv``; none if no epoch has ended.
+    """Read the rows of a run's ``metrics.csv``; none if no epoch has ended.
 
     Raises:
         RunFolderError: it cannot be read.
@@ -134,7 +135,7 @@ def _training_headline(folder: RunFolder) -> list[Headline]:
         return []
     held_out = counts.get("val")
     note = f"{plural(held_out, 'other clip')} for validation" if isinstance(held_out, int) and held_out else ""
-    return [Headline("Learnt from", plural(counts["train"], "clip"), note)]
+    return [Headline("Seen in training", plural(counts["train"], "clip"), note)]
 
 
 def _recipe(folder: RunFolder) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actionfusion.errors import SettingsError
 from actionfusion.report.orders import Order, by_name, by_similarity, by_value, orders
 
 Evaluation = Mapping[str, Any]
@@ -23,9 +22,6 @@ MOST_LISTED_PAIRS = 10
 MOST_LISTED_MISTAKES = 20
 MOST_CLASSES_IN_ORDER = 24
 
-_NEEDED = ("dataset", "split", "part", "seed", "count", "correct", "top1", "interval", "confidence", "labels")
-_NEEDED_LISTS = ("per_class", "confusion", "failed", "videos")
-
 
 @dataclass(frozen=True)
 class Bar:
@@ -33,13 +29,13 @@ class Bar:
 
     Attributes:
         name: what is measured.
-        correct: clips that were right.
+        correct: clips that were predicted correctly.
         count: clips in all.
         accuracy: 0..1, or NaN where there is no clip.
         interval: ends of the confidence interval, or None where there is no clip.
         chance: the accuracy of guessing.
         description: a sentence about it, or an empty text.
-        precision: share of the clips with this answer that have it rightly, 0..1; None where no clip has it.
+        precision: share of the clips with this prediction that are correct, 0..1; None where no clip has it.
         f1: harmonic mean of precision and accuracy (which is the recall of a class), 0..1; None without either.
     """
 
@@ -55,14 +51,14 @@ class Bar:
 
     @property
     def verdict(self) -> str:
-        """How the interval lies to chance; empty where it lies above, as it should."""
+        """Position of the interval to chance; empty where it is above, as it should be."""
         if not self.count:
             return "no clips"
         if self.interval is None:
             return "no interval"
         if self.interval[1] < self.chance:
             return "below chance"
-        return "" if self.interval[0] > self.chance else "not told apart from chance"
+        return "" if self.interval[0] > self.chance else "not distinguishable from chance"
 
 
 @dataclass(frozen=True)
@@ -72,19 +68,19 @@ class Cell:
     Attributes:
         count: clips.
         share: of the clips of its true class, 0..1.
-        right: whether it lies on the diagonal.
+        correct: whether it is on the diagonal.
         title: the cell in words.
     """
 
     count: int
     share: float
-    right: bool
+    correct: bool
     title: str
 
     @property
     def strength(self) -> float:
-        """Of the cell's colour, 0..1: never so faint that a single clip is overlooked."""
-        return 0.2 + 0.8 * (self.share if self.right else math.sqrt(self.share))
+        """Strength of the cell's colour, 0..1: never so faint that a single clip is overlooked."""
+        return 0.2 + 0.8 * (self.share if self.correct else math.sqrt(self.share))
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A clip with a wrong answer; ``probability`` is that of the answer."""
+    """A clip with a wrong prediction, and its probability."""
 
     video: str
     truth: str
@@ -127,37 +123,15 @@ class ClassBars:
     orders: Sequence[Order]
 
 
-def check_evaluation(evaluation: Evaluation) -> None:
-    """Refuse an evaluation that a page cannot show without saying something untrue.
-
-    Raises:
-        SettingsError: a part is missing, or the confusion matrix does not fit the labels and counts.
-    """
-    remedy = "evaluate the run again"
-    missing = [name for name in (*_NEEDED, *_NEEDED_LISTS) if name not in evaluation]
-    if missing:
-        raise SettingsError("evaluation", f"has no {missing[0]}", remedy)
-    labels, confusion = evaluation["labels"], evaluation["confusion"]
-    if len(confusion) != len(labels) or any(len(row) != len(labels) for row in confusion):
-        raise SettingsError("evaluation", f"the confusion matrix does not fit {len(labels)} labels", remedy)
-    if [entry["label"] for entry in evaluation["per_class"]] != list(labels):
-        raise SettingsError("evaluation", "its classes one by one are not its labels", remedy)
-    total = sum(map(sum, confusion))
-    right = sum(row[index] for index, row in enumerate(confusion))
-    if (total, right) != (evaluation["count"], evaluation["correct"]):
-        counts = f"{evaluation['correct']} of {evaluation['count']}"
-        raise SettingsError("evaluation", f"says {counts}, but its confusion matrix {right} of {total}", remedy)
-
-
 def confusion_table(evaluation: Evaluation) -> Confusion:
-    """The confusion matrix, rows true and columns predicted."""
+    """Build the confusion matrix, rows true and columns predicted."""
     labels: list[str] = list(evaluation["labels"])
     rows = [_row(labels, index, counts) for index, counts in enumerate(evaluation["confusion"])]
     wrong = [
         (labels[truth], labels[predicted], cell)
         for truth, row in enumerate(rows)
         for predicted, cell in enumerate(row)
-        if cell is not None and not cell.right
+        if cell is not None and not cell.correct
     ]
     wrong.sort(key=lambda pair: (-pair[2].count, -pair[2].share))
     accuracies = [
@@ -180,13 +154,13 @@ def confusion_table(evaluation: Evaluation) -> Confusion:
 
 
 def class_bars(evaluation: Evaluation) -> ClassBars:
-    """Accuracy, precision and F1 of each class, beside the chance of guessing one of them."""
+    """List accuracy, precision and F1 of each class, beside the chance of guessing one of them."""
     chance = 1 / max(len(evaluation["labels"]), 1)
     place = {label: index for index, label in enumerate(evaluation["labels"])}
-    answers = [sum(column) for column in zip(*evaluation["confusion"], strict=True)]
+    predicted = [sum(column) for column in zip(*evaluation["confusion"], strict=True)]
     bars = []
     for entry in evaluation["per_class"]:
-        count, correct, answered = entry["count"], entry["correct"], answers[place[entry["label"]]]
+        count, correct, times = entry["count"], entry["correct"], predicted[place[entry["label"]]]
         bars.append(
             Bar(
                 entry["label"],
@@ -195,8 +169,8 @@ def class_bars(evaluation: Evaluation) -> ClassBars:
                 correct / count if count else math.nan,
                 finite_interval(entry["interval"]) if count else None,
                 chance,
-                precision=correct / answered if answered else None,
-                f1=2 * correct / (count + answered) if count and answered else None,
+                precision=correct / times if times else None,
+                f1=2 * correct / (count + times) if count and times else None,
             )
         )
     worst_first = len(bars) > MOST_CLASSES_IN_ORDER
@@ -218,7 +192,7 @@ def class_bars(evaluation: Evaluation) -> ClassBars:
 
 
 def mistakes(evaluation: Evaluation) -> list[Mistake]:
-    """Every clip with a wrong answer, the most confident first."""
+    """List every clip with a wrong prediction, the most confident first."""
     place = {label: index for index, label in enumerate(evaluation["labels"])}
     wrong = [
         Mistake(
@@ -241,7 +215,7 @@ def _row(labels: Sequence[str], truth: int, counts: Sequence[int]) -> list[Cell 
             count / total,
             predicted == truth,
             f"{count} of {total} {labels[truth]}"
-            + (" rightly predicted" if predicted == truth else f" predicted as {labels[predicted]}"),
+            + (" correctly predicted" if predicted == truth else f" predicted as {labels[predicted]}"),
         )
         if count
         else None
@@ -256,7 +230,7 @@ def _density(classes: int) -> Density:
 
 
 def finite_interval(ends: Sequence[float] | None) -> Interval | None:
-    """Both ends, or None where one of them is missing or not finite."""
+    """Give both ends, or None where one of them is missing or not finite."""
     if ends is None or len(ends) != 2 or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
         return None
     return float(ends[0]), float(ends[1])

@@ -24,16 +24,27 @@ from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, recipe_from
 
 LOCAL = "resume.json"
-_PLACES = ("root", "store", "manifest")
+
+
+@dataclass(frozen=True)
+class _Data:
+    root: str | None = None
+    store: str | None = None
+    manifest: str | None = None
+
+
+@dataclass(frozen=True)
+class _Features:
+    folder: str
 
 
 @dataclass(frozen=True)
 class _Local:
-    """What ``resume.json`` holds: places by name, and the device as it was given."""
+    """What ``resume.json`` holds: where this machine has what, and the device as it was given."""
 
-    data: Mapping[str, str]
+    data: _Data
     device: str | None
-    features: Mapping[str, str] | None = None
+    features: _Features | None = None
 
 
 def remember_places(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
@@ -48,7 +59,7 @@ def remember_places(run: RunFolder, data: DataSettings, features: Path | None, d
     Raises:
         RunFolderError: it cannot be written.
     """
-    given = {name: getattr(data, name) for name in _PLACES}
+    given = {name: getattr(data, name) for name in field_kinds(_Data)}
     places = {name: str(to_path(value).absolute()) for name, value in given.items() if value is not None}
     local: dict[str, Any] = {"data": places, "device": device}
     if features is not None:
@@ -69,7 +80,8 @@ def recorded_values(path: Path) -> dict[str, Any]:
         RunFolderError: the folder is no run, or does not say how it was trained.
     """
     config = open_run(path).config
-    if not set(field_kinds(Recipe)) - {"features"} <= config.keys():  # runs of version 0.1 may have no features
+    needed = set(field_kinds(Recipe)) - {"features"}  # which runs of version 0.1 may lack
+    if not needed <= config.keys() or "dataset" not in config["data"]:
         raise RunFolderError(path / CONFIG, "does not say how the run was trained", "train again")
     values: dict[str, Any] = {name: config.get(name) for name in field_kinds(Recipe)}
     values["data"] = {name: value for name, value in config["data"].items() if name in field_kinds(DataSettings)}
@@ -77,7 +89,7 @@ def recorded_values(path: Path) -> dict[str, Any]:
     recipe_from(values, path / CONFIG, RunFolderError)
     if (path / LOCAL).is_file():
         local = plain(_read_places(path / LOCAL))
-        values["data"] |= local["data"]
+        values["data"] |= {name: value for name, value in local["data"].items() if value is not None}
         values["features"] = {**values["features"], **(local["features"] or {})}
         values["device"] = local["device"]
     return values

@@ -47,7 +47,7 @@
       const ofTruth = sum([...row.cells].slice(1));
       const ofSaid = sum(dataRows(table).map((other) => other.cells[column]));
       const clips = count(cell);
-      const what = truth === said ? "rightly predicted" : `predicted as ${said}`;
+      const what = truth === said ? "correctly predicted" : `predicted as ${said}`;
       status.textContent = `${clips} of ${ofTruth} ${truth} ${what} (${percent(clips, ofTruth)}); ` +
         `${percent(clips, ofSaid)} of the ${ofSaid} predictions of ${said}`;
       const box = table.parentElement;
