@@ -33,7 +33,7 @@ from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoErro
 from actionfusion.storage import AnyPath, PathLike, local_copy, open_end_first, read_ranges, to_path
 from actionfusion.video.flow import FlowRecipe, flow_engine
 
-if TYPE_CHECKING:  # Who reads a store needs no decoder.
+if TYPE_CHECKING:  # Reading a store needs no decoder.
     from actionfusion.video.reading import Frame
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -170,8 +170,7 @@ def _jpeg(picture: npt.NDArray[Any], quality: int) -> bytes:
 class StoredVideo:
     """A video in the prepared store; a ``ClipSource``.
 
-    Frames are read one by one from their places in the file, of a remote one those alone.  Every picture is held
-    against its checksum.
+    Only the chosen frames are read, also from a remote file.  Every picture is checked against its checksum.
 
     Args:
         path: the entry, as ``entry_path`` gives it, or its address.

@@ -28,13 +28,12 @@ class VideoSource:
 
     Args:
         path: the file.
-        recipe: how flow is made; its ``size`` is the size of the frames, to which they are scaled without cropping.
+        recipe: of the flow; its ``size`` is the height and width of the frames, the aspect not kept.
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
             Either is a guess that the first reading checks by decoding, unless this process has decoded
             the file whole before.
-        seek: in a long video decode only the surroundings of the frames that are read, where that gives the same
-            (``seeking``).  The number of frames is then counted by the packets, and damage elsewhere in the file is not
-            found.
+        seek: in a long video decode only the surroundings of the chosen frames, if that gives the same frames
+            (``seeking``).  The packets then give the number of frames, and damage elsewhere in the file is not found.
     """
 
     def __init__(
@@ -82,8 +81,8 @@ class VideoSource:
             in seconds ``[len(frames)]``.
 
         Raises:
-            FrameCountChanged: decoding to the end gave another number of frames than ``num_frames`` had said; it is
-                right now.
+            FrameCountChanged: decoding to the end gave another number of frames than ``num_frames``, which is now
+                corrected.
             SettingsError: a frame beyond the end.
             VideoError: the file cannot be read; see ``iterate_frames``.
         """
