@@ -33,9 +33,8 @@ class VideoSource:
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
             Either is a guess that the first reading checks by decoding, unless this process has decoded
             the file whole before.
-        seek: in a long video decode only the surroundings of the frames that are read, where that gives the same
-            (``seeking``).  The number of frames is then counted by the packets, and damage elsewhere in the file is not
-            found.
+        seek: in a long video decode only the surroundings of the chosen frames, if that gives the same frames
+            (``seeking``).  The packets then give the number of frames, and damage elsewhere in the file is not found.
     """
 
     def __init__(
@@ -95,8 +94,8 @@ class VideoSource:
             frames' times in seconds ``[len(frames)]``.
 
         Raises:
-            FrameCountChanged: decoding to the end gave another number of frames than ``num_frames`` had said; it is
-                right now.
+            FrameCountChanged: decoding to the end gave another number of frames than ``num_frames``, which is now
+                corrected.
             SettingsError: a frame beyond the end.
             VideoError: the file cannot be read; see ``iterate_frames``.
         """
