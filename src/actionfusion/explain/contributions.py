@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from actionfusion.explain.target import AttributionTarget, FloatArray
 
@@ -96,20 +95,17 @@ class GateStatistics:
 def gate_statistics(target: AttributionTarget) -> list[GateStatistics]:
     """Measure the gates of the model's LSTMs over the sampled frames; none where it names no LSTM."""
     memories = target.model.memories
-    inputs: dict[str, Tensor] = {}
-    hooks = [
-        lstm.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
-        for name, lstm in memories.items()
-    ]
+    for lstm in memories.values():
+        lstm.recorded = []
     try:
         target.log_odds_of(target.features)
+        recorded = {name: lstm.recorded or [] for name, lstm in memories.items()}
     finally:
-        for hook in hooks:
-            hook.remove()
+        for lstm in memories.values():
+            lstm.recorded = None
     found = []
     for name, lstm in memories.items():
-        with torch.no_grad():
-            gates = lstm.gates(inputs[name])[0].float()
+        gates = recorded[name][-1][0].float()
         quantiles = torch.quantile(gates, gates.new_tensor(GATE_QUANTILES), dim=-1)
         found.append(GateStatistics(name, lstm.hidden_size, gates.mean(dim=-1).cpu().numpy(), quantiles.cpu().numpy()))
     return found
