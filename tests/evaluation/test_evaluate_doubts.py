@@ -182,7 +182,7 @@ def test_an_empty_test_part_is_an_error(quick_arguments, grouped_root, tmp_path)
 
     from actionfusion.training.train import train
 
-    data = replace(quick_arguments["data"], split="all")
+    data = replace(quick_arguments["recipe"].data, split="all")
     run = train(**quick_arguments | {"data": data, "out": tmp_path / "run"})
     with pytest.raises(DatasetError, match="has no test part"):
         evaluate(run, grouped_root)

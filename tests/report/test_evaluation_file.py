@@ -48,6 +48,8 @@ def _row(evaluation, name, **change):
         (lambda e: _row(e, "per_class", label="other"), "classes one by one are not its labels"),
         (lambda _: {"correct": 9}, "says 9 of 10"),
         (lambda e: {"videos": e["videos"][1:]}, "says 10, but it names 9 videos"),
+        (lambda _: {"leaks": 3}, "leaks is 3"),
+        (lambda e: _row(e, "videos", group=7), "group in entry 1 of videos is 7"),
         (lambda _: {"failed": ["a.mp4"]}, "holds 'a.mp4' in entry 1 of failed"),
     ],
 )

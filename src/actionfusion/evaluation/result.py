@@ -20,13 +20,14 @@ from actionfusion.evaluation.views import Views
 from actionfusion.settings import EVALUATION_BYTES, read_json
 
 _REMEDY = "evaluate the run again"
-_PARTS: Mapping[str, Any] = {
+_PARTS: dict[str, Any] = {
     **dict.fromkeys(("dataset", "split", "part"), str),
     **dict.fromkeys(("seed", "count", "correct"), int),
     **dict.fromkeys(("top1", "confidence"), int | float),
     **dict.fromkeys(("interval", "labels", "confusion", "per_class", "failed", "videos"), list),
 }
-_ENTRIES: Mapping[str, Mapping[str, Any]] = {
+_OF_LATER_VERSIONS: dict[str, Any] = {"leaks": dict, "group": str | None}
+_ENTRIES: dict[str, dict[str, Any]] = {
     "per_class": {"label": str, "count": int, "correct": int, "interval": list},
     "failed": {"video": str, "kind": str, "message": str},
     "videos": {"video": str, "label": str, "predicted": str, "probabilities": list},
@@ -247,11 +248,11 @@ def _refuse_other_counts(evaluation: Mapping[str, Any]) -> None:
         raise SettingsError("evaluation", f"says {count}, but it names {len(evaluation['videos'])} videos", _REMEDY)
 
 
-def _refuse_other_types(values: object, wanted: Mapping[str, Any], where: str) -> None:
+def _refuse_other_types(values: object, wanted: dict[str, Any], where: str) -> None:
     if not isinstance(values, Mapping):
         raise SettingsError("evaluation", f"holds {values!r:.40}{where}", _REMEDY)
-    for name, kind in wanted.items():
-        if name not in values:
+    for name, kind in (wanted | _OF_LATER_VERSIONS).items():
+        if name in wanted and name not in values:
             raise SettingsError("evaluation", f"has no {name}{where}", _REMEDY)
-        if not isinstance(values[name], kind):
+        if name in values and not isinstance(values[name], kind):
             raise SettingsError("evaluation", f"{name}{where} is {values[name]!r:.40}", _REMEDY)

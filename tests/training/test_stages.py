@@ -1,16 +1,16 @@
-"""When a session ends, and how fast it learns until then."""
+"""When a stage ends, and how fast it learns until then."""
 
 import pytest
-from actionfusion.training.sessions import PAPER_SESSIONS, Plateau, Session
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actionfusion.errors import SettingsError
+from actionfusion.training.stages import PAPER_STAGES, Plateau, Stage
 
 
-def test_the_papers_two_sessions():
-    assert [(item.learning_rate, item.max_epochs) for item in PAPER_SESSIONS] == [(1e-5, 140), (1e-6, 46)]
-    assert all(item.schedule == "constant" for item in PAPER_SESSIONS)
+def test_the_papers_two_stages():
+    assert [(item.learning_rate, item.max_epochs) for item in PAPER_STAGES] == [(1e-5, 140), (1e-6, 46)]
+    assert all(item.schedule == "constant" for item in PAPER_STAGES)
 
 
 def test_plateau_waits_for_its_patience_and_starts_anew_when_accuracy_rises():
@@ -40,15 +40,15 @@ def test_no_patience_never_ends():
 
 
 def test_cosine_climbs_and_falls_to_zero():
-    session = Session(learning_rate=1e-3, schedule="cosine", warmup=0.1)
-    assert session.rate_at(0) == pytest.approx(1e-4)
-    assert session.rate_at(0.1) == pytest.approx(1e-3)
-    assert session.rate_at(0.55) == pytest.approx(5e-4)
-    assert session.rate_at(1) == pytest.approx(0, abs=1e-12)
-    assert Session(schedule="cosine", warmup=0.0).rate_at(0) == pytest.approx(1e-5)
+    stage = Stage(learning_rate=1e-3, schedule="cosine", warmup=0.1)
+    assert stage.rate_at(0) == pytest.approx(1e-4)
+    assert stage.rate_at(0.1) == pytest.approx(1e-3)
+    assert stage.rate_at(0.55) == pytest.approx(5e-4)
+    assert stage.rate_at(1) == pytest.approx(0, abs=1e-12)
+    assert Stage(schedule="cosine", warmup=0.0).rate_at(0) == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rate": 0}, {"max_epochs": 0}, {"patience": 0}, {"warmup": 1}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
-        Session(**wrong)
+        Stage(**wrong)
