@@ -20,8 +20,8 @@ from actionfusion.data.store import Contents, SourceIdentity, StoredVideo, write
 from actionfusion.errors import DatasetError, RecipeMismatch
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import open_export
-from actionfusion.inference.runtimes.parts import clip_part
-from actionfusion.inference.runtimes.prepared import Kind, find_prepared
+from actionfusion.inference.runtimes.prepared import Artifact, find_prepared
+from actionfusion.inference.runtimes.sub_models import clip_model
 from actionfusion.run_folder import open_run
 from actionfusion.training.feature_store import FeatureStore, feature_recipe
 from actionfusion.video.flow import FlowRecipe
@@ -255,7 +255,7 @@ def exported(run, tmp_path) -> Path:
     folder = tmp_path / "export"
     folder.mkdir()
     opened = open_run(run)
-    part = clip_part(opened.load_network, opened.network, opened.clip.frames)
+    part = clip_model(opened.load_network, opened.network, opened.clip.frames)
     about = describe(opened, part, "onnx", "fp32", "0" * 64) | {"model": "model.onnx", "files": {"model.onnx": 1}}
     (folder / "model.json").write_text(json.dumps(about))
     (folder / "model.onnx").write_bytes(b"x")
@@ -301,7 +301,7 @@ def test_the_whole_file_of_an_export(trap, exported, refused, attack):
 @pytest.mark.parametrize("attack", JSON_TEXTS)
 def test_what_is_prepared(trap, run, attack):
     opened = open_run(run)
-    kind = Kind(opened, clip_part(opened.load_network, opened.network, opened.clip.frames), "onnx", "fp32")
+    kind = Artifact(opened, clip_model(opened.load_network, opened.network, opened.clip.frames), "onnx", "fp32")
     kind.folder.mkdir(parents=True)
     trap.write(kind.folder / "prepared.json", JSON_TEXTS[attack])
     assert find_prepared(kind)[0] is None

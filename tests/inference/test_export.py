@@ -11,7 +11,7 @@ import pytest
 from actionfusion.__main__ import main
 from actionfusion.errors import ExportError, RunFolderError, RuntimeUnavailable, SettingsError, WeightsError
 from actionfusion.inference.exports.export import export
-from actionfusion.inference.exports.made_up import MadeUpVideo
+from actionfusion.inference.exports.synthetic import SyntheticVideo
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes import prepared, quantization
 from actionfusion.video.clip import ClipSettings
@@ -240,9 +240,9 @@ def test_the_command_and_its_refusals(prepared_run, tmp_path, capsys):
 def test_a_model_that_answers_otherwise_is_not_exported(prepared_run, tmp_path, monkeypatch):
     from actionfusion.inference.exports import export as module
 
-    real = module.TorchRuntime.run
+    real = module.TorchBackend.run
     monkeypatch.setattr(
-        module.TorchRuntime, "run", lambda self, inputs: {name: row + 2e-4 for name, row in real(self, inputs).items()}
+        module.TorchBackend, "run", lambda self, inputs: {name: row + 2e-4 for name, row in real(self, inputs).items()}
     )
     with pytest.raises(RuntimeUnavailable, match="off PyTorch's"):
         export(prepared_run, out=tmp_path / "out")
@@ -251,7 +251,7 @@ def test_a_model_that_answers_otherwise_is_not_exported(prepared_run, tmp_path, 
 
 def test_the_made_up_video_moves_as_it_says():
     recipe = FlowRecipe("dis", 8.0, 64)
-    _, codes, times = MadeUpVideo(ClipSettings(flow=recipe), 8).read([0, 3], [2, 3])
+    _, codes, times = SyntheticVideo(ClipSettings(flow=recipe), 8).read([0, 3], [2, 3])
     middle = recipe.decode(codes)[:, 16:-16, 16:-16].mean((1, 2))
     np.testing.assert_allclose(middle, [[2, 1], [2, 1]], atol=0.2)
     assert times.tolist() == [0, 0.12]

@@ -37,7 +37,7 @@ def exports(monkeypatch, prepared_run):
 
 
 def _answer(run, clip, runtime="openvino"):
-    return Recognizer.load(run, runtime=runtime)._engines.open("clip").run(clip)["probabilities"]
+    return Recognizer.load(run, runtime=runtime)._backends.open("clip").run(clip)["probabilities"]
 
 
 def test_a_copied_run_is_used_as_it_is_and_its_weights_are_not_loaded(run, exports, monkeypatch, small_clip):
@@ -157,7 +157,7 @@ def test_where_nothing_can_be_written_it_is_prepared_for_the_process(small_run, 
     assert "cannot be written" in capsys.readouterr().err
     assert list(scratch.glob("actionfusion-scratch-*"))
     wanted = _answer(small_run, small_clip, "torch")
-    np.testing.assert_allclose(recognizer._engines.open("clip").run(small_clip)["probabilities"], wanted, atol=1e-5)
+    np.testing.assert_allclose(recognizer._backends.open("clip").run(small_clip)["probabilities"], wanted, atol=1e-5)
     del recognizer
     assert not list(scratch.glob("actionfusion-scratch-*"))
 

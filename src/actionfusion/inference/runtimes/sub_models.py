@@ -1,7 +1,7 @@
-"""A part of a network as other runtimes see it: a module with named inputs and outputs of fixed shapes.
+"""Sub-models as other runtimes see them: a module with named inputs and outputs of fixed shapes.
 
-The whole network from a clip to probabilities is one part.  Whatever else is to run outside PyTorch is described in the
-same way, and exported, prepared, quantised and run by the same code.
+The whole network from a clip to probabilities is one; whatever else is to run outside PyTorch is described in the same
+way, and exported, prepared, quantised and run by the same code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from actionfusion.video.clip import ClipSettings
 
 Array = npt.NDArray[np.generic]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
-"""What `Runtime.run` is."""
+"""What `Backend.run` is."""
 
 
 def _at_once(run: Run, clip: Mapping[str, Array]) -> Array:
@@ -38,7 +38,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class Part:
+class SubModel:
     """A module and how it is called.
 
     Attributes:
@@ -48,7 +48,7 @@ class Part:
         outputs: names, in the order of what it returns.
         quantised: the model's linear layers that int8 may hold in 8 bits, by their names in it; all convolutions are.
         answer: the probabilities ``[1, K]`` of a clip (``rgb`` and ``flow`` as the whole network takes them) by runs of
-            the part.
+            the sub_model.
     """
 
     name: str
@@ -113,35 +113,35 @@ def picture_specs(network: ModelSettings, streams: Sequence[StreamName], *before
     )
 
 
-def clip_part(
-    make_network: Callable[[], VideoModel], kind: type[VideoModel], settings: ModelSettings, clip: ClipSettings
-) -> Part:
+def clip_model(
+    make_network: Callable[[], VideoModel], model_class: type[VideoModel], settings: ModelSettings, clip: ClipSettings
+) -> SubModel:
     """The whole model: the streams of a clip ``[1, T, C, H, W]``, uint8, to probabilities ``[1, K]``.
 
     Args:
         make_network: gives it; called when its weights are needed.
-        kind: the model's class.
+        model_class: the model's class.
         settings: the model's.
         clip: what is cut from a video for it.
     """
-    return Part(
+    return SubModel(
         name="clip",
         make_module=lambda: _Probabilities(make_network()).eval(),
         inputs=picture_specs(settings, clip.streams, 1, clip.frames),
         outputs=("probabilities",),
-        quantised=kind.quantized_layers,
+        quantised=model_class.quantized_layers,
     )
 
 
-def clip_flops(kind: type[VideoModel], settings: ModelSettings, clip: ClipSettings) -> int:
+def clip_flops(model_class: type[VideoModel], settings: ModelSettings, clip: ClipSettings) -> int:
     """Count the floating point operations of a clip (a multiply-add is two) without computing any."""
     # Not above: it takes half a second, and who has something prepared never counts.
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     with torch.device("meta"), torch.inference_mode():
-        part = clip_part(lambda: kind(settings), kind, settings, clip)
-        module = part.make_module()
-        inputs = [torch.empty(spec.shape, dtype=torch.uint8) for spec in part.inputs]
+        sub_model = clip_model(lambda: model_class(settings), model_class, settings, clip)
+        module = sub_model.make_module()
+        inputs = [torch.empty(spec.shape, dtype=torch.uint8) for spec in sub_model.inputs]
         with FlopCounterMode(display=False) as counter:
             module(*inputs)
     return int(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""A made-up video: smooth noise that drifts, for whoever has none at hand."""
+"""A synthetic video: smooth noise that drifts, where no video is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEP = (1, 2)  # pixels that each frame moves down and to the right
 _GRAIN = 8  # pixels between two random values
 
 
-class MadeUpVideo:
+class SyntheticVideo:
     """Implements ``ClipSource``: coloured smooth noise, in which everything moves by (2, 1) pixels a frame.
 
     Args:

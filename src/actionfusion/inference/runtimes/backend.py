@@ -1,7 +1,7 @@
-"""What runs a part of a network: PyTorch, OpenVINO or ONNX Runtime, behind one small protocol.
+"""What runs a sub-model: PyTorch, OpenVINO or ONNX Runtime, behind one small protocol.
 
-OpenVINO and ONNX Runtime run on the CPU, from a file that ``prepared.py`` or ``export.py`` made.  Every one of them is
-told its precision; none may choose a lower one by itself.
+OpenVINO and ONNX Runtime run on the CPU, from a file that ``prepared.py`` or ``export.py`` made.  Each is given
+its precision; none may choose a lower one by itself.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import torch
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
 from actionfusion.inference.runtimes.packages import is_installed, needed
-from actionfusion.inference.runtimes.parts import Array, Part, TensorSpec, check_inputs
+from actionfusion.inference.runtimes.sub_models import Array, SubModel, TensorSpec, check_inputs
 
-EngineName = Literal["torch", "openvino", "onnx"]
+BackendName = Literal["torch", "openvino", "onnx"]
 RuntimeName = Literal["auto", "torch", "openvino", "onnx"]
 PrecisionName = Literal["fp32", "bf16", "int8"]
 
-PRECISIONS: Mapping[EngineName, tuple[PrecisionName, ...]] = {
+PRECISIONS: Mapping[BackendName, tuple[PrecisionName, ...]] = {
     "torch": ("fp32", "bf16"),
     "openvino": ("fp32", "bf16", "int8"),
     "onnx": ("fp32", "int8"),
 }
 # What each imports, and from which extra of ours it comes.
-PACKAGES: Mapping[EngineName, str] = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
+PACKAGES: Mapping[BackendName, str] = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
 COMPILED = "compiled.blob"
 
 
-class Runtime(Protocol):
-    """A part of a network, ready to run."""
+class Backend(Protocol):
+    """A sub-model, ready to run."""
 
     @property
-    def name(self) -> EngineName:
+    def name(self) -> BackendName:
         """Which runtime it is."""
         ...
 
@@ -48,7 +48,7 @@ class Runtime(Protocol):
 
     @property
     def takes_batches(self) -> bool:
-        """Whether the first axis of the inputs may be larger than the part says."""
+        """Whether the first axis of the inputs may be larger than the sub-model says."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -60,28 +60,28 @@ class Runtime(Protocol):
         ...
 
 
-class TorchRuntime:
+class TorchBackend:
     """PyTorch, eager, on any device.
 
     Args:
-        part: what to run.
+        sub_model: what to run.
         precision: fp32, or bf16 for the multiplications that autocast turns to it.
         device: where; its weights are moved there.
     """
 
-    name: EngineName = "torch"
+    name: BackendName = "torch"
     takes_batches = True
 
-    def __init__(self, part: Part, precision: PrecisionName, device: torch.device) -> None:
+    def __init__(self, sub_model: SubModel, precision: PrecisionName, device: torch.device) -> None:
         self.precision: PrecisionName = precision
         self.device = device
-        self._part = part
-        self._module = part.make_module().eval().to(device)
+        self._sub_model = sub_model
+        self._module = sub_model.make_module().eval().to(device)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name; the network checks the shapes."""
         given = []
-        for spec in self._part.inputs:
+        for spec in self._sub_model.inputs:
             if spec.name not in inputs:
                 raise SettingsError(spec.name, "this input is missing", f"give {spec.dtype} {list(spec.shape)}")
             given.append(torch.from_numpy(inputs[spec.name]).to(self.device))
@@ -91,10 +91,10 @@ class TorchRuntime:
         ):
             made = self._module(*given)
         outputs = made if isinstance(made, tuple) else (made,)
-        return {name: value.cpu().numpy() for name, value in zip(self._part.outputs, outputs, strict=True)}
+        return {name: value.cpu().numpy() for name, value in zip(self._sub_model.outputs, outputs, strict=True)}
 
 
-class OpenVINORuntime:
+class OpenVINOBackend:
     """OpenVINO on the CPU.
 
     Args:
@@ -104,7 +104,7 @@ class OpenVINORuntime:
         outputs: names of what it gives, in its order.
     """
 
-    name: EngineName = "openvino"
+    name: BackendName = "openvino"
     takes_batches = False
 
     def __init__(
@@ -131,7 +131,7 @@ class OpenVINORuntime:
             }
 
 
-class OnnxRuntime:
+class OnnxBackend:
     """ONNX Runtime on the CPU.
 
     Args:
@@ -141,7 +141,7 @@ class OnnxRuntime:
         outputs: names of what it gives.
     """
 
-    name: EngineName = "onnx"
+    name: BackendName = "onnx"
     takes_batches = False
 
     def __init__(
@@ -157,7 +157,7 @@ class OnnxRuntime:
         return dict(zip(self._outputs, made, strict=True))
 
 
-def check_precision(name: EngineName, precision: PrecisionName) -> None:
+def check_precision(name: BackendName, precision: PrecisionName) -> None:
     """Refuse a precision that a runtime does not have here.
 
     Raises:
@@ -175,7 +175,7 @@ def check_precision(name: EngineName, precision: PrecisionName) -> None:
         raise RuntimeUnavailable("bf16", "this CPU has no bfloat16 multiplications", "take fp32 or int8")
 
 
-def is_offered(name: EngineName, precision: PrecisionName) -> bool:
+def is_offered(name: BackendName, precision: PrecisionName) -> bool:
     """Whether ``check_precision`` would pass."""
     if precision not in PRECISIONS[name] or not is_installed(PACKAGES[name]):
         return False
@@ -254,7 +254,7 @@ def _openvino_settings(precision: PrecisionName) -> dict[str, str]:
 
 def open_onnx(
     path: Path, precision: PrecisionName, inputs: tuple[TensorSpec, ...], outputs: tuple[str, ...]
-) -> OnnxRuntime:
+) -> OnnxBackend:
     """ONNX Runtime on a file.
 
     Raises:
@@ -268,18 +268,18 @@ def open_onnx(
         raise RuntimeUnavailable("onnxruntime", reason, "pip install 'actionfusion[onnx]'") from error
     options = SessionOptions()
     options.log_severity_level = 3  # errors
-    return OnnxRuntime(InferenceSession(path, options, providers=["CPUExecutionProvider"]), precision, inputs, outputs)
+    return OnnxBackend(InferenceSession(path, options, providers=["CPUExecutionProvider"]), precision, inputs, outputs)
 
 
 def open_model(
     path: Path,
-    name: EngineName,
+    name: BackendName,
     precision: PrecisionName,
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[str, ...],
     *,
     compiled: Path | None = None,
-) -> Runtime:
+) -> Backend:
     """A runtime on a model file.
 
     Args:
@@ -297,6 +297,6 @@ def open_model(
     if name == "onnx":
         return open_onnx(path, precision, inputs, outputs)
     if compiled is not None:
-        return OpenVINORuntime(import_openvino(compiled, precision), precision, inputs, outputs)
+        return OpenVINOBackend(import_openvino(compiled, precision), precision, inputs, outputs)
     model = compile_openvino(read_openvino(path), precision)
-    return OpenVINORuntime((model, None), precision, inputs, outputs)
+    return OpenVINOBackend((model, None), precision, inputs, outputs)

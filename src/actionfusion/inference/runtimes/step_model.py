@@ -1,4 +1,4 @@
-"""One sample of a stream as a part of the network, for any runtime; see `SampleReader` for what it computes."""
+"""One sample of a stream as a sub-model, for any runtime; see `SampleReader` for what it computes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actionfusion.inference.runtimes.parts import Array, Part, Run, TensorSpec, picture_specs
+from actionfusion.inference.runtimes.sub_models import Array, Run, SubModel, TensorSpec, picture_specs
 from actionfusion.inference.stepping import ExactStepper, FloatArray, Pictures
 from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.models.streaming import StreamShape
@@ -19,20 +19,20 @@ from actionfusion.video.clip import ClipSettings
 OPENED, STILL_OPEN = "opened", "still_open"
 
 
-def step_part(
+def step_model(
     make_network: Callable[[], VideoModel],
-    kind: type[VideoModel],
+    model_class: type[VideoModel],
     settings: ModelSettings,
     clip: ClipSettings,
     shape: StreamShape,
-) -> Part:
+) -> SubModel:
     """One sample: each stream's pictures ``[1, C, H, W]``, uint8, and what is open of the samples before.
 
     Where the model joins no neighbours nothing is ever open, and that input and output are not there.
 
     Args:
         make_network: gives the network; called when its weights are needed.
-        kind: the model's class.
+        model_class: the model's class.
         settings: the model's.
         clip: T, and what is cut for each sample.
         shape: of what is read of a sample.
@@ -50,12 +50,12 @@ def step_part(
         windows = stepper.read(pictures, range(clip.frames), stepper.start())
         return stepper.answers(windows[-1:])[0].probabilities[None]
 
-    return Part(
+    return SubModel(
         name="step",
         make_module=lambda: _Step(make_network(), clip.streams).eval(),
         inputs=(*inputs, opened) if shape.looks_ahead else inputs,
         outputs=(STILL_OPEN, *shape.branches) if shape.looks_ahead else shape.branches,
-        quantised=kind.quantized_layers,
+        quantised=model_class.quantized_layers,
         answer=answer,
     )
 
@@ -64,7 +64,7 @@ class StepRun:
     """A `SampleStep` of a runtime's runs.
 
     Args:
-        run: runs the part.
+        run: runs the sub_model.
         shape: of what goes in and comes out.
         takes_batches: whether several samples can go in at once.
     """
