@@ -88,7 +88,13 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(recipe, tmp_path):
     words = ["protocol", "leave-one-group-out", "--config", str(recipe), "--seeds", "[1]", "--out"]
     disturbed, undisturbed = str(tmp_path / "disturbed"), str(tmp_path / "undisturbed")
     killed = [("train", 1), ("step", 2), ("measure", 1), ("write", 2), ("step", 3)]
-    resolved = RECIPE["network"] | {"num_classes": 2, "frames": 2, "image_size": 32, "flow_size": 32, "flow_channels": 4}
+    resolved = RECIPE["network"] | {
+        "num_classes": 2,
+        "frames": 2,
+        "image_size": 32,
+        "flow_size": 32,
+        "flow_channels": 4,
+    }
     lines = [[[*words, disturbed], where, number] for where, number in killed]
     lines += [[[*words, disturbed], None, 0], [[*words, undisturbed], None, 0]]
     done = subprocess.run(

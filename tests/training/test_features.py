@@ -49,7 +49,14 @@ class Noise:
 
 def make_network(seed: int = 0, **changes) -> FusionNetwork:
     torch.manual_seed(seed)
-    small = {"frames": CLIP.frames, "image_size": 16, "flow_channels": 4, "backbone": (6, "M", 8), "batch_norm": False, "fc6_width": 12}
+    small = {
+        "frames": CLIP.frames,
+        "image_size": 16,
+        "flow_channels": 4,
+        "backbone": (6, "M", 8),
+        "batch_norm": False,
+        "fc6_width": 12,
+    }
     return FusionNetwork.practical(4, **{**small, "hidden": 7, **changes})
 
 

@@ -196,9 +196,7 @@ print((peaks[1] - peaks[0]) / 6)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
 def test_the_estimate_is_near_the_memory_that_a_step_takes():
     done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
-    cost = step_cost(
-        FusionNetwork, FusionNetworkSettings.tiny(8, frames=8, image_size=64, backbone=(32, 32, "M", 32))
-    )
+    cost = step_cost(FusionNetwork, FusionNetworkSettings.tiny(8, frames=8, image_size=64, backbone=(32, 32, "M", 32)))
     assert 0.6 < cost.per_clip / float(done.stdout) < 1.5
 
 

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from actionfusion.models.pretrained import imagenet_targets
 
 from actionfusion.data.loading import Batch, Step
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings

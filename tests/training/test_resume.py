@@ -115,7 +115,13 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def driver():
     """Trains in a process of its own; gives the exit code."""
-    resolved = RECIPE["network"] | {"num_classes": 2, "frames": 2, "image_size": 32, "flow_size": 32, "flow_channels": 4}
+    resolved = RECIPE["network"] | {
+        "num_classes": 2,
+        "frames": 2,
+        "image_size": 32,
+        "flow_size": 32,
+        "flow_channels": 4,
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(resolved)],
         stdin=subprocess.PIPE,

@@ -12,8 +12,8 @@ from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, create_run, open_run
 from actionfusion.training import keeper, learner, loop
 from actionfusion.training.loop import fit
-from actionfusion.training.stages import Stage
 from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
 
 
@@ -100,7 +100,9 @@ def made_up(tiny_run, tmp_path, shapes_root):
     learn = ClipDataset(videos.sources(videos.split.test[:4], run.clip), run.clip)
     check = ClipDataset(videos.sources(videos.split.test[4:6], run.clip), run.clip)
     loaders = [EpochLoader(part, batch_size=4, shuffle=False, workers=0) for part in (learn, check)]
-    folder = create_run(tmp_path / "run", model=run.model, clip=run.clip, network=run.network, labels=run.labels, further={})
+    folder = create_run(
+        tmp_path / "run", model=run.model, clip=run.clip, network=run.network, labels=run.labels, further={}
+    )
     return FusionNetwork(run.network), *loaders, folder
 
 

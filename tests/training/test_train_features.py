@@ -30,8 +30,8 @@ from actionfusion.training.checkpoint import load_network
 from actionfusion.training.cost import step_cost, training_cost
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.learner import Learner
-from actionfusion.training.stages import Stage
 from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
@@ -297,7 +297,9 @@ def test_recomputed_backbones_learn_the_same(arguments, tmp_path):
 
 
 FRAMES = 4
-SMALL = FusionNetworkSettings.tiny(8, frames=FRAMES, image_size=64, backbone=(16, 16, "M", 16, "M", 24), batch_norm=False)
+SMALL = FusionNetworkSettings.tiny(
+    8, frames=FRAMES, image_size=64, backbone=(16, 16, "M", 16, "M", 24), batch_norm=False
+)
 # Operations of the backbones' convolutions for each clip, forward: two for each of 9 x in x out weights and pixel.
 LAYERS = [[(64, channels, 16), (64, 16, 16), (32, 16, 16), (16, 16, 24)] for channels in (3, SMALL.flow_channels)]
 TOWERS = [[FRAMES * 2 * 9 * size**2 * given * made for size, given, made in layers] for layers in LAYERS]
@@ -391,7 +393,9 @@ def test_the_estimates_are_near_the_memory_that_a_step_takes():
     words = [sys.executable, "-c", MEASURED, json.dumps(CHANGES)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     measured = [float(line) for line in done.stdout.split()]
-    settings = FusionNetworkSettings.tiny(8, frames=8, image_size=96, backbone=(32, 32, "M", 32, "M", 16), batch_norm=False)
+    settings = FusionNetworkSettings.tiny(
+        8, frames=8, image_size=96, backbone=(32, 32, "M", 32, "M", 16), batch_norm=False
+    )
     estimated = [step_cost(FusionNetwork, settings, **change).per_clip for change in CHANGES]
     shares = [ours / theirs for ours, theirs in zip(estimated, measured, strict=True)]
     assert all(0.6 < share < 1.6 for share in shares), shares
