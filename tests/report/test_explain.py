@@ -18,8 +18,9 @@ from actionfusion.models import FusionNetwork, FusionNetworkSettings
 from actionfusion.report import explanation_page
 from actionfusion.report.explain import explain
 from actionfusion.run_folder import create_run
+from actionfusion.video import flow
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.flow import FlowRecipe
+from actionfusion.video.flow import FlowRecipe, flow_engine
 from actionfusion.video.reading import iterate_frames, probe
 
 FILES = ["activations_flow.png", "activations_rgb.png", "explanation.json", "index.html", "overlay.mp4", "where.png"]
@@ -48,7 +49,7 @@ def make_run(tmp_path_factory):
         torch.manual_seed(1)
         settings = FusionNetworkSettings.tiny(len(labels), **changes)
         network = FusionNetwork(settings)
-        clip = ClipSettings(4, 4, FlowRecipe("dis", 8.0, 64), network.reads)
+        clip = ClipSettings(4, 4, FlowRecipe("dis", 8.0, settings.size_of("flow")), network.reads, settings.image_size)
         path = tmp_path_factory.mktemp("runs") / "run"
         run = create_run(path, model="fusion", clip=clip, network=settings, labels=labels, further={})
         run.save_weights(network)
@@ -125,6 +126,41 @@ def test_a_run_of_one_stream_says_so(make_run, video, tmp_path, parse, stream, s
     assert said in tree.text
     assert "this model reads no other" in tree.text
     assert bool(tree.find("section", id="memory")) == (stream == "flow")
+
+
+def test_flow_is_computed_only_for_a_model_that_reads_it(make_run, video, tmp_path, parse, monkeypatch):
+    computed = []
+
+    def counted(name):
+        computed.append(name)
+        return flow_engine(name)
+
+    monkeypatch.setattr(flow, "flow_engine", counted)
+    pages = {
+        stream: explain(make_run(streams=stream), video, out=tmp_path / stream, hide="map")
+        for stream in ("rgb", "flow")
+    }
+    rows = {}
+    for stream, page in pages.items():
+        root = parse(page.read_text(encoding="utf-8"))
+        rows[stream] = [name.text for name in root.find("div", class_="name")][:3]
+        assert len(root.find("div", class_="wheel")) == (stream == "flow")
+        assert probe(page.parent / "overlay.mp4").frame_count == 16
+    assert rows == {
+        "rgb": ["Grad-CAM", "occlusion", "log-odds lost without it"],
+        "flow": ["Grad-CAM", "occlusion", "flow to the next frame"],
+    }
+    assert computed
+    computed.clear()
+    explain(make_run(streams="rgb"), video, out=tmp_path / "again", hide="map")
+    assert computed == []
+
+
+def test_frames_may_have_another_size_than_the_flow(make_run, video, tmp_path):
+    run = make_run(image_size=64, flow_size=32, streams="flow")
+    page = explain(run, video, out=tmp_path / "out")
+    figures = json.loads((page.parent / "explanation.json").read_text())
+    assert np.shape(figures["maps"]["grad_cam"]) == (4, 4, 4)
 
 
 def test_names_from_outside_are_text(make_run, video, tmp_path, parse):

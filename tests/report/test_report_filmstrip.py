@@ -1,5 +1,6 @@
 import base64
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -115,6 +116,14 @@ def test_pictures_show_the_frames_and_their_flow(make_clip, size):
     assert "1 of 3" in frames[0].description
     # 4 px of a bound of 20 is stored as 25 of 127 steps.
     assert "up to 3.9 px" in flows[1].description
+
+
+def test_a_clip_without_flow_has_frames_alone(make_clip):
+    clip = replace(make_clip(3), flow=None)
+    assert len(frame_pictures(clip)) == 3
+    assert flow_pictures(clip, 4.0) == []
+    assert common_scale([clip]) == 1.0
+    assert common_scale([clip, make_clip(motion=[(2.2, 0)] * 4)]) == 2.5
 
 
 def test_the_key_is_a_disc_coloured_by_the_same_rule():

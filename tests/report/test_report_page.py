@@ -2,6 +2,7 @@ import base64
 import hashlib
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from PIL import Image
 
 import actionfusion.report.page as page_module
 from actionfusion.errors import SettingsError
+from actionfusion.models.model import Source
 from actionfusion.report.filmstrip import FilmStrip
+from actionfusion.report.model_facts import ModelFacts, PublishedFigure
 from actionfusion.report.page import (
     GroupAccuracy,
     Headline,
@@ -322,3 +325,25 @@ def test_text_has_the_contrast_that_the_accessibility_guidelines_ask_for(scheme)
         assert _contrast(colours["ink"], colours[ground]) >= 4.5, ground
     for mark in ("train", "accent"):
         assert _contrast(colours[mark], colours["paper"]) >= 3, mark
+
+
+def test_strips_without_flow_have_no_key_to_its_colours(make_clip, parse):
+    clip = replace(make_clip(3), flow=None)
+    page = parse(render_report(Report("RGB", strips=[FilmStrip("a.mp4", "walk", clip, [("walk", 1.0)])])))
+    assert len(page.find("img")) == 3
+    assert page.find("div", class_="wheel") == []
+    assert "optical flow" not in page.find("section", id="clips")[0].text
+
+
+def test_the_model_stands_with_its_published_figures(make_evaluation, parse):
+    source = Source(
+        "Doe, Some network, 2020", kept="its <layers>", published={"ucf101": "95.3 % (7:3)", "shapes": "1 % (x)"}
+    )
+    figures = [PublishedFigure("ucf101", "95.3 % (7:3)", ""), PublishedFigure("shapes", "1 % (x)", "50.0 % (1 of 2)")]
+    facts = ModelFacts("some", source, tuple(figures))
+    (section,) = parse(render_report(Report("run", model=facts))).find("section", id="model")
+    rows = [[cell.text for cell in row.find("td")] for row in section.find("tr")[1:]]
+    assert rows == [["95.3 % (7:3)", "–"], ["1 % (x)", "50.0 % (1 of 2)"]]
+    assert "Doe, Some network, 2020" in section.text
+    assert "its <layers>" in section.text
+    assert facts.on_this_data == figures[1]
