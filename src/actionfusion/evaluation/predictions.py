@@ -1,4 +1,4 @@
-"""What a run answers to a set of videos; a video that gives no clip is set apart."""
+"""Predict the class of each video of a set; a video that gives no clip is set apart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class FailedVideo:
-    """A video that gave no clip, and so no answer."""
+    """A video that gave no clip, and so no prediction."""
 
     video: str
     kind: str
@@ -32,7 +32,7 @@ class FailedVideo:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """N videos that could be read, and the rest.
 
     Attributes:
@@ -52,8 +52,8 @@ class Answers:
     failed: tuple[FailedVideo, ...]
 
 
-def answer(recognizer: Recognizer, sources: Sequence[LabelledSource], views: Views, title: str) -> Answers:
-    """Answer every video, in batches of ``BATCH_SIZE`` clips, while threads cut those that come next.
+def predict_videos(recognizer: Recognizer, sources: Sequence[LabelledSource], views: Views, title: str) -> Predictions:
+    """Predict every video, in batches of ``BATCH_SIZE`` clips, while threads cut those that come next.
 
     Args:
         recognizer: of the run.
@@ -90,12 +90,12 @@ def answer(recognizer: Recognizer, sources: Sequence[LabelledSource], views: Vie
             finite = np.isfinite(rows[-1]).all(1)
             if not finite.all():
                 name = owners[len(owners) - len(batch) + int(finite.argmin())].name
-                reason = f"the network's answer to {name!r} is no number"
+                reason = f"the network's scores of {name!r} are not finite"
                 raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
     each = np.concatenate(rows).astype(np.float64)
     starts = [number for number, source in enumerate(owners) if number == 0 or source is not owners[number - 1]]
     counts = np.diff([*starts, len(owners)])
-    return Answers(
+    return Predictions(
         tuple(owners[start].name for start in starts),
         np.array([owners[start].target for start in starts], np.int64),
         np.add.reduceat(each, starts) / counts[:, None] if starts else each,
