@@ -189,8 +189,8 @@ def test_an_export_that_is_not_whole_is_refused(damage, message, copied):
 
 
 def test_an_export_whose_runtime_is_missing(copied, exports, monkeypatch):
+    from actionfusion.inference.runtimes import backend as runtimes
     from actionfusion.inference.runtimes import packages
-    from actionfusion.inference.runtimes import running as runtimes
 
     for module in (packages, runtimes):
         monkeypatch.setattr(module, "is_installed", lambda name: name not in {"openvino", "onnxruntime"})

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from actionfusion.errors import RuntimeUnavailable, WeightsError
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.runtimes import prepared, running
+from actionfusion.inference.runtimes import backend, prepared
 
 FOLDER = "prepared/clip-openvino-fp32"
 
@@ -116,7 +116,7 @@ def test_damaged_files_are_made_anew(name, damage, said, run, exports, capsys, s
 
 
 def test_a_file_that_fits_its_hash_and_cannot_be_loaded_is_made_anew(run, exports, capsys, small_clip, monkeypatch):
-    real, tries = running.import_openvino, []
+    real, tries = backend.import_openvino, []
 
     def once_damaged(path, precision):
         # Not OpenVINO's own refusal of other bytes: what it does with them is not said to be safe for the process.
@@ -125,7 +125,7 @@ def test_a_file_that_fits_its_hash_and_cannot_be_loaded_is_made_anew(run, export
             raise RuntimeError("no model of OpenVINO")
         return real(path, precision)
 
-    monkeypatch.setattr(running, "import_openvino", once_damaged)
+    monkeypatch.setattr(backend, "import_openvino", once_damaged)
     np.testing.assert_allclose(_answer(run, small_clip), _answer(run, small_clip, "torch"), atol=1e-5)
     assert exports == ["clip"]
     assert len(tries) == 2

@@ -12,8 +12,8 @@ import torch
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes import backend as runtimes
 from actionfusion.inference.runtimes import choice, packages
-from actionfusion.inference.runtimes import running as runtimes
 from actionfusion.inference.runtimes.backend import TorchBackend, open_model
 from actionfusion.inference.runtimes.onnx_file import export_onnx
 from actionfusion.inference.runtimes.sub_models import SubModel, TensorSpec, clip_flops, clip_model
