@@ -23,19 +23,18 @@ def grouped_root(tmp_path_factory, shapes_root) -> Path:
 @pytest.fixture(scope="session")
 def quick_arguments(grouped_root) -> dict[str, object]:
     """Arguments of ``train`` for one epoch of a very small network on these clips, on a split that leaks."""
-    from actionfusion.training.sessions import Session
-
     from actionfusion.training.recipe import load_recipe
+    from actionfusion.training.stages import Stage
 
     recipe = load_recipe("tiny")
     data = replace(
-        recipe["data"], root=grouped_root, split="random-7:3", validation="hold_out", validation_fraction=0.3,
+        recipe.data, root=grouped_root, split="random-7:3", validation="hold_out", validation_fraction=0.3,
         group_pattern=r"(?P<group>p\d)_",
     )  # fmt: skip
-    clip = replace(recipe["clip"], frames=2, flow_fields=2, flow=replace(recipe["clip"].flow, size=32))
-    network = replace(recipe["network"], tower=(4, "M", 8), fc6_width=8, hidden=6)
-    training = replace(recipe["training"], sessions=(Session(1e-3, 1, None),), batch_size=4, workers=0)
-    return recipe | {"data": data, "clip": clip, "network": network, "training": training}
+    clip = replace(recipe.clip, frames=2, flow_fields=2, flow=replace(recipe.clip.flow, size=32))
+    network = replace(recipe.network, backbone=(4, "M", 8), fc6_width=8, hidden=6)
+    training = replace(recipe.training, stages=(Stage(1e-3, 1, None),), batch_size=4, workers=0)
+    return {"recipe": recipe.changed(data=data, clip=clip, network=network, training=training)}
 
 
 @pytest.fixture(scope="session")

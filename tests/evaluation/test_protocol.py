@@ -29,11 +29,11 @@ RECIPE = {
     "data": {"dataset": "folder", "validation": "none", "group_pattern": r"(?P<group>p\d)_"},
     "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
-        "tower": [4, "M", 8], "batch_norm": True, "conv_reduce": "max", "fc6_width": 8, "hidden": 6, "head": "linear",
+        "backbone": [4, "M", 8], "batch_norm": True, "conv_reduce": "max", "fc6_width": 8, "hidden": 6, "head": "linear",
     },
     "training": {
         "batch_size": 4, "workers": 0, "checkpoint_steps": 1,
-        "sessions": [{"learning_rate": 0.01, "max_epochs": 1, "patience": None}],
+        "stages": [{"learning_rate": 0.01, "max_epochs": 1, "patience": None}],
     },
 }  # fmt: skip
 
@@ -42,7 +42,7 @@ DRIVER = """
 import json, os, signal, sys
 import actionfusion.evaluation.protocol as protocol
 from actionfusion.__main__ import main
-from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.models import FusionNetwork, FusionNetworkSettings
 from actionfusion.training.cost import step_cost
 from actionfusion.training.learner import Learner
 
@@ -58,7 +58,7 @@ def kill_at(owner, name, number):
 OWNERS = {"step": (Learner, "step"), "measure": (protocol, "measure"), "train": (protocol, "train"),
           "write": (protocol, "write_atomically")}
 # Found once and inherited; with shapes alone nothing is computed that a fork could stumble over.
-step_cost(FusionNetworkSettings(**json.loads(sys.argv[1])), 2)
+step_cost(FusionNetwork, FusionNetworkSettings(**json.loads(sys.argv[1])))
 for line in sys.stdin:
     words, where, number = json.loads(line)
     child = os.fork()
@@ -88,7 +88,13 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(recipe, tmp_path):
     words = ["protocol", "leave-one-group-out", "--config", str(recipe), "--seeds", "[1]", "--out"]
     disturbed, undisturbed = str(tmp_path / "disturbed"), str(tmp_path / "undisturbed")
     killed = [("train", 1), ("step", 2), ("measure", 1), ("write", 2), ("step", 3)]
-    resolved = RECIPE["network"] | {"num_classes": 2, "image_size": 32, "flow_channels": 4}
+    resolved = RECIPE["network"] | {
+        "num_classes": 2,
+        "frames": 2,
+        "image_size": 32,
+        "flow_size": 32,
+        "flow_channels": 4,
+    }
     lines = [[[*words, disturbed], where, number] for where, number in killed]
     lines += [[[*words, disturbed], None, 0], [[*words, undisturbed], None, 0]]
     done = subprocess.run(
@@ -184,7 +190,7 @@ def test_another_recipe_is_refused_by_the_name_of_what_differs(random_protocol, 
 
 def test_a_recipe_that_no_fold_was_begun_with_can_be_mended(quick_arguments, tmp_path):
     out = tmp_path / "protocol"
-    wrong = replace(quick_arguments["training"], freeze_towers="conv99")
+    wrong = replace(quick_arguments["training"], freeze="conv99")
     with pytest.raises(SettingsError, match="conv99"):
         protocol("random-7:3", out=out, **arguments(quick_arguments, training=wrong))
     assert not protocol("random-7:3", out=out, **arguments(quick_arguments)).failed
@@ -280,7 +286,7 @@ def test_weights_that_are_no_numbers_fail_their_fold_alone(random_protocol, quic
     out = shutil.copytree(random_protocol.path, tmp_path / "protocol")
     fold = out / random_protocol.figures["folds"][1]["run"]
     tensors = load_file(fold / "model.safetensors")
-    tensors["rgb_tower.features.0.weight"].fill_(float("nan"))
+    tensors["backbones.rgb.features.0.weight"].fill_(float("nan"))
     save_file(tensors, fold / "model.safetensors")
     (fold / "evaluation_test.json").unlink()
     result = protocol("random-7:3", out=out, repeats=2, seeds=(0, 5), **arguments(quick_arguments))

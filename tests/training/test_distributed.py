@@ -25,13 +25,13 @@ RECIPE = {
     "data": {"dataset": "folder", "split": "folders", "validation": "test"},
     "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
-        "tower": [4, "M", 8], "fc6_width": 8, "hidden": 6, "head": "linear",
+        "backbone": [4, "M", 8], "fc6_width": 8, "hidden": 6, "head": "linear",
         "dropout_fc6": 0.0, "dropout_lstm": 0.0, "dropout_last": 0.0,
     },
     "augmentation": {"intervals": [2, 6], "flip": True},
     "training": {
         "batch_size": 2, "workers": 0, "clip_norm": 1.0, "checkpoint_steps": 2,
-        "sessions": [
+        "stages": [
             {"learning_rate": 0.001, "max_epochs": 1, "patience": 1},
             {"learning_rate": 0.001, "max_epochs": 1, "patience": 1},
         ],
@@ -139,7 +139,7 @@ def test_only_the_main_process_writes_and_talks(together, alone):
 def test_two_processes_share_the_features_and_learn_the_same_from_them(recipe, tmp_path):
     from actionfusion.__main__ import main
 
-    words = ["train", "--config", str(recipe), "--features.draws", "2", "--features.dtype", "float32"]
+    words = ["train", "--config", str(recipe), "--features.views", "2", "--features.dtype", "float32"]
     process = torchrun(*words, "--features.folder", tmp_path / "shared", "--out", tmp_path / "two", "--device", "cpu")
     told, _ = process.communicate(timeout=120)
     assert process.returncode == 0, told
@@ -159,7 +159,7 @@ def test_two_processes_share_the_features_and_learn_the_same_from_them(recipe, t
 @pytest.mark.slow
 def test_one_that_dies_ends_all_with_a_message_and_the_run_goes_on(recipe, together, tmp_path):
     run = tmp_path / "run"
-    words = ("--training.sessions", json.dumps([{"learning_rate": 0.001, "max_epochs": 500, "patience": None}]))
+    words = ("--training.stages", json.dumps([{"learning_rate": 0.001, "max_epochs": 500, "patience": None}]))
     process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu", *words)
     while not (run / "metrics.csv").exists():
         assert process.poll() is None, process.communicate()[0]
@@ -173,12 +173,12 @@ def test_one_that_dies_ends_all_with_a_message_and_the_run_goes_on(recipe, toget
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     from actionfusion.training.checkpoint import read_state
 
-    assert read_state(run)["format"] == 1
+    assert read_state(run)["format"] == 2
     with pytest.raises(SettingsError, match="processes is 2 in the run and 1 now"):
         train(out=run, resume=True)
 
 
-# The second process is killed in its fourth step, which is in the second of two sessions.
+# The second process is killed in its fourth step, which is in the second of two stages.
 KILLED = """
 import os, signal, sys
 from actionfusion.__main__ import main
@@ -208,7 +208,7 @@ def test_killed_and_resumed_they_end_as_if_undisturbed(recipe, together, tmp_pat
     process = torchrun("train", "--resume", "--out", run)
     told, _ = process.communicate(timeout=120)
     assert process.returncode == 0, told
-    assert "resumed in session 2 after 1 epochs" in told
+    assert "resumed in stage 2 after 1 epochs" in told
     for name in ("checkpoint.safetensors", "model.safetensors"):
         ours, theirs = load_file(run / name), load_file(together[0] / name)
         assert ours.keys() == theirs.keys()

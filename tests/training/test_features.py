@@ -1,4 +1,4 @@
-"""Training from cached features is training end to end with frozen towers."""
+"""Training from cached features is training end to end with frozen backbones."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ import torch.nn.functional as F
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.loading import ClipDataset, EpochLoader, LabelledSource
-from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError, VideoDamaged
+from actionfusion.errors import DatasetError, SettingsError, VideoDamaged
 from actionfusion.models import FusionNetwork
+from actionfusion.settings import plain
 from actionfusion.training import features
-from actionfusion.training.feature_store import FeatureRecipe, FeatureStore, feature_recipe
-from actionfusion.training.features import FeatureSettings, fill_features, train_from_features
+from actionfusion.training.feature_store import FeatureRecipe
+from actionfusion.training.features import FeatureSettings, train_from_features
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
@@ -37,7 +38,7 @@ class Noise:
     """A video of noise, made anew from its number at each reading."""
 
     def __init__(self, number: int, num_frames: int = 20) -> None:
-        self.number, self.num_frames, self.recipe = number, num_frames, CLIP.flow
+        self.number, self.num_frames, self.recipe, self.frame_size = number, num_frames, CLIP.flow, 16
 
     def read(self, frames, fields):
         generator = np.random.default_rng(self.number)
@@ -48,7 +49,14 @@ class Noise:
 
 def make_network(seed: int = 0, **changes) -> FusionNetwork:
     torch.manual_seed(seed)
-    small = {"image_size": 16, "flow_channels": 4, "tower": (6, "M", 8), "batch_norm": False, "fc6_width": 12}
+    small = {
+        "frames": CLIP.frames,
+        "image_size": 16,
+        "flow_channels": 4,
+        "backbone": (6, "M", 8),
+        "batch_norm": False,
+        "fc6_width": 12,
+    }
     return FusionNetwork.practical(4, **{**small, "hidden": 7, **changes})
 
 
@@ -61,7 +69,7 @@ def make_clips(count: int = VIDEOS, start: int = 0, **changes) -> ClipDataset:
 
 
 def make_maps(folder, network=None, learn=None, check=None, **changes):
-    settings = FeatureSettings(folder=folder, **{"draws": 2, "dtype": "float32"} | changes)
+    settings = FeatureSettings(folder=folder, **{"views": 2, "dtype": "float32"} | changes)
     return train_from_features(network or make_network(), learn or make_clips(), check, settings, prepared=False)
 
 
@@ -77,7 +85,7 @@ def losses_and_gradients(network, dataset, *, shuffle, epochs=(0, 1)):
     for epoch in epochs:
         for batch in loader.epoch(epoch):
             torch.manual_seed(3)  # of the dropout
-            loss = F.cross_entropy(network(batch.rgb, batch.flow, maps=batch.maps), batch.targets)
+            loss = F.cross_entropy(network(**batch.arguments(torch.device("cpu"))), batch.targets)
             loss.backward()
             losses.append(loss.item())
             names.append(batch.names)
@@ -89,17 +97,17 @@ def losses_and_gradients(network, dataset, *, shuffle, epochs=(0, 1)):
     [{}, {"streams": "rgb"}, {"streams": "flow"}, {"batch_norm": True}, {"fusion": "concat"}],
     ids=str,
 )
-def test_losses_and_gradients_are_those_of_frozen_towers(tmp_path, changes):
+def test_losses_and_gradients_are_those_of_frozen_backbones(tmp_path, changes):
     network = make_network(**changes)
     maps, checked, _ = make_maps(tmp_path / "features", network, check=make_clips(4, 10, augmentation=None))
-    assert all(tower.is_frozen for tower in network.towers)
+    assert all(backbone.is_frozen for backbone in network.all_backbones().values())
 
     losses, names, gradients = losses_and_gradients(network, maps, shuffle=True)
     expected = losses_and_gradients(network, make_clips(), shuffle=True)
     assert names == expected[1]
     np.testing.assert_allclose(losses, expected[0], rtol=1e-6)
     assert gradients.keys() == expected[2].keys()
-    assert not any("tower" in name for name in gradients)
+    assert not any("backbones" in name for name in gradients)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[2][name], rtol=1e-4, atol=1e-6, msg=name)
 
@@ -116,14 +124,15 @@ def test_half_precision_moves_the_loss_no_further_than_its_rounding(tmp_path, dt
     exact = make_maps(tmp_path / "full", network)[0]
     (half,) = EpochLoader(halves, batch_size=VIDEOS, shuffle=False, workers=0).epoch(1)
     (full,) = EpochLoader(exact, batch_size=VIDEOS, shuffle=False, workers=0).epoch(1)
-    rgb, flow = full.rgb.requires_grad_(), full.flow.requires_grad_()
-    loss = F.cross_entropy(network(rgb, flow, maps=True), full.targets)
+    parts = {stream: part.requires_grad_() for stream, part in full.inputs.items()}
+    assert parts.keys() == {"rgb", "flow"}
+    loss = F.cross_entropy(network(features=parts), full.targets)
     loss.backward()
-    bound = step * sum(float((part.grad * part.detach()).abs().sum()) for part in (rgb, flow))
+    bound = step * sum(float((part.grad * part.detach()).abs().sum()) for part in parts.values())
 
     with torch.no_grad():
-        change = abs(float(F.cross_entropy(network(half.rgb, half.flow, maps=True), half.targets) - loss))
-    assert half.rgb.dtype == getattr(torch, dtype)
+        change = abs(float(F.cross_entropy(network(features=half.inputs), half.targets) - loss))
+    assert {part.dtype for part in half.inputs.values()} == {getattr(torch, dtype)}
     assert 0 < change < bound < 0.2
 
 
@@ -131,7 +140,7 @@ def test_the_number_of_workers_changes_neither_store_nor_batches(tmp_path):
     batches = []
     for workers in (0, 2):
         network, clips = make_network(), make_clips()
-        settings = FeatureSettings(folder=tmp_path / str(workers), draws=2)
+        settings = FeatureSettings(folder=tmp_path / str(workers), views=2)
         maps = train_from_features(network, clips, None, settings, prepared=False, workers=workers)[0]
         loader = EpochLoader(maps, batch_size=2, shuffle=True, workers=workers)
         batches.append([batch for epoch in (0, 1) for batch in loader.epoch(epoch)])
@@ -139,22 +148,22 @@ def test_the_number_of_workers_changes_neither_store_nor_batches(tmp_path):
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
     for one, other in zip(*batches, strict=True):
         assert one.names == other.names
-        assert torch.equal(one.rgb, other.rgb)
-        assert torch.equal(one.flow, other.flow)
+        assert one.inputs.keys() == other.inputs.keys() == {"rgb", "flow"}
+        assert all(torch.equal(part, other.inputs[stream]) for stream, part in one.inputs.items())
 
 
-def test_epochs_take_the_draws_in_turn(tmp_path):
-    maps = make_maps(tmp_path / "features", draws=3)[0]
-    (rgb, *_), others = maps[4, 1], [maps[epoch, 1] for epoch in (0, 1, 2, 7)]
-    assert [torch.equal(rgb.rgb, other[0].rgb) for other in others] == [False, True, False, True]
+def test_epochs_take_the_views_in_turn(tmp_path):
+    maps = make_maps(tmp_path / "features", views=3)[0]
+    (one, *_), others = maps[4, 1], [maps[epoch, 1] for epoch in (0, 1, 2, 7)]
+    assert [torch.equal(one["rgb"], other[0]["rgb"]) for other in others] == [False, True, False, True]
 
 
-def test_what_is_there_is_not_computed_again_and_more_draws_only_add(tmp_path, monkeypatch):
+def test_what_is_there_is_not_computed_again_and_more_views_only_add(tmp_path, monkeypatch):
     folder, check = tmp_path / "features", make_clips(2, 10, augmentation=None)
     first = make_maps(folder, check=check)[2]
     before = contents(folder)
     again = make_maps(folder, check=check)[2]
-    more = make_maps(folder, check=check, draws=3)[2]
+    more = make_maps(folder, check=check, views=3)[2]
 
     assert (first.made, first.kept) == (2 * VIDEOS + 2, 0)
     assert (again.made, again.kept) == (0, 2 * VIDEOS + 2)
@@ -164,8 +173,8 @@ def test_what_is_there_is_not_computed_again_and_more_draws_only_add(tmp_path, m
     assert "12 clips computed" in str(first)
 
 
-def test_without_draws_both_parts_are_the_clips_of_eqs_13_and_14(tmp_path):
-    maps, _, report = make_maps(tmp_path / "features", draws=0)
+def test_without_views_both_parts_are_the_clips_of_eqs_13_and_14(tmp_path):
+    maps, _, report = make_maps(tmp_path / "features", views=0)
     assert report.made == VIDEOS
     network = make_network()
     losses = losses_and_gradients(network, maps, shuffle=False)[0]
@@ -226,7 +235,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
 def test_several_processes_share_the_work(tmp_path):
     make_maps(tmp_path / "whole")
     network, clips = make_network(), make_clips()
-    settings = FeatureSettings(folder=tmp_path / "shared", draws=2, dtype="float32")
+    settings = FeatureSettings(folder=tmp_path / "shared", views=2, dtype="float32")
     made = [
         train_from_features(network, clips, None, settings, prepared=False, share=(number, 3))[2].made
         for number in range(3)
@@ -235,38 +244,33 @@ def test_several_processes_share_the_work(tmp_path):
     assert contents(tmp_path / "shared") == contents(tmp_path / "whole")
 
 
-def test_what_differs_is_refused_by_name(tmp_path):
+def test_what_differs_is_kept_apart(tmp_path):
+    """A clip's features follow from all of these: each is computed anew beside what is there, which stays as it is."""
     folder = tmp_path / "features"
     make_maps(folder)
-    before = contents(folder)
     other_clip = make_clips()
     other_clip.settings = replace(CLIP, frames=4)
-    for changes, named in (
-        ({"network": make_network(seed=1)}, "weights"),
-        ({"network": make_network(streams="rgb")}, "towers"),
-        ({"network": make_network(batch_norm=True)}, "batch_norm"),
-        ({"learn": other_clip}, '"frames": 3'),
-        ({"dtype": "float16"}, "dtype"),
-        ({"seed": 1}, "draws"),
-        ({"draws": 0}, "draws"),
-        ({"learn": make_clips(augmentation=Augmentation(flip=True))}, "smallest_crop"),
-        ({"learn": make_clips(4)}, "videos"),
+    frames = ClipDataset(make_clips().sources, replace(CLIP, flow_fields=4), augmentation=make_clips().augmentation)
+    for changes, made in (
+        ({"network": make_network(seed=1)}, 2 * VIDEOS),
+        ({"network": make_network(batch_norm=True)}, 2 * VIDEOS),
+        ({"learn": other_clip, "network": make_network(frames=4)}, 2 * VIDEOS),
+        ({"learn": frames, "network": make_network(flow_channels=8)}, 2 * VIDEOS),
+        ({"dtype": "float16"}, 2 * VIDEOS),
+        ({"seed": 1}, 2 * VIDEOS),
+        ({"views": 0}, VIDEOS),
+        ({"learn": make_clips(augmentation=Augmentation(flip=True))}, 2 * VIDEOS),
+        ({"learn": make_clips(4)}, 8),  # views are numbered by the videos in their order
     ):
-        with pytest.raises(RecipeMismatch, match=named):
-            make_maps(folder, **changes)
-    settings = FeatureSettings(folder=folder, draws=2, dtype="float32")
-    with pytest.raises(RecipeMismatch, match="source"):
-        train_from_features(make_network(), make_clips(), None, settings, prepared=True)
-    assert contents(folder) == before
+        before = contents(folder)
+        assert make_maps(folder, **changes)[2].made == made, changes
+        assert before.items() <= contents(folder).items()
+        assert make_maps(folder, **changes)[2].made == 0, changes
+    settings = FeatureSettings(folder=folder, views=2, dtype="float32")
+    assert train_from_features(make_network(), make_clips(), None, settings, prepared=True)[2].made == 2 * VIDEOS
 
 
-def test_only_the_towers_of_the_recipe_fill_its_store(tmp_path):
-    store = FeatureStore(tmp_path / "features", feature_recipe(make_network(), CLIP, "float32", prepared=False))
-    with pytest.raises(RecipeMismatch, match="other towers"):
-        fill_features(make_network(seed=1), store, [(make_clips(augmentation=None), 0)])
-
-
-def test_the_weights_behind_the_towers_do_not_matter(tmp_path):
+def test_the_weights_behind_the_backbones_do_not_matter(tmp_path):
     network = make_network()
     make_maps(tmp_path / "features", network)
     with torch.no_grad():
@@ -278,7 +282,7 @@ def test_the_weights_behind_the_towers_do_not_matter(tmp_path):
 @pytest.mark.parametrize("place", [0, 3, 20, 60, 200, 400, 800, -1])
 def test_damage_anywhere_is_found(tmp_path, place):
     maps = make_maps(tmp_path / "features")[0]
-    path = maps.store.path(maps.sources[1].name, 0)
+    path = maps.stores["rgb"].path(maps.sources[1].name, 0)
     data = bytearray(path.read_bytes())
     data[place] ^= 4
     path.write_bytes(data)
@@ -292,7 +296,7 @@ def test_a_file_cut_short_or_in_anothers_place_is_computed_anew(tmp_path):
     folder = tmp_path / "features"
     maps = make_maps(folder)[0]
     whole = contents(folder)
-    first, second, third = (maps.store.path(source.name, 1) for source in maps.sources[:3])
+    first, second, third = (maps.stores["flow"].path(source.name, 1) for source in maps.sources[:3])
     first.write_bytes(first.read_bytes()[:-1])
     shutil.copy(third, second)
     third.unlink()
@@ -313,15 +317,15 @@ def test_a_disk_too_small_is_refused_before_the_first_clip(tmp_path, monkeypatch
 
 
 def test_the_space_of_a_clip_at_full_size_is_that_of_the_specification():
-    recipe = FeatureRecipe(ClipSettings(), {"streams": "both"}, "", (17, 512, 14, 14), "float16", "videos")
-    assert 0 <= recipe.clip_bytes - 2 * 17 * 100_352 * 2 <= 2_000  # table A4
+    recipe = FeatureRecipe("rgb", plain(ClipSettings()), {}, "", (17, 512, 14, 14), "float16", "videos")
+    assert 0 <= 2 * recipe.clip_bytes - 2 * 17 * 100_352 * 2 <= 2_048  # of both streams
     assert 2 * recipe.clip_bytes - replace(recipe, dtype="float32").clip_bytes <= 2_000
 
 
 def test_values_beyond_half_precision_are_refused(tmp_path):
     network = make_network()
     with torch.no_grad():
-        network.rgb_tower.features[0].weight.mul_(1e6)
+        network.backbone("rgb").features[0].weight.mul_(1e6)
     with pytest.raises(DatasetError, match="bfloat16 or float32"):
         make_maps(tmp_path / "half", network, dtype="float16")
     make_maps(tmp_path / "full", network)
@@ -345,13 +349,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(DatasetError, match="not empty"):
         make_maps(tmp_path)
-    make_maps(tmp_path / "features")
-    (tmp_path / "features" / "recipe.json").write_text("{")
+    store = make_maps(tmp_path / "features")[0].stores["flow"]
+    (store.folder / "recipe.json").write_text("{")
     with pytest.raises(DatasetError, match="damaged"):
         make_maps(tmp_path / "features")
 
 
-@pytest.mark.parametrize("wrong", [{"draws": -1}, {"seed": -1}, {"dtype": "int8"}])
+@pytest.mark.parametrize("wrong", [{"views": -1}, {"seed": -1}, {"dtype": "int8"}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
         FeatureSettings(**wrong)

@@ -24,14 +24,14 @@ from actionfusion.training.train import train
 
 def spoil(monkeypatch, step, value):
     """Make the loss of one step something else, keeping its graph."""
-    real, seen = learner.F.cross_entropy, []
+    real, seen = FusionNetwork.loss, []
 
     def spoilt(*arguments, **options):
         seen.append(1)
         loss = real(*arguments, **options)
         return loss * value if len(seen) == step else loss
 
-    monkeypatch.setattr(learner.F, "cross_entropy", spoilt)
+    monkeypatch.setattr(FusionNetwork, "loss", spoilt)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_bad_gradient_never_reaches_the_weights(tiny_run, shapes_root):
     videos = open_data(DataSettings(root=shapes_root, split="folders"))
     batch = next(
         EpochLoader(
-            ClipDataset(videos.sources(videos.split.test[:2], run.clip.flow), run.clip),
+            ClipDataset(videos.sources(videos.split.test[:2], run.clip), run.clip),
             batch_size=2, shuffle=False, workers=0,
         ).epoch(1)
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_a_class_without_training_videos_is_refused(shapes_root):
 def test_a_label_out_of_range_is_refused_before_the_first_step(tiny_run, shapes_root, monkeypatch):
     run = open_run(tiny_run)
     videos = open_data(DataSettings(root=shapes_root, split="folders"))
-    sources = videos.sources(videos.split.train, run.clip.flow)
+    sources = videos.sources(videos.split.train, run.clip)
     sources[5] = replace(sources[5], target=8)
     loader = EpochLoader(ClipDataset(sources, run.clip), batch_size=2, shuffle=False, workers=0)
     monkeypatch.setattr(learner.Learner, "step", None)
@@ -162,7 +162,7 @@ def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
 
 def test_the_cost_of_the_papers_network_is_the_specifications():
     """A4: 188,757,130 parameters, 1.1478 TFLOP forward, about 3.44 TFLOP both ways."""
-    cost = step_cost(FusionNetworkSettings.faithful(101), 17)
+    cost = step_cost(FusionNetwork, FusionNetworkSettings.faithful(101))
     assert cost.parameters == 188_757_130
     assert cost.forward_flops == pytest.approx(2 * 573.877e9, rel=1e-5)
     assert cost.flops == pytest.approx(3.44e12, rel=0.01)
@@ -178,12 +178,12 @@ from actionfusion.training.learner import Learner
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.data.loading import Batch, Step
 
-settings = FusionNetworkSettings.tiny(8, image_size=64, tower=(32, 32, "M", 32))
+settings = FusionNetworkSettings.tiny(8, frames=8, image_size=64, backbone=(32, 32, "M", 32))
 pupil = Learner(FusionNetwork(settings), TrainingSettings())
 def batch(size):
     rgb = torch.zeros(size, 8, 3, 64, 64, dtype=torch.uint8)
     flow = torch.zeros(size, 8, 8, 64, 64, dtype=torch.uint8)
-    return Step((Batch(rgb, flow, torch.zeros(size, dtype=torch.int64), ("a",) * size),), size)
+    return Step((Batch({"rgb": rgb, "flow": flow}, torch.zeros(size, dtype=torch.int64), ("a",) * size),), size)
 peaks = []
 for size in (2, 8):
     pupil.step(batch(size), 1e-4)
@@ -196,18 +196,18 @@ print((peaks[1] - peaks[0]) / 6)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
 def test_the_estimate_is_near_the_memory_that_a_step_takes():
     done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
-    cost = step_cost(FusionNetworkSettings.tiny(8, image_size=64, tower=(32, 32, "M", 32)), 8)
+    cost = step_cost(FusionNetwork, FusionNetworkSettings.tiny(8, frames=8, image_size=64, backbone=(32, 32, "M", 32)))
     assert 0.6 < cost.per_clip / float(done.stdout) < 1.5
 
 
 def test_a_precision_that_the_cpu_gets_wrong_is_refused():
-    short = FusionNetworkSettings.tiny(8)
-    guards.refuse_wrong_gradients(short, 3, "bfloat16", "cpu")
-    guards.refuse_wrong_gradients(short, 2, "float32", "cpu")
-    guards.refuse_wrong_gradients(short, 2, "bfloat16", "cuda")
-    guards.refuse_wrong_gradients(replace(short, fusion_time_kernel=1), 2, "bfloat16", "cpu")
+    short = FusionNetworkSettings.tiny(8, frames=2)
+    guards.refuse_wrong_gradients(FusionNetwork, replace(short, frames=3), "bfloat16", "cpu")
+    guards.refuse_wrong_gradients(FusionNetwork, short, "float32", "cpu")
+    guards.refuse_wrong_gradients(FusionNetwork, short, "bfloat16", "cuda")
+    guards.refuse_wrong_gradients(FusionNetwork, replace(short, fusion_time_kernel=1), "bfloat16", "cpu")
     with pytest.raises(SettingsError, match=r"training\.precision: bfloat16 on a CPU gives wrong gradients"):
-        guards.refuse_wrong_gradients(short, 2, "bfloat16", "cpu")
+        guards.refuse_wrong_gradients(FusionNetwork, short, "bfloat16", "cpu")
 
 
 def test_free_memory_heeds_the_limit_of_a_container(tmp_path, monkeypatch):

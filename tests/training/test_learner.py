@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from actionfusion.models.pretrained import imagenet_targets
 
 from actionfusion.data.loading import Batch, Step
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
@@ -15,7 +14,7 @@ from actionfusion.training.measuring import measure
 from actionfusion.training.settings import PRECISIONS, TrainingSettings
 from actionfusion.training.throughput import Speed, matrix_peak, speed
 
-SETTINGS = FusionNetworkSettings.tiny(4, image_size=32, tower=(4, "M", 8), fc6_width=8, hidden=6)
+SETTINGS = FusionNetworkSettings.tiny(4, frames=3, image_size=32, backbone=(4, "M", 8), fc6_width=8, hidden=6)
 
 
 def network(seed=0, **changes):
@@ -27,7 +26,7 @@ def clips(count, seed=1):
     generator = torch.Generator().manual_seed(seed)
     rgb = torch.randint(0, 256, (count, 3, 3, 32, 32), dtype=torch.uint8, generator=generator)
     flow = torch.randint(0, 256, (count, 3, 8, 32, 32), dtype=torch.uint8, generator=generator)
-    return Batch(rgb, flow, torch.arange(count) % 4, tuple(f"{number}.avi" for number in range(count)))
+    return Batch({"rgb": rgb, "flow": flow}, torch.arange(count) % 4, tuple(f"{number}.avi" for number in range(count)))
 
 
 def moved(pupil, rate=1e-3):
@@ -40,10 +39,10 @@ def moved(pupil, rate=1e-3):
 def test_the_backbone_learns_at_its_own_rate():
     """Adam's first step moves each weight by the learning rate, whatever its gradient."""
     pupil = Learner(network(), TrainingSettings(backbone_rate_scale=0.01))
-    backbone = imagenet_targets(pupil.network)
+    backbone = pupil.network.pretrained_parameters()
     steps = moved(pupil)
-    assert {name for name in steps if name in backbone} >= {"rgb_tower.features.0.weight", "fc6.weight"}
-    assert "flow_tower.features.0.weight" not in backbone
+    assert {name for name in steps if name in backbone} >= {"backbones.rgb.features.0.weight", "fc6.weight"}
+    assert "backbones.flow.features.0.weight" not in backbone
     for name, step in steps.items():
         rate = 1e-5 if name in backbone else 1e-3
         assert step <= rate * 1.01, name
@@ -54,8 +53,8 @@ def test_the_backbone_learns_at_its_own_rate():
 def test_a_scale_of_zero_leaves_the_backbone_as_it_is():
     pupil = Learner(network(), TrainingSettings(backbone_rate_scale=0.0, weight_decay=0.1))
     steps = moved(pupil)
-    assert all(steps[name] == 0 for name in steps if name in imagenet_targets(pupil.network))
-    assert steps["flow_tower.features.0.weight"] > 0
+    assert all(steps[name] == 0 for name in steps if name in pupil.network.pretrained_parameters())
+    assert steps["backbones.flow.features.0.weight"] > 0
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -70,7 +69,8 @@ def pieces(batch, *sizes):
     """The batch cut into several."""
     ends = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
     return tuple(
-        Batch(batch.rgb[a:b], batch.flow[a:b], batch.targets[a:b], batch.names[a:b]) for a, b in pairwise(ends)
+        Batch({name: clips[a:b] for name, clips in batch.inputs.items()}, batch.targets[a:b], batch.names[a:b])
+        for a, b in pairwise(ends)
     )
 
 
@@ -111,7 +111,7 @@ def test_a_mean_of_means_would_be_another_step():
     whole, _ = learnt(TrainingSettings(clip_norm=1.0), (clips(6),), steps=1)
     ours = network(batch_norm=False)
     for batch in pieces(clips(6), 1, 5):
-        logits = ours(batch.rgb, batch.flow)
+        logits = ours(**batch.inputs)
         (torch.nn.functional.cross_entropy(logits, batch.targets) / 2).backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), 1.0)
     with pytest.raises(AssertionError):
@@ -130,11 +130,11 @@ def test_a_faster_way_learns_the_same(changes):
 def test_channels_last_is_how_the_kernels_and_their_moments_lie():
     pupil = Learner(network(), TrainingSettings(channels_last=True))
     pupil.step(Step((clips(3),), 3), 1e-3)
-    kernel = pupil.network.rgb_tower.features[0].weight
+    kernel = pupil.network.backbones.rgb.features[0].weight
     assert kernel.is_contiguous(memory_format=torch.channels_last)
     other = Learner(network(1), TrainingSettings(channels_last=True))
     other.restore(pupil.tensors())
-    again = other.network.rgb_tower.features[0].weight
+    again = other.network.backbones.rgb.features[0].weight
     assert again.stride() == kernel.stride()
     for moment, value in pupil.optimizer.state[kernel].items():
         assert other.optimizer.state[again][moment].stride() == value.stride()
@@ -145,7 +145,7 @@ def test_channels_last_is_how_the_kernels_and_their_moments_lie():
 def test_in_half_precision_it_still_learns_and_its_weights_stay_whole(precision):
     seen = set()
     pupil = Learner(network(batch_norm=False), TrainingSettings(precision=precision))
-    tower = pupil.network.rgb_tower
+    tower = pupil.network.backbones.rgb
     tower.register_forward_hook(lambda module, given, maps: seen.add(maps.dtype))
     losses = [pupil.step(Step((clips(4),), 4), 3e-3).loss for _ in range(25)]
     assert seen == {PRECISIONS[precision]}
@@ -180,7 +180,7 @@ def test_a_compiled_network_learns_the_same(monkeypatch):
 
 
 def test_half_precision_needs_less_memory_and_no_fewer_operations():
-    whole, half = (step_cost(SETTINGS, 8, precision) for precision in ("float32", "bfloat16"))
+    whole, half = (step_cost(FusionNetwork, SETTINGS, precision) for precision in ("float32", "bfloat16"))
     assert half.per_clip < whole.per_clip
     assert half.flops == whole.flops
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from actionfusion.training.sessions import Session
 
 from actionfusion.curves import save_curves
 from actionfusion.errors import SettingsError
 from actionfusion.run_folder import open_run
 from actionfusion.training import keeper, plan
+from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
 
 
@@ -22,7 +22,7 @@ def recorded(train_arguments, tmp_path_factory):
     drawn = []
     patch = pytest.MonkeyPatch()
     patch.setattr(keeper, "save_curves", lambda rows, path: drawn.append(len(rows)) or save_curves(rows, path))
-    training = replace(train_arguments["training"], sessions=(Session(1e-3, 1, 1), Session(1e-4, 1, 1)))
+    training = replace(train_arguments["training"], stages=(Stage(1e-3, 1, 1), Stage(1e-4, 1, 1)))
     out = tmp_path_factory.mktemp("recorded") / "run"
     train(**train_arguments | {"out": out, "training": replace(training, tensorboard=True)})
     patch.undo()

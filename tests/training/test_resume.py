@@ -28,13 +28,13 @@ RECIPE = {
     "data": {"dataset": "folder", "split": "folders", "validation": "test"},
     "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
-        "tower": [4, "M", 8], "batch_norm": True, "fc6_width": 8, "hidden": 6, "head": "linear",
+        "backbone": [4, "M", 8], "batch_norm": True, "fc6_width": 8, "hidden": 6, "head": "linear",
         "dropout_fc6": 0.5, "dropout_lstm": 0.25,
     },
     "augmentation": {"intervals": [2, 6], "flip": True},
     "training": {
         "batch_size": 1, "accumulate": 3, "workers": 0, "checkpoint_steps": 2, "weight_decay": 0.01, "clip_norm": 5.0,
-        "sessions": [
+        "stages": [
             {"learning_rate": 0.01, "max_epochs": 4, "patience": 2},
             {"learning_rate": 0.001, "max_epochs": 2, "patience": 2, "schedule": "cosine"},
         ],
@@ -64,7 +64,7 @@ DRIVER = """
 import json, os, signal, sys, time
 import actionfusion.training.train, actionfusion.training.checkpoint as checkpoint
 from actionfusion.__main__ import main
-from actionfusion.models.fusion_network import FusionNetworkSettings
+from actionfusion.models import FusionNetwork, FusionNetworkSettings
 from actionfusion.run_folder import RunFolder
 from actionfusion.training import loop
 from actionfusion.training.cost import step_cost
@@ -91,14 +91,14 @@ ACTS = {
     "forward in validation": (loop, "measure", kill),
     "weights": (RunFolder, "save_weights", kill),
     "after the weights": (RunFolder, "write_metrics", kill),
-    "next session": (Learner, "restart", kill),
+    "next stage": (Learner, "restart", kill),
     "checkpoint": (checkpoint, "save_file", half_written),
     "interrupt": (Learner, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT)),
     "terminate": (Learner, "step", lambda *_: os.kill(os.getpid(), signal.SIGTERM)),
 }
 
 # Found once and inherited; with shapes alone nothing is computed that a fork could stumble over.
-step_cost(FusionNetworkSettings(**json.loads(sys.argv[1])), 2)
+step_cost(FusionNetwork, FusionNetworkSettings(**json.loads(sys.argv[1])))
 for line in sys.stdin:
     words, where, number = json.loads(line)
     child = os.fork()
@@ -115,7 +115,13 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def driver():
     """Trains in a process of its own; gives the exit code."""
-    resolved = RECIPE["network"] | {"num_classes": 2, "image_size": 32, "flow_channels": 4}
+    resolved = RECIPE["network"] | {
+        "num_classes": 2,
+        "frames": 2,
+        "image_size": 32,
+        "flow_size": 32,
+        "flow_channels": 4,
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(resolved)],
         stdin=subprocess.PIPE,
@@ -167,7 +173,7 @@ def assert_same_end(run, undisturbed):
     assert metrics(run) == metrics(undisturbed)
     assert told(run) == told(undisturbed)
     state, other = (checkpoint.read_state(folder) for folder in (run, undisturbed))
-    for name in ("session", "epoch", "step", "totals", "plateau"):
+    for name in ("stage", "epoch", "step", "totals", "plateau"):
         assert state[name] == other[name]
     assert {item.name for item in run.iterdir()} == {item.name for item in undisturbed.iterdir()}
 
@@ -177,7 +183,7 @@ def test_the_checkpoint_holds_optimiser_and_random_numbers(undisturbed):
     parameters = [name for name in held if name.startswith("network.") and f"optimizer.{name[8:]}:exp_avg" in held]
     assert len(parameters) == len(list(open_run(undisturbed).load_network().parameters()))
     assert held["random.cpu.0"].numel() > 5000
-    assert len(metrics(undisturbed)) > 4, "the second session was reached"
+    assert len(metrics(undisturbed)) > 4, "the second stage was reached"
 
 
 @pytest.mark.slow
@@ -186,7 +192,7 @@ def test_the_checkpoint_holds_optimiser_and_random_numbers(undisturbed):
     [
         [("step", 1), ("step", 3), ("step", 2)],
         [("step", STEPS + 2), ("forward in validation", 1), ("step", STEPS + 1)],
-        [("weights", 1), ("after the weights", 2), ("next session", 1)],
+        [("weights", 1), ("after the weights", 2), ("next stage", 1)],
         [("checkpoint", 2), ("checkpoint", 3), ("checkpoint", 4)],
         [("interrupt", 2), ("interrupt", STEPS + 1), ("terminate", 4)],
     ],
@@ -234,7 +240,7 @@ def unfinished(recipe, driver, tmp_path_factory):
         (["--clip.flow.bound", "9"], "clip.flow.bound is 8.0 in the run and 9.0 now"),
         (["--network.hidden", "7", "--augmentation.flip", "false"], "network.hidden is 6 in the run and 7 now"),
         (["--data.split", "stratified-7:3"], "data.split is folders in the run"),
-        (["--config", "tiny"], "training.sessions"),
+        (["--config", "tiny"], "training.stages"),
     ],
 )
 def test_a_contradiction_is_refused_and_named(unfinished, root, capsys, words, named):
@@ -304,15 +310,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(recipe, undisturbed, small_disk,
 
 def test_the_settings_of_a_run_are_those_it_was_given(unfinished, root, recipe):
     from actionfusion.training.recipe import load_recipe
-    from actionfusion.training.resume import recorded_arguments
+    from actionfusion.training.resume import recorded_recipe
 
-    recorded = recorded_arguments(unfinished)
-    assert recorded["data"] == DataSettings(
+    recorded, device = recorded_recipe(unfinished)
+    assert device is None
+    assert recorded.data == DataSettings(
         root=str(root), store=str(recipe.with_name("store")), split="folders", validation="test"
     )
-    assert recorded["training"].sessions[1].schedule == "cosine"
-    tiny = load_recipe("tiny")["network"]
-    assert asdict(recorded["network"]).keys() == asdict(tiny).keys()
+    assert recorded.training.stages[1].schedule == "cosine"
+    tiny = load_recipe("tiny").network
+    assert asdict(recorded.network).keys() == asdict(tiny).keys()
 
 
 def test_moments_come_back_in_the_layout_of_their_weights(tiny_run):

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from actionfusion.training.sessions import Session
 
 from actionfusion.data.loading import ClipDataset, EpochLoader
 from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.run_folder import RunFolder, create_run, open_run
-from actionfusion.training import keeper, learner, loop, plan
+from actionfusion.training import keeper, learner, loop
 from actionfusion.training.loop import fit
 from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
 
 
@@ -23,7 +23,7 @@ class Silence:
     def __init__(self):
         self.rows = []
 
-    def epoch_started(self, session, epoch, max_epochs, *, steps, done):
+    def epoch_started(self, stage, epoch, max_epochs, *, steps, done):
         pass
 
     def step_done(self, loss, accuracy):
@@ -73,11 +73,11 @@ def test_a_missing_root_says_how_to_give_it(tmp_path, train_arguments):
 
 
 def test_what_was_loaded_is_printed_and_logged(tmp_path, train_arguments, monkeypatch, capsys):
-    from actionfusion.models.pretrained import LoadReport
+    from actionfusion.models.weights import LoadReport
 
-    report = LoadReport("vgg16.safetensors", ("rgb_tower.features.0.weight",), ("fc6.weight",))
+    report = LoadReport("vgg16.safetensors", "0" * 64, ("backbones.rgb.features.0.weight",), ("fc6.weight",))
     asked_for = []
-    monkeypatch.setattr(plan, "load_imagenet", lambda _, source: asked_for.append(source) or report)
+    monkeypatch.setattr(FusionNetwork, "load_pretrained", lambda _, source: asked_for.append(source) or report)
     train(**train_arguments | {"out": tmp_path / "run", "pretrained": "vgg16.safetensors"})
     assert asked_for == ["vgg16.safetensors"]
     assert str(report) in capsys.readouterr().err
@@ -97,10 +97,12 @@ def made_up(tiny_run, tmp_path, shapes_root):
 
     run = open_run(tiny_run)
     videos = open_data(DataSettings(root=shapes_root, split="folders", validation="test"))
-    learn = ClipDataset(videos.sources(videos.split.test[:4], run.clip.flow), run.clip)
-    check = ClipDataset(videos.sources(videos.split.test[4:6], run.clip.flow), run.clip)
+    learn = ClipDataset(videos.sources(videos.split.test[:4], run.clip), run.clip)
+    check = ClipDataset(videos.sources(videos.split.test[4:6], run.clip), run.clip)
     loaders = [EpochLoader(part, batch_size=4, shuffle=False, workers=0) for part in (learn, check)]
-    folder = create_run(tmp_path / "run", clip=run.clip, network=run.network, labels=run.labels, further={})
+    folder = create_run(
+        tmp_path / "run", model=run.model, clip=run.clip, network=run.network, labels=run.labels, further={}
+    )
     return FusionNetwork(run.network), *loaders, folder
 
 
@@ -108,7 +110,7 @@ def copied(network):
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(made_up, monkeypatch):
+def test_a_stage_ends_when_accuracy_stays_and_the_next_starts_from_the_best(made_up, monkeypatch):
     network, learn, check, run = made_up
     figures = iter([(0.9, 0.2), (0.8, 0.6), (0.7, 0.6), (0.6, 0.5), (0.5, 0.5), (0.5, 0.4)])
     saved, started_from = [], []
@@ -120,7 +122,7 @@ def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(ma
     monkeypatch.setattr(
         learner.Learner, "restart", lambda self: started_from.append(copied(self.network)) or restart(self)
     )
-    settings = TrainingSettings(sessions=(Session(1e-3, 10, 2), Session(1e-4, 10, 1)), workers=0)
+    settings = TrainingSettings(stages=(Stage(1e-3, 10, 2), Stage(1e-4, 10, 1)), workers=0)
     rows = fit(network, learn, check, settings, run=run, progress=Silence())
     # Accuracies 0.2 0.6 | 0.6 (a tie, of lower loss) 0.5 -> two epochs without a rise; then 0.5, 0.4 -> one.
     assert [(row["session"], row["val_accuracy"]) for row in rows] == [
@@ -133,7 +135,7 @@ def test_a_session_ends_when_accuracy_stays_and_the_next_starts_from_the_best(ma
 
 def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up):
     network, learn, _, run = made_up
-    rows = fit(network, learn, None, TrainingSettings(sessions=(Session(1e-3, 3, 1),)), run=run, progress=Silence())
+    rows = fit(network, learn, None, TrainingSettings(stages=(Stage(1e-3, 3, 1),)), run=run, progress=Silence())
     assert len(rows) == 3
     assert all(row["val_accuracy"] == "" for row in rows)
     weights = run.read_weights()
@@ -147,7 +149,7 @@ def test_it_learns_four_clips_by_heart(made_up, monkeypatch):
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    fit(network, learn, None, TrainingSettings(sessions=(Session(3e-3, 40, None),)), run=run, progress=Silence())
+    fit(network, learn, None, TrainingSettings(stages=(Stage(3e-3, 40, None),)), run=run, progress=Silence())
     assert loop.measure(network, learn.epoch(0)).figures().accuracy == 1.0
 
 
@@ -163,7 +165,7 @@ def test_measure_counts_each_clip_once(made_up):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"sessions": ()},
+        {"stages": ()},
         {"batch_size": 0},
         {"weight_decay": -1},
         {"clip_norm": 0},

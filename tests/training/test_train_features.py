@@ -1,4 +1,4 @@
-"""``train`` from cached features, with frozen and with recomputed towers."""
+"""``train`` from cached features, with frozen and with recomputed backbones."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from actionfusion.models.pretrained import LoadReport
-from actionfusion.training.sessions import Session
 from safetensors.torch import load_file
 
 from actionfusion.__main__ import main
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings
-from actionfusion.errors import RecipeMismatch, RunFolderError, SettingsError
+from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.models.weights import LoadReport
 from actionfusion.run_folder import open_run
-from actionfusion.training import plan
 from actionfusion.training.checkpoint import load_network
 from actionfusion.training.cost import step_cost, training_cost
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.learner import Learner
 from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
@@ -48,8 +48,8 @@ def arguments(tmp_path_factory, shapes_root) -> dict[str, object]:
         (root / part).mkdir()
         for label in ("motion_up", "motion_down"):
             (root / part / label).symlink_to(shapes_root / part / label)
-    network = FusionNetworkSettings.tiny(2, tower=(4, "M", 8), fc6_width=8, hidden=6, dropout_fc6=0.5)
-    sessions = (Session(0.01, EPOCHS - 1, None), Session(0.001, 1, None))
+    network = FusionNetworkSettings.tiny(2, backbone=(4, "M", 8), fc6_width=8, hidden=6, dropout_fc6=0.5)
+    sessions = (Stage(0.01, EPOCHS - 1, None), Stage(0.001, 1, None))
     return {
         "data": DataSettings(root=str(root), split="folders", validation="test"),
         "clip": ClipSettings(frames=2, flow_fields=2, flow=FlowRecipe(bound=8.0, size=32)),
@@ -60,7 +60,7 @@ def arguments(tmp_path_factory, shapes_root) -> dict[str, object]:
 
 
 def from_features(folder: Path, **changes) -> FeatureSettings:
-    return FeatureSettings(folder, **{"draws": 2} | changes)
+    return FeatureSettings(folder, **{"views": 2} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,11 @@ def assert_same_end(run: Path, other: Path) -> None:
     assert rows(run) == rows(other)
 
 
-def test_it_learns_what_frozen_towers_end_to_end_learn(arguments, tmp_path):
-    """With a draw for each epoch and one seed, the draws are the clips of the epochs."""
-    settings = from_features(tmp_path / "features", draws=EPOCHS + 1, dtype="float32", seed=0)
+def test_it_learns_what_frozen_backbones_end_to_end_learn(arguments, tmp_path):
+    """With a view for each epoch and one seed, the views are the clips of the epochs."""
+    settings = from_features(tmp_path / "features", views=EPOCHS + 1, dtype="float32", seed=0)
     cached = train(**arguments, features=settings, out=tmp_path / "cached")
-    frozen = replace(arguments["training"], freeze_towers="all")
+    frozen = replace(arguments["training"], freeze="all")
     whole = train(**arguments | {"training": frozen, "out": tmp_path / "whole"})
 
     assert len(rows(whole)) == EPOCHS
@@ -103,16 +103,17 @@ def test_it_learns_what_frozen_towers_end_to_end_learn(arguments, tmp_path):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4, msg=name)
     moments = {name for name in load_file(whole / "checkpoint.safetensors") if name.startswith("optimizer.")}
     assert moments
-    assert not any("tower" in name for name in moments)
+    assert not any("backbones." in name for name in moments)
 
 
-def test_the_towers_are_those_of_the_start_and_the_rest_has_learnt(arguments, folder, run, tmp_path):
-    settings = replace(arguments["training"], sessions=(Session(0.02, 1, None),))
+def test_the_backbones_are_those_of_the_start_and_the_rest_has_learnt(arguments, folder, run, tmp_path):
+    settings = replace(arguments["training"], stages=(Stage(0.02, 1, None),))
     other = train(**arguments | {"training": settings}, features=from_features(folder), out=tmp_path / "other")
     one, two = (load_file(path / "model.safetensors") for path in (run, other))
     same = {name for name, tensor in one.items() if torch.equal(tensor, two[name])}
-    towers = {name for name in one if "tower" in name}
-    assert towers <= same
+    backbones = {name for name in one if name.startswith("backbones.")}
+    assert backbones
+    assert backbones <= same
     assert not {"fc6.weight", "head.weight", "fusion.conv.weight"} & same
     log = (other / "train.log").read_text()
     assert re.findall(r"features: (\d+) clips computed, (\d+) there before", log) == [("0", "20")]
@@ -120,12 +121,12 @@ def test_the_towers_are_those_of_the_start_and_the_rest_has_learnt(arguments, fo
 
 def test_a_finished_run_names_no_path_and_says_what_it_learnt_from(run, folder):
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["features"] == {"folder": None, "draws": 2, "dtype": "float16", "seed": 0}
+    assert config["features"] == {"folder": None, "views": 2, "dtype": "float16", "seed": 0}
     for path in run.iterdir():
         assert str(folder).encode() not in path.read_bytes(), path.name
     log = (run / "train.log").read_text()
-    assert "the towers stay as they are, and their maps are read from features: 2 draws of --features.seed 0" in log
-    assert "note: the towers start at random, and stay so" in log
+    assert "the backbones stay as they are, and their features are read: 2 augmented views of --features.seed 0" in log
+    assert "note: the backbones start at random, and stay so" in log
     assert "features: 20 clips computed" in log
 
 
@@ -170,10 +171,10 @@ def test_resumed_it_knows_the_features_and_ends_the_same(stopped, run, folder, h
 def test_what_contradicts_the_run_is_refused(stopped, arguments, folder, tmp_path, monkeypatch, capsys):
     words = ["train", "--resume", "--out", str(stopped)]
     before = (stopped / "checkpoint.safetensors").read_bytes()
-    assert main([*words, "--features.draws", "3"]) == 1
-    assert "features.draws is 2 in the run and 3 now" in capsys.readouterr().err
-    assert main([*words, "--training.freeze_towers", "all"]) == 1
-    assert "training.freeze_towers is null in the run and all now" in capsys.readouterr().err
+    assert main([*words, "--features.views", "3"]) == 1
+    assert "features.views is 2 in the run and 3 now" in capsys.readouterr().err
+    assert main([*words, "--training.freeze", "all"]) == 1
+    assert "training.freeze is null in the run and all now" in capsys.readouterr().err
     (stopped / "resume.json").unlink()
     assert main([*words, "--data.root", arguments["data"].root]) == 1
     assert re.search(r"features\.folder: .*--features\.folder DIR", capsys.readouterr().err)
@@ -184,7 +185,7 @@ def test_what_contradicts_the_run_is_refused(stopped, arguments, folder, tmp_pat
         with pytest.raises(ZeroDivisionError):
             train(**arguments, out=tmp_path / "end to end")
     assert main(["train", "--resume", "--out", str(tmp_path / "end to end"), "--features.folder", str(folder)]) == 1
-    assert "features.draws is null in the run and 4 now" in capsys.readouterr().err
+    assert "features.views is null in the run and 4 now" in capsys.readouterr().err
 
 
 def test_stopped_while_features_are_computed_the_same_command_goes_on(arguments, tmp_path, monkeypatch):
@@ -234,16 +235,16 @@ def test_a_dry_run_writes_no_features(arguments, folder, run, tmp_path, scratch,
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     train(**given, features=from_features(folder))
     assert "features: 0 clips to compute first" in capsys.readouterr().err
-    with pytest.raises(RecipeMismatch, match=r"weights .*start at random follow --seed"):
-        train(**given, features=from_features(folder), seed=1)
-    with pytest.raises(RecipeMismatch, match=r"draws .*follow --features\.seed and the augmentation, not --seed"):
-        train(**given, features=from_features(folder, seed=1))
+    train(**given, features=from_features(folder), seed=1)  # backbones of another random start
+    assert "features: 20 clips to compute first" in capsys.readouterr().err
+    train(**given, features=from_features(folder, seed=1))  # other views; the validation clips are plain
+    assert "features: 16 clips to compute first" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"freeze_towers": "conv1_1"}, "freeze_towers"), ({"recompute_frames": 2}, "recompute_frames")],
+    [({"freeze": "conv1_1"}, "freeze"), ({"recompute_frames": 2}, "recompute_frames")],
 )
 def test_what_features_leave_without_effect_is_refused(arguments, tmp_path, changes, named):
     given = arguments | {"training": replace(arguments["training"], **changes), "out": tmp_path / "run"}
@@ -258,9 +259,9 @@ def test_features_do_not_lie_in_the_run_folder(arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_ways_to_train_the_towers_are_refused_before_a_run_folder_is_made(arguments, tmp_path):
+def test_wrong_ways_to_train_the_backbones_are_refused_before_a_run_folder_is_made(arguments, tmp_path):
     for changes, message in (
-        ({"freeze_towers": "conv9_9"}, r"freeze_towers: .*conv2_1"),
+        ({"freeze": "conv9_9"}, r"freeze: .*conv2_1"),
         ({"recompute_frames": 2}, r"recompute_frames: batch norm"),
     ):
         given = arguments | {"training": replace(arguments["training"], **changes), "out": tmp_path / "run"}
@@ -272,42 +273,47 @@ def test_wrong_ways_to_train_the_towers_are_refused_before_a_run_folder_is_made(
 
 
 def test_a_random_layer_that_stays_so_is_told(arguments, tmp_path, monkeypatch, capsys):
-    report = LoadReport("vgg16.safetensors", ("rgb_tower.features.0.weight",), ("flow_tower.features.0.weight",))
-    monkeypatch.setattr(plan, "load_imagenet", lambda *_: report)
-    settings = replace(arguments["training"], freeze_towers="conv1_1", sessions=(Session(0.01, 1, None),))
+    report = LoadReport("vgg16", "0" * 64, ("backbones.rgb.features.0.weight",), ("backbones.flow.features.0.weight",))
+    monkeypatch.setattr(FusionNetwork, "load_pretrained", lambda *_: report)
+    settings = replace(arguments["training"], freeze="conv1_1", stages=(Stage(0.01, 1, None),))
     given = arguments | {"training": settings, "pretrained": "vgg16.safetensors", "dry_run": True}
     train(**given, out=tmp_path / "run")
     told = capsys.readouterr().err
-    assert "the towers' layers up to conv1_1 stay as they are\n" in told
-    assert "the flow tower's first layer has no ImageNet weights: it is random, and stays so" in told
+    assert "the backbones' layers up to conv1_1 stay as they are\n" in told
+    assert "the first layer of the flow has no pretrained weights: it is random, and stays so" in told
     train(**given | {"network": replace(arguments["network"], streams="rgb")}, out=tmp_path / "run")
-    assert "flow tower's first layer" not in capsys.readouterr().err
+    assert "first layer of the flow" not in capsys.readouterr().err
 
 
-def test_recomputed_towers_learn_the_same(arguments, tmp_path):
+def test_recomputed_backbones_learn_the_same(arguments, tmp_path):
     network = replace(arguments["network"], batch_norm=False, dropout_fc6=0.0)
     ends = []
     for chunk in (None, 2):
-        settings = replace(arguments["training"], recompute_frames=chunk, sessions=(Session(0.001, 1, None),))
+        settings = replace(arguments["training"], recompute_frames=chunk, stages=(Stage(0.001, 1, None),))
         ends.append(train(**arguments | {"network": network, "training": settings, "out": tmp_path / str(chunk)}))
     one, two = (load_file(end / "model.safetensors") for end in ends)
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, two[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-SMALL = FusionNetworkSettings.tiny(8, image_size=64, tower=(16, 16, "M", 16, "M", 24), batch_norm=False)
 FRAMES = 4
-# Operations of the towers' convolutions for each clip, forward: two for each of 9 x in x out weights and pixel.
+SMALL = FusionNetworkSettings.tiny(
+    8, frames=FRAMES, image_size=64, backbone=(16, 16, "M", 16, "M", 24), batch_norm=False
+)
+# Operations of the backbones' convolutions for each clip, forward: two for each of 9 x in x out weights and pixel.
 LAYERS = [[(64, channels, 16), (64, 16, 16), (32, 16, 16), (16, 16, 24)] for channels in (3, SMALL.flow_channels)]
 TOWERS = [[FRAMES * 2 * 9 * size**2 * given * made for size, given, made in layers] for layers in LAYERS]
 
 
+small_cost = partial(step_cost, FusionNetwork, SMALL)
+
+
 def test_what_does_not_run_is_not_counted_and_what_runs_twice_is_counted_twice():
     forward = sum(map(sum, TOWERS))
-    whole, cached = step_cost(SMALL, FRAMES), step_cost(SMALL, FRAMES, maps=True)
-    frozen = step_cost(SMALL, FRAMES, freeze_towers="all")
-    again = step_cost(SMALL, FRAMES, recompute_frames=2)
-    part = step_cost(SMALL, FRAMES, freeze_towers="conv2_1")
+    whole, cached = small_cost(), small_cost(cached=True)
+    frozen = small_cost(freeze="all")
+    again = small_cost(recompute_frames=2)
+    part = small_cost(freeze="conv2_1")
 
     assert whole.forward_flops - cached.forward_flops == forward
     assert frozen.forward_flops == again.forward_flops == whole.forward_flops
@@ -321,30 +327,30 @@ def test_what_does_not_run_is_not_counted_and_what_runs_twice_is_counted_twice()
 
 def test_what_is_frozen_has_neither_gradients_nor_moments():
     network = FusionNetwork(SMALL)
-    towers = sum(p.numel() for tower in network.towers for p in tower.parameters())
+    backbones = sum(p.numel() for backbone in network.all_backbones().values() for p in backbone.parameters())
     parameters = sum(p.numel() for p in network.parameters())
-    for cost in (step_cost(SMALL, FRAMES, maps=True), step_cost(SMALL, FRAMES, freeze_towers="all")):
-        assert (cost.parameters, cost.learnt) == (parameters, parameters - towers)
-        assert cost.fixed == 16 * parameters - 12 * towers
-        assert cost.disk == 16 * parameters - 8 * towers
+    for cost in (small_cost(cached=True), small_cost(freeze="all")):
+        assert (cost.parameters, cost.learnt) == (parameters, parameters - backbones)
+        assert cost.fixed == 16 * parameters - 12 * backbones
+        assert cost.disk == 16 * parameters - 8 * backbones
 
 
 def test_a_chunk_is_no_larger_than_the_batch():
     training = TrainingSettings(batch_size=2, recompute_frames=1000)
-    cost = training_cost(SMALL, FRAMES, training, maps=False)
-    assert cost == step_cost(SMALL, FRAMES, recompute_frames=2 * FRAMES)
-    assert cost.fixed > step_cost(SMALL, FRAMES, recompute_frames=1).fixed
+    cost = training_cost(FusionNetwork, SMALL, training, cached=False)
+    assert cost == small_cost(recompute_frames=2 * FRAMES)
+    assert cost.fixed > small_cost(recompute_frames=1).fixed
 
 
 def test_the_speed_that_is_told_is_of_what_ran(run, arguments):
     """Steps from features are worth their own operations alone."""
-    settings = replace(arguments["network"], image_size=32, flow_channels=4)
-    cost = step_cost(settings, 2, maps=True)
+    settings = replace(arguments["network"], frames=2, image_size=32, flow_size=32, flow_channels=4)
+    cost = step_cost(FusionNetwork, settings, cached=True)
     with (run / "metrics.csv").open() as file:
         (*_, row) = csv.DictReader(file)
     told = float(row["tflops"]) * 1e12 / float(row["samples_per_second"])
     assert told == pytest.approx(cost.flops, rel=0.05)
-    assert cost.flops < 0.9 * step_cost(settings, 2, freeze_towers="all").flops
+    assert cost.flops < 0.9 * step_cost(FusionNetwork, settings, freeze="all").flops
 
 
 MEASURED = """
@@ -354,20 +360,20 @@ from actionfusion.training.learner import Learner
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.data.loading import Batch, Step
 
-def batch(size, maps):
-    shapes = [(size, 8, 16, 24, 24)] * 2 if maps else [(size, 8, 3, 96, 96), (size, 8, 8, 96, 96)]
-    rgb, flow = (torch.rand(shape) if maps else torch.zeros(shape, dtype=torch.uint8) for shape in shapes)
-    return Step((Batch(rgb, flow, torch.zeros(size, dtype=torch.int64), ("a",) * size, maps),), size)
+def batch(size, cached):
+    shapes = [(size, 8, 16, 24, 24)] * 2 if cached else [(size, 8, 3, 96, 96), (size, 8, 8, 96, 96)]
+    rgb, flow = (torch.rand(shape) if cached else torch.zeros(shape, dtype=torch.uint8) for shape in shapes)
+    return Step((Batch({"rgb": rgb, "flow": flow}, torch.zeros(size, dtype=torch.int64), ("a",) * size, cached),), size)
 
-def measure(freeze_towers=None, recompute_frames=None, maps=False):
-    settings = FusionNetworkSettings.tiny(8, image_size=96, tower=(32, 32, "M", 32, "M", 16), batch_norm=False)
+def measure(freeze=None, recompute_frames=None, cached=False):
+    settings = FusionNetworkSettings.tiny(8, frames=8, image_size=96, backbone=(32, 32, "M", 32, "M", 16), batch_norm=False)
     network = FusionNetwork(settings)
-    network.freeze_towers("all" if maps else freeze_towers)
-    network.recompute_towers(recompute_frames)
+    network.freeze_backbones("all" if cached else freeze)
+    network.recompute_backbones(recompute_frames)
     pupil = Learner(network, TrainingSettings())
     peaks = []
     for size in (2, 10):
-        pupil.step(batch(size, maps), 1e-4)
+        pupil.step(batch(size, cached), 1e-4)
         status = pathlib.Path("/proc/self/status").read_text()
         peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]))
     print((peaks[1] - peaks[0]) / 8, flush=True)
@@ -379,7 +385,7 @@ for change in json.loads(sys.argv[1]):
         os._exit(0)
     os.waitpid(child, 0)
 """
-CHANGES = [{"recompute_frames": 4}, {"freeze_towers": "conv1_2"}, {"freeze_towers": "all"}, {"maps": True}]
+CHANGES = [{"recompute_frames": 4}, {"freeze": "conv1_2"}, {"freeze": "all"}, {"cached": True}]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
@@ -387,11 +393,13 @@ def test_the_estimates_are_near_the_memory_that_a_step_takes():
     words = [sys.executable, "-c", MEASURED, json.dumps(CHANGES)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     measured = [float(line) for line in done.stdout.split()]
-    settings = FusionNetworkSettings.tiny(8, image_size=96, tower=(32, 32, "M", 32, "M", 16), batch_norm=False)
-    estimated = [step_cost(settings, 8, **change).per_clip for change in CHANGES]
+    settings = FusionNetworkSettings.tiny(
+        8, frames=8, image_size=96, backbone=(32, 32, "M", 32, "M", 16), batch_norm=False
+    )
+    estimated = [step_cost(FusionNetwork, settings, **change).per_clip for change in CHANGES]
     shares = [ours / theirs for ours, theirs in zip(estimated, measured, strict=True)]
     assert all(0.6 < share < 1.6 for share in shares), shares
-    assert estimated[-1] < estimated[0] < estimated[2] < estimated[1] < step_cost(settings, 8).per_clip
+    assert estimated[-1] < estimated[0] < estimated[2] < estimated[1] < step_cost(FusionNetwork, settings).per_clip
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(run, arguments):
