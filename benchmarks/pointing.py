@@ -26,11 +26,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from actionfusion.explain.question import FloatArray
 
 from actionfusion.data.shapes import RADIUS, SHAPE_CLASSES, SHAPE_GROUPS, SIZE, draw_scene
 from actionfusion.data.shapes_files import make_shapes, scene_seed, write_clip
 from actionfusion.data.shapes_pictures import actor_boxes, render
-from actionfusion.explanation.localization import enlarged, grad_cam, occlusion, pointing_hits, rank_agreement, share_within
+from actionfusion.explanation.localization import (
+    enlarged,
+    grad_cam,
+    occlusion,
+    pointing_hits,
+    rank_agreement,
+    share_within,
+)
 from actionfusion.explanation.target import AttributionTarget, FloatArray
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
