@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from actionfusion.explain.question import FloatArray
 
 from actionfusion.data.shapes import RADIUS, SHAPE_CLASSES, SHAPE_GROUPS, SIZE, draw_scene
 from actionfusion.data.shapes_files import make_shapes, scene_seed, write_clip
