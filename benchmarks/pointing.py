@@ -2,8 +2,8 @@
 
     python benchmarks/pointing.py [--run RUN]
 
-Without a run, the tiny recipe is trained first, on 100 generated clips a class.  Every test clip is asked for its true
-class, right or wrong, in three ways: Grad-CAM on the fused map, occlusion of the input, occlusion of the fused map.  A
+Without a run, the tiny recipe is trained first, on 100 generated clips a class.  Every test clip is explained for its
+true class, right or wrong, in three ways: Grad-CAM on the feature map, occlusion of the input, occlusion of the map.  A
 sampled frame counts as hit where the largest value of its map lies within an actor's box or at most half a cell of the
 map outside it.  Chance is the share of the picture that this covers.  Beside it stand two controls: the same maps held
 against the boxes of another clip of the class, and the maps of the network before training.  Two ways agree on a frame
@@ -26,15 +26,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from actionfusion.explain.question import FloatArray, Question
 
 from actionfusion.data.shapes import RADIUS, SHAPE_CLASSES, SHAPE_GROUPS, SIZE, draw_scene
 from actionfusion.data.shapes_files import make_shapes, scene_seed, write_clip
 from actionfusion.data.shapes_pictures import actor_boxes, render
-from actionfusion.explain.localization import enlarged, grad_cam, occlusion, pointing_hits, rank_agreement, share_within
+from actionfusion.explanation.localization import (
+    enlarged,
+    grad_cam,
+    occlusion,
+    pointing_hits,
+    rank_agreement,
+    share_within,
+)
+from actionfusion.explanation.target import AttributionTarget, FloatArray
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.models.fusion_network import FusionNetwork
+from actionfusion.models import VideoModel
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
 from actionfusion.version import __version__
@@ -43,10 +50,10 @@ RESULTS = Path(__file__).parent / "results" / "pointing.json"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 10
 RESAMPLES = 2000
 BoolArray = npt.NDArray[np.bool_]
-WAYS: Mapping[str, Callable[[Question], FloatArray]] = {
+WAYS: Mapping[str, Callable[[AttributionTarget], FloatArray]] = {
     "grad_cam": grad_cam,
     "occlusion_input": occlusion,
-    "occlusion_map": lambda question: occlusion(question, hidden="map"),
+    "occlusion_map": lambda target: occlusion(target, hidden="map"),
 }
 PAIRS = (("grad_cam", "occlusion_input"), ("grad_cam", "occlusion_map"))
 NEAR_PX = 2 * RADIUS
@@ -97,16 +104,17 @@ def measure(recognizer: Recognizer, folder: Path, per_class: int, seed: int) -> 
         seed: of the clips, the untrained weights and the bootstrap.
 
     Raises:
-        ValueError: a network for frames of another size than the boxes are known at, or one clip a class, which has no
-            other beside it.
+        ValueError: a model for frames of another size than the boxes are known at, or without maps; or one clip a
+            class, which has no other beside it.
     """
     if per_class < 2:
         raise ValueError(f"{per_class} clips of a class: there is no other clip to hold its maps against")
     if recognizer.network.settings.image_size != SIZE:
         raise ValueError(f"the boxes are known at {SIZE} pixels, the run's frames have another size")
     torch.manual_seed(seed)
-    untrained = Recognizer(FusionNetwork(recognizer.network.settings), recognizer.clip_settings, recognizer.labels)
-    margin = SIZE // recognizer.network.settings.map_size // 2
+    model = type(recognizer.network)(recognizer.network.settings)
+    untrained = Recognizer(model, recognizer.clip_settings, recognizer.labels)
+    margin = SIZE // _map_side(recognizer.network) // 2
     seen = list(_look(recognizer, folder, per_class, seed, margin))
     before = list(_look(untrained, folder, per_class, seed, margin))
     groups = {"all": SHAPE_CLASSES, **SHAPE_GROUPS}
@@ -123,11 +131,23 @@ def measure(recognizer: Recognizer, folder: Path, per_class: int, seed: int) -> 
     }
 
 
+def _map_side(model: VideoModel) -> int:
+    settings = model.settings
+    clips = {
+        stream: torch.zeros(1, settings.frames, settings.channels_of(stream), *[settings.size_of(stream)] * 2)
+        for stream in model.reads
+    }
+    shape = AttributionTarget(model.eval(), clips, 0).map_shape
+    if shape is None:
+        raise ValueError("the model has no maps that could point at anything")
+    return shape[-1]
+
+
 def _trained(folder: Path, seed: int) -> Path:
     clips = make_shapes(folder / "clips", train_per_class=TRAIN_PER_CLASS, val_per_class=0, test_per_class=1, seed=seed)
     recipe = load_recipe("tiny")
     data = replace(recipe.data, dataset="folder", root=clips, split="folders", validation="none")
-    return train(recipe, data=data, out=folder / "run", seed=seed)
+    return train(recipe.changed(data=data, seed=seed), out=folder / "run")
 
 
 def _look(recognizer: Recognizer, folder: Path, per_class: int, seed: int, margin: int) -> Iterator[Seen]:
@@ -137,11 +157,11 @@ def _look(recognizer: Recognizer, folder: Path, per_class: int, seed: int, margi
             scene = draw_scene(label, scene_seed(seed, "test", index))
             write_clip(render(scene), path)
             clip = recognizer.clip(path)
-            question = Question.of(recognizer, clip, label)
+            target = AttributionTarget.of(recognizer, clip, label)
             yield Seen(
                 label,
                 right=recognizer.best(recognizer.probabilities([clip])[0], 1)[0].label == label,
-                maps={name: way(question) for name, way in WAYS.items()},
+                maps={name: way(target) for name, way in WAYS.items()},
                 boxes=actor_boxes(scene)[clip.positions],
                 wide=actor_boxes(scene, margin)[clip.positions],
             )

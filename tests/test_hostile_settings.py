@@ -17,13 +17,13 @@ import yaml
 
 from actionfusion.__main__ import main
 from actionfusion.data.store import Contents, SourceIdentity, StoredVideo, write_stored_video
-from actionfusion.errors import DatasetError, RecipeMismatch
+from actionfusion.errors import DatasetError
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import open_export
-from actionfusion.inference.runtimes.parts import clip_part
-from actionfusion.inference.runtimes.prepared import Kind, find_prepared
+from actionfusion.inference.runtimes.prepared import Artifact, find_prepared
+from actionfusion.inference.runtimes.sub_models import clip_model
 from actionfusion.run_folder import open_run
-from actionfusion.training.feature_store import FeatureStore, feature_recipe
+from actionfusion.training.feature_store import FeatureStore, feature_recipes
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.reading import Frame
 
@@ -255,21 +255,25 @@ def exported(run, tmp_path) -> Path:
     folder = tmp_path / "export"
     folder.mkdir()
     opened = open_run(run)
-    part = clip_part(opened.load_network, opened.network, opened.clip.frames)
-    about = describe(opened, part, "onnx", "fp32", "0" * 64) | {"model": "model.onnx", "files": {"model.onnx": 1}}
+    sub_model = clip_model(opened.load_network, opened.model_class, opened.network, opened.clip)
+    about = describe(opened, sub_model, "onnx", "fp32", "0" * 64) | {"model": "model.onnx", "files": {"model.onnx": 1}}
     (folder / "model.json").write_text(json.dumps(about))
     (folder / "model.onnx").write_bytes(b"x")
     assert open_export(folder).clip == opened.clip
     return folder
 
 
+OF_FORMAT_1 = ("flow_recipe", "sampling", "sampling.frames")
+
+
 @pytest.mark.parametrize("attack", SECTIONS)
 @pytest.mark.parametrize(
     "name",
     [
-        "flow_recipe",
-        "sampling",
-        "sampling.frames",
+        "clip",
+        "clip.flow",
+        "clip.frames",
+        *OF_FORMAT_1,
         "labels.0",
         "inputs",
         "inputs.0",
@@ -281,6 +285,8 @@ def exported(run, tmp_path) -> Path:
 def test_an_export(trap, exported, refused, name, attack):
     if name == "labels.0" and isinstance(SECTIONS[attack], str):
         pytest.skip("a label like any other")
+    if name in OF_FORMAT_1:
+        _change(exported / "model.json", "export_format", 1)
     _change(exported / "model.json", name, trap.set(SECTIONS[attack]))
     assert "model.json" in refused("predict", exported, "a.mp4")
 
@@ -301,25 +307,26 @@ def test_the_whole_file_of_an_export(trap, exported, refused, attack):
 @pytest.mark.parametrize("attack", JSON_TEXTS)
 def test_what_is_prepared(trap, run, attack):
     opened = open_run(run)
-    kind = Kind(opened, clip_part(opened.load_network, opened.network, opened.clip.frames), "onnx", "fp32")
-    kind.folder.mkdir(parents=True)
-    trap.write(kind.folder / "prepared.json", JSON_TEXTS[attack])
-    assert find_prepared(kind)[0] is None
-    outside = kind.fingerprint() | {"model": "../../../other", "weights": {}, "files": {"../../../other": {}}}
-    (kind.folder / "prepared.json").write_text(json.dumps(outside))
+    sub_model = clip_model(opened.load_network, opened.model_class, opened.network, opened.clip)
+    artifact = Artifact(opened, sub_model, "onnx", "fp32")
+    artifact.folder.mkdir(parents=True)
+    trap.write(artifact.folder / "prepared.json", JSON_TEXTS[attack])
+    assert find_prepared(artifact)[0] is None
+    outside = artifact.fingerprint() | {"model": "../../../other", "weights": {}, "files": {"../../../other": {}}}
+    (artifact.folder / "prepared.json").write_text(json.dumps(outside))
     (run.parent / "other").write_text("x")
-    assert find_prepared(kind) == (None, "it is damaged")
+    assert find_prepared(artifact) == (None, "it is damaged")
     assert trap.is_untouched()
 
 
 @pytest.mark.parametrize("attack", JSON_TEXTS)
 def test_a_feature_store(trap, run, tmp_path, attack):
     opened = open_run(run)
-    recipe = feature_recipe(opened.load_network(), opened.clip, "float32", prepared=False)
+    recipe = feature_recipes(opened.load_network(), opened.clip, "float32", prepared=False)["rgb"]
     store = FeatureStore(tmp_path / "features", recipe)
-    assert FeatureStore(tmp_path / "features", recipe).recipe == store.recipe
-    trap.write(tmp_path / "features" / "recipe.json", JSON_TEXTS[attack])
-    with pytest.raises((DatasetError, RecipeMismatch), match="features"):
+    assert FeatureStore(tmp_path / "features", recipe).folder == store.folder
+    trap.write(store.folder / "recipe.json", JSON_TEXTS[attack])
+    with pytest.raises(DatasetError, match="features"):
         FeatureStore(tmp_path / "features", recipe)
     assert trap.is_untouched()
 

@@ -170,3 +170,18 @@ def test_output_that_nobody_reads_is_no_crash(tiny_run, shapes_root):
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     os.close(writer)
     assert "Traceback" not in done.stderr
+
+
+def test_every_command_is_a_function_of_the_package_whatever_was_imported_before():
+    code = """
+import actionfusion
+from importlib import import_module
+from actionfusion.commands import COMMANDS
+for name, command in COMMANDS.items():
+    assert name in actionfusion.__all__, name
+    function = getattr(import_module(command.module), name)
+    assert getattr(actionfusion, name) is function, name
+for name in actionfusion.__all__:
+    assert not repr(getattr(actionfusion, name)).startswith("<module"), name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,12 +1,14 @@
 """An address is told from a local name, behaves like a path, and a copy of what it leads to never outlives its use."""
 
 import errno
+import fcntl
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -407,6 +409,27 @@ def test_what_a_killed_process_left_is_removed(scratch):
     assert {*scratch.iterdir()} == {*own}
     for folder in own:
         folder.rmdir()
+
+
+def test_a_clean_up_at_the_very_start_of_a_scratch_folder_leaves_it_alone(scratch, monkeypatch):
+    lock, cleaned = fcntl.flock, []
+
+    def clean_first(*arguments):
+        if not cleaned:
+            cleaned.append(True)
+            # The lock file is there, and not locked yet.
+            cleaner = threading.Thread(target=remove_scratch_of_the_dead)
+            cleaner.start()
+            cleaner.join()
+            assert list(scratch.iterdir()) == []
+        return lock(*arguments)
+
+    monkeypatch.setattr("fcntl.flock", clean_first)
+    with scratch_folder() as folder:
+        assert folder.with_suffix(".lock").exists()
+        remove_scratch_of_the_dead()
+        assert folder.exists()
+    assert cleaned
 
 
 def test_where_there_are_no_locks_only_old_scratch_goes(scratch, monkeypatch):

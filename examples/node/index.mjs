@@ -9,7 +9,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as ort from "onnxruntime-node";
 
-const EXPORT_FORMAT = 1;
+const EXPORT_FORMATS = [1, 2];
 
 async function readJson(path) {
   return JSON.parse(await readFile(path, "utf8"));
@@ -27,8 +27,8 @@ async function readInput(folder, spec, file) {
 
 async function main(folder) {
   const about = await readJson(join(folder, "model.json"));
-  if (about.export_format !== EXPORT_FORMAT) {
-    throw new Error(`model.json: export format ${about.export_format}, this reads ${EXPORT_FORMAT}`);
+  if (!EXPORT_FORMATS.includes(about.export_format)) {
+    throw new Error(`model.json: export format ${about.export_format}, this reads ${EXPORT_FORMATS.join(" and ")}`);
   }
   if (about.format !== "onnx") {
     throw new Error(`model.json: format ${about.format}; export with --format onnx`);

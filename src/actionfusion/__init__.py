@@ -2,9 +2,7 @@
 
 Every command of the command line is a function here, of the same name and arguments::
 
-    from actionfusion import Recognizer, predict, train
-
-``report`` alone is found in its room, which has that name: ``actionfusion.report.run_report.report``.
+    from actionfusion import Recognizer, load_recipe, predict, train
 """
 
 from __future__ import annotations
@@ -12,57 +10,65 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from actionfusion.commands import COMMANDS
 from actionfusion.version import __version__
 
 if TYPE_CHECKING:
     from actionfusion.data.check import check
+    from actionfusion.data.dataset import DataSettings
     from actionfusion.data.prepare_dataset import prepare
-    from actionfusion.demo import demo
+    from actionfusion.demonstration import demo
     from actionfusion.errors import ActionFusionError, VideoError
     from actionfusion.evaluation.evaluate import evaluate
+    from actionfusion.evaluation.protocol import protocol
+    from actionfusion.evaluation.versus import versus
     from actionfusion.inference.exports.export import export
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
     from actionfusion.inference.streams.stream import stream
-    from actionfusion.report.comparison_page import report_comparison
+    from actionfusion.reporting.comparison_page import report_comparison
+    from actionfusion.reporting.explain import explain
+    from actionfusion.reporting.run_report import report
+    from actionfusion.training.recipe import Recipe, load_recipe
     from actionfusion.training.train import train
 
-_HOMES = {
+_HOMES = {name: command.module for name, command in COMMANDS.items()} | {
     "ActionFusionError": "actionfusion.errors",
+    "DataSettings": "actionfusion.data.dataset",
     "Prediction": "actionfusion.inference.recognizer",
+    "Recipe": "actionfusion.training.recipe",
     "Recognizer": "actionfusion.inference.recognizer",
     "VideoError": "actionfusion.errors",
-    "check": "actionfusion.data.check",
-    "demo": "actionfusion.demo",
-    "evaluate": "actionfusion.evaluation.evaluate",
-    "export": "actionfusion.inference.exports.export",
-    "predict": "actionfusion.inference.predict",
-    "prepare": "actionfusion.data.prepare_dataset",
-    "report_comparison": "actionfusion.report.comparison_page",
-    "stream": "actionfusion.inference.streams.stream",
-    "train": "actionfusion.training.train",
+    "load_recipe": "actionfusion.training.recipe",
 }
 
 __all__ = [
     "ActionFusionError",
+    "DataSettings",
     "Prediction",
+    "Recipe",
     "Recognizer",
     "VideoError",
     "__version__",
     "check",
     "demo",
     "evaluate",
+    "explain",
     "export",
+    "load_recipe",
     "predict",
     "prepare",
+    "protocol",
+    "report",
     "report_comparison",
     "stream",
     "train",
+    "versus",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Names are fetched when they are asked for: whoever only predicts never waits for the training code.
+    # Names are imported when they are asked for, so that prediction never waits for the training code.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""The command table: a command a line, each a typed function in its own room.
+"""The command line: each command of the table is a typed function.
 
 A function's signature and docstring are its flags and its help.  Nothing heavy is imported before a command is chosen.
 """
@@ -14,8 +14,9 @@ from importlib import import_module
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from actionfusion.commands import COMMANDS, RECIPE_COMMANDS
 from actionfusion.errors import ActionFusionError, WrongWord
 from actionfusion.recipes import find_recipe, read_recipe
 from actionfusion.settings import read_yaml, single_settings
@@ -24,38 +25,6 @@ from actionfusion.words import checked_words
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-
-
-class Command(NamedTuple):
-    """Where a command's function lives, what it does, and the parameters that take files after the flags."""
-
-    module: str
-    summary: str
-    files: str | None = None
-
-
-COMMANDS = {
-    "demo": Command("actionfusion.demo", "the whole chain on generated clips, with a report to look at"),
-    "check": Command("actionfusion.data.check", "what is broken, too short or doubled in a data set, as a manifest"),
-    "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
-    "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
-    "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
-    "versus": Command("actionfusion.evaluation.versus", "whether one of two evaluated runs is better than the other"),
-    "protocol": Command("actionfusion.evaluation.protocol", "train and evaluate every split of a protocol"),
-    "report": Command("actionfusion.report.run_report", "all that is known of a run, as one HTML file"),
-    "report_comparison": Command(
-        "actionfusion.report.comparison_page", "several evaluated runs on one HTML page", files="runs"
-    ),
-    "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
-    "stream": Command(
-        "actionfusion.inference.streams.stream", "labels while a video runs: a file, a pipe, a camera, a server"
-    ),
-    "export": Command("actionfusion.inference.exports.export", "a run as a model for other programs: ONNX or OpenVINO"),
-    "explain": Command("actionfusion.report.explain", "what a run saw in a video: where, when and in which stream"),
-}
-
-# Their --config is read into their other arguments before they are called.
-RECIPE_COMMANDS = {"train", "protocol"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -68,10 +68,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def take_lock(path: Path, *, wait: bool = False) -> FileLock | None:
-    """Take a lock that ends with ``release`` or with this process; None if another holder has it.
+    """Take a lock that ends with its ``release`` or with this process; None if another holder has it.
 
     Args:
-        path: the lock file, which is made if need be and stays.  Its holder alone may remove it.
+        path: the lock file, which is made if need be and stays; see ``release_and_remove``.
         wait: until the lock is free.
 
     Raises:
@@ -85,6 +85,17 @@ def take_lock(path: Path, *, wait: bool = False) -> FileLock | None:
     return lock
 
 
+def release_and_remove(lock: FileLock) -> None:
+    """Release a lock and remove its file."""
+    path = Path(lock.lock_file)
+    if os.name != "nt":  # After the release the file may be the lock of another process.
+        path.unlink(missing_ok=True)
+    lock.release()
+    if os.name == "nt":  # Windows does not remove a file that any process has open.
+        with suppress(OSError):
+            path.unlink()
+
+
 def remove_left_over(path: Path, lock_file: Path) -> None:
     """Remove a temporary file or folder with its lock file, unless a living process holds the lock.
 
@@ -93,22 +104,20 @@ def remove_left_over(path: Path, lock_file: Path) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    lock = None
-    try:
-        lock = take_lock(lock_file)
-        left = lock is not None
-    except OSError:
-        left = is_forgotten(path.lstat().st_mtime)
-    try:
-        if left:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-            lock_file.unlink(missing_ok=True)
-    finally:
-        if lock is not None:
-            lock.release()
+    with ExitStack() as held:
+        try:
+            lock = take_lock(lock_file)
+            if lock is None:
+                return
+            held.callback(release_and_remove, lock)
+        except OSError:
+            if not is_forgotten(path.lstat().st_mtime):
+                return
+            held.callback(lock_file.unlink, missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != lock_file:
+            path.unlink(missing_ok=True)
 
 
 def is_forgotten(modified: float) -> bool:
@@ -127,18 +136,17 @@ def scratch_folder() -> Iterator[Path]:
     """
     folder = Path(tempfile.gettempdir(), f"{_SCRATCH}{uuid.uuid4().hex}")
     lock_file = folder.with_suffix(".lock")
-    # The lock comes first: a folder whose lock is free is one whose process has died.
-    lock = None
-    with suppress(OSError):
-        lock = take_lock(lock_file)
-    try:
+    with ExitStack() as held:
+        # The lock comes first: a folder whose lock is free is one whose process has died.
+        try:
+            # Another process that cleans up may hold it for a moment.
+            if lock := take_lock(lock_file, wait=True):
+                held.callback(release_and_remove, lock)
+        except OSError:
+            held.callback(lock_file.unlink, missing_ok=True)
         folder.mkdir(0o700)
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock_file.unlink(missing_ok=True)
-        if lock is not None:
-            lock.release()
 
 
 def remove_scratch_of_the_dead() -> None:

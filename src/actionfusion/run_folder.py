@@ -38,7 +38,7 @@ _RESTORE = "train the run again, or copy the whole run folder"
 # What else is read of ``config.yaml`` where it is there; training has the types of what is in these sections.
 _FURTHER: Mapping[str, Any] = {
     "data": Mapping[str, Any],
-    "augmentation": Mapping[str, Any],
+    "augmentation": Mapping[str, Any] | None,
     "training": Mapping[str, Any],
     "features": Mapping[str, Any] | None,
     "versions": Mapping[str, Any],

@@ -46,9 +46,6 @@ class _Fault(Exception):
         self.remedy = remedy
 
 
-# Reading
-
-
 def read_yaml(
     path: Path, error: type[ActionFusionError] = SettingsError, remedy: str = CORRECT_IT, *, largest: int = YAML_BYTES
 ) -> dict[str, Any]:
@@ -267,9 +264,6 @@ def _refuse_deep(value: Any) -> None:
         if not level:
             return
     raise _Fault(f"more than {DEEPEST} levels within each other")
-
-
-# Building
 
 
 def build(

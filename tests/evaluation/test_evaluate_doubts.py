@@ -80,7 +80,7 @@ def test_what_was_trained_on_is_refused_unless_forced_and_then_marked(grouped_ru
     forced = json.loads((tmp_path / "forced.json").read_text())
     assert forced["trained_on"] is True
     assert forced["leaks"]["double"] == forced["count"]
-    assert "trained on: the run learnt from these very videos" in capsys.readouterr().out
+    assert "trained on: training has seen these very videos" in capsys.readouterr().out
 
 
 def test_a_root_whose_test_videos_were_trained_on_is_refused(grouped_run, grouped_root, tmp_path):
@@ -95,7 +95,7 @@ def test_a_root_whose_test_videos_were_trained_on_is_refused(grouped_run, groupe
     assert not some.trained_on
     for row in tested:
         shutil.copy(root / learnt[0]["path"], root / row["path"])
-    with pytest.raises(SettingsError, match="trained on doubles of these 4 videos"):
+    with pytest.raises(SettingsError, match="trained on duplicates of these 4 videos"):
         evaluate(grouped_run, root, out=tmp_path / "figures.json")
     assert evaluate(grouped_run, root, out=tmp_path / "figures.json", force=True).trained_on
 
@@ -203,7 +203,7 @@ def test_answers_that_are_no_numbers_are_an_error(grouped_run, grouped_root, tmp
         return torch.full((len(rgb), 2), float("nan"))
 
     monkeypatch.setattr(FusionNetwork, "forward", broken)
-    with pytest.raises(WeightsError, match="is no number"):
+    with pytest.raises(WeightsError, match="are not finite"):
         evaluate(grouped_run, grouped_root, out=tmp_path / "figures.json")
 
 

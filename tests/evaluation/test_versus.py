@@ -135,7 +135,7 @@ def test_protocols_are_compared_fold_by_fold(tmp_path):
     assert (found.both_right, found.only_first, found.only_second, found.both_wrong) == (3, 2, 0, 1)
     # The second video makes the whole difference, in both folds: means of three draws of 0, 1, 0.
     assert found.interval == pytest.approx((0, 1))
-    with pytest.raises(SettingsError, match="no answers on the val part"):
+    with pytest.raises(SettingsError, match="no predictions on the val part"):
         versus(tmp_path / "one", tmp_path / "other", part="val")
     (tmp_path / "one" / "protocol.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"protocol\.json: cannot be read"):

@@ -11,7 +11,7 @@ import pytest
 from actionfusion.__main__ import main
 from actionfusion.errors import ExportError, RunFolderError, RuntimeUnavailable, SettingsError, WeightsError
 from actionfusion.inference.exports.export import export
-from actionfusion.inference.exports.made_up import MadeUpVideo
+from actionfusion.inference.exports.synthetic import SyntheticVideo
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes import prepared, quantization
 from actionfusion.video.clip import ClipSettings
@@ -138,14 +138,14 @@ def test_the_formulas_of_the_description_are_what_the_code_does(exports, count):
     np.testing.assert_array_equal(coded, recipe.encode(pixels.astype(np.float32)))
 
 
-def test_int8_says_what_it_cost(prepared_run, tmp_path, shapes_root, monkeypatch):
+def test_int8_says_what_it_cost(prepared_run, tmp_path, small_root, monkeypatch):
     import onnx
 
     run = shutil.copytree(prepared_run, tmp_path / "run")
     model = prepared_run / "prepared/clip-onnx-fp32/model.onnx"
     monkeypatch.setattr(prepared, "export_onnx", lambda _, path: shutil.copyfile(model, path))
     monkeypatch.setattr(prepared, "quantise", lambda path, *_: onnx.load(path))
-    out = export(run, format="onnx", precision="int8", root=shapes_root, out=tmp_path / "out")
+    out = export(run, format="onnx", precision="int8", root=small_root, out=tmp_path / "out")
     about = _about(out)
     assert about["precision"] == "int8"
     assert (about["int8"]["clips"], about["int8"]["agreeing"]) == (12, 12)
@@ -189,8 +189,8 @@ def test_an_export_that_is_not_whole_is_refused(damage, message, copied):
 
 
 def test_an_export_whose_runtime_is_missing(copied, exports, monkeypatch):
+    from actionfusion.inference.runtimes import backend as runtimes
     from actionfusion.inference.runtimes import packages
-    from actionfusion.inference.runtimes import running as runtimes
 
     for module in (packages, runtimes):
         monkeypatch.setattr(module, "is_installed", lambda name: name not in {"openvino", "onnxruntime"})
@@ -240,9 +240,9 @@ def test_the_command_and_its_refusals(prepared_run, tmp_path, capsys):
 def test_a_model_that_answers_otherwise_is_not_exported(prepared_run, tmp_path, monkeypatch):
     from actionfusion.inference.exports import export as module
 
-    real = module.TorchRuntime.run
+    real = module.TorchBackend.run
     monkeypatch.setattr(
-        module.TorchRuntime, "run", lambda self, inputs: {name: row + 2e-4 for name, row in real(self, inputs).items()}
+        module.TorchBackend, "run", lambda self, inputs: {name: row + 2e-4 for name, row in real(self, inputs).items()}
     )
     with pytest.raises(RuntimeUnavailable, match="off PyTorch's"):
         export(prepared_run, out=tmp_path / "out")
@@ -251,7 +251,7 @@ def test_a_model_that_answers_otherwise_is_not_exported(prepared_run, tmp_path, 
 
 def test_the_made_up_video_moves_as_it_says():
     recipe = FlowRecipe("dis", 8.0, 64)
-    _, codes, times = MadeUpVideo(ClipSettings(flow=recipe), 8).read([0, 3], [2, 3])
+    _, codes, times = SyntheticVideo(ClipSettings(flow=recipe), 8).read([0, 3], [2, 3])
     middle = recipe.decode(codes)[:, 16:-16, 16:-16].mean((1, 2))
     np.testing.assert_allclose(middle, [[2, 1], [2, 1]], atol=0.2)
     assert times.tolist() == [0, 0.12]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from actionfusion.errors import RuntimeUnavailable, WeightsError
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.runtimes import prepared, running
+from actionfusion.inference.runtimes import backend, prepared
 
 FOLDER = "prepared/clip-openvino-fp32"
 
@@ -37,7 +37,7 @@ def exports(monkeypatch, prepared_run):
 
 
 def _answer(run, clip, runtime="openvino"):
-    return Recognizer.load(run, runtime=runtime)._engines.open("clip").run(clip)["probabilities"]
+    return Recognizer.load(run, runtime=runtime)._backends.open("clip").run(clip)["probabilities"]
 
 
 def test_a_copied_run_is_used_as_it_is_and_its_weights_are_not_loaded(run, exports, monkeypatch, small_clip):
@@ -116,7 +116,7 @@ def test_damaged_files_are_made_anew(name, damage, said, run, exports, capsys, s
 
 
 def test_a_file_that_fits_its_hash_and_cannot_be_loaded_is_made_anew(run, exports, capsys, small_clip, monkeypatch):
-    real, tries = running.import_openvino, []
+    real, tries = backend.import_openvino, []
 
     def once_damaged(path, precision):
         # Not OpenVINO's own refusal of other bytes: what it does with them is not said to be safe for the process.
@@ -125,7 +125,7 @@ def test_a_file_that_fits_its_hash_and_cannot_be_loaded_is_made_anew(run, export
             raise RuntimeError("no model of OpenVINO")
         return real(path, precision)
 
-    monkeypatch.setattr(running, "import_openvino", once_damaged)
+    monkeypatch.setattr(backend, "import_openvino", once_damaged)
     np.testing.assert_allclose(_answer(run, small_clip), _answer(run, small_clip, "torch"), atol=1e-5)
     assert exports == ["clip"]
     assert len(tries) == 2
@@ -157,7 +157,7 @@ def test_where_nothing_can_be_written_it_is_prepared_for_the_process(small_run, 
     assert "cannot be written" in capsys.readouterr().err
     assert list(scratch.glob("actionfusion-scratch-*"))
     wanted = _answer(small_run, small_clip, "torch")
-    np.testing.assert_allclose(recognizer._engines.open("clip").run(small_clip)["probabilities"], wanted, atol=1e-5)
+    np.testing.assert_allclose(recognizer._backends.open("clip").run(small_clip)["probabilities"], wanted, atol=1e-5)
     del recognizer
     assert not list(scratch.glob("actionfusion-scratch-*"))
 

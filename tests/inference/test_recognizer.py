@@ -18,9 +18,9 @@ from actionfusion.video.video_source import VideoSource
 def test_parity_of_training_evaluation_prediction_and_python(tiny_run, shapes_root, tmp_path):
     recognizer = Recognizer.load(tiny_run, device="cpu")
     data = open_data(DataSettings(root=shapes_root, split="folders", validation="test"))
-    dataset = ClipDataset(data.sources(data.split.test, recognizer.clip_settings.flow), recognizer.clip_settings)
+    dataset = ClipDataset(data.sources(data.split.test, recognizer.clip_settings), recognizer.clip_settings)
     batch = next(EpochLoader(dataset, batch_size=4, shuffle=False, workers=0).epoch(1))
-    through_loader = recognizer.scores(batch.rgb, batch.flow)
+    through_loader = recognizer.scores({name: values.numpy() for name, values in batch.inputs.items()})
     evaluated = dict(zip(*_rows(evaluate(tiny_run, shapes_root, out=tmp_path / "e.json")), strict=True))
     for name, row in zip(batch.names, through_loader, strict=True):
         path = shapes_root / name

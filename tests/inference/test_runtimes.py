@@ -12,11 +12,11 @@ import torch
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes import backend as runtimes
 from actionfusion.inference.runtimes import choice, packages
-from actionfusion.inference.runtimes import running as runtimes
+from actionfusion.inference.runtimes.backend import TorchBackend, open_model
 from actionfusion.inference.runtimes.onnx_file import export_onnx
-from actionfusion.inference.runtimes.parts import Part, TensorSpec, clip_flops, clip_part
-from actionfusion.inference.runtimes.running import TorchRuntime, open_model
+from actionfusion.inference.runtimes.sub_models import SubModel, TensorSpec, clip_flops, clip_model
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.video.clip import ClipSettings
 
@@ -65,8 +65,8 @@ class _All(torch.nn.Module):
 def test_both_runtimes_agree_with_pytorch_on_every_kind(randomise, tmp_path):
     kinds = {_name(kind): _settings(**kind) for kind in _kinds()}
     networks = [randomise(FusionNetwork(settings)) for settings in kinds.values()]
-    inputs = clip_part(lambda: networks[0], FusionNetwork, networks[0].settings, CLIP).inputs
-    part = Part("all", lambda: _All(networks), inputs, tuple(kinds))
+    inputs = clip_model(lambda: networks[0], FusionNetwork, networks[0].settings, CLIP).inputs
+    part = SubModel("all", lambda: _All(networks), inputs, tuple(kinds))
     export_onnx(part, tmp_path / "model.onnx")
     others = [open_model(tmp_path / "model.onnx", name, "fp32", inputs, part.outputs) for name in ("openvino", "onnx")]
     for seed in range(3):
@@ -88,10 +88,10 @@ def test_a_part_of_several_inputs_outputs_and_types(tmp_path):
             return new.softmax(1), new
 
     specs = (TensorSpec("frame", (1, 3, 4, 4), "uint8"), TensorSpec("state", (1, 3), "float32"))
-    part = Part("step", Step, specs, ("probabilities", "state_after"))
+    part = SubModel("step", Step, specs, ("probabilities", "state_after"))
     export_onnx(part, tmp_path / "step.onnx")
     inputs = part.example(1)
-    wanted = TorchRuntime(part, "fp32", torch.device("cpu")).run(inputs)
+    wanted = TorchBackend(part, "fp32", torch.device("cpu")).run(inputs)
     for name in ("openvino", "onnx"):
         made = open_model(tmp_path / "step.onnx", name, "fp32", specs, part.outputs).run(inputs)
         assert list(made) == ["probabilities", "state_after"]
@@ -101,14 +101,14 @@ def test_a_part_of_several_inputs_outputs_and_types(tmp_path):
 
 def test_the_exporter_is_silent(tmp_path, capfd, randomise):
     settings = _settings()
-    part = clip_part(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
+    part = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
     export_onnx(part, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_exported_file_holds_no_path_of_this_machine(tmp_path, randomise):
     settings = _settings()
-    part = clip_part(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
+    part = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
     export_onnx(part, tmp_path / "model.onnx")
     content = (tmp_path / "model.onnx").read_bytes()
     assert b".py" not in content
@@ -119,11 +119,11 @@ def test_an_exported_file_holds_no_path_of_this_machine(tmp_path, randomise):
 def test_inputs_that_do_not_fit_are_named(name, prepared_run, small_clip):
     recognizer = Recognizer.load(prepared_run, runtime=name)
     with pytest.raises(SettingsError, match=r"flow: .*\[1, 2, 4, 16, 16\], wanted uint8 \[1, 3, 4, 16, 16\]"):
-        recognizer._engines.open("clip").run(small_clip | {"flow": small_clip["flow"][:, :2]})
+        recognizer._backends.open("clip").run(small_clip | {"flow": small_clip["flow"][:, :2]})
     with pytest.raises(SettingsError, match="rgb: float32"):
-        recognizer._engines.open("clip").run(small_clip | {"rgb": small_clip["rgb"].astype(np.float32)})
+        recognizer._backends.open("clip").run(small_clip | {"rgb": small_clip["rgb"].astype(np.float32)})
     with pytest.raises(SettingsError, match="rgb: this input is missing"):
-        recognizer._engines.open("clip").run({"flow": small_clip["flow"]})
+        recognizer._backends.open("clip").run({"flow": small_clip["flow"]})
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
@@ -140,7 +140,7 @@ def test_a_batch_goes_through_one_by_one(name, prepared_run, small_clip):
 
 def test_bf16_is_near_and_not_the_same(small_run, small_clip):
     exact, half = (
-        Recognizer.load(small_run, runtime="torch", precision=precision)._engines.open("clip").run(small_clip)
+        Recognizer.load(small_run, runtime="torch", precision=precision)._backends.open("clip").run(small_clip)
         for precision in ("fp32", "bf16")
     )
     exact, half = exact["probabilities"], half["probabilities"]
@@ -189,7 +189,7 @@ def test_openvino_that_cannot_be_imported(small_run, monkeypatch):
 # The first of two to come is the first to go.
 SIGNALLED = """
 import signal, sys
-from actionfusion.inference.runtimes.running import compile_openvino, read_openvino
+from actionfusion.inference.runtimes.backend import compile_openvino, read_openvino
 
 first, second = (compile_openvino(read_openvino(sys.argv[1]), "fp32") for _ in range(2))
 del first
@@ -235,7 +235,7 @@ def test_auto_takes_pytorch_for_a_small_network(small_run, monkeypatch):
 
 def test_auto_prepares_for_a_large_network_and_then_takes_what_is_there(small_run, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("actionfusion.inference.engines.clip_flops", lambda *_: 10**12)
+    monkeypatch.setattr("actionfusion.inference.backends.clip_flops", lambda *_: 10**12)
     with caplog.at_level("INFO", "actionfusion.inference"):
         assert Recognizer.load(small_run).runtime.name == "openvino"
     assert "openvino fp32 (the network takes 1,000 GFLOP a clip" in caplog.text
@@ -247,7 +247,7 @@ def test_auto_prepares_for_a_large_network_and_then_takes_what_is_there(small_ru
 
 def test_auto_falls_back_where_nothing_can_be_prepared(small_run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("actionfusion.inference.engines.clip_flops", lambda *_: 10**12)
+    monkeypatch.setattr("actionfusion.inference.backends.clip_flops", lambda *_: 10**12)
 
     def cannot(part, path):
         raise RuntimeUnavailable("part 'clip'", "cannot be exported", "take runtime torch")
@@ -261,7 +261,7 @@ def test_auto_falls_back_where_nothing_can_be_prepared(small_run, monkeypatch):
 
 def test_auto_on_a_gpu_is_pytorch(small_run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    found = choice.choose("auto", "bf16", None, kind_of=None, flops=None)
+    found = choice.choose("auto", "bf16", None, artifact_of=None, flops=None)
     assert (found.name, found.device, found.reason) == ("torch", "cuda", "there is a GPU")
 
 

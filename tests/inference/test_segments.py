@@ -22,7 +22,7 @@ from actionfusion.__main__ import main
 from actionfusion.data.shapes_files import write_clip
 from actionfusion.errors import SettingsError, VideoDamaged
 from actionfusion.inference.predict import predict
-from actionfusion.inference.stepping import Answer, Stepper
+from actionfusion.inference.stepping import Stepper, StreamPrediction
 from actionfusion.inference.timelines import segments as segments_module
 from actionfusion.inference.timelines.timeline import TimelineRules
 from actionfusion.inference.timelines.untrimmed import BATCH, VideoSamples, WindowSettings, find_segments, see_video
@@ -86,12 +86,12 @@ class ColourStepper(Stepper[tuple[Any, ...]]):
             found.append(window)
         return found
 
-    def answers(self, windows: Sequence[tuple[Any, ...]]) -> list[Answer]:
+    def answers(self, windows: Sequence[tuple[Any, ...]]) -> list[StreamPrediction]:
         answers = []
         for window in windows:
             shares = np.bincount([colour for colour, _ in window], minlength=3) / len(window)
             answers.append(
-                Answer(shares.astype(np.float32), window[0][1], window[-1][1], len(window), window[-1][1])
+                StreamPrediction(shares.astype(np.float32), window[0][1], window[-1][1], len(window), window[-1][1])
             )
         return answers
 

@@ -34,13 +34,13 @@ class SplitFinding:
 
     Attributes:
         name: of the split.
-        said: one line.
+        summary: one line.
         leaking: test videos with a duplicate or their group in training, duplicates first.
         sound: whether it can be made and has no known leakage.
     """
 
     name: str
-    said: str
+    summary: str
     leaking: tuple[Leak, ...]
     sound: bool
 
@@ -110,8 +110,8 @@ def check(
     """Read every video of a data set to its end and write a manifest of contents and faults.
 
     Training, prepare and evaluation take the manifest (``--data.manifest``, ``--manifest``): videos that are not ok are
-    left out by it and duplicates are known.  A second call reads only videos that have come or changed; a call that was
-    stopped or killed is taken up where it was.
+    left out, and duplicates are known.  A second call reads only new and changed videos; a call that was stopped or
+    killed is resumed.
 
     Args:
         dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
@@ -130,7 +130,7 @@ def check(
         What was found.
 
     Raises:
-        DatasetError: the folder is not what its layout says, or manifest or journal cannot be written.
+        DatasetError: the folder does not have its layout, or manifest or journal cannot be written.
         SettingsError: an unknown layout or split, or an ending that is no table's.
         ClusterError: the cluster cannot be reached, was lost, or does not see the videos.
     """
@@ -237,7 +237,7 @@ def _print(console: Console, report: CheckReport) -> None:
         report.out,
     )
     for split in report.splits:
-        _say(console, f"split {split.name}: {split.said}")
+        _say(console, f"split {split.name}: {split.summary}")
         _say_some(console, [_said(leak) for leak in split.leaking], report.leaks)
     _say(console, f"{len(report.rows)} videos: {counts}; {frames:,} frames in those that are ok")
     _say(console, f"written to {report.out}")

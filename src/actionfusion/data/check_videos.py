@@ -1,7 +1,7 @@
 """Read every video of a data set once, in full: contents, faults and fingerprint.
 
-What was found is written down video by video (``CheckJournal``), so that work which was done is never done again: not
-after a kill, and not when a few videos have come or changed.
+Findings are recorded video by video (``CheckJournal``), so that a video is not read again after a kill, or when other
+videos are added or changed.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def check_videos(
 
     Args:
         listing: the videos.
-        journal: what is known already; what is found out goes there at once.
-        pool: who does the work.
+        journal: known findings; new ones are added at once.
+        pool: does the work.
         progress: called after each video, and once before the first.
         on_cluster: whether other machines do it, which must see the videos under the same absolute paths.
 
@@ -183,7 +183,7 @@ def check_videos(
     due = [task for task in tasks if task.path not in known]
     if progress is not None:
         progress(len(known), len(tasks), "")
-    # Else a machine without the shared disk would call all videos missing.
+    # A machine without the shared disk would report all videos as missing.
     here = [task.source for task in due if isinstance(task.source, Path) and task.source.exists()]
     to_see = [Landmark(source, source) for source in here[:1]] if on_cluster else []
     for task, outcome in pool.run(partial(where_seen, to_see, check_video), due):

@@ -87,10 +87,10 @@ class LabelledVideos:
         return chosen
 
     def leaks(self, part: Part) -> Leaks:
-        """What the split gives away of the videos of one side."""
+        """Count the leakage of training into one side of the split."""
         return self.split.leaks(self.listing, part)
 
-    def learnt_from(self, part: Part) -> int:
+    def seen_in_training(self, part: Part) -> int:
         """How many videos of one side the training saw: they themselves, or their doubles."""
         shown = {self.listing.entries[index].double_of for index in self.split.train} - {None}
         here = self.part(part)
@@ -191,7 +191,7 @@ def open_listing(dataset: str, root: PathLike, group_pattern: str | None, manife
 
 
 def with_leaks_said(listing: Listing, split: Split) -> Split:
-    """The split with a note on what it gives away, if it does and none says so yet."""
+    """Add a note on the leakage of a split, if there is any and none says so yet."""
     leaks = split.leaks(listing)
     note = f"leakage: {leaks.describe()}"
     return replace(split, notes=(*split.notes, note)) if leaks.found and note not in split.notes else split

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from actionfusion.files import is_forgotten, remove_left_over, scratch_folder, take_lock
+from actionfusion.files import is_forgotten, release_and_remove, remove_left_over, scratch_folder, take_lock
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath
 
@@ -103,8 +103,7 @@ def lock_entry(entry: AnyPath, *, wait: bool = False) -> Iterator[NewEntry | Non
                 if lock is None:
                     yield None
                     return
-                held.callback(lock.release)
-                held.callback(lock_file.unlink, missing_ok=True)
+                held.callback(release_and_remove, lock)
         yield held.enter_context(_new_entry(entry, partial))
 
 

@@ -37,7 +37,7 @@ class VideoEntry:
         kind: ``file``, or ``frames`` for a folder that holds the video as single pictures.
         frames: how many decoding gives, if a manifest has it.
         double_of: path of the first of the videos that show the same, itself among them; none where it is the only
-            one, as far as anybody has looked.
+            one known.
     """
 
     path: str
@@ -104,7 +104,7 @@ class Split:
         train: indices into the listing's entries.
         test: likewise; no video is in two parts.
         val: likewise.
-        notes: what there is to know about it, one line each.
+        notes: facts about it, one line each.
 
     Raises:
         DatasetError: a video is named twice.
@@ -209,7 +209,7 @@ class Listing:
     def select(self, indices: Iterable[int], note: str = "") -> Listing:
         """Keep these videos alone; the splits follow, and ``note`` explains the rest.
 
-        A class of which no video is left is a class no more.
+        A class without videos is dropped.
 
         Raises:
             DatasetError: nothing is left.

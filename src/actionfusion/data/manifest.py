@@ -1,7 +1,7 @@
 """Read and write the manifest: the findings of ``check``, a row a video, as CSV or Parquet.
 
-Training, prepare and evaluation take it (``--data.manifest``): the videos that are not ``ok`` are left out by it, their
-frames need not be counted again, and duplicates stay on one side of the splits that we draw.
+Training, prepare and evaluation take it (``--data.manifest``): videos that are not ``ok`` are left out, frames need not
+be counted again, and duplicates stay on one side of the splits that are drawn.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class ManifestRow:
         path: from the data set's root, with forward slashes.
         label: name of its class.
         group: from the layout, or written in by hand; none if it is unknown.
-        frames: that can really be decoded; of a damaged video those before the fault.
+        frames: that can be decoded; of a damaged video those before the fault.
         fps: mean rate in frames a second; none where the file does not say.
         width: of the picture as shown, in pixels; 0 where nothing could be read.
         height: likewise.
         codec: FFmpeg's name of it; empty where nothing could be read.
         rotation: clockwise turn in degrees that shows the stored picture upright.
         hash: SHA-256 of the file as hexadecimal digits; empty where it could not be read.
-        status: ``ok``, ``too_short``, or the ``kind`` of the error that reading it gave.
+        status: ``ok``, ``too_short``, or the ``kind`` of the error in reading it.
         reason: the fault in words; empty where there is none.
         double_of: path of the first of the videos that show the same, this one among them; empty where it is the only
             one.

@@ -41,8 +41,8 @@ class PrepareReport:
     """Results of ``prepare``.
 
     Attributes:
-        made: videos decoded and written; also one whose machine in a cluster went down after it had written, so that
-            the second try found the entry.
+        made: videos decoded and written, also if the machine went down after writing and the second try found the
+            entry.
         kept: videos whose entry was there already.
         failures: videos without an entry, in the order given.
         frames: in the entries of all videos, made and kept.

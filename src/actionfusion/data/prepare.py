@@ -1,16 +1,15 @@
 """Fill the prepared store: every video once, on all cores.
 
-An entry appears under its name only when it is whole and on the disk.  So whatever ends the work costs the videos
-that were at work, and the next run goes on; it may end by Ctrl-C, a full disk, a kill or a power cut.  Several runs may
-fill one store at once: each entry has a lock, which the system drops with the process.
+An entry appears under its name only when it is whole and on the disk.  So Ctrl-C, a full disk, a kill or a power cut
+costs only the videos in work, and the next run goes on.  Several runs may fill one store at once: each entry has a
+lock, which the system drops with the process.
 
-The same goes for a cluster, where a machine may end at any moment.  What it was at is begun again on another: if its
-entry had its name by then, it is kept, and else made; if the machine was merely cut off and its process still holds the
-lock, that is waited for.  A file system without locks may let both make it, each under a name of its own; both write
-the same bytes.
+On a cluster a machine may end at any moment.  Its video is begun again on another machine: an entry that has its name
+by then is kept; if the machine was only disconnected and its process still holds the lock, the other waits.  On a file
+system without locks both may make the entry, under different temporary names; both write the same bytes.
 
-Videos and store may lie behind addresses.  The worker that prepares a remote video fetches it once, into a temporary
-file that goes whatever happens.  Of a remote store see ``entry_lock``: it has no locks.
+Videos and store may be remote.  The worker that prepares a remote video fetches it once, into a temporary file that is
+always removed.  A remote store has no locks, see ``entry_lock``.
 """
 
 from __future__ import annotations
@@ -77,19 +76,19 @@ def prepare(
 ) -> PrepareReport:
     """Make the entries that the store lacks.
 
-    An entry is kept if it is whole, of this recipe and quality, and made from this very source: its time of change is
-    that of the source, or else the hash of the source is that in the entry.  A video that cannot be read is reported,
-    never replaced by another; what an older version of it left in the store is removed.
+    An entry is kept if it is whole, of this recipe and quality, and made from this source: both have the same time of
+    change, or else the entry records the hash of the source.  A video that cannot be read is reported, never replaced
+    by another; the entry of an older version of it is removed.
 
-    What is remote is not fetched to find that out: an entry is kept if its source has the size that it had, and the
-    time of its change is the entry's own (the entry of a remote store must not be older than its source).  Where a far
-    side does not say times or sizes, the other alone counts; ``verify`` compares the hashes.
+    A remote source is not fetched for this: its entry is kept if size and time of change are the recorded ones (the
+    entry of a remote store must not be older than its source).  If a server does not say times or sizes, the other
+    alone counts; ``verify`` compares the hashes.
 
     Worker processes are spawned: a script that calls this needs ``if __name__ == "__main__":``.
 
     On a Ray cluster all machines, this one among them, must see the videos and the store under the same absolute paths
-    (a network disk), and have the same version of this package.  One that does not is named and ends the work, lest it
-    call videos missing or fill a folder of its own.
+    (a network disk), and have the same version of this package.  A machine that does not ends the work with an error
+    that names it: it would report videos as missing or fill a local folder.
 
     Args:
         items: each video's file (or folder of pictures), here or behind an address, and its path within the data set,
@@ -100,14 +99,14 @@ def prepare(
         workers: processes; one a core if None; 0 works in this process.  On a cluster the most videos at once, as many
             as it has CPUs if None.
         ray: address of a Ray cluster to work on: ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``.
-        verify: hold every byte of the entries against its checksum, and hash all sources, instead of a look at each
-            entry's index.
-        check_space: refuse to begin if the disk seems too small; what room a remote store has is not known.
+        verify: check every byte of the entries against its checksum, and hash all sources, instead of reading only
+            each entry's index.
+        check_space: refuse to begin if the disk seems too small; the room of a remote store is not known.
         progress: called after each video.
 
     Raises:
         DatasetError: two videos of one name, a name outside the store, a store that cannot be written, or a disk that
-            is full or seems too small.  What was made until then stays, and the next run goes on from there.
+            is full or seems too small.  Entries made until then stay, and the next run goes on from there.
         SettingsError: ``workers``, ``ray``, ``quality`` or the recipe's engine is not possible, or an address cannot be
             opened here.
         ClusterError: the cluster does not answer, is lost, or its machines differ.
@@ -188,14 +187,14 @@ def _looks(
     if any(job.verify for job in jobs):
         yield from pool.run(inspect_entry, jobs)
     elif on_cluster:
-        # A network disk answers one machine slowly, and many at once; and a few looks cost less than a task.
+        # A network disk answers slowly, but many machines at a time; and a few look-ups cost less than a task.
         batches = [jobs[start : start + _LOOKS_A_TASK] for start in range(0, len(jobs), _LOOKS_A_TASK)]
         for batch, outcomes in pool.run(_inspect_entries, batches):
             yield from zip(batch, repeat(outcomes) if isinstance(outcomes, WorkerDied) else outcomes, strict=False)
     elif any(map(_is_remote, jobs)):
         yield from ask_many(inspect_entry, jobs)
     else:
-        # To look at an index takes less than to send a task to a process, and a run with nothing to do needs none.
+        # Reading an index takes less time than sending a task to a process, and a run with nothing to do needs none.
         yield from WorkerPool(0).run(inspect_entry, jobs)
 
 
@@ -243,7 +242,7 @@ def _make(pool: Pool, jobs: Sequence[PrepareJob], tally: Tally, to_see: Sequence
 
 def _survived(pool: Pool, job: PrepareJob, outcome: PrepareOutcome | WorkerDied) -> PrepareOutcome:
     if isinstance(outcome, PrepareOutcome):
-        # It was not there when this run began: the first try made it, and its machine did not live to say so.
+        # It was not there when this run began: the first try made it, and its machine was lost before it reported.
         again = outcome.status == "kept" and job in pool.repeated
         return replace(outcome, status="made") if again else outcome
     reason = f"the process that read it died ({outcome})"
@@ -316,13 +315,13 @@ def _same_source(job: PrepareJob, made_from: SourceIdentity) -> bool:
     if not job.verify:
         if _times_agree(job.entry, modified):
             return True
-        if isinstance(job.source, RemotePath):  # Once it is fetched for its hash, it is as well prepared.
+        if isinstance(job.source, RemotePath):  # Fetching it for its hash costs as much as preparing it.
             return False
     with at_hand(job.source) as video:
         if source_hash(video) != made_from.sha256:
             return False
     if isinstance(job.entry, Path):
-        with suppress(OSError):  # Only spares the next run the hash.
+        with suppress(OSError):  # This only saves the next run the hash.
             os.utime(job.entry, ns=(modified, modified))
     return True
 
@@ -338,7 +337,7 @@ def _times_agree(entry: AnyPath, modified: int) -> bool:
 def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareOutcome:
     """Make one entry, unless it is there or another process makes it.
 
-    Never raises for a fault of the video or of the store.
+    Does not raise for a fault of the video or of the store.
 
     Args:
         job: the video.
@@ -378,7 +377,7 @@ def _fill(job: PrepareJob, new: NewEntry) -> PrepareOutcome:
     except VideoMissing:
         raise
     except VideoError:
-        # The source is there and is no video: what an older version of it left would pass for it in training.
+        # The source is there and is no video: training would take the entry of an older version for it.
         job.entry.unlink(missing_ok=True)
         raise
     return PrepareOutcome("made", count, new.publish(before[1]))

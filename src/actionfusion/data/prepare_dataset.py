@@ -60,7 +60,7 @@ def prepare(
         What was made, kept and left out.
 
     Raises:
-        DatasetError: the folder is not what its layout says, or the store cannot be written or would fill the disk.
+        DatasetError: the folder does not have its layout, or the store cannot be written or would fill the disk.
         SettingsError: an unknown layout, recipe or engine, an address that cannot be opened here, or the package ray is
             not installed.
         ClusterError: the cluster does not answer, is lost, or its machines differ.

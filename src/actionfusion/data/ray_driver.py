@@ -1,7 +1,7 @@
 """Run the process that holds the connection of a ``RayPool``, and the tasks on the cluster's machines.
 
-Why a process of its own: Ray prints into standard output, leaves handlers behind, looks for minutes for a cluster that
-is not there, and ends the process whose cluster is lost.
+It is a separate process because Ray prints into standard output, leaves handlers behind, searches for minutes for a
+missing cluster, and ends the process whose cluster is lost.
 """
 
 from __future__ import annotations

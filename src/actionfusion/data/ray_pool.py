@@ -151,7 +151,7 @@ class _Driver:
             theirs.close()
             self._await_connection()
         except BaseException:
-            self.end(0.0)  # What is at connecting hears nothing.
+            self.end(0.0)  # It does not read messages while it connects.
             raise
 
     def _await_connection(self) -> None:

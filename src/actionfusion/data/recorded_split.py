@@ -1,6 +1,6 @@
 """Record the split of a run as a table in its folder, so that later changes of a data set do not change it.
 
-Evaluation goes by this table and never draws a split again: so clips that a run was trained on cannot become its test.
+Evaluation uses this table and never draws a split again, so that training clips cannot become test clips.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def reopen_split(
         settings: where the data set is now; its split and manifest are not used.
         labels: the run's classes in the network's order.
         name: of the split.
-        notes: what there was to know about it.
+        notes: of the split.
 
     Raises:
         SettingsError: no root was given.

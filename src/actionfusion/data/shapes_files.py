@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 SHAPE_SPLITS = ("train", "val", "test")
 SETTINGS_FILE = "shapes.json"
-# Raised whenever the same seed would give other pictures.
+# Increased with every change after which the same seed gives other pictures.
 _DESIGN = 1
 _MOST_PER_CLASS = 1_000_000
 
@@ -33,7 +33,7 @@ _MOST_PER_CLASS = 1_000_000
 def write_clip(planes: UInt8Array, path: str | os.PathLike[str]) -> None:
     """Write pictures as an MP4 file: H.264 without loss, full-range BT.601, 25 frames a second.
 
-    Nothing of the chroma may reach the luma, or flow would see what it must not; lossy coding lets it.
+    No chroma may leak into the luma, where flow would see it; lossy coding mixes them.
 
     Args:
         planes: ``[N, 3, H, W]`` uint8, Y, U, V at full resolution.

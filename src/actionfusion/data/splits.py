@@ -1,8 +1,8 @@
 """Split a data set by the name of a protocol, the same on every machine.
 
 A split is a function of the listing and the seed alone.  Where chance decides, videos (or groups) are put in the order
-of a hash of seed and path, so that neither the file system nor the version of a library has a say, and a video that
-comes or goes does not shuffle the others.
+of a hash of seed and path, so that neither the file system nor the version of a library matters, and a video that
+is added or removed does not shuffle the others.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe, flow_engine, grey_picture
 from actionfusion.video.pictures import resized
 
-if TYPE_CHECKING:  # Who reads a store needs no decoder.
+if TYPE_CHECKING:  # Reading a store needs no decoder.
     from actionfusion.video.reading import Frame
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -222,8 +222,7 @@ def _jpeg(picture: npt.NDArray[Any], quality: int) -> bytes:
 class StoredVideo:
     """A video in the prepared store; a ``ClipSource``.
 
-    Frames are read one by one from their places in the file, of a remote one those alone.  Every picture is held
-    against its checksum.
+    Only the chosen frames are read, also from a remote file.  Every picture is checked against its checksum.
 
     Args:
         path: the entry, as ``entry_path`` gives it, or its address.

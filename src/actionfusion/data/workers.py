@@ -21,7 +21,7 @@ from actionfusion.video.threads import one_opencv_thread, usable_cores
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_PATIENCE = 5.0  # seconds that a process gets to end by itself
+_PATIENCE = 5.0  # seconds for a process to end by itself
 
 # A fresh interpreter: to fork a process that has threads (OpenCV, PyTorch) can lock up its child.
 SPAWN = get_context("spawn")
@@ -37,7 +37,7 @@ class WorkerDied:
 
     Attributes:
         exit_code: as the system gives it; the negative number of a signal; None if it is unknown.
-        reason: what is known instead.
+        reason: used if there is no exit code.
     """
 
     exit_code: int | None
@@ -61,7 +61,7 @@ class WorkerPool:
         workers: number of processes; one a core if None; 0 works in this process.
 
     Attributes:
-        repeated: as every ``Pool`` has it; here nothing is begun twice.
+        repeated: see ``Pool``; here no task is begun twice.
 
     Raises:
         SettingsError: a negative number.

@@ -1,1 +1,1 @@
-"""Answers become figures."""
+"""Predictions become figures."""

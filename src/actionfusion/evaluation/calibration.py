@@ -1,4 +1,4 @@
-"""Whether a network is as sure as it is right: reliability, scores of its probabilities, and a temperature."""
+"""Compare how sure a network is with how often it is correct, and fit a temperature."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Targets = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The answers whose probability is above ``low`` and at most ``high``.
+    """The predictions whose probability is above ``low`` and at most ``high``.
 
     Attributes:
         low: lower edge.
         high: upper edge.
-        count: answers.
-        confidence: their mean probability; None where there is no answer.
-        accuracy: share of them that is right; None likewise.
+        count: predictions.
+        confidence: their mean probability; None where there is none.
+        accuracy: share of them that is correct; None likewise.
     """
 
     low: float
@@ -43,7 +43,7 @@ class Calibration:
 
     Attributes:
         ece: expected calibration error, 0 to 1: mean distance between confidence and accuracy over the bins, each by
-            its answers.
+            its predictions.
         nll: mean negative log-likelihood of the true class, in nats.
         brier: mean over the videos of the squared distance between probabilities and truth, 0 to 2.
         bins: equal in width, from 0 to 1.
@@ -56,7 +56,7 @@ class Calibration:
 
 
 def calibration(targets: Targets, probabilities: Probabilities, bins: int = BINS) -> Calibration | None:
-    """How well the probabilities are kept to; None for no videos.
+    """Measure how well probabilities fit the truth; None for no videos.
 
     Args:
         targets: ``[N]`` class numbers.
@@ -82,22 +82,22 @@ def calibration(targets: Targets, probabilities: Probabilities, bins: int = BINS
 
 def _reliability(targets: Targets, rows: npt.NDArray[np.float64], bins: int) -> tuple[ReliabilityBin, ...]:
     edges = np.linspace(0, 1, bins + 1)
-    confidence, right = rows.max(1), rows.argmax(1) == targets
+    confidence, correct = rows.max(1), rows.argmax(1) == targets
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     found = []
     for number in range(bins):
         inside = place == number
         count = int(inside.sum())
-        means = (float(confidence[inside].mean()), float(right[inside].mean())) if count else (None, None)
+        means = (float(confidence[inside].mean()), float(correct[inside].mean())) if count else (None, None)
         found.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), count, *means))
     return tuple(found)
 
 
 def fit_temperature(targets: Targets, probabilities: Probabilities) -> float:
-    """The temperature that makes these answers likeliest, between ``COOLEST`` and ``HOTTEST``.
+    """Fit the temperature that makes the true classes likeliest, between ``COOLEST`` and ``HOTTEST``.
 
-    The likelihood has one peak in it, so a search along the line finds it.  If all answers are right there is none, and
-    the result is ``COOLEST``.
+    The likelihood has one peak in it, so a search along the line finds it.  If all predictions are correct there is
+    none, and the result is ``COOLEST``.
 
     Args:
         targets: ``[N]`` class numbers, N at least 1, of videos that the result is not judged by.
@@ -117,7 +117,7 @@ def fit_temperature(targets: Targets, probabilities: Probabilities) -> float:
 
 
 def tempered(probabilities: Probabilities, temperature: float) -> npt.NDArray[np.float64]:
-    """The probabilities ``[N, K]`` at another temperature: above 1 less sure, below 1 surer, with the same answers."""
+    """Change the temperature of probabilities ``[N, K]``: above 1 less sure, below 1 surer, the same predictions."""
     logs = np.log(np.maximum(_float64(probabilities), _LEAST))
     result: npt.NDArray[np.float64] = softmax(logs / temperature, axis=1)
     return result

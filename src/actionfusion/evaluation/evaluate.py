@@ -13,9 +13,9 @@ from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import Part
 from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.evaluation.answers import answer
 from actionfusion.evaluation.calibration import fit_temperature
 from actionfusion.evaluation.metrics import classification_figures
+from actionfusion.evaluation.predictions import predict_videos
 from actionfusion.evaluation.printing import print_evaluation
 from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on
 from actionfusion.evaluation.views import Views
@@ -61,7 +61,7 @@ def evaluate(
         DatasetError: the folder is not the one that the run was split on, or the part holds no video, or none that can
             be read.
         SettingsError: videos that the run was trained on, or a temperature without a validation part.
-        WeightsError: weights missing, damaged, of another network, or such that answers are no numbers.
+        WeightsError: weights missing, damaged, of another network, or such that scores are not finite.
     """
     chosen = Views(views, flip)
     folder = open_run(run)
@@ -69,7 +69,7 @@ def evaluate(
     evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)
     if not evaluation.videos:
         reason = f"not one of the {len(evaluation.failed)} videos of the {part} part can be read"
-        raise DatasetError(videos.listing.root, f"{reason} ({evaluation.failed[0].message})", "mend or fetch them")
+        raise DatasetError(videos.listing.root, f"{reason} ({evaluation.failed[0].message})", "repair or fetch them")
     target = out or evaluation_path(folder.path, part)
     write_evaluation(evaluation, target)
     print_evaluation(evaluation)
@@ -110,9 +110,9 @@ def measure(
         _refuse_temperature(videos, part)
     videos.check_store(folder.clip)
     recognizer = Recognizer.load(folder, device=device)
-    answers = answer(recognizer, videos.sources(indices, folder.clip), views, part)
+    found = predict_videos(recognizer, videos.sources(indices, folder.clip), views, part)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
-    single = classification_figures(folder.labels, answers.targets, answers.single).top1
+    single = classification_figures(folder.labels, found.targets, found.single).top1
     return Evaluation(
         dataset=videos.listing.dataset,
         split=videos.split.name,
@@ -123,15 +123,15 @@ def measure(
         notes=videos.split.notes,
         selected_on_part=part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),
-        learnt_from=videos.learnt_from(part),
-        figures=classification_figures(folder.labels, answers.targets, answers.probabilities),
-        videos=answers.videos,
-        groups=tuple(group_of[video] for video in answers.videos),
-        targets=answers.targets,
-        probabilities=answers.probabilities,
-        failed=answers.failed,
+        seen_in_training=videos.seen_in_training(part),
+        figures=classification_figures(folder.labels, found.targets, found.probabilities),
+        videos=found.videos,
+        groups=tuple(group_of[video] for video in found.videos),
+        targets=found.targets,
+        probabilities=found.probabilities,
+        failed=found.failed,
         views=views,
-        clips=answers.clips,
+        clips=found.clips,
         single=None if views.single else single,
         temperature=None if temperature is None else _fitted_temperature(recognizer, folder, videos, views),
     )
@@ -139,8 +139,8 @@ def measure(
 
 def _refuse_trained_on(videos: LabelledVideos, part: Part) -> None:
     count = len(videos.part(part))
-    if is_trained_on(videos.learnt_from(part), count):
-        how = "the run was trained on" if part == "train" else "the run was trained on doubles of"
+    if is_trained_on(videos.seen_in_training(part), count):
+        how = "the run was trained on" if part == "train" else "the run was trained on duplicates of"
         reason = f"{how} these {count} videos, so the figures would say nothing about others"
         raise SettingsError(f"{part} part", reason, "choose another --part, or --force, which marks the result")
 
@@ -155,11 +155,11 @@ def _refuse_temperature(videos: LabelledVideos, part: Part) -> None:
 
 
 def _fitted_temperature(recognizer: Recognizer, folder: RunFolder, videos: LabelledVideos, views: Views) -> float:
-    answers = answer(recognizer, videos.sources(videos.part("val"), folder.clip), views, "val")
-    if not answers.videos:
-        reason = f"not one of the {len(answers.failed)} validation videos can be read"
-        raise DatasetError(videos.listing.root, reason, "mend or fetch them, or leave --temperature out")
-    if answers.failed:
-        line = f"temperature: {len(answers.failed)} validation videos could not be read and were left out"
+    found = predict_videos(recognizer, videos.sources(videos.part("val"), folder.clip), views, "val")
+    if not found.videos:
+        reason = f"not one of the {len(found.failed)} validation videos can be read"
+        raise DatasetError(videos.listing.root, reason, "repair or fetch them, or leave --temperature out")
+    if found.failed:
+        line = f"temperature: {len(found.failed)} validation videos could not be read and were left out"
         Console(stderr=True).print(Text(line), soft_wrap=True)
-    return fit_temperature(answers.targets, answers.probabilities)
+    return fit_temperature(found.targets, found.probabilities)

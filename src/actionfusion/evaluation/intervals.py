@@ -1,4 +1,4 @@
-"""How far a share of right answers can be trusted: intervals for single videos, and for videos that come in groups."""
+"""Intervals of accuracies, for single videos and for videos that come in groups."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Interval = tuple[float, float]
 
 
 def wilson(correct: float, count: float, z: float | None = None) -> Interval:
-    """The score interval of Wilson 1927; everything from 0 to 1 where there is nothing to count.
+    """Compute the score interval of Wilson 1927; everything from 0 to 1 where there is nothing to count.
 
     Args:
-        correct: right answers, 0 to ``count``.
-        count: answers; an effective sample size need not be whole.
+        correct: correct predictions, 0 to ``count``.
+        count: predictions; an effective sample size need not be whole.
         z: normal deviate; none takes that of ``CONFIDENCE``.
     """
     if count <= 0:
@@ -36,7 +36,7 @@ def wilson(correct: float, count: float, z: float | None = None) -> Interval:
 
 
 def clusters(groups: Sequence[str | None], names: Sequence[str]) -> tuple[str, ...]:
-    """What counts as one draw: a video's group, or the video by itself where its group is not known.
+    """Name what counts as one draw: a video's group, or the video by itself where its group is not known.
 
     Args:
         groups: of the videos.
@@ -48,24 +48,24 @@ def clusters(groups: Sequence[str | None], names: Sequence[str]) -> tuple[str, .
 
 
 def totals(values: npt.ArrayLike, units: Sequence[str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Sum and number of the values of each unit, ``[G]`` both, in the order of the units' names."""
+    """Sum and count the values of each unit, ``[G]`` both, in the order of the units' names."""
     _, number = np.unique(np.asarray(units, object).astype(str), return_inverse=True)
     sums = np.bincount(number, np.asarray(values, np.float64))
     return sums.astype(np.float64), np.bincount(number).astype(np.float64)
 
 
-def clustered_wilson(right: npt.ArrayLike, units: Sequence[str]) -> Interval | None:
-    """Wilson's interval with the effective sample size of videos that come in groups; never narrower than Wilson's.
+def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str]) -> Interval | None:
+    """Compute Wilson's interval with the effective sample size of videos in groups; never narrower than Wilson's.
 
     The sample size is divided by the design effect (variance of the share between groups over that of as many
     independent videos, taken as at least 1) and multiplied by (z / t)^2 with t of G - 1 degrees of freedom, since the
-    variance is that of G groups alone.  Where all answers are right, or all wrong, no variance can be seen; the groups
-    then count as wholly alike inside: n^2 / sum of n_g^2.
+    variance is that of G groups alone.  Where all predictions are correct, or all wrong, no variance can be seen; the
+    groups then count as wholly alike inside: n^2 / sum of n_g^2.
 
     A percentile bootstrap of groups has no width at all in that case, and covers too little with few groups.
 
     Args:
-        right: ``[N]`` whether each answer is right.
+        hits: ``[N]`` whether each prediction is correct.
         units: ``[N]`` what each video is drawn with, see ``clusters``.
 
     Returns:
@@ -74,7 +74,7 @@ def clustered_wilson(right: npt.ArrayLike, units: Sequence[str]) -> Interval | N
     Sources: Korn and Graubard 1998 (effective size, degrees of freedom); Franco, Little, Louis and Slud 2019 (with
     Wilson's interval).
     """
-    correct, sizes = totals(right, units)
+    correct, sizes = totals(hits, units)
     count, number = float(sizes.sum()), len(sizes)
     if number < 2:
         return None
@@ -90,7 +90,7 @@ def clustered_wilson(right: npt.ArrayLike, units: Sequence[str]) -> Interval | N
 
 
 def bootstrap_mean(values: npt.ArrayLike, units: Sequence[str], seed: int = 0) -> Interval | None:
-    """Percentile interval of the mean of values whose units are drawn again, whole and with replacement.
+    """Estimate the percentile interval of the mean of values whose units are drawn again, whole and with replacement.
 
     Args:
         values: ``[N]``.

@@ -18,11 +18,11 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of right answers.
+    """A share of correct predictions.
 
     Attributes:
-        correct: right answers.
-        count: answers.
+        correct: correct predictions.
+        count: predictions.
     """
 
     correct: int
@@ -58,12 +58,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How well one class is found and told from the others.
+    """How well one class is found and distinguished from the others.
 
     Attributes:
-        precision: share of right answers among those that name it; None where no answer does.
+        precision: share of correct predictions among those that name it; None where none does.
         recall: share of its videos that are found; None where it has none.
-        f1: harmonic mean of both; None where it has no video and no answer names it.
+        f1: harmonic mean of both; None where it has no video and no prediction names it.
     """
 
     precision: float | None
@@ -73,13 +73,13 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class ClassificationFigures:
-    """Accuracy over all, by class, and who is taken for whom.
+    """Accuracy over all, by class, and the confusion of classes.
 
     Attributes:
         labels: class names.
         top1: over all videos.
-        top5: the same, counting an answer as right if the class is among the five most probable; None for five classes
-            or fewer, where it would always be.
+        top5: the same, counting a prediction as correct if the class is among the five most probable; None for five
+            classes or fewer, where it would always be.
         per_class: in the order of ``labels``; a class without a video counts 0.
         by_class: precision, recall and F1 in the same order.
         confusion: ``[K, K]`` counts, rows the truth, columns the prediction.
@@ -107,17 +107,17 @@ class ClassificationFigures:
 def classification_figures(
     labels: Sequence[str], targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating]
 ) -> ClassificationFigures:
-    """Figures of N predictions.
+    """Compute the figures of N predictions.
 
     Args:
         labels: K class names.
         targets: ``[N]`` class numbers.
-        probabilities: ``[N, K]``; the highest of a row is the answer, the first of the highest if they are equal.
+        probabilities: ``[N, K]``; the highest of a row is the prediction, the first of the highest if they are equal.
     """
     classes, count = len(labels), len(targets)
     if count:
-        answers = probabilities.argmax(1)
-        confusion = np.asarray(confusion_matrix(targets, answers, labels=np.arange(classes)), np.int64)
+        predicted = probabilities.argmax(1)
+        confusion = np.asarray(confusion_matrix(targets, predicted, labels=np.arange(classes)), np.int64)
     else:
         confusion = np.zeros((classes, classes), np.int64)
     return ClassificationFigures(

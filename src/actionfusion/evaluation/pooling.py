@@ -1,4 +1,4 @@
-"""The folds of a protocol together: means, deviations, and all answers in one count."""
+"""The folds of a protocol together: means, deviations, and all predictions in one count."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FailedFold:
 def summarize(
     finished: Sequence[FinishedFold], failed: Sequence[FailedFold], planned: Sequence[Fold]
 ) -> dict[str, Any]:
-    """The figures of a protocol, as far as it has come.
+    """Compute the figures of a protocol, as far as it has come.
 
     Means are over top-1 accuracies, deviations those of a sample (n - 1).  A fold without one readable test video has
     no accuracy.  Over the splits, each split's accuracy is the mean over its seeds; over the seeds, each seed's is the
@@ -92,20 +92,20 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All answers in one count.
+    """Count all predictions together.
 
-    A video that several folds test is one draw with all its answers, and so is a group: the interval by group is there
-    where groups are known, or where videos come twice, so that Wilson's would count them as so many videos.
+    A video that several folds test is one draw with all its predictions, and so is a group: the interval by group is
+    there where groups are known, or where videos come twice, so that Wilson's would count them as so many videos.
     """
     rows = [row for evaluation in evaluations for row in evaluation["videos"]]
-    right = [row["label"] == row["predicted"] for row in rows]
+    hits = [row["label"] == row["predicted"] for row in rows]
     names, groups = [row["video"] for row in rows], [row["group"] for row in rows]
-    total = Accuracy(sum(right), len(rows))
+    total = Accuracy(sum(hits), len(rows))
     known = {group for group in groups if group is not None}
     together = known or len(set(names)) < len(names)
-    interval = clustered_wilson(right, clusters(groups, names)) if together else None
+    interval = clustered_wilson(hits, clusters(groups, names)) if together else None
     found, of = Counter[str](), Counter[str]()
-    for row, good in zip(rows, right, strict=True):
+    for row, good in zip(rows, hits, strict=True):
         of[row["label"]] += 1
         found[row["label"]] += good
     return {

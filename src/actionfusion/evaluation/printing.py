@@ -31,7 +31,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         Text(f"{evaluation.dataset}, {evaluation.split}, {evaluation.part} part, seed {evaluation.seed}{note}")
     )
     if evaluation.trained_on:
-        line = "trained on: the run learnt from these very videos, so the figures say nothing about others"
+        line = "trained on: training has seen these very videos, so the figures say nothing about others"
         console.print(Text(line), style="red", soft_wrap=True)
     for line in (*_further(evaluation), *(f"note: {line}" for line in evaluation.notes)):
         console.print(Text(line), soft_wrap=True)
@@ -40,7 +40,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         for item in evaluation.failed:
             console.print(Text(f"  {item.message}"), soft_wrap=True)
     console.print(_class_table(figures))
-    console.print("confusion: rows the truth, columns the answer")
+    console.print("confusion: rows the truth, columns the prediction")
     console.print(_confusion_table(figures))
 
 
@@ -96,7 +96,7 @@ def _leaks_lines(evaluation: Evaluation) -> list[str]:
 
 def _class_table(figures: ClassificationFigures) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("class", "right", "accuracy", "95 % interval", "precision", "F1"):
+    for name in ("class", "correct", "accuracy", "95 % interval", "precision", "F1"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for label, accuracy, more in zip(figures.labels, figures.per_class, figures.by_class, strict=True):
         low, high = accuracy.interval

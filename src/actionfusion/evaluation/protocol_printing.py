@@ -31,7 +31,7 @@ def print_protocol(figures: Mapping[str, Any]) -> None:
 
 def _table(figures: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("fold", "right", "top-1", "95 % interval", "class mean", "unreadable"):
+    for column in ("fold", "correct", "top-1", "95 % interval", "class mean", "unreadable"):
         table.add_column(column, justify="left" if column == "fold" else "right", overflow="fold")
     for fold in figures["folds"]:
         measured = [f"{fold['top1']:.1%}", percent_range(fold["interval"]), f"{fold['mean_class_accuracy']:.1%}"]
@@ -51,17 +51,17 @@ def _lines(figures: Mapping[str, Any]) -> list[str]:
         lines.append(f"mean top-1 over {seeds['count']} seeds {_with_deviation(seeds)}")
     if pooled["count"]:
         repeated = "" if pooled["videos"] == pooled["count"] else f" to {pooled['videos']} videos"
-        lines.append(f"all answers{repeated} together: top-1 {Accuracy(pooled['correct'], pooled['count'])}")
+        lines.append(f"all predictions{repeated} together: top-1 {Accuracy(pooled['correct'], pooled['count'])}")
     if pooled["group_interval"]:
-        drawn = f"{pooled['groups']} groups" if pooled["groups"] else "each video with all its answers"
+        drawn = f"{pooled['groups']} groups" if pooled["groups"] else "each video with all its predictions"
         lines.append(f"with {drawn} taken as drawn: 95 % interval {percent_range(pooled['group_interval'])}")
     if pooled["failed"]:
         lines.append(f"{pooled['failed']} test videos could not be read and are not counted")
     if any(figures["leaks"].values()):
-        mates, doubles, count = figures["leaks"]["group"], figures["leaks"]["double"], pooled["count"]
+        mates, duplicates, count = figures["leaks"]["group"], figures["leaks"]["double"], pooled["count"]
         lines.append(
-            f"gives away: of {count} tests, {mates} are of videos with a group-mate in training, {doubles} of videos "
-            "with a double there"
+            f"leakage: of {count} tests, {mates} are of videos with a group-mate in training, {duplicates} of videos "
+            "with a duplicate there"
         )
     if any(fold["selected_on_part"] for fold in figures["folds"]):
         lines.append("note: the test part ended the sessions and chose the weights, so these figures flatter")

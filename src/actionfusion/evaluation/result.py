@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from actionfusion.data.listing import Leaks, Part
 from actionfusion.errors import RunFolderError, SettingsError
-from actionfusion.evaluation.answers import FailedVideo
 from actionfusion.evaluation.calibration import Calibration, calibration, tempered
 from actionfusion.evaluation.intervals import Interval, clustered_wilson, clusters
 from actionfusion.evaluation.metrics import CONFIDENCE, Accuracy, ClassificationFigures
+from actionfusion.evaluation.predictions import FailedVideo
 from actionfusion.evaluation.views import Views
 from actionfusion.settings import EVALUATION_BYTES, read_json
 
@@ -45,16 +45,16 @@ class Evaluation:
         seed: of the run.
         split_seed: of the split's draw, where it was drawn, and of the validation part.
         counts: videos of the split by part.
-        notes: what there is to know about the split, such as what it gives away.
+        notes: what there is to know about the split, such as its leakage.
         selected_on_part: whether the run's sessions were ended by the accuracy on this same part, which flatters it.
-        leaks: what training gave away of this part's videos.
-        learnt_from: how many of the part's videos the training saw, they themselves or their doubles.
+        leaks: leakage of training into this part.
+        seen_in_training: how many of the part's videos the training saw, or duplicates of them.
         figures: over the videos that could be read.
         videos: paths of these videos.
         groups: of these videos; none where a group is not known.
         targets: ``[N]`` their class numbers.
         probabilities: ``[N, K]``, the mean over each video's clips.
-        failed: the videos that could not be read; they count neither as right nor as wrong.
+        failed: the videos that could not be read; they count neither as correct nor as wrong.
         views: the clips of each video.
         clips: how many the network saw in all.
         single: top-1 of the one clip that ``predict`` takes, where more were averaged.
@@ -70,7 +70,7 @@ class Evaluation:
     notes: tuple[str, ...]
     selected_on_part: bool
     leaks: Leaks
-    learnt_from: int
+    seen_in_training: int
     figures: ClassificationFigures
     videos: tuple[str, ...]
     groups: tuple[str | None, ...]
@@ -85,7 +85,7 @@ class Evaluation:
     @property
     def trained_on(self) -> bool:
         """Whether the run was trained on these very videos, so that the figures say nothing about others."""
-        return is_trained_on(self.learnt_from, len(self.videos) + len(self.failed))
+        return is_trained_on(self.seen_in_training, len(self.videos) + len(self.failed))
 
     @property
     def group_count(self) -> int | None:
@@ -94,11 +94,11 @@ class Evaluation:
 
     @property
     def group_interval(self) -> Interval | None:
-        """The 95 % interval of the top-1 accuracy for other groups; None where that cannot be told."""
+        """The 95 % interval of the top-1 accuracy for other groups; None where it cannot be computed."""
         if self.group_count is None:
             return None
-        right = self.probabilities.argmax(1) == self.targets
-        return clustered_wilson(right, clusters(self.groups, self.videos))
+        hits = self.probabilities.argmax(1) == self.targets
+        return clustered_wilson(hits, clusters(self.groups, self.videos))
 
     @property
     def calibration(self) -> Calibration | None:
@@ -179,9 +179,9 @@ class Evaluation:
         ]
 
 
-def is_trained_on(learnt_from: int, count: int) -> bool:
+def is_trained_on(seen_in_training: int, count: int) -> bool:
     """Whether there is no video in a part that the training did not see."""
-    return 0 < count <= learnt_from
+    return 0 < count <= seen_in_training
 
 
 def evaluation_path(run: Path, part: Part) -> Path:

@@ -1,4 +1,4 @@
-"""The command ``versus``: whether one of two evaluated runs is better, on the videos that both have answered."""
+"""The command ``versus``: whether one of two evaluated runs is better, on the videos that both predict."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from actionfusion.settings import EVALUATION_BYTES, read_json
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two runs on the videos that both have answered.
+    """Two runs on the videos that both predict.
 
     Attributes:
         both_right: videos (of protocols, a video once in each fold that tests it).
-        only_first: videos that the first run alone got right.
+        only_first: videos that the first run alone predicts correctly.
         only_second: likewise.
         both_wrong: videos.
-        p_value: of the exact test of McNemar that both are right equally often, two-sided.
+        p_value: of the exact test of McNemar that both are correct equally often, two-sided.
         interval: 95 % of the difference of top-1 accuracies (first minus second), by bootstrap of the groups, or of the
             videos where groups are not known; None for a single one.
         groups: how many groups; None where they are not known.
-        unmatched: videos that one of the runs alone has answered, by ``first`` and ``second``.
+        unmatched: videos that one of the runs alone predicts, by ``first`` and ``second``.
         notes: what weakens the comparison.
     """
 
@@ -52,7 +52,7 @@ class PairedComparison:
 
     @property
     def count(self) -> int:
-        """Videos that both have answered."""
+        """Videos that both predict."""
         return self.both_right + self.only_first + self.only_second + self.both_wrong
 
     @property
@@ -90,7 +90,7 @@ def versus(
 ) -> PairedComparison:
     """Compare two evaluated runs video by video: McNemar's test, and the difference of their accuracies.
 
-    Of two protocols the answers are compared fold by fold; a video of several folds is one draw of the bootstrap.
+    Of two protocols the predictions are compared fold by fold; a video of several folds is one draw of the bootstrap.
 
     Args:
         first: a run folder that ``evaluate`` has measured, the JSON file that it wrote, or the folder of a protocol.
@@ -123,7 +123,7 @@ def _read(path: Path, part: Part) -> dict[str, Any]:
     if not (path / PROTOCOL).is_file():
         return read_evaluation(evaluation_path(path, part))
     if part != "test":
-        raise SettingsError("part", f"a protocol has no answers on the {part} part", "leave --part out")
+        raise SettingsError("part", f"a protocol has no predictions on the {part} part", "leave --part out")
     try:
         figures = read_json(path / PROTOCOL, largest=EVALUATION_BYTES, finite=False)
         runs = {fold: path / run for fold, run in map(_fold, figures["folds"])}
@@ -158,18 +158,18 @@ def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 
     if unlike := [name for name in names if first[name]["label"] != second[name]["label"]]:
         reason = f"{len(unlike)} videos have another label in each: {some(unlike)}"
         raise DatasetError("the two evaluations", reason, "evaluate both runs on one data set")
-    right = np.array([[side[name]["label"] == side[name]["predicted"] for side in (first, second)] for name in names])
-    only_first, only_second = int((right[:, 0] & ~right[:, 1]).sum()), int((right[:, 1] & ~right[:, 0]).sum())
+    hits = np.array([[side[name]["label"] == side[name]["predicted"] for side in (first, second)] for name in names])
+    only_first, only_second = int((hits[:, 0] & ~hits[:, 1]).sum()), int((hits[:, 1] & ~hits[:, 0]).sum())
     # Evaluations of earlier versions name no groups; one that does is enough.
     groups = [first[name].get("group") or second[name].get("group") for name in names]
     units = clusters(groups, [first[name]["video"] for name in names])
     return PairedComparison(
-        both_right=int(right.all(1).sum()),
+        both_right=int(hits.all(1).sum()),
         only_first=only_first,
         only_second=only_second,
-        both_wrong=int((~right.any(1)).sum()),
+        both_wrong=int((~hits.any(1)).sum()),
         p_value=float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0,
-        interval=bootstrap_mean(right[:, 0].astype(float) - right[:, 1], units, seed),
+        interval=bootstrap_mean(hits[:, 0].astype(float) - hits[:, 1], units, seed),
         groups=len({group for group in groups if group is not None}) or None,
         unmatched={"first": len(first) - len(names), "second": len(second) - len(names)},
         notes=tuple(_notes(one, other)),
@@ -191,13 +191,13 @@ def _notes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _print(comparison: PairedComparison, first: str, second: str) -> None:
     console = Console()
     counts = (
-        f"{comparison.both_right} both right, {comparison.only_first} the first alone, "
+        f"{comparison.both_right} both correct, {comparison.only_first} the first alone, "
         f"{comparison.only_second} the second alone, {comparison.both_wrong} neither"
     )
     lines = [
         f"first:  {first}: top-1 {comparison.first}",
         f"second: {second}: top-1 {comparison.second}",
-        f"on {comparison.count} videos that both have answered: {counts}",
+        f"on {comparison.count} videos that both predict: {counts}",
     ]
     difference = f"difference {100 * comparison.difference:+.1f} points"
     if comparison.interval is None:
@@ -211,6 +211,6 @@ def _print(comparison: PairedComparison, first: str, second: str) -> None:
         lines.append("note: McNemar's test takes each video as drawn by itself; the interval keeps groups together")
     for name, count in comparison.unmatched.items():
         if count:
-            lines.append(f"{count} videos that the {name} run alone has answered are left out")
+            lines.append(f"{count} videos that the {name} run alone predicts are left out")
     for line in (*lines, *(f"note: {note}" for note in comparison.notes)):
         console.print(Text(printable(line)), soft_wrap=True)

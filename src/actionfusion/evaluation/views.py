@@ -13,7 +13,7 @@ from actionfusion.video.sampling import Positions, shifted_views
 
 @dataclass(frozen=True)
 class Views:
-    """How many clips of one video are answered, and their probabilities averaged.
+    """How many clips of one video are scored, and their probabilities averaged.
 
     Args:
         temporal: samples of its frames (``video.sampling.shifted_views``); the first is that of eqs 13-14.
@@ -42,7 +42,7 @@ class Views:
 
 
 def cut_views(source: ClipSource, settings: ClipSettings, views: Views) -> list[Clip]:
-    """The clips of a video, the one of eqs 13-14 first; of equal samples of a short video one is left.
+    """Cut the clips of a video, the one of eqs 13-14 first; of equal samples of a short video one is left.
 
     The video is read once, and each frame and flow field of it once, whatever the number of samples.
 

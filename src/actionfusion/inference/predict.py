@@ -14,7 +14,7 @@ from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
-from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
+from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
 from actionfusion.inference.video_results import VideoResults, error_as_json
 from actionfusion.run_folder import open_run

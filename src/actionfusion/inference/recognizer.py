@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.errors import RecipeMismatch, SettingsError
-from actionfusion.inference.engines import Engines, PartName
+from actionfusion.inference.backends import Backends, SubModelName
 from actionfusion.inference.exports.exported import is_export
+from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.runtimes.choice import RuntimeChoice
-from actionfusion.inference.runtimes.parts import Array
-from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
-from actionfusion.inference.stepping import Answer, Stepper, StreamState
+from actionfusion.inference.runtimes.sub_models import Array
+from actionfusion.inference.stepping import Stepper, StreamPrediction, StreamState
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
@@ -49,7 +49,7 @@ class Recognizer:
         network: trained, on the device that it is to run on; or what gives it, called when it is first asked for.
         clip: what is cut from a video for it.
         labels: class names in the network's order.
-        engines: run the network; PyTorch where none are given.
+        backends: run the network; PyTorch where none are given.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Recognizer:
         clip: ClipSettings,
         labels: Sequence[str],
         *,
-        engines: Engines | None = None,
+        backends: Backends | None = None,
     ) -> None:
         self._network = network.eval() if isinstance(network, VideoModel) else None
         self._make_network = network
         self.clip_settings = clip
         self.labels = tuple(labels)
-        self._engines = engines or Engines.of_network(self.network, clip)
+        self._backends = backends or Backends.of_network(self.network, clip)
 
     @classmethod
     def load(
@@ -76,7 +76,7 @@ class Recognizer:
         device: str | None = None,
         root: PathLike | None = None,
         store: PathLike | None = None,
-        first: PartName = "clip",
+        first: SubModelName = "clip",
     ) -> Recognizer:
         """Load a run folder, or a folder that ``export`` wrote.
 
@@ -103,11 +103,11 @@ class Recognizer:
             QuantizationRefused: int8 costs more than a point of accuracy.
         """
         if not isinstance(run, RunFolder) and is_export(Path(run)):
-            export, engines = Engines.of_export(Path(run), runtime=runtime, precision=precision, device=device)
-            recognizer = cls(export.no_network, export.clip, export.labels, engines=engines)
+            export, backends = Backends.of_export(Path(run), runtime=runtime, precision=precision, device=device)
+            recognizer = cls(export.no_network, export.clip, export.labels, backends=backends)
         else:
             folder = run if isinstance(run, RunFolder) else open_run(run)
-            engines = Engines.of_run(
+            backends = Backends.of_run(
                 folder,
                 runtime=runtime,
                 precision=precision or "fp32",
@@ -116,14 +116,14 @@ class Recognizer:
                 store=store,
                 first=first,
             )
-            recognizer = cls(engines.network, folder.clip, folder.labels, engines=engines)
-        engines.open(first)
+            recognizer = cls(backends.network, folder.clip, folder.labels, backends=backends)
+        backends.open(first)
         return recognizer
 
     @property
     def runtime(self) -> RuntimeChoice:
         """What answers: its name, its precision, and why it was taken."""
-        return self._engines.choice
+        return self._backends.choice
 
     @property
     def network(self) -> VideoModel:
@@ -164,11 +164,11 @@ class Recognizer:
 
     def scores(self, batch: Mapping[StreamName, Array]) -> npt.NDArray[np.float32]:
         """Class probabilities ``[B, K]`` of a batch, ``[B, T, C, H, W]`` by stream, cut with the run's own settings."""
-        engine = self._engines.open("clip")
+        backend = self._backends.open("clip")
         count = len(next(iter(batch.values())))
-        size = count if engine.takes_batches else 1
+        size = count if backend.takes_batches else 1
         rows = [
-            engine.run({name: clips[start : start + size] for name, clips in batch.items()})["probabilities"]
+            backend.run({name: clips[start : start + size] for name, clips in batch.items()})["probabilities"]
             for start in range(0, count, size)
         ]
         return np.concatenate(rows).astype(np.float32, copy=False)
@@ -200,7 +200,7 @@ class Recognizer:
         Raises:
             As ``load``.
         """
-        return self._engines.stepper()
+        return self._backends.stepper()
 
     def start(self, every: int) -> StreamState[Any]:
         """The state before the first frame of a stream.
@@ -215,7 +215,7 @@ class Recognizer:
 
     def step(
         self, frame: Frame | npt.NDArray[np.uint8], state: StreamState[Any], time: float | None = None
-    ) -> tuple[Answer | None, StreamState[Any]]:
+    ) -> tuple[StreamPrediction | None, StreamState[Any]]:
         """Take the next frame of a stream.
 
         Args:

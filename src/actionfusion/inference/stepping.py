@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from actionfusion.inference.runtimes.parts import Array, Run
+from actionfusion.inference.runtimes.sub_models import Array, Run
 from actionfusion.models.model import VideoModel
 from actionfusion.models.streaming import StreamShape
 from actionfusion.streams import StreamName
@@ -32,7 +32,7 @@ Window = TypeVar("Window")
 
 
 @dataclass(frozen=True)
-class Answer:
+class StreamPrediction:
     """What is said of the last samples of a stream: what the model says of a clip of just these.
 
     Attributes:
@@ -95,15 +95,15 @@ class Stepper(ABC, Generic[Window]):
         """
 
     @abstractmethod
-    def answers(self, windows: Sequence[Window]) -> list[Answer]:
+    def answers(self, windows: Sequence[Window]) -> list[StreamPrediction]:
         """Answer windows that `windows` gave."""
 
-    def answer(self, samples: Sequence[Sample], window: Window) -> tuple[list[Answer], Window]:
+    def answer(self, samples: Sequence[Sample], window: Window) -> tuple[list[StreamPrediction], Window]:
         """Answer after each of the samples that follow ``window``, and give the window after the last."""
         windows = self.windows(samples, window)
         return self.answers(windows), windows[-1]
 
-    def push(self, frame: Frame, state: StreamState[Window]) -> tuple[Answer | None, StreamState[Window]]:
+    def push(self, frame: Frame, state: StreamState[Window]) -> tuple[StreamPrediction | None, StreamState[Window]]:
         """Take the next frame of a stream, at ``clip.decoded_size``.
 
         Returns:
@@ -119,7 +119,7 @@ class Stepper(ABC, Generic[Window]):
         known = {start: codes[start] for start in codes if start >= reach}
         return answers[0], StreamState(collector, window, known, num_frames)
 
-    def finish(self, state: StreamState[Window]) -> list[Answer]:
+    def finish(self, state: StreamState[Window]) -> list[StreamPrediction]:
         """Answer the samples that the stream ended too soon behind; their flow repeats the last field there is."""
         samples = [
             group.sample(group.codes(self._clip.flow, state.known), self._clip) for group in state.collector.finish()
@@ -226,7 +226,7 @@ class ExactStepper(Stepper[Readings]):
         first = _appended(window.first, [row[1:2] for row in rows], kept) if self._shape.looks_ahead else middle
         return Readings(times, window.opened, middle, first, last)
 
-    def answers(self, windows: Sequence[Readings]) -> list[Answer]:
+    def answers(self, windows: Sequence[Readings]) -> list[StreamPrediction]:
         """Answer windows; one run for all of a length.
 
         For a small network the LSTMs' many small steps would else cost as much as the backbones.
@@ -243,7 +243,7 @@ class ExactStepper(Stepper[Readings]):
                 probabilities = self._model.answer_window(joined).cpu().numpy()
             for window, row in zip(alike, probabilities, strict=True):
                 settled = window.times[-2:][0] if self._shape.looks_ahead else window.times[-1]
-                answers.append(Answer(row, window.times[0], window.times[-1], len(window.times), settled))
+                answers.append(StreamPrediction(row, window.times[0], window.times[-1], len(window.times), settled))
         return answers
 
     def _sequences(self, window: Readings) -> Sequence[FloatArray]:
@@ -287,11 +287,11 @@ class WindowStepper(Stepper[tuple[Sample, ...]]):
         ends = range(len(window) + 1, len(held) + 1)
         return [held[max(0, end - self._clip.frames) : end] for end in ends]
 
-    def answers(self, windows: Sequence[tuple[Sample, ...]]) -> list[Answer]:
+    def answers(self, windows: Sequence[tuple[Sample, ...]]) -> list[StreamPrediction]:
         """Run the model on each window, one after the other: a clip takes much memory."""
         return [self._answer(window) for window in windows]
 
-    def _answer(self, window: tuple[Sample, ...]) -> Answer:
+    def _answer(self, window: tuple[Sample, ...]) -> StreamPrediction:
         given = [sample.inputs(self._clip.streams) for sample in window]
         given += given[-1:] * (self._clip.frames - len(window))
         clip: dict[str, Array] = {
@@ -299,4 +299,4 @@ class WindowStepper(Stepper[tuple[Sample, ...]]):
         }
         probabilities = np.asarray(self._run(clip)["probabilities"][0], np.float32)
         first, last = window[0].time, window[-1].time
-        return Answer(probabilities, first, last, len(window), last)
+        return StreamPrediction(probabilities, first, last, len(window), last)

@@ -113,6 +113,11 @@ class C3D(VideoModel):
         self.fc8 = nn.Linear(settings.fc_width, settings.num_classes)
         self.dropout = nn.Dropout(settings.dropout)
 
+    @classmethod
+    def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
+        """Clips of 16 frames and all others of which a convolution sees two."""
+        return 2 in (settings.frames // shrink for shrink in (1, 2, 4, 8))
+
     def classify(self, features: Features) -> Tensor:
         """Make logits ``[B, K]`` of normalised frames ``[B, T, 3, H, W]``.
 

@@ -217,6 +217,9 @@ class LayerNormLSTM(nn.Module):
         norm: ``tf`` (the default), ``gates``, ``ba``, ``batch`` or ``none``; see the classes of those names here.
         return_sequence: give all T hidden states (Fig. 6b) rather than the last one alone (Fig. 6a).
         epsilon: added to each variance.
+
+    Attributes:
+        recorded: where it is a list, each run appends how far its gates were open, in the shape that `gates` gives.
     """
 
     def __init__(
@@ -232,6 +235,7 @@ class LayerNormLSTM(nn.Module):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.return_sequence = return_sequence
+        self.recorded: list[Tensor] | None = None
         self.weight_ih = nn.Parameter(torch.empty(4 * hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.norm = _NORMS[norm](hidden_size, epsilon)
@@ -278,7 +282,7 @@ class LayerNormLSTM(nn.Module):
             ``[B, T, 3, H]`` in (0, 1), in the order of ``GATE_NAMES``.
         """
         _, opened = self._run(self.project(inputs))
-        return torch.stack([torch.stack(gates, dim=1) for gates in opened], dim=1)
+        return _stacked(opened)
 
     def _run(self, projected: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor]]]:
         """The hidden states ``[B, H]`` of all steps, and their gates."""
@@ -295,4 +299,10 @@ class LayerNormLSTM(nn.Module):
             hidden = torch.tanh(shown) * gates[2]
             states.append(hidden)
             opened.append(gates)
+        if self.recorded is not None:
+            self.recorded.append(_stacked(opened))
         return states, opened
+
+
+def _stacked(opened: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    return torch.stack([torch.stack(gates, dim=1) for gates in opened], dim=1)

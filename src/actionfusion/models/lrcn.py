@@ -39,7 +39,8 @@ class LRCNSettings(ModelSettings):
             pretrained filters of pictures fit).
         backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
         batch_norm: normalise after each convolution of a VGG, for training from scratch.
-        pool: average or max, over all places of a map.
+        pool: average or max, over all places of a map.  Both forget where things are, so direction of motion is learned
+            from flow, and hardly from pictures.
         hidden: units of the LSTM (256 for RGB and 1024 for flow in the paper).
         norm: none (a plain LSTM, the paper's), tf, gates, ba or batch; see models/layer_norm_lstm.py.
         dropout_features: share of the pooled features that training drops (0.9 of fc6 in the paper).
@@ -93,7 +94,7 @@ class LRCNSettings(ModelSettings):
 
     @classmethod
     def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """The same on a narrow backbone and 64-pixel frames, which learns from scratch on a CPU.
+        """The same on a narrow backbone and 64-pixel frames, which learns from scratch on a CPU; from flow in minutes.
 
         Args:
             num_classes: K.

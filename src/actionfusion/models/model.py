@@ -189,7 +189,8 @@ class VideoModel(nn.Module):
         Settings: its settings dataclass.
         source: where it comes from.
         fixed_frames: whether it takes clips of exactly ``settings.frames`` frames.
-        explained_layer: module whose output Grad-CAM and `explain --hide map` work on; None has no such maps.
+        explained_layer: module whose output Grad-CAM and `explain --hide map` work on; None has no such maps.  What
+            `classify` runs behind it takes the number of clips from that output, not from the features.
         quantized_layers: linear layers that int8 may hold in 8 bits; all convolutions are.
     """
 

@@ -119,6 +119,7 @@ def feature_recipes(
             clip=_of_stream(clip, stream),
             backbone={
                 "kind": type(backbone).__name__,
+                "input": [type(part).__name__ for part in network.normalizers[stream].modules()],
                 **{name: plain(getattr(backbone, name)) for name in ("in_channels", "out_channels", "stride")},
                 **{name: plain(getattr(backbone, name)) for name in ("mean", "std")},
             },

@@ -5,7 +5,7 @@ are compared by how their thumbnails *change*, so that two actions in front of o
 out.  What is left over when one video's changes are taken from the other's, over the size of the changes themselves,
 is their distance; the strips are slid along each other first, since copies are often cut.
 
-``benchmarks/doubles.py`` measures what is found, and what is taken for a duplicate wrongly.
+``benchmarks/doubles.py`` measures how many duplicates are found, and how many other pairs are taken for duplicates.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Fingerprint:
         """
         numbers, _, packed = text.partition(":")
         num_frames, *positions = map(int, numbers.split())
-        # 64 thumbnails take 8 KiB; a text that unpacks to more is none of ours.
+        # 64 thumbnails take 8 KiB; a text that unpacks to more was not written by ``encode``.
         limit = MOST_THUMBNAILS * SIDE * SIDE * 2
         try:
             data = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), limit)

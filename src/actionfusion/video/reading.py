@@ -180,8 +180,8 @@ def iterate_frames(
     Args:
         path: the file.
         wanted: indices of the frames to give; all of them where None.  The others are decoded, since frames build on
-            each other, but not converted.  Indices that the video does not have are passed over.  Or a function that
-            is asked for each index in turn, when its frame is decoded.
+            each other, but not converted.  Indices that the video does not have are skipped.  Or a function that is
+            called with each index when its frame is decoded.
         size: scale to ``size`` x ``size`` pixels, the aspect not kept.  None leaves the stored size; should it change
             within the stream, all frames come at the size of the first.
 
@@ -212,9 +212,9 @@ def read_frames(
 
     Args:
         path: the file.
-        indices: the frames, in any order; one may be asked for more than once.
+        indices: the frames, in any order, also with repeats.
         size: as for ``iterate_frames``.
-        num_frames: frames of the whole video where they are known; reading then ends with the last frame asked for.
+        num_frames: frames of the whole video if they are known; reading then ends with the last chosen frame.
             Where None, the video is decoded to its end, which counts them and finds damage anywhere.
         strict: refuse indices beyond the end; else they are left out of the result.
 

@@ -2,7 +2,7 @@
 
 A file or a pipe is handed to FFmpeg as an open file, never as a name.  Cameras and servers have to be opened by name,
 so each gets the demuxers and the protocols that it needs and no other: no playlist, session description or redirection
-can lead to a file of this machine.
+can lead to a local file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Source:
     """Source of a live video.
 
     Attributes:
-        kind: what it is.
+        kind: of source.
         name: for messages; an address by `without_secrets`.
         address: a path, or what FFmpeg opens; for a camera of Windows its number.
         format: FFmpeg's demuxer or device, None where FFmpeg finds it out.

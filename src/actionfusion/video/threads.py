@@ -90,8 +90,8 @@ _opencv_threads = _OpenCVThreads()
 def one_opencv_thread() -> Iterator[None]:
     """Keep OpenCV to one thread while the block lasts; any threads may enter it at once.
 
-    Two threads that each call OpenCV with threads of its own get in each other's way: on two cores they were slower
-    than one of them alone.
+    Two threads that each call OpenCV with several threads compete: on two cores they were slower than one of them
+    alone.
     """
     _opencv_threads.hold()
     try:

@@ -33,9 +33,8 @@ class VideoSource:
         num_frames: frames of the video as far as known, such as from a manifest; counted in the packets where None.
             Either is a guess that the first reading checks by decoding, unless this process has decoded
             the file whole before.
-        seek: in a long video decode only the surroundings of the frames that are read, where that gives the same
-            (``seeking``).  The number of frames is then counted by the packets, and damage elsewhere in the file is not
-            found.
+        seek: in a long video decode only the surroundings of the chosen frames, if that gives the same frames
+            (``seeking``).  The packets then give the number of frames, and damage elsewhere in the file is not found.
     """
 
     def __init__(
@@ -48,22 +47,12 @@ class VideoSource:
         seek: bool = False,
     ) -> None:
         self._path = path
-        self._frame_size = frame_size or recipe.size
-        self._recipe = recipe
+        self.frame_size = frame_size or recipe.size
+        self.recipe = recipe
         self._num_frames = num_frames
         self._is_verified = False
         self._seek = seek
         self._scan: PacketScan | None = None
-
-    @property
-    def recipe(self) -> FlowRecipe:
-        """The recipe of the flow that ``read`` gives."""
-        return self._recipe
-
-    @property
-    def frame_size(self) -> int:
-        """Height and width of the frames that ``read`` gives."""
-        return self._frame_size
 
     @property
     def num_frames(self) -> int:
@@ -95,8 +84,8 @@ class VideoSource:
             frames' times in seconds ``[len(frames)]``.
 
         Raises:
-            FrameCountChanged: decoding to the end gave another number of frames than ``num_frames`` had said; it is
-                right now.
+            FrameCountChanged: decoding to the end gave another number of frames than ``num_frames``, which is now
+                corrected.
             SettingsError: a frame beyond the end.
             VideoError: the file cannot be read; see ``iterate_frames``.
         """
@@ -104,7 +93,7 @@ class VideoSource:
         if whole is not None:
             self._verify(whole)
         needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
-        size = max(self._frame_size, self._recipe.size) if fields else self._frame_size
+        size = max(self.frame_size, self.recipe.size) if fields else self.frame_size
         index = self._index(needed)
         if index is not None:
             with suppress(SeekingFailed):
@@ -113,11 +102,11 @@ class VideoSource:
         return self._collect(iterate_frames(self._path, wanted=needed, size=size), frames, fields, needed)
 
     def _collect(self, video: _Video, frames: Sequence[int], fields: Sequence[int], needed: Sequence[int]) -> _Content:
-        size = self._frame_size
+        size = self.frame_size
         images, times = np.empty((len(frames), size, size, 3), np.uint8), np.zeros(len(frames))
         row = {index: place for place, index in enumerate(frames)}
         found = 0
-        with closing(video), FieldMaker(fields, self._recipe) as flow:
+        with closing(video), FieldMaker(fields, self.recipe) as flow:
             while not self._is_verified or found < len(needed):
                 try:
                     frame = next(video)

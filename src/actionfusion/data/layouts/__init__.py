@@ -36,7 +36,7 @@ def open_dataset(name: str, root: PathLike, group_pattern: str | None = None) ->
 
     Raises:
         SettingsError: an unknown layout, a pattern that is none, or an address that cannot be opened here.
-        DatasetError: the folder is not what its layout says, or the server fails.
+        DatasetError: the folder does not have its layout, or the server fails.
     """
     if name not in LAYOUTS:
         raise SettingsError("dataset", f"{name!r} is no layout", f"choose one of {', '.join(LAYOUTS)}")

@@ -109,12 +109,12 @@ def read_rows(
     """Yield the rows of a CSV, TSV or Parquet file, as text.
 
     Args:
-        table: the file; what it is, its ending says.
+        table: the file; its ending gives its format.
         needed: columns that must be there.
         once: columns that must not be there twice.
 
     Raises:
-        DatasetError: a file that is not what its ending says, or not these columns.
+        DatasetError: a file of another format than its ending, or without these columns.
     """
     reader = _read_parquet if table.suffix.lower() in PARQUET_SUFFIXES else _read_text
     return reader(table, needed, once)

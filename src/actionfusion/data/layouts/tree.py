@@ -1,7 +1,7 @@
 """Walk folders of videos: the functions that all layouts share.
 
 Hidden files, files that are no video, names that are not valid UTF-8 and links that lead back into their own folder are
-left out, and counted: nothing disappears in silence.
+left out, and counted in a note.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[s
     """Find the folder of the data set: the given one, one below it, or the one above it.
 
     Args:
-        given: what the user pointed at.
+        given: the user's path.
         fits: whether a folder holds the data set's folders.
         known: names that the folder has when unpacked; they are tried first, also two levels below.
         looks_like: what is looked for, for the error.

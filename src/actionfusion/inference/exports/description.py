@@ -7,7 +7,7 @@ from typing import Any
 
 from actionfusion.inference.exports.exported import FORMAT
 from actionfusion.inference.runtimes.onnx_file import OPSET
-from actionfusion.inference.runtimes.parts import Part
+from actionfusion.inference.runtimes.sub_models import SubModel
 from actionfusion.run_folder import RunFolder
 from actionfusion.settings import plain
 from actionfusion.version import __version__
@@ -16,12 +16,12 @@ from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE
 _LAYOUT = ["clip", "sampled frame", "channel", "row from the top", "column from the left"]
 
 
-def describe(run: RunFolder, part: Part, format_name: str, precision: str, weights: str) -> dict[str, Any]:
-    """All of ``model.json`` but its files and what int8 measured.
+def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: str, weights: str) -> dict[str, Any]:
+    """Make all of ``model.json`` but its files and what int8 measured.
 
     Args:
         run: what is exported.
-        part: the network as a part.
+        sub_model: the whole model from a clip to probabilities.
         format_name: onnx or openvino.
         precision: fp32 or int8.
         weights: SHA-256 of the run's weights.
@@ -37,9 +37,9 @@ def describe(run: RunFolder, part: Part, format_name: str, precision: str, weigh
         "precision": precision,
         "weights_sha256": weights,
         "model_name": run.model,
-        "inputs": [plain(asdict(spec)) | {"layout": _LAYOUT} | meanings[spec.name] for spec in part.inputs],
+        "inputs": [plain(asdict(spec)) | {"layout": _LAYOUT} | meanings[spec.name] for spec in sub_model.inputs],
         "output": {
-            "name": part.outputs[0],
+            "name": sub_model.outputs[0],
             "shape": [1, len(run.labels)],
             "dtype": "float32",
             "meaning": "probability of each class, after the softmax, in the order of labels; they sum to 1",

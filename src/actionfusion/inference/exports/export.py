@@ -1,7 +1,7 @@
 """The command ``export``: a run as a model file for other programs, with all that is needed to use it without ours.
 
 The folder holds the model, ``model.json`` (what goes in and out, and how a clip is cut), and ``check/``: the inputs of
-one clip as raw bytes with the answer, so that whoever uses the model elsewhere can see that it is used rightly.
+one clip as raw bytes with the answer, by which a program that uses the model can check that it uses it rightly.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, 
 from actionfusion.files import replacing_folder, write_atomically
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import ABOUT, open_export
-from actionfusion.inference.exports.made_up import MadeUpVideo
+from actionfusion.inference.exports.synthetic import SyntheticVideo
+from actionfusion.inference.runtimes.backend import TorchBackend, check_precision, open_model, read_openvino
 from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
-from actionfusion.inference.runtimes.parts import Array, Part, clip_part
 from actionfusion.inference.runtimes.prepared import (
     TOLERANCE,
     XML,
-    Kind,
+    Artifact,
     Prepared,
     find_prepared,
     open_prepared,
     weights_digest,
 )
-from actionfusion.inference.runtimes.running import TorchRuntime, check_precision, open_model, read_openvino
+from actionfusion.inference.runtimes.sub_models import Array, SubModel, clip_model
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
 from actionfusion.video.clip import Clip, cut_clip
@@ -66,7 +66,7 @@ def export(
             point of accuracy; what is measured is kept beside the run.
         root: folder of the run's data set, or its address, for int8.
         store: folder of its prepared clips, or its address, for int8; none reads the videos themselves.
-        video: the clip to check by is cut from it; from a made-up moving picture where none is given.
+        video: the clip to check by is cut from it; from a synthetic moving picture where none is given.
 
     Returns:
         The folder.
@@ -82,18 +82,18 @@ def export(
     check_precision(format, precision)
     folder = open_run(run)
     clip = _clip(folder, video)
-    part = clip_part(folder.load_network, folder.model_class, folder.network, folder.clip)
+    sub_model = clip_model(folder.load_network, folder.model_class, folder.network, folder.clip)
     with ExitStack() as keep:
-        kind = Kind(folder, part, format, precision, root, store)
+        artifact = Artifact(folder, sub_model, format, precision, root, store)
         # What int8 costs to make and to measure is not thrown away.
-        prepared = open_prepared(kind, keep=keep)[1] if precision == "int8" else find_prepared(kind)[0]
+        prepared = open_prepared(artifact, keep=keep)[1] if precision == "int8" else find_prepared(artifact)[0]
         try:
             with replacing_folder(out) as target:
-                model = _write_model(kind, target, prepared)
-                answer = _write_check(kind, target, model, clip, "made up" if video is None else video.name)
+                model = _write_model(artifact, target, prepared)
+                answer = _write_check(artifact, target, model, clip, "made up" if video is None else video.name)
                 int8 = prepared.about["int8"] if precision == "int8" and prepared is not None else None
                 files = {file.name: file.stat().st_size for file in sorted(target.iterdir()) if file.is_file()}
-                about = describe(folder, part, format, precision, weights_digest(folder))
+                about = describe(folder, sub_model, format, precision, weights_digest(folder))
                 about |= {"model": model, "files": files, "int8": int8, "check": f"{_CHECK}/expected.json"}
                 write_atomically(target / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
                 open_export(target)
@@ -112,23 +112,23 @@ def _clip(run: RunFolder, video: Path | None) -> Clip:
     clip = run.clip
     if video is not None:
         return cut_clip(VideoSource(video, clip.flow, frame_size=clip.frame_size), clip)
-    return cut_clip(MadeUpVideo(clip, max(4, clip.stride) * clip.frames), clip)
+    return cut_clip(SyntheticVideo(clip, max(4, clip.stride) * clip.frames), clip)
 
 
-def _write_model(kind: Kind, target: Path, prepared: Prepared | None) -> str:
+def _write_model(artifact: Artifact, target: Path, prepared: Prepared | None) -> str:
     """Write the model; the name of its file."""
-    if prepared is not None and (kind.precision == "int8" or kind.runtime == "onnx"):
+    if prepared is not None and (artifact.precision == "int8" or artifact.runtime == "onnx"):
         for file in sorted(prepared.folder.glob(f"{prepared.model.stem}.*")):
             shutil.copyfile(file, target / file.name)
         return prepared.model.name
-    if kind.runtime == "onnx":
-        export_onnx(kind.part, target / MODEL)
+    if artifact.runtime == "onnx":
+        export_onnx(artifact.sub_model, target / MODEL)
         return MODEL
     from openvino import save_model  # noqa: PLC0415
 
     source = prepared.model if prepared is not None else target / MODEL
     if prepared is None:
-        export_onnx(kind.part, source)
+        export_onnx(artifact.sub_model, source)
     save_model(read_openvino(source), target / XML, compress_to_fp16=False)
     if prepared is None:
         for file in target.glob(f"{MODEL}*"):
@@ -136,22 +136,24 @@ def _write_model(kind: Kind, target: Path, prepared: Prepared | None) -> str:
     return XML
 
 
-def _write_check(kind: Kind, target: Path, model: str, clip: Clip, source: str) -> dict[str, Any]:
+def _write_check(artifact: Artifact, target: Path, model: str, clip: Clip, source: str) -> dict[str, Any]:
     """Write the inputs of a clip and the model's answer, which must be the network's.
 
     Raises:
         RuntimeUnavailable: it is not.
     """
-    inputs: dict[str, Array] = {name: array[None] for name, array in clip.inputs(kind.run.clip.streams).items()}
-    part, labels = kind.part, kind.run.labels
-    assert kind.precision != "bf16"
-    made = open_model(target / model, kind.runtime, kind.precision, part.inputs, part.outputs).run(inputs)
-    eager = _probabilities(TorchRuntime(part, "fp32", torch.device("cpu")).run(inputs), part)
-    answer = _probabilities(made, part)
+    inputs: dict[str, Array] = {name: array[None] for name, array in clip.inputs(artifact.run.clip.streams).items()}
+    sub_model, labels = artifact.sub_model, artifact.run.labels
+    assert artifact.precision != "bf16"
+    made = open_model(target / model, artifact.runtime, artifact.precision, sub_model.inputs, sub_model.outputs).run(
+        inputs
+    )
+    eager = _probabilities(TorchBackend(sub_model, "fp32", torch.device("cpu")).run(inputs), sub_model)
+    answer = _probabilities(made, sub_model)
     difference = float(np.abs(answer - eager).max())
-    if kind.precision == "fp32" and not difference <= TOLERANCE:
+    if artifact.precision == "fp32" and not difference <= TOLERANCE:
         reason = f"its probabilities are {difference:.1g} off PyTorch's, more than {TOLERANCE:g}"
-        raise RuntimeUnavailable(kind.runtime, reason, "take the run in PyTorch")
+        raise RuntimeUnavailable(artifact.runtime, reason, "take the run in PyTorch")
     folder = target / _CHECK
     folder.mkdir()
     for name, values in inputs.items():
@@ -164,12 +166,12 @@ def _write_check(kind: Kind, target: Path, model: str, clip: Clip, source: str) 
         "probabilities": [float(value) for value in answer],
         "probabilities_pytorch_fp32": [float(value) for value in eager],
         "largest_difference_from_pytorch": difference,
-        "tolerance": TOLERANCE if kind.precision == "fp32" else INT8_TOLERANCE,
+        "tolerance": TOLERANCE if artifact.precision == "fp32" else INT8_TOLERANCE,
     }
     expected |= {name: f"{name}.bin" for name in inputs}
     write_atomically(folder / "expected.json", json.dumps(expected, indent=2, ensure_ascii=False))
     return expected
 
 
-def _probabilities(outputs: Mapping[str, Any], part: Part) -> Any:
-    return outputs[part.outputs[0]][0]
+def _probabilities(outputs: Mapping[str, Any], sub_model: SubModel) -> Any:
+    return outputs[sub_model.outputs[0]][0]

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from actionfusion.errors import ActionFusionError, ExportError, RuntimeUnavailable, SettingsError, WeightsError
-from actionfusion.inference.runtimes.choice import CPU_ENGINES, RuntimeChoice
-from actionfusion.inference.runtimes.parts import TensorSpec
-from actionfusion.inference.runtimes.running import (
+from actionfusion.inference.runtimes.backend import (
     PACKAGES,
-    EngineName,
+    Backend,
+    BackendName,
     PrecisionName,
-    Runtime,
     RuntimeName,
     check_precision,
     is_offered,
     open_model,
 )
+from actionfusion.inference.runtimes.choice import CPU_BACKENDS, RuntimeChoice
+from actionfusion.inference.runtimes.sub_models import TensorSpec
 from actionfusion.settings import build, build_each, field_kinds, read_json
 from actionfusion.video.clip import ClipSettings
 
@@ -44,7 +44,7 @@ class Export:
     """An exported model.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         clip: what is cut from a video for it.
         labels: class names in its order.
         inputs: what it takes.
@@ -77,7 +77,7 @@ class Export:
 
     def open(
         self, runtime: RuntimeName, precision: PrecisionName | None, device: str | None
-    ) -> tuple[Runtime, RuntimeChoice]:
+    ) -> tuple[Backend, RuntimeChoice]:
         """A runtime on the model.
 
         Args:
@@ -95,18 +95,20 @@ class Export:
             raise SettingsError("device", f"an export runs on the CPU, not on {device}", "give the run folder")
         if wanted != self.precision and (wanted, self.precision) != ("bf16", "fp32"):
             raise SettingsError("precision", f"{self.folder} is {self.precision}, not {wanted}", "export it so")
-        readers: tuple[EngineName, ...] = CPU_ENGINES if self.about["format"] == "onnx" else ("openvino",)
+        readers: tuple[BackendName, ...] = CPU_BACKENDS if self.about["format"] == "onnx" else ("openvino",)
         choice = self._choose(runtime, wanted, readers)
         try:
-            engine = open_model(self.model, choice.name, wanted, self.inputs, (self.about["output"]["name"],))
+            backend = open_model(self.model, choice.name, wanted, self.inputs, (self.about["output"]["name"],))
         except ActionFusionError:
             raise
         except Exception as error:
             reason = f"cannot be loaded ({' '.join(str(error).split())[:200]})"
             raise ExportError(self.model, reason, _AGAIN) from error
-        return engine, choice
+        return backend, choice
 
-    def _choose(self, runtime: RuntimeName, precision: PrecisionName, readers: tuple[EngineName, ...]) -> RuntimeChoice:
+    def _choose(
+        self, runtime: RuntimeName, precision: PrecisionName, readers: tuple[BackendName, ...]
+    ) -> RuntimeChoice:
         format_name = self.about["format"]
         if runtime == "auto":
             for name in readers:

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import torch
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
-from actionfusion.inference.runtimes.packages import is_installed
-from actionfusion.inference.runtimes.prepared import Kind, find_prepared
-from actionfusion.inference.runtimes.running import (
+from actionfusion.inference.runtimes.backend import (
     PACKAGES,
     PRECISIONS,
-    EngineName,
+    BackendName,
     PrecisionName,
     RuntimeName,
     check_precision,
     is_offered,
 )
+from actionfusion.inference.runtimes.packages import is_installed
+from actionfusion.inference.runtimes.prepared import Artifact, find_prepared
 
 log = logging.getLogger("actionfusion.inference")
 
 # The faster on CPUs first.
-CPU_ENGINES: tuple[EngineName, ...] = ("openvino", "onnx")
+CPU_BACKENDS: tuple[BackendName, ...] = ("openvino", "onnx")
 # On a smaller network PyTorch answers at once, and preparing takes longer than it saves on hundreds of videos.
 WORTH_PREPARING = 100e9
 
@@ -40,7 +40,7 @@ class RuntimeChoice:
         device: of torch; the CPU for the others.
     """
 
-    name: EngineName
+    name: BackendName
     precision: PrecisionName
     reason: str
     device: str = "cpu"
@@ -55,7 +55,7 @@ def choose(
     precision: PrecisionName,
     device: str | None,
     *,
-    kind_of: Callable[[EngineName, PrecisionName], Kind],
+    artifact_of: Callable[[BackendName, PrecisionName], Artifact],
     flops: Callable[[], int],
 ) -> RuntimeChoice:
     """Choose a runtime.
@@ -64,7 +64,7 @@ def choose(
         runtime: what was asked for.
         precision: of the multiplications.
         device: as asked for; None for whatever is best.
-        kind_of: what would be prepared for a runtime and precision.
+        artifact_of: what would be prepared for a runtime and precision.
         flops: counts the floating point operations of an answer.
 
     Raises:
@@ -74,7 +74,7 @@ def choose(
     if runtime not in ("auto", *PRECISIONS):
         raise SettingsError("runtime", f"{runtime!r} is none", f"choose auto, {', '.join(PRECISIONS)}")
     if runtime == "auto":
-        choice = _fastest(precision, device, kind_of, flops)
+        choice = _fastest(precision, device, artifact_of, flops)
     else:
         check_precision(runtime, precision)
         if runtime != "torch" and device not in (None, "cpu"):
@@ -91,7 +91,7 @@ def _device(device: str | None) -> str:
 def _fastest(
     precision: PrecisionName,
     device: str | None,
-    kind_of: Callable[[EngineName, PrecisionName], Kind],
+    artifact_of: Callable[[BackendName, PrecisionName], Artifact],
     flops: Callable[[], int],
 ) -> RuntimeChoice:
     place = _device(device)
@@ -99,9 +99,9 @@ def _fastest(
         return RuntimeChoice("torch", precision, "a device was named" if device else "there is a GPU", place)
     if place != "cpu" and device is not None:
         raise SettingsError("precision", f"{precision} is for CPUs, not for {device}", "take fp32 or bf16")
-    offered = [name for name in CPU_ENGINES if is_offered(name, precision)]
+    offered = [name for name in CPU_BACKENDS if is_offered(name, precision)]
     for name in offered:
-        if find_prepared(kind_of(name, precision))[0] is not None:
+        if find_prepared(artifact_of(name, precision))[0] is not None:
             return RuntimeChoice(name, precision, "it is prepared beside the run")
     able = [name for name in offered if is_installed("onnx") and is_installed("onnxscript")]
     if precision not in PRECISIONS["torch"]:
@@ -110,7 +110,7 @@ def _fastest(
             raise RuntimeUnavailable("onnx", "is not installed", "pip install 'actionfusion[openvino]'")
         return RuntimeChoice(able[0], precision, f"the fastest with {precision}")
     if not able:
-        names = " nor ".join(PACKAGES[name] for name in CPU_ENGINES)
+        names = " nor ".join(PACKAGES[name] for name in CPU_BACKENDS)
         return RuntimeChoice("torch", precision, f"neither {names} can be prepared here", place)
     cost = flops()
     if cost > WORTH_PREPARING:

@@ -1,4 +1,4 @@
-"""A part of a network as an ONNX file, the one form that all runtimes but PyTorch read."""
+"""A sub-model as an ONNX file, the one form that all runtimes but PyTorch read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from actionfusion.errors import RuntimeUnavailable
 from actionfusion.inference.runtimes.packages import needed
-from actionfusion.inference.runtimes.parts import Part
+from actionfusion.inference.runtimes.sub_models import SubModel
 
 MODEL = "model.onnx"
 OPSET = 20
@@ -23,15 +23,15 @@ _LARGE = 64 * 2**20
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def export_onnx(part: Part, path: Path) -> None:
-    """Write a part as ONNX; weights of a large one go to ``{path}.data``.
+def export_onnx(sub_model: SubModel, path: Path) -> None:
+    """Write a sub-model as ONNX; weights of a large one go to ``{path}.data``.
 
     Raises:
-        RuntimeUnavailable: the exporter is not installed, or cannot export this part.
+        RuntimeUnavailable: the exporter is not installed, or cannot export this sub_model.
     """
     needed("onnx", "onnxscript", extra="onnx")
-    module = part.make_module().eval()
-    example = tuple(torch.from_numpy(value) for value in part.example().values())
+    module = sub_model.make_module().eval()
+    example = tuple(torch.from_numpy(value) for value in sub_model.example().values())
     large = sum(tensor.nbytes for tensor in module.state_dict().values()) > _LARGE
     try:
         with quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.inference_mode():
@@ -39,8 +39,8 @@ def export_onnx(part: Part, path: Path) -> None:
                 module,
                 example,
                 dynamo=True,
-                input_names=[spec.name for spec in part.inputs],
-                output_names=list(part.outputs),
+                input_names=[spec.name for spec in sub_model.inputs],
+                output_names=list(sub_model.outputs),
                 opset_version=OPSET,
                 optimize=True,
                 verify=False,
@@ -55,7 +55,7 @@ def export_onnx(part: Part, path: Path) -> None:
         raise
     except Exception as error:
         reason = f"cannot be exported to ONNX ({' '.join(str(error).split())[:200]})"
-        raise RuntimeUnavailable(f"part {part.name!r}", reason, "take runtime torch") from error
+        raise RuntimeUnavailable(f"sub-model {sub_model.name!r}", reason, "take runtime torch") from error
 
 
 @contextlib.contextmanager
@@ -78,9 +78,11 @@ def quiet(*loggers: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def products_to_quantise(model: Any, part: Part) -> set[str]:
-    """Names of the matrix products of an ONNX model that are the part's ``quantised`` layers."""
-    return {node.name for node in model.graph.node if node.op_type in {"MatMul", "Gemm"} and _of(node, part.quantised)}
+def products_to_quantise(model: Any, sub_model: SubModel) -> set[str]:
+    """Names of the matrix products of an ONNX model that are the sub-model's ``quantised`` layers."""
+    return {
+        node.name for node in model.graph.node if node.op_type in {"MatMul", "Gemm"} and _of(node, sub_model.quantised)
+    }
 
 
 def _of(node: Any, layers: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""A part of a run made ready for another runtime, once, and kept in the run folder.
+"""A sub-model of a run made ready for another runtime, once, and kept in the run folder.
 
 ``RUN/prepared/{part}-{runtime}-{precision}/`` holds the model, what OpenVINO compiled of it, and ``prepared.json``:
 of which weights, settings and versions it was made.  What does not fit any more, or is damaged, is made anew.
@@ -27,23 +27,23 @@ from actionfusion.files import (
     take_lock,
     write_atomically,
 )
-from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
-from actionfusion.inference.runtimes.packages import version_of
-from actionfusion.inference.runtimes.parts import Part
-from actionfusion.inference.runtimes.quantization import RunClips, calibration_inputs, measure, quantise
-from actionfusion.inference.runtimes.running import (
+from actionfusion.inference.runtimes.backend import (
     COMPILED,
     PACKAGES,
-    EngineName,
+    Backend,
+    BackendName,
     PrecisionName,
-    Runtime,
-    TorchRuntime,
+    TorchBackend,
     check_precision,
     compile_openvino,
     open_model,
     openvino_machine,
     read_openvino,
 )
+from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
+from actionfusion.inference.runtimes.packages import version_of
+from actionfusion.inference.runtimes.quantization import RunClips, calibration_inputs, measure, quantise
+from actionfusion.inference.runtimes.sub_models import SubModel
 from actionfusion.run_folder import WEIGHTS, RunFolder
 from actionfusion.settings import plain, read_json
 from actionfusion.storage import PathLike
@@ -58,12 +58,12 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is prepared: of which run and part, for what.
+class Artifact:
+    """What is prepared: of which run and sub-model, for what.
 
     Attributes:
         run: the run.
-        part: of its network.
+        sub_model: of its model.
         runtime: openvino or onnx.
         precision: of the multiplications.
         root: where the run's videos are, for int8.
@@ -71,8 +71,8 @@ class Kind:
     """
 
     run: RunFolder
-    part: Part
-    runtime: EngineName
+    sub_model: SubModel
+    runtime: BackendName
     precision: PrecisionName
     root: PathLike | None = None
     store: PathLike | None = None
@@ -80,7 +80,7 @@ class Kind:
     @property
     def folder(self) -> Path:
         """Where it is kept."""
-        return self.run.path / PREPARED / f"{self.part.name}-{self.runtime}-{self.precision}"
+        return self.run.path / PREPARED / f"{self.sub_model.name}-{self.runtime}-{self.precision}"
 
     def fingerprint(self) -> dict[str, Any]:
         """All but the weights that what is prepared depends on, as JSON gives it back."""
@@ -90,11 +90,11 @@ class Kind:
         }
         facts = {
             "format": FORMAT,
-            "part": self.part.name,
+            "part": self.sub_model.name,
             "runtime": self.runtime,
             "precision": self.precision,
-            "inputs": [asdict(spec) for spec in self.part.inputs],
-            "outputs": list(self.part.outputs),
+            "inputs": [asdict(spec) for spec in self.sub_model.inputs],
+            "outputs": list(self.sub_model.outputs),
             "model_name": self.run.model,
             "network": plain(self.run.network),
             "clip": plain(self.run.clip),
@@ -105,10 +105,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder with a prepared part.
+    """A folder with a prepared sub-model.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         about: what its ``prepared.json`` says.
     """
 
@@ -130,24 +130,24 @@ def weights_digest(run: RunFolder) -> str:
     return str(_identity(_weights(run))["sha256"])
 
 
-def find_prepared(kind: Kind) -> tuple[Prepared | None, str]:
+def find_prepared(artifact: Artifact) -> tuple[Prepared | None, str]:
     """What is prepared and still fits, or None with the reason why there is nothing to use (empty if there is nothing).
 
     Raises:
         WeightsError: the run has no weights.
     """
-    weights = _weights(kind.run)
-    path = kind.folder / ABOUT
-    if not kind.folder.exists():
+    weights = _weights(artifact.run)
+    path = artifact.folder / ABOUT
+    if not artifact.folder.exists():
         return None, ""
     try:
         about = read_json(path)
-        expected = kind.fingerprint()
+        expected = artifact.fingerprint()
         for name, value in expected.items():
             if about.get(name) != value:
                 return None, f"it was made with another {name}"
-        known = {weights: about["weights"]} | {kind.folder / name: each for name, each in about["files"].items()}
-        _refuse_other_places(kind, about)
+        known = {weights: about["weights"]} | {artifact.folder / name: each for name, each in about["files"].items()}
+        _refuse_other_places(artifact, about)
         now = {file: _identity(file, identity) for file, identity in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, "it is damaged"
@@ -159,23 +159,23 @@ def find_prepared(kind: Kind) -> tuple[Prepared | None, str]:
         about |= {"weights": now.pop(weights), "files": {file.name: identity for file, identity in now.items()}}
         with suppress(OSError):
             write_atomically(path, json.dumps(about, indent=1))
-    return Prepared(kind.folder, about), ""
+    return Prepared(artifact.folder, about), ""
 
 
-def _refuse_other_places(kind: Kind, about: Mapping[str, Any]) -> None:
+def _refuse_other_places(artifact: Artifact, about: Mapping[str, Any]) -> None:
     """See that nothing outside the folder is read, and that what is asked for later is there."""
-    needed = {"model", "files"} | ({"int8"} if kind.precision == "int8" else set())
+    needed = {"model", "files"} | ({"int8"} if artifact.precision == "int8" else set())
     if not needed <= about.keys() or about["model"] not in about["files"]:
         raise KeyError(*needed)
     if outside := [name for name in about["files"] if Path(name).name != name]:
         raise ValueError(outside[0])
 
 
-def open_part(kind: Kind, *, keep: ExitStack) -> Runtime:
-    """A runtime for a part of a run: from what is prepared beside it, or prepared now.
+def open_artifact(artifact: Artifact, *, keep: ExitStack) -> Backend:
+    """Open a backend for a sub-model of a run: from what is prepared beside it, or prepared now.
 
     Args:
-        kind: what is wanted; not runtime torch.
+        artifact: what is wanted; not runtime torch.
         keep: gets the temporary folder of what cannot be kept beside the run, and must outlive the runtime.
 
     Raises:
@@ -184,86 +184,88 @@ def open_part(kind: Kind, *, keep: ExitStack) -> Runtime:
         SettingsError: int8 wants the run's videos, and they are not there.
         QuantizationRefused: int8 costs more than a point of accuracy.
     """
-    return open_prepared(kind, keep=keep)[0]
+    return open_prepared(artifact, keep=keep)[0]
 
 
-def open_prepared(kind: Kind, *, keep: ExitStack) -> tuple[Runtime, Prepared]:
-    """As ``open_part``, with where the runtime's model lies."""
-    check_precision(kind.runtime, kind.precision)
-    prepared, stale = find_prepared(kind)
+def open_prepared(artifact: Artifact, *, keep: ExitStack) -> tuple[Backend, Prepared]:
+    """As ``open_artifact``, with where the runtime's model lies."""
+    check_precision(artifact.runtime, artifact.precision)
+    prepared, stale = find_prepared(artifact)
     if prepared is not None:
         try:
-            return _open(kind, prepared), prepared
+            return _open(artifact, prepared), prepared
         except ActionFusionError:
             raise
         except Exception as error:  # noqa: BLE001 - each runtime raises what it likes on a damaged file
             stale = f"it cannot be loaded ({' '.join(str(error).split())[:100]})"
-    fresh = prepare(kind, stale=stale, keep=keep, beyond=prepared)
+    fresh = prepare(artifact, stale=stale, keep=keep, beyond=prepared)
     try:
-        return _open(kind, fresh), fresh
+        return _open(artifact, fresh), fresh
     except ActionFusionError:
         raise
     except Exception as error:
         reason = f"cannot load what it prepared ({' '.join(str(error).split())[:200]})"
-        raise RuntimeUnavailable(kind.runtime, reason, "take runtime torch") from error
+        raise RuntimeUnavailable(artifact.runtime, reason, "take runtime torch") from error
 
 
-def _open(kind: Kind, prepared: Prepared) -> Runtime:
-    part = kind.part
+def _open(artifact: Artifact, prepared: Prepared) -> Backend:
+    sub_model = artifact.sub_model
     if prepared.about.get("machine") and prepared.about["machine"] == openvino_machine():
         compiled: Path | None = prepared.folder / COMPILED
     else:
         compiled = None
-    return open_model(prepared.model, kind.runtime, kind.precision, part.inputs, part.outputs, compiled=compiled)
+    return open_model(
+        prepared.model, artifact.runtime, artifact.precision, sub_model.inputs, sub_model.outputs, compiled=compiled
+    )
 
 
-def prepare(kind: Kind, *, stale: str, keep: ExitStack, beyond: Prepared | None = None) -> Prepared:
-    """Make a part ready and keep it beside the run, or, where nothing can be written there, for this process.
+def prepare(artifact: Artifact, *, stale: str, keep: ExitStack, beyond: Prepared | None = None) -> Prepared:
+    """Make a sub-model ready and keep it beside the run, or, where nothing can be written there, for this process.
 
     Args:
-        kind: what is wanted.
+        artifact: what is wanted.
         stale: why what is there cannot be used, for the message; empty if nothing is there.
         keep: gets the temporary folder, if one is needed.
         beyond: what is there and fits by its hashes, but cannot be used.
 
     Raises:
-        As for ``open_part``.
+        As for ``open_artifact``.
     """
     again = f" again, since {stale}" if stale else ""
-    _say(f"preparing {kind.runtime} {kind.precision} of {kind.run.path}{again}")
-    samples = RunClips(kind.run, kind.root, kind.store) if kind.precision == "int8" else None
+    _say(f"preparing {artifact.runtime} {artifact.precision} of {artifact.run.path}{again}")
+    samples = RunClips(artifact.run, artifact.root, artifact.store) if artifact.precision == "int8" else None
     with ExitStack() as locked:
         try:
-            kind.folder.parent.mkdir(exist_ok=True)
-            locked.enter_context(_alone(kind.folder.parent / ".lock"))
-            other, _ = find_prepared(kind)
+            artifact.folder.parent.mkdir(exist_ok=True)
+            locked.enter_context(_alone(artifact.folder.parent / ".lock"))
+            other, _ = find_prepared(artifact)
             if other is not None and (beyond is None or other.about != beyond.about):
                 return other
-            return _prepare_beside(kind, samples)
+            return _prepare_beside(artifact, samples)
         except ActionFusionError:
             raise
         except OSError as error:
-            _say(f"{kind.folder.parent} cannot be written ({error.strerror or error}): prepared for this process alone")
+            _say(f"{artifact.folder.parent} cannot be written ({error.strerror or error}): made for this process alone")
     remove_scratch_of_the_dead()
     folder = keep.enter_context(scratch_folder())
-    return _make(kind, folder, samples)
+    return _make(artifact, folder, samples)
 
 
-def _prepare_beside(kind: Kind, samples: RunClips | None) -> Prepared:
+def _prepare_beside(artifact: Artifact, samples: RunClips | None) -> Prepared:
     try:
-        with replacing_folder(kind.folder) as folder:
-            made = _make(kind, folder, samples)
-            if kind.folder.exists():
-                shutil.rmtree(kind.folder)
+        with replacing_folder(artifact.folder) as folder:
+            made = _make(artifact, folder, samples)
+            if artifact.folder.exists():
+                shutil.rmtree(artifact.folder)
     except ActionFusionError:
         raise
     except OSError:
         # Without locks another process may have been quicker; what it made is as good.
-        other, _ = find_prepared(kind)
+        other, _ = find_prepared(artifact)
         if other is None:
             raise
         return other
-    return Prepared(kind.folder, made.about)
+    return Prepared(artifact.folder, made.about)
 
 
 @contextmanager
@@ -282,22 +284,24 @@ def _alone(path: Path) -> Iterator[None]:
             lock.release()
 
 
-def _make(kind: Kind, folder: Path, samples: RunClips | None) -> Prepared:
-    about: dict[str, Any] = kind.fingerprint()
-    about["weights"] = _identity(_weights(kind.run))  # before they are loaded: should they change meanwhile, it shows
+def _make(artifact: Artifact, folder: Path, samples: RunClips | None) -> Prepared:
+    about: dict[str, Any] = artifact.fingerprint()
+    about["weights"] = _identity(
+        _weights(artifact.run)
+    )  # before they are loaded: should they change meanwhile, it shows
     with _step("loading the network"):
-        module = kind.part.make_module()
-    kind = replace(kind, part=replace(kind.part, make_module=lambda: module))
+        module = artifact.sub_model.make_module()
+    artifact = replace(artifact, sub_model=replace(artifact.sub_model, make_module=lambda: module))
     with _step("exporting the network"):
-        export_onnx(kind.part, folder / MODEL)
+        export_onnx(artifact.sub_model, folder / MODEL)
     with _step("comparing its answers with PyTorch's"):
-        about["difference"] = _difference(kind, folder / MODEL)
+        about["difference"] = _difference(artifact, folder / MODEL)
     about["model"] = MODEL
     if samples is not None:
-        about |= _make_int8(kind, folder, samples)
-    if kind.runtime == "openvino":
+        about |= _make_int8(artifact, folder, samples)
+    if artifact.runtime == "openvino":
         with _step("compiling it for this machine"):
-            compiled = compile_openvino(read_openvino(folder / about["model"]), kind.precision)
+            compiled = compile_openvino(read_openvino(folder / about["model"]), artifact.precision)
             (folder / COMPILED).write_bytes(_bytes(compiled.export_model()))
         about["machine"] = openvino_machine()
     about["files"] = {file.name: _identity(file) for file in sorted(folder.iterdir())}
@@ -309,7 +313,7 @@ def _bytes(exported: Any) -> bytes:
     return bytes(exported.getvalue() if hasattr(exported, "getvalue") else exported)
 
 
-def _difference(kind: Kind, model: Path) -> float:
+def _difference(artifact: Artifact, model: Path) -> float:
     """The largest difference between eager PyTorch and the runtime, fp32, on random values.
 
     Raises:
@@ -317,30 +321,32 @@ def _difference(kind: Kind, model: Path) -> float:
     """
     import torch  # noqa: PLC0415
 
-    example = kind.part.example()
-    wanted = TorchRuntime(kind.part, "fp32", torch.device("cpu")).run(example)
-    made = open_model(model, kind.runtime, "fp32", kind.part.inputs, kind.part.outputs).run(example)
+    example = artifact.sub_model.example()
+    wanted = TorchBackend(artifact.sub_model, "fp32", torch.device("cpu")).run(example)
+    made = open_model(model, artifact.runtime, "fp32", artifact.sub_model.inputs, artifact.sub_model.outputs).run(
+        example
+    )
     worst = 0.0
     for name, value in wanted.items():
         scale = max(1.0, float(np.abs(value).max(initial=0)))
         worst = max(worst, float(np.abs(value - made[name]).max(initial=0)) / scale)  # type: ignore[operator]
     if not worst <= TOLERANCE:
         reason = f"its answers are {worst:.1g} off PyTorch's, more than {TOLERANCE:g}"
-        raise RuntimeUnavailable(kind.runtime, reason, "take runtime torch")
+        raise RuntimeUnavailable(artifact.runtime, reason, "take runtime torch")
     return worst
 
 
-def _make_int8(kind: Kind, folder: Path, samples: RunClips) -> dict[str, Any]:
+def _make_int8(artifact: Artifact, folder: Path, samples: RunClips) -> dict[str, Any]:
     """Put the model in 8 bits in place of the plain one, if its answers are good enough."""
-    part, inputs, outputs = kind.part, kind.part.inputs, kind.part.outputs
-    fp32 = open_model(folder / MODEL, kind.runtime, "fp32", inputs, outputs)
+    sub_model, inputs, outputs = artifact.sub_model, artifact.sub_model.inputs, artifact.sub_model.outputs
+    fp32 = open_model(folder / MODEL, artifact.runtime, "fp32", inputs, outputs)
     with _step("cutting clips to calibrate on"):
-        cut, count = calibration_inputs(samples, part, fp32.run)
+        cut, count = calibration_inputs(samples, sub_model, fp32.run)
     with _step(f"quantising on {count} clips"):
-        name = _save(quantise(folder / MODEL, part, cut, kind.runtime), folder, kind.runtime)
+        name = _save(quantise(folder / MODEL, sub_model, cut, artifact.runtime), folder, artifact.runtime)
     del cut
-    int8 = open_model(folder / name, kind.runtime, "int8", inputs, outputs)
-    accuracy = measure(part, fp32, int8, samples, count)
+    int8 = open_model(folder / name, artifact.runtime, "int8", inputs, outputs)
+    accuracy = measure(sub_model, fp32, int8, samples, count)
     _say(str(accuracy))
     del fp32
     for file in folder.glob(f"{MODEL}*"):
@@ -348,7 +354,7 @@ def _make_int8(kind: Kind, folder: Path, samples: RunClips) -> dict[str, Any]:
     return {"model": name, "int8": accuracy.as_json()}
 
 
-def _save(model: Any, folder: Path, runtime: EngineName) -> str:
+def _save(model: Any, folder: Path, runtime: BackendName) -> str:
     if runtime == "openvino":
         from openvino import save_model  # noqa: PLC0415
 

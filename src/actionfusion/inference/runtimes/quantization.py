@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 
 from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError, VideoError
+from actionfusion.inference.runtimes.backend import Backend, BackendName, read_openvino
 from actionfusion.inference.runtimes.onnx_file import products_to_quantise, quiet
 from actionfusion.inference.runtimes.packages import needed
-from actionfusion.inference.runtimes.parts import Array, Part, Run
-from actionfusion.inference.runtimes.running import EngineName, Runtime, read_openvino
+from actionfusion.inference.runtimes.sub_models import Array, Run, SubModel
 from actionfusion.run_folder import SPLIT, RunFolder
 from actionfusion.storage import PathLike
 from actionfusion.video.clip import cut_clip
@@ -127,7 +127,7 @@ class RunClips:
                     yield {str(name): array[None] for name, array in found.inputs(clip.streams).items()}, source.target
 
 
-def calibration_inputs(clips: RunClips, part: Part, run: Run) -> tuple[list[dict[str, Array]], int]:
+def calibration_inputs(clips: RunClips, part: SubModel, run: Run) -> tuple[list[dict[str, Array]], int]:
     """Inputs of a part that ranges are measured on, and of how many training clips.
 
     Args:
@@ -156,7 +156,7 @@ def calibration_inputs(clips: RunClips, part: Part, run: Run) -> tuple[list[dict
     return found, len(cut)
 
 
-def quantise(model: Path, part: Part, samples: Sequence[dict[str, Array]], runtime: EngineName) -> Any:
+def quantise(model: Path, part: SubModel, samples: Sequence[dict[str, Array]], runtime: BackendName) -> Any:
     """The ONNX model of a part in 8 bits, as OpenVINO's or ONNX's object.
 
     Args:
@@ -221,7 +221,7 @@ def _nncf() -> Iterator[Any]:
             os.environ[setting] = before
 
 
-def measure(part: Part, fp32: Runtime, int8: Runtime, clips: RunClips, calibrated: int) -> Int8Accuracy:
+def measure(part: SubModel, fp32: Backend, int8: Backend, clips: RunClips, calibrated: int) -> Int8Accuracy:
     """Ask both for the labels of clips that the run was not trained on.
 
     Raises:

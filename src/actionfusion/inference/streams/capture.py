@@ -19,7 +19,7 @@ from actionfusion.video.sources import Source
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between the first tries to reach a source again, doubled from try to try, and at most."""
 
-# A thread within FFmpeg cannot be told to stop; it ends by itself when the source sends something, or no more.
+# A thread within FFmpeg cannot be stopped; it ends by itself when the source sends something, or no more.
 _PATIENCE = 2.0
 
 

@@ -65,7 +65,7 @@ class LatestBuffer(Generic[Item, Note]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """The reader has gone: whoever waits to put an item need not."""
+        """Let go of a writer that waits, since the reader has gone."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from actionfusion.errors import printable
 from actionfusion.inference.recognizer import Prediction
-from actionfusion.inference.stepping import Answer, StreamMethod
+from actionfusion.inference.stepping import StreamMethod, StreamPrediction
 from actionfusion.inference.streams.capture import OutageNote
 
 # As many latencies as the figures at the end are made of: an endless stream must not fill the memory.
@@ -23,7 +23,7 @@ _LATENCIES = 10_000
 
 
 @dataclass(frozen=True)
-class StreamAnswer:
+class StreamLine:
     """What is said of the newest samples of a stream.
 
     Attributes:
@@ -36,7 +36,7 @@ class StreamAnswer:
         method: how the window was answered.
     """
 
-    answer: Answer
+    answer: StreamPrediction
     predictions: tuple[Prediction, ...]
     delay: float
     latency: float
@@ -108,16 +108,16 @@ class StreamSummary:
 class Printer(Protocol):
     """Shows a stream."""
 
-    def answer(self, answer: StreamAnswer) -> None:
+    def answer(self, answer: StreamLine) -> None:
         """Show an answer.
 
         Raises:
-            BrokenPipeError: whoever read has gone.
+            BrokenPipeError: the reader has gone.
         """
         ...
 
     def outage(self, note: OutageNote) -> None:
-        """Tell that the source is away, or back."""
+        """Show that the source is away, or back."""
         ...
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ def make_printer(*, json: bool) -> Printer:
 
 
 class _JsonLines:
-    def answer(self, answer: StreamAnswer) -> None:
+    def answer(self, answer: StreamLine) -> None:
         _out(dumps(answer.as_json()))
 
     def outage(self, note: OutageNote) -> None:
@@ -148,7 +148,7 @@ class _PlainLines:
     def __init__(self) -> None:
         self._errors = Console(stderr=True)
 
-    def answer(self, answer: StreamAnswer) -> None:
+    def answer(self, answer: StreamLine) -> None:
         _out(_line(answer))
 
     def outage(self, note: OutageNote) -> None:
@@ -165,7 +165,7 @@ class _LiveLine:
         self._live = Live(console=console, auto_refresh=False)
         self._live.start()
 
-    def answer(self, answer: StreamAnswer) -> None:
+    def answer(self, answer: StreamLine) -> None:
         line = Text(printable(_line(answer)), no_wrap=True, overflow="ellipsis")
         line.highlight_words([answer.predictions[0].label], "bold")
         self._live.update(line, refresh=True)
@@ -177,7 +177,7 @@ class _LiveLine:
         self._live.stop()
 
 
-def _line(answer: StreamAnswer) -> str:
+def _line(answer: StreamLine) -> str:
     # A narrow terminal cuts the end off: the less probable classes.
     numbers = f"latency {1000 * answer.latency:.0f} ms  dropped {answer.dropped_share:.1%}"
     return f"{answer.answer.time:8.2f} s  {numbers}  {_shares(answer.predictions)}"

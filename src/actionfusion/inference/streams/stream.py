@@ -15,10 +15,10 @@ from rich.text import Text
 from actionfusion.errors import SettingsError, printable
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer, no_classes
-from actionfusion.inference.runtimes.running import PrecisionName, RuntimeName
-from actionfusion.inference.stepping import Answer
+from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
+from actionfusion.inference.stepping import StreamPrediction
 from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
-from actionfusion.inference.streams.printing import Printer, StreamAnswer, StreamSummary, make_printer
+from actionfusion.inference.streams.printing import Printer, StreamLine, StreamSummary, make_printer
 from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
 from actionfusion.video.flow import UInt8Array
@@ -139,7 +139,7 @@ class StreamSession:
     summary: StreamSummary
     top_k: int = 3
 
-    def answers(self) -> Generator[StreamAnswer | OutageNote, None, None]:
+    def answers(self) -> Generator[StreamLine | OutageNote, None, None]:
         """An answer for each sample that is not dropped, and notes of outages, until the source ends.
 
         Raises:
@@ -164,20 +164,20 @@ class StreamSession:
 
     def _answered(
         self, entry: Captured, window: Any, known: Mapping[int, UInt8Array]
-    ) -> tuple[Answer, Any, dict[int, UInt8Array]]:
+    ) -> tuple[StreamPrediction, Any, dict[int, UInt8Array]]:
         clip = self.recognizer.clip_settings
         codes = entry.group.codes(clip.flow, known)
         (answer,), window = self.recognizer.stepper.answer([entry.group.sample(codes, clip)], window)
         return answer, window, codes
 
-    def _measured(self, entry: Captured, answer: Answer) -> StreamAnswer:
+    def _measured(self, entry: Captured, answer: StreamPrediction) -> StreamLine:
         latency = monotonic() - entry.at
         self.summary.samples += 1
         self.summary.latencies.append(latency)
         predictions = tuple(self.recognizer.best(answer.probabilities, self.top_k))
         delay = entry.newest - entry.group.time
         method, dropped = self.recognizer.stepper.method, self.summary.dropped
-        return StreamAnswer(answer, predictions, delay, latency, dropped, self.summary.dropped_share, method)
+        return StreamLine(answer, predictions, delay, latency, dropped, self.summary.dropped_share, method)
 
     def _count(self) -> None:
         capture, summary = self.capture, self.summary

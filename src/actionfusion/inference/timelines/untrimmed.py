@@ -147,7 +147,7 @@ def find_segments(
         video: a video file.
         windows: how windows lie over it.
         rules: how their answers become segments.
-        top_k: classes told of each segment.
+        top_k: classes given for each segment.
         watch: called with the number of frames decoded so far, now and then.
 
     Raises:
@@ -183,7 +183,7 @@ def see_video(
     *,
     watch: Callable[[int], object] | None = None,
 ) -> SeenVideo:
-    """Answer to every window of T samples of a video.
+    """Answer every window of T samples of a video.
 
     Args:
         video: a video file.
@@ -236,7 +236,7 @@ class VideoSamples:
     def end(self) -> float:
         """Seconds to the end of the last frame that was decoded.
 
-        The time of a frame that no sample needs is not told, so for those after the last sample, and for the length of
+        The time of a frame that no sample needs is not known, so for those after the last sample, and for the length of
         the last frame, the frames' mean distance so far is taken.
         """
         index, time = self._last

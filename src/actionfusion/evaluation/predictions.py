@@ -1,0 +1,105 @@
+"""Predict the class of each video of a set; a video that gives no clip is set apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+
+from actionfusion.data.loading import LabelledSource
+from actionfusion.errors import VideoError, WeightsError
+from actionfusion.evaluation.views import Views, cut_views
+from actionfusion.inference.recognizer import Recognizer
+from actionfusion.video.clip import Clip
+from actionfusion.video.clip_reader import clips_ahead
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class FailedVideo:
+    """A video that gave no clip, and so no prediction."""
+
+    video: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N videos that could be read, and the rest.
+
+    Attributes:
+        videos: their paths.
+        targets: ``[N]`` their class numbers.
+        probabilities: ``[N, K]``, the mean over each video's clips.
+        single: ``[N, K]``, of the clip of eqs 13-14 alone.
+        clips: how many the network saw.
+        failed: videos that could not be read.
+    """
+
+    videos: tuple[str, ...]
+    targets: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    single: npt.NDArray[np.float64]
+    clips: int
+    failed: tuple[FailedVideo, ...]
+
+
+def predict_videos(recognizer: Recognizer, sources: Sequence[LabelledSource], views: Views, title: str) -> Predictions:
+    """Predict every video, in batches of ``BATCH_SIZE`` clips, while threads cut those that come next.
+
+    Args:
+        recognizer: of the run.
+        sources: the videos.
+        views: the clips of each.
+        title: for the progress bar.
+
+    Raises:
+        WeightsError: a score of a video is not finite.
+    """
+    owners: list[LabelledSource] = []  # of the clips, which come video by video, the plain one first
+    failed: list[FailedVideo] = []
+
+    def cut(source: LabelledSource) -> list[Clip]:
+        return cut_views(source.open(), recognizer.clip_settings, views)
+
+    def clips(read: Iterable[tuple[LabelledSource, list[Clip] | VideoError]]) -> Iterator[Clip]:
+        for source, found in read:
+            if isinstance(found, VideoError):
+                failed.append(FailedVideo(source.name, found.kind, str(found)))
+                continue
+            for clip in found:
+                owners.append(source)
+                yield clip
+
+    rows = [np.zeros((0, len(recognizer.labels)), np.float32)]
+    on_a_gpu = recognizer.runtime.device != "cpu"
+    console = Console(stderr=True)
+    with closing(clips_ahead(cut, sources, overlap=on_a_gpu, clips_each=views.clips)) as read:
+        shown = track(read, title, len(sources), console=console, transient=True, disable=not console.is_terminal)
+        waiting = clips(shown)
+        while batch := list(islice(waiting, BATCH_SIZE)):
+            rows.append(recognizer.probabilities(batch))
+            finite = np.isfinite(rows[-1]).all(1)
+            if not finite.all():
+                name = owners[len(owners) - len(batch) + int(finite.argmin())].name
+                reason = f"the network's scores of {name!r} are not finite"
+                raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
+    each = np.concatenate(rows).astype(np.float64)
+    starts = [number for number, source in enumerate(owners) if number == 0 or source is not owners[number - 1]]
+    counts = np.diff([*starts, len(owners)])
+    return Predictions(
+        tuple(owners[start].name for start in starts),
+        np.array([owners[start].target for start in starts], np.int64),
+        np.add.reduceat(each, starts) / counts[:, None] if starts else each,
+        each[starts],
+        len(each),
+        tuple(failed),
+    )

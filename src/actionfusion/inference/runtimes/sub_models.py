@@ -1,0 +1,147 @@
+"""Sub-models as other runtimes see them: a module with named inputs and outputs of fixed shapes.
+
+The whole network from a clip to probabilities is one; whatever else is to run outside PyTorch is described in the same
+way, and exported, prepared, quantised and run by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from actionfusion.errors import SettingsError
+from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.streams import StreamName
+from actionfusion.video.clip import ClipSettings
+
+Array = npt.NDArray[np.generic]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""What `Backend.run` is."""
+
+
+def _at_once(run: Run, clip: Mapping[str, Array]) -> Array:
+    return run(clip)["probabilities"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input by name, shape and NumPy's name of its type, such as ``uint8``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SubModel:
+    """A module and how it is called.
+
+    Attributes:
+        name: short, for folders.
+        make_module: gives the module, in evaluation mode on the CPU; called only where its weights are needed.
+        inputs: in the order of its arguments.
+        outputs: names, in the order of what it returns.
+        quantised: the model's linear layers that int8 may hold in 8 bits, by their names in it; all convolutions are.
+        answer: the probabilities ``[1, K]`` of a clip (``rgb`` and ``flow`` as the whole network takes them) by runs of
+            the sub_model.
+    """
+
+    name: str
+    make_module: Callable[[], nn.Module]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    quantised: tuple[str, ...] = ()
+    answer: Callable[[Run, Mapping[str, Array]], Array] = _at_once
+
+    def check(self, inputs: Mapping[str, Array]) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            SettingsError: naming what was wanted and what came.
+        """
+        check_inputs(self.inputs, inputs)
+
+    def example(self, seed: int = 0) -> dict[str, Array]:
+        """Inputs of random values: all of 0..255 for whole numbers, else of a standard normal distribution."""
+        generator = np.random.default_rng(seed)
+        made: dict[str, Array] = {}
+        for spec in self.inputs:
+            if np.issubdtype(np.dtype(spec.dtype), np.integer):
+                made[spec.name] = generator.integers(0, 256, spec.shape).astype(spec.dtype)
+            else:
+                made[spec.name] = generator.standard_normal(spec.shape).astype(spec.dtype)
+        return made
+
+
+def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:
+    """Refuse inputs of other names, shapes or types.
+
+    Raises:
+        SettingsError: naming what was wanted and what came.
+    """
+    for spec in specs:
+        if spec.name not in inputs:
+            raise SettingsError(spec.name, "this input is missing", f"give {spec.dtype} {list(spec.shape)}")
+        came = inputs[spec.name]
+        if came.shape != spec.shape or came.dtype != np.dtype(spec.dtype):
+            reason = f"{came.dtype} {list(came.shape)}, wanted {spec.dtype} {list(spec.shape)}"
+            raise SettingsError(spec.name, reason, "give what the runtime was prepared for, or take runtime torch")
+
+
+class _Probabilities(nn.Module):
+    """A model from the streams of a clip, in the order of its inputs, to scores."""
+
+    def __init__(self, network: VideoModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *clips: Tensor) -> Tensor:
+        given = dict(zip(self.network.reads, clips, strict=True))
+        return self.network.scores(self.network(**given))
+
+
+def picture_specs(network: ModelSettings, streams: Sequence[StreamName], *before: int) -> tuple[TensorSpec, ...]:
+    """The streams of a model as inputs ``[*before, C, H, W]``, uint8."""
+    return tuple(
+        TensorSpec(name, (*before, network.channels_of(name), *2 * (network.size_of(name),)), "uint8")
+        for name in streams
+    )
+
+
+def clip_model(
+    make_network: Callable[[], VideoModel], model_class: type[VideoModel], settings: ModelSettings, clip: ClipSettings
+) -> SubModel:
+    """The whole model: the streams of a clip ``[1, T, C, H, W]``, uint8, to probabilities ``[1, K]``.
+
+    Args:
+        make_network: gives it; called when its weights are needed.
+        model_class: the model's class.
+        settings: the model's.
+        clip: what is cut from a video for it.
+    """
+    return SubModel(
+        name="clip",
+        make_module=lambda: _Probabilities(make_network()).eval(),
+        inputs=picture_specs(settings, clip.streams, 1, clip.frames),
+        outputs=("probabilities",),
+        quantised=model_class.quantized_layers,
+    )
+
+
+def clip_flops(model_class: type[VideoModel], settings: ModelSettings, clip: ClipSettings) -> int:
+    """Count the floating point operations of a clip (a multiply-add is two) without computing any."""
+    # Not above: it takes half a second, and who has something prepared never counts.
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    with torch.device("meta"), torch.inference_mode():
+        sub_model = clip_model(lambda: model_class(settings), model_class, settings, clip)
+        module = sub_model.make_module()
+        inputs = [torch.empty(spec.shape, dtype=torch.uint8) for spec in sub_model.inputs]
+        with FlopCounterMode(display=False) as counter:
+            module(*inputs)
+    return int(counter.get_total_flops())
