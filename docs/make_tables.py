@@ -57,7 +57,8 @@ def duplicates() -> str:
     lines.append("")
     lines.append(
         f"Among the {videos} original clips, {taken} pairs of different groups are taken for near-duplicates (the "
-        f"nearest pair is {nearest:.2f} apart, the threshold is {result['threshold']}), and {within} pairs within a group."
+        f"nearest pair is {nearest:.2f} apart, the threshold is {result['threshold']}), and {within} pairs "
+        "within a group."
     )
     return "\n".join([*lines, "", experiment_tables.made_by(result)])
 
