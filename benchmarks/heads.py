@@ -3,8 +3,8 @@
     python benchmarks/heads.py [--seeds 0 1 2] [--work DIR] [--train_only]
 
 One setting of the recipe ``tiny`` is changed at a time: its head (``literal`` is the paper's), the normalisation in its
-LSTMs (``tf`` is the paper's, by specification), and what the conv branch sees of the map (``flatten`` is the paper's).
-Runs that are there are not made again.
+LSTMs (``tf`` is how the model card reads the paper), and what the conv branch sees of the map (``flatten`` is the
+paper's).  Runs that are there are not made again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of data.md, from benchmarks/results/data.json."""
+"""Make the tables of data.md from benchmarks/results/data.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS = {
     "flow": "flow",
     "JPEG": "JPEG",
     "augmentation": "augmentation",
-    "rest": "the rest",
+    "rest": "other",
 }
 
 
@@ -27,7 +27,7 @@ def _result() -> dict[str, Any]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown; columns after the first are set to the right where the first row has a number in them."""
+    """Write Markdown; columns after the first are right-aligned where their first row has a number."""
     body = [list(row) for row in rows]
     numeric = [index > 0 and cell[:1].isdigit() for index, cell in enumerate(body[0])]
     rule = ["---:" if right else "---" for right in numeric]
@@ -36,7 +36,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, without an exponent."""
+    """Write three digits without an exponent."""
     text = f"{value:.3g}"
     return f"{float(text):.0f}" if "e" in text else text
 
@@ -55,7 +55,7 @@ def _shares(shares: Mapping[str, float], parts: Iterable[str]) -> list[str]:
 
 
 def decoding() -> str:
-    """Every reader over ours."""
+    """Compare every reader with ours."""
     measured = _result()["decoding"]
     alone = {row["reader"]: row for row in measured["rows_on_one_core"] or ()}
     rows = []
@@ -71,22 +71,22 @@ def decoding() -> str:
                 _spread(on_one["seconds_over_ours"]) if on_one else "",
             )
         )
-    head = ("pictures", "reader", "µs a frame", "over ours: time", "over ours: core time", "time, one core alone")
+    head = ("frames", "reader", "µs per frame", "time / ours", "core time / ours", "time / ours, one core alone")
     return _table(head, rows)
 
 
 def reading() -> str:
-    """Where the time of our reading goes."""
+    """Show where our reader spends its time."""
     parts = ("decoding", "conversion", "rest")
     rows = [
         (f"{size} px" if size != "None" else "as stored", *_shares(shares, parts))
         for size, shares in _result()["decoding"]["shares"].items()
     ]
-    return _table(("pictures", *(PARTS[part] for part in parts)), rows)
+    return _table(("frames", *(PARTS[part] for part in parts)), rows)
 
 
 def flow() -> str:
-    """Engines beside each other and inside ``prepare``."""
+    """Compare the flow engines, alone and inside ``prepare``."""
     rows = [
         (
             f"{row['size']} px",
@@ -97,11 +97,11 @@ def flow() -> str:
         )
         for row in _result()["flow"]["rows"]
     ]
-    return _table(("size", "engine", "ms a field in OpenCV", "over DIS", "inside `prepare` over OpenCV"), rows)
+    return _table(("size", "engine", "ms per flow frame in OpenCV", "time / DIS", "inside `prepare` / OpenCV"), rows)
 
 
 def prepare() -> str:
-    """Cost and parts of ``prepare``, and what a second process gives."""
+    """Show the cost and parts of ``prepare``, and the speed-up by a second process."""
     parts = ("decoding", "conversion", "flow", "JPEG", "rest")
     rows = [
         (
@@ -113,12 +113,12 @@ def prepare() -> str:
         )
         for row, processes in zip(_result()["prepare"], _result()["processes"], strict=True)
     ]
-    head = ("size, DIS", "ms a frame", *(PARTS[part] for part in parts), "kB a frame", "time of 1 process over 2")
+    head = ("size, DIS", "ms per frame", *(PARTS[part] for part in parts), "kB per frame", "time with 1 process / 2")
     return _table(head, rows)
 
 
 def batches() -> str:
-    """Batches a second, and their parts."""
+    """Show batches per second, and their parts."""
     parts = ("decoding", "conversion", "flow", "JPEG", "augmentation", "rest")
     rows = [
         (
@@ -132,12 +132,12 @@ def batches() -> str:
         for source, row in measured["sources"].items()
     ]
     workers = _result()["batches"][0]["workers"]
-    head = ("recipe", "from", f"batches a second, {workers} workers", "ms a clip", *(PARTS[part] for part in parts))
+    head = ("recipe", "from", f"batches per second, {workers} workers", "ms per clip", *(PARTS[part] for part in parts))
     return _table(head, rows)
 
 
 def break_even() -> str:
-    """When ``prepare`` pays."""
+    """Show after how many epochs ``prepare`` pays."""
     rows = [
         (
             f"{row['size']} px",
@@ -149,12 +149,12 @@ def break_even() -> str:
         )
         for row in _result()["break_even"]
     ]
-    head = ("size", "engine", "`prepare`, ms a clip", "from video, ms", "from the store, ms", "pays after epochs")
+    head = ("size", "engine", "`prepare`, ms per clip", "from video, ms", "from the store, ms", "epochs to break even")
     return _table(head, rows)
 
 
 def loss() -> str:
-    """What JPEG changes."""
+    """Show the loss by JPEG."""
     rows = [
         (
             f"{row['size']} px, ±{row['bound']:g} px",
@@ -167,12 +167,12 @@ def loss() -> str:
         )
         for row in _result()["loss"]
     ]
-    head = ("size, flow", "frames: PSNR", "the worst frame", "flow: mean error", "99.9 % below", "largest", "one code")
+    head = ("size, flow", "frames: PSNR", "worst frame", "flow: mean error", "99.9 % below", "largest", "one code")
     return _table(head, rows)
 
 
 def memory() -> str:
-    """A worker's memory over epochs."""
+    """Show a worker's memory over epochs."""
     first = _result()["memory"][0]["epochs"]
     epochs = sorted({1, 2, first // 2, first})
     rows = [
@@ -190,7 +190,7 @@ def memory() -> str:
 
 
 def conditions() -> str:
-    """How it was measured."""
+    """Say how it was measured."""
     result = _result()
     busy = result["taken_by_other_processes"]["all"]
     versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("python", "av", "opencv", "torch"))

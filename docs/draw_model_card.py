@@ -88,7 +88,7 @@ def stages_table() -> str:
     """Shapes, parameters and multiply-adds of the faithful network."""
     stages = measure(_meta(FusionNetworkSettings.faithful(CLASSES)), FRAMES)
     total = stages.pop("all")
-    lines = ["| stage | gives, for a clip | parameters | GMAC | % |", "|---|---|---:|---:|---:|"]
+    lines = ["| stage | output for a clip | parameters | GMAC | % |", "|---|---|---:|---:|---:|"]
     for name, stage in stages.items():
         share = 100 * stage.macs / total.macs
         figures = f"{stage.parameters:,} | {stage.macs / 1e9:.3f} | {share:.2f}"
@@ -110,9 +110,9 @@ def modes_table() -> str:
         values = [getattr(settings, field.name) for settings, _ in modes.values()]
         if len(set(values)) > 1:
             lines.append(f"| `{field.name}` | {' | '.join(str(value) for value in values)} |")
-    lines.append(f"| frames a clip in these figures | {' | '.join(str(frames) for _, frames in modes.values())} |")
+    lines.append(f"| frames per clip in these figures | {' | '.join(str(frames) for _, frames in modes.values())} |")
     lines.append(f"| parameters | {' | '.join(f'{cost.parameters:,}' for cost in costs.values())} |")
-    lines.append(f"| GMAC a clip | {' | '.join(f'{cost.macs / 1e9:.3f}' for cost in costs.values())} |")
+    lines.append(f"| GMAC per clip | {' | '.join(f'{cost.macs / 1e9:.3f}' for cost in costs.values())} |")
     return "\n".join(lines)
 
 
@@ -194,7 +194,7 @@ def picture() -> str:
             24,
             56,
             f"shapes for one of the {FRAMES} frames; {stages['all'].parameters:,} parameters, "
-            f"{2 * stages['all'].macs / 1e12:.2f} TFLOP a clip",
+            f"{2 * stages['all'].macs / 1e12:.2f} TFLOP per clip",
             fill=GREY,
         ),
         _frames(24, 130, BLUE, ["RGB frame", f"3 × {side}²", f"× {FRAMES}"]),

@@ -1,4 +1,4 @@
-"""The tables of experiments.md: what was trained, and how well and how fast it learnt."""
+"""Make the tables of experiments.md: what was trained, how well it learned, and at what cost."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ GROUPS = ("appearance", "motion", "binding", "order", "all")
 
 
 def real_clips() -> str:
-    """Accuracy of each network on real clips, seeds together."""
+    """Show the accuracy of each network on real clips, over all seeds."""
     result = read_result("real_clips")
     lines = [
-        "| clips, from scratch | protocol | network | right, seed by seed | mean | 95 % interval | fused less this |",
+        "| clips, from scratch | protocol | network | correct, by seed | mean | 95 % interval | fused minus this |",
         "|---|---|---|---|---:|---|---|",
     ]
     for name in [name for name in SET_NAMES if name in result["sets"]]:
@@ -39,11 +39,11 @@ def real_clips() -> str:
 
 
 def overfit() -> str:
-    """How soon the full-size network knows eight clips by heart."""
+    """Show how soon the full-size network has learned eight clips by heart."""
     result = read_result("overfit")
     count = len(result["clips"])
     lines = [
-        f"| Adam's learning rate | steps to {count} of {count} right | right at the end | loss | largest probability |",
+        f"| learning rate of Adam | steps to {count} of {count} correct | at the end | loss | largest probability |",
         "|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
@@ -55,25 +55,27 @@ def overfit() -> str:
         )
     network = result["network"]
     note = (
-        f"{network['parameters']:,} parameters, of which {network['learning']:,} learn; towers {network['towers']}; "
-        f"{network['head']} head of {network['classes']} outputs, of loss floor {network['head_loss_floor']:.3f}."
+        f"{network['parameters']:,} parameters, {network['learning']:,} of them trained; backbones frozen at random "
+        f"weights, their features cached; {network['head']} head with {network['classes']} outputs, lowest possible "
+        f"loss {network['head_loss_floor']:.3f}."
     )
     return "\n".join([*lines, "", f"{note} {made_by(result)}"])
 
 
 def training() -> str:
-    """What each choice of training gains; ratios are over the first row."""
+    """Show what each choice of training gains; ratios are to the first row."""
     result = read_result("training")
     lines = [
-        "| one change to the default | s a clip | speed | by core time | peak memory | activations | of matrix peak |",
+        "| one change to default | s per clip | speed | by core time | peak memory | activations | of matrix peak |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
+        description = row["description"].replace("towers", "backbones")
         if "error" in row:
-            lines.append(f"| {row['description']} | did not run: {row['error']} | | | | | |")
+            lines.append(f"| {description} | did not run: {row['error']} | | | | | |")
             continue
         lines.append(
-            f"| {row['description']} | {row['seconds'] / row['batch']:.2f} | {row['speed_ratio']:.2f} × "
+            f"| {description} | {row['seconds'] / row['batch']:.2f} | {row['speed_ratio']:.2f} × "
             f"| {row['core_ratio']:.2f} × "
             f"| {row['peak_bytes'] / 2**30:.2f} GiB, {row['memory_ratio']:.2f} × "
             f"| {row['activation_bytes'] / 2**30:.2f} GiB, {row['activation_ratio']:.2f} × "
@@ -82,42 +84,42 @@ def training() -> str:
     peak = result["peak_flop_s"]
     note = (
         f"One step (forward, backward, Adam) of the {result['network']} network at T = {result['frames']}, the best "
-        f"of {result['rounds']} rounds; the peak is that of large products in the same run, "
-        f"{peak['float32'] / 1e9:.0f} GFLOP/s in fp32 and {peak['bfloat16'] / 1e9:.0f} in bf16, which bf16 rows are "
-        f"held against; {result['threads']} threads."
+        f"of {result['rounds']} rounds. The matrix peak is the speed of large matrix products in the same run: "
+        f"{peak['float32'] / 1e9:.0f} GFLOP/s in fp32, and {peak['bfloat16'] / 1e9:.0f} in bf16 for the bf16 rows. "
+        f"{result['threads']} threads."
     )
     return "\n".join([*lines, "", f"{note} {made_by(result)}"])
 
 
 def heads() -> str:
-    """The paper's head and normalisation beside others, group by group."""
+    """Compare the paper's head and normalisation with others, group by group."""
     return _variants(read_result("heads"))
 
 
 def mechanisms() -> str:
-    """The network with a part taken out or put in another's place, group by group."""
+    """Show the network with one part removed or replaced, group by group."""
     return _variants(read_result("mechanisms"))
 
 
 def claims() -> str:
-    """Which of the paper's claims hold on the generated clips, a line each."""
+    """List which of the paper's claims hold on the generated clips."""
     lines = []
     for row in read_result("mechanisms")["claims"]:
         one, other = row["compared"]
         lines.append(
-            f"- {row['claim']}: **{row['verdict']}**. {one} less {other}, {row['group']}: "
+            f"- {row['claim']}: **{row['verdict']}**. {one} minus {other}, {row['group']}: "
             f"{100 * row['difference']:+.1f} points (95 % interval {_points(row['interval_95'])})."
         )
     return "\n".join(lines)
 
 
 def pointing() -> str:
-    """How often the maps of each way point at what moves, and how far the ways agree."""
+    """Show how often each method's map points at an actor, and how far the methods agree."""
     result = read_result("pointing")
     rows = {row["group"]: row for row in result["groups"]}
     whole, ways = rows["all"], {"grad_cam": "Grad-CAM", "occlusion_input": "occlusion of the input"}
     ways["occlusion_map"] = "occlusion of the fused map"
-    lines = ["| way | points into the box | 95 % interval | into another clip's box | agrees with Grad-CAM |"]
+    lines = ["| method | points into the box | 95 % interval | into another clip's box | agrees with Grad-CAM |"]
     lines.append("|---|---:|---|---:|---|")
     for way, words in ways.items():
         hits = whole["ways"][way]
@@ -135,8 +137,9 @@ def pointing() -> str:
         )
     note = (
         f"{result['clips']} unseen clips of {result['frames_per_clip']} frames, seed {result['seed']}; chance is "
-        f"{_percent(whole['chance'])}, the boxes with {result['tolerance_px']} px around them over the picture. Two "
-        f"maps agree on a frame whose largest values lie under {result['same_place_px']} px apart. {made_by(result)}"
+        f"{_percent(whole['chance'])}, the share of the picture in the boxes with {result['tolerance_px']} px around "
+        f"them. Two maps agree on a frame if their largest values are under {result['same_place_px']} px apart. "
+        f"{made_by(result)}"
     )
     return "\n".join([*lines, "", note])
 
@@ -163,13 +166,13 @@ def _points(interval: Sequence[float]) -> str:
 
 
 def read_result(name: str) -> dict[str, Any]:
-    """A file of benchmarks/results."""
+    """Read a file of benchmarks/results."""
     result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return result
 
 
 def made_by(result: Mapping[str, Any]) -> str:
-    """The line under a table: machine, date and command."""
+    """Write the line under a table: machine, date and command."""
     return f"{result['machine']}, {result['date']}: `{result['command']}`"
 
 

@@ -1,4 +1,4 @@
-"""The tables of inference.md: how fast a video is answered, by which runtime, and how near to the machine's limit."""
+"""Make the tables of inference.md: the speed of each runtime, and how near it comes to the machine's limit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def inference() -> str:
-    """Every runtime on one clip of the full-size network."""
+    """Compare the runtimes on one clip of the full-size network."""
     result = read_result("inference")
     lines = [
-        "| runtime | precision | seconds a clip | times as fast as plain | TFLOP/s | of the machine's peak |",
+        "| runtime | precision | seconds per clip | speed-up over plain | TFLOP/s | of the machine's peak |",
         "|---|---|---:|---:|---:|---:|",
     ]
     lines += [
@@ -24,17 +24,17 @@ def inference() -> str:
     peaks = ", ".join(f"{kind} {value:.2f}" for kind, value in result["peak_tflops"].items() if "_mm" not in kind)
     note = (
         f"Medians (lowest to highest) of {result['rounds']} rounds of {result['repetitions']}; {result['network']}; "
-        f"{result['tflop_a_clip']:.3f} TFLOP a clip. Peaks, the fastest large product or convolution of any library in "
-        f"the same run, in TFLOP/s: {peaks}. {made_by(result)}"
+        f"{result['tflop_a_clip']:.3f} TFLOP per clip. Peaks (the fastest large product or convolution of any library "
+        f"in the same run), in TFLOP/s: {peaks}. {made_by(result)}"
     )
     return "\n".join([*lines, "", note])
 
 
 def inference_whole() -> str:
-    """The whole way of a video, streaming, memory and start-up."""
+    """Show a whole prediction, streaming, memory and start-up."""
     result = read_result("inference")
     lines = [
-        "| runtime | precision | `predict` over network | a window over a step | peak memory | start to first answer |",
+        "| runtime | precision | `predict` / network | window / step | peak memory | start to first answer |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
@@ -51,24 +51,24 @@ def _seconds(figure: dict[str, Any]) -> str:
 
 
 def whole_path() -> str:
-    """Cutting clips, many videos, a film, and memory."""
+    """Show cutting clips, many videos, a film, and memory."""
     result = read_result("whole_path")
-    lines = ["| what | the plain way | here |", "|---|---:|---:|"]
+    lines = ["| task | plain | here |", "|---|---:|---:|"]
     for row in result["preparation"]["rows"]:
         seconds = row["seconds"]
         lines.append(
-            f"| the clip of 10 s, {row['video']}: decode, then flow; or both at once "
+            f"| a clip of 10 s, {row['video']}: decoding, then flow; both at once "
             f"| {_median(seconds['one_after_another'])} s | {_median(seconds['overlapped'])} s |"
         )
     for row in result["many"]["rows"]:
         rates = row["clips_a_second"]
         lines.append(
-            f"| {row['clips']} clips of UCF101, network of `{row['recipe']}`: clip by clip; or cut ahead "
+            f"| {row['clips']} clips of UCF101, network of `{row['recipe']}`: clip by clip; clips cut ahead "
             f"| {rates['one_by_one']['median']:.1f} clips/s | {rates['in_turns']['median']:.1f} clips/s |"
         )
     film = result["film"]["rows"]
     lines.append(
-        f"| the clip of a film of {film['minutes']} minutes, H.264 in MP4: decode all; or seek "
+        f"| the clip of a film of {film['minutes']} minutes, H.264 in MP4: decoding all of it; seeking "
         f"| {_median(film['seconds']['decoding_all'])} s | {_median(film['seconds']['seeking'])} s |"
     )
     for row in result["memory"]["rows"]:
@@ -79,7 +79,7 @@ def whole_path() -> str:
 
 
 def parity() -> str:
-    """The full-size networks against eager PyTorch."""
+    """Compare the full-size networks with eager PyTorch."""
     result = read_result("parity")
     lines = [
         "| network | runtime | largest difference from PyTorch | between two clips | same labels | prepared | loaded |",

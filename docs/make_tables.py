@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/*.md from the files in benchmarks/results, between marks that name them.
+"""Write the tables of README.md and docs/*.md from benchmarks/results and the models, between marks that name them.
 
 python docs/make_tables.py          # rewrites the pages
 python docs/make_tables.py --check  # exits 1 if one would change, and says which
@@ -15,15 +15,18 @@ import data_tables
 import experiment_tables
 import inference_tables
 
+from actionfusion.models import MODELS, model_class
+
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("data", "experiments", "inference")))
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("data", "experiments", "inference", "models")))
+DATA_SETS = {"ucf101": "UCF101", "ucf11": "UCF11", "ucfsports": "UCF Sports", "hmdb51": "HMDB51"}
 
 
 def flow_engines() -> str:
-    """TV-L1 beside DIS, all seeds together."""
+    """Compare TV-L1 with DIS over all seeds."""
     result = experiment_tables.read_result("flow_engines")
     lines = [
-        "| clips | protocol, epochs | seed: DIS, TV-L1, right of all | DIS | TV-L1 | TV-L1 less DIS | 95 % interval |",
+        "| clips | protocol, epochs | seed: DIS, TV-L1, correct | DIS | TV-L1 | TV-L1 minus DIS | 95 % interval |",
         "|---|---|---|---:|---:|---:|---|",
     ]
     for row in result["rows"]:
@@ -38,8 +41,8 @@ def flow_engines() -> str:
     return "\n".join([*lines, "", experiment_tables.made_by(result)])
 
 
-def doubles() -> str:
-    """Copies that are found, and unlike videos that are not taken for copies."""
+def duplicates() -> str:
+    """Show how many copies are found, and how many other videos are taken for copies."""
     result = experiment_tables.read_result("doubles")
     lines = ["| copies of real clips | found | median distance |", "|---|---:|---:|"]
     lines += [
@@ -53,15 +56,40 @@ def doubles() -> str:
     within = sum(row["doubles_within_a_group"] for row in others)
     lines.append("")
     lines.append(
-        f"Among the {videos} clips themselves {taken} pairs of different groups are taken for doubles (the nearest are "
-        f"{nearest:.2f} apart, the threshold is {result['threshold']}), and {within} pairs within a group are."
+        f"Among the {videos} original clips, {taken} pairs of different groups are taken for near-duplicates (the "
+        f"nearest pair is {nearest:.2f} apart, the threshold is {result['threshold']}), and {within} pairs "
+        "within a group."
     )
     return "\n".join([*lines, "", experiment_tables.made_by(result)])
 
 
+def models() -> str:
+    """Show what each model of the table is, by the facts of its class."""
+    sections = []
+    for name in MODELS:
+        kind = model_class(name)
+        source, settings = kind.source, kind.Settings()
+        streams = " and ".join({"rgb": "RGB", "flow": "flow"}[stream] for stream in kind.streams(settings))
+        frames = f"{'fixed' if kind.fixed_frames else 'any number'}, {settings.frames} by default"
+        exact = kind.stream_shape(settings) is not None
+        rows = {
+            "paper": source.citation,
+            "reads by default": streams,
+            "frames per clip": frames,
+            "answers in a stream": "exact state" if exact else "window again",
+            "kept": source.kept,
+            "differs": source.differs or "nothing",
+            **{f"published, {DATA_SETS.get(data, data)}": figure for data, figure in source.published.items()},
+        }
+        lines = [f"### {name}", "", "| | |", "|---|---|"]
+        sections.append("\n".join([*lines, *(f"| {title} | {text} |" for title, text in rows.items())]))
+    return "\n\n".join(sections)
+
+
 TABLES = {
     "flow_engines": flow_engines,
-    "doubles": doubles,
+    "duplicates": duplicates,
+    "models": models,
     **data_tables.TABLES,
     **experiment_tables.TABLES,
     **inference_tables.TABLES,
@@ -69,7 +97,7 @@ TABLES = {
 
 
 def filled(text: str) -> str:
-    """The text with every marked table made anew.
+    """Make every marked table anew.
 
     Raises:
         KeyError: a mark names no table.

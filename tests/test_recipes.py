@@ -53,8 +53,8 @@ SETS = ("ucf101", "ucf11", "ucfsports")
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_faithful_is_the_specification_line_by_line(name):
-    """Table A1, rows 16 to 29, and A5."""
+def test_faithful_is_the_paper_line_by_line(name):
+    """Section 3.6, and the model card where the paper leaves a choice."""
     settings = load_recipe(f"{name}-faithful")
     clip, data, augmentation, training = (settings.clip, settings.data, settings.augmentation, settings.training)
     assert (clip.frames, clip.flow_fields, clip.flow.size) == (17, 4, 224)

@@ -9,7 +9,7 @@ from actionfusion.evaluation.metrics import Accuracy, classification_figures
 
 
 def test_wilson_interval_of_45_right_answers():
-    """specification.md A2-26: 45 of 45 gives a 95 % lower bound of 92.1 %."""
+    """45 of 45 gives a 95 % lower bound of 92.1 %."""
     low, high = Accuracy(45, 45).interval
     assert low == pytest.approx(0.921, abs=5e-4)
     assert high == 1.0

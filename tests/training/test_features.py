@@ -316,7 +316,7 @@ def test_a_disk_too_small_is_refused_before_the_first_clip(tmp_path, monkeypatch
     assert not list((tmp_path / "features").rglob("*.safetensors"))
 
 
-def test_the_space_of_a_clip_at_full_size_is_that_of_the_specification():
+def test_a_clip_of_the_papers_network_takes_the_space_of_its_feature_maps():
     recipe = FeatureRecipe("rgb", plain(ClipSettings()), {}, "", (17, 512, 14, 14), "float16", "videos")
     assert 0 <= 2 * recipe.clip_bytes - 2 * 17 * 100_352 * 2 <= 2_048  # of both streams
     assert 2 * recipe.clip_bytes - replace(recipe, dtype="float32").clip_bytes <= 2_000

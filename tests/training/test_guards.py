@@ -160,8 +160,8 @@ def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
         guards.refuse_full_disk(tmp_path / "a" / "b", 16 * 40_000_000)
 
 
-def test_the_cost_of_the_papers_network_is_the_specifications():
-    """A4: 188,757,130 parameters, 1.1478 TFLOP forward, about 3.44 TFLOP both ways."""
+def test_the_cost_of_the_papers_network_is_the_model_cards():
+    """188,757,130 parameters, 1.1478 TFLOP forward, about 3.44 TFLOP with the backward pass."""
     cost = step_cost(FusionNetwork, FusionNetworkSettings.faithful(101))
     assert cost.parameters == 188_757_130
     assert cost.forward_flops == pytest.approx(2 * 573.877e9, rel=1e-5)

@@ -143,7 +143,7 @@ def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up):
 
 
 def test_it_learns_four_clips_by_heart(made_up, monkeypatch):
-    """A6-14, through the real loop."""
+    """The real loop fits a network to four clips."""
     monkeypatch.setattr(checkpointing, "save_curves", lambda *_: None)  # forty pictures that nobody looks at
     network, learn, _, run = made_up
     for module in network.modules():

@@ -44,7 +44,7 @@ def clip_settings(frames=17, fields=4, recipe=RECIPE):
 
 
 def naive_clip(source, positions, num_fields):
-    """Channel by channel, straight from the words of the specification."""
+    """Channel by channel, straight from sections 3.1 and 3.6 of the paper."""
     rgb, flow = [], []
     for t in positions:
         rgb.append([source.pictures[t, :, :, channel] for channel in range(3)])

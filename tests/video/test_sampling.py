@@ -89,7 +89,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index_alone(num_frames, sample
         (160, (2, 10), range(2, 10)),
         (49, (2, 10), range(2, 4)),
         (33, (2, 10), [2]),
-        (32, (2, 10), [1]),  # not even 2 fits: A2-10
+        (32, (2, 10), [1]),  # not even 2 fits
         (17, (2, 10), [1]),
         (100, (3, 3), [3]),
         (400, (1, 4), range(1, 5)),
