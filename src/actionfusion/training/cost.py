@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.streams import StreamName
+from actionfusion.training.features import refuse_without_backbones
 from actionfusion.training.measuring import autocast
 from actionfusion.training.settings import PrecisionName, TrainingSettings
 
@@ -115,6 +116,8 @@ def step_cost(
     """
     with FakeTensorMode():
         network = kind(settings)
+        if cached:
+            refuse_without_backbones(network)
         network.freeze_backbones("all" if cached else freeze)
         # The sums are the same, and sooner found.
         network.recompute_backbones(recompute_frames and _BATCH * settings.frames)

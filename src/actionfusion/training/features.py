@@ -202,6 +202,17 @@ class FeatureWork:
         return len(clips)
 
 
+def refuse_without_backbones(network: VideoModel) -> None:
+    """See that there are features to keep: each stream has a backbone.
+
+    Raises:
+        SettingsError: a stream has none; its features are the clips themselves.
+    """
+    if without := [stream for stream in network.reads if network.backbone(stream) is None]:
+        reason = f"the model has no backbone for {without[0]} whose features could be kept"
+        raise SettingsError("features.folder", reason, "leave it out")
+
+
 def feature_work(
     network: VideoModel, learn: ClipDataset, check: ClipDataset | None, settings: FeatureSettings, *, prepared: bool
 ) -> FeatureWork:
@@ -217,9 +228,7 @@ def feature_work(
     Raises:
         SettingsError: a stream without a backbone, whose features are the clips themselves.
     """
-    if without := [stream for stream in network.reads if network.backbone(stream) is None]:
-        reason = f"the model has no backbone for {without[0]} whose features could be kept"
-        raise SettingsError("features.folder", reason, "leave it out")
+    refuse_without_backbones(network)
     views = None
     if settings.views and learn.augmentation is not None:
         names = names_digest([source.name for source in learn.sources])
