@@ -53,8 +53,8 @@ class Setup:
     def of(cls, recipe: str) -> Setup:
         """As a recipe that ships with the package says; flow by DIS."""
         settings = load_recipe(recipe)
-        clip = replace(settings["clip"], flow=replace(settings["clip"].flow, engine="dis"))
-        return cls(recipe, clip, settings["augmentation"], settings["training"].batch_size)
+        clip = replace(settings.clip, flow=replace(settings.clip.flow, engine="dis"))
+        return cls(recipe, clip, settings.augmentation, settings.training.batch_size)
 
     @property
     def name(self) -> str:

@@ -67,11 +67,11 @@ def main() -> None:
 def _run(name: str, engine: EngineName, seed: int, data: Path, work: Path) -> Answers:
     """What the temporal stream says of each test clip."""
     recipe = load_recipe("small")
-    clip = replace(recipe["clip"], flow=replace(recipe["clip"].flow, engine=engine))
+    clip = replace(recipe.clip, flow=replace(recipe.clip.flow, engine=engine))
     store = work / f"store_{name}_{engine}"
     prepare(SETS[name].dataset, data / SETS[name].folder, store=store, flow=clip.flow, workers=1)
-    training, network = replace(recipe["training"], workers=0), replace(recipe["network"], streams="flow")
-    settings = recipe | {"clip": clip, "training": training, "network": network, "seed": seed}
+    training, network = replace(recipe.training, workers=0), replace(recipe.network, streams="flow")
+    settings = recipe.changed(clip=clip, training=training, network=network, seed=seed)
     answers = train_and_measure(SETS[name], data, store, work / f"{name}_{engine}_{seed}", settings)
     print(f"{name} {engine} seed {seed}: {answers.accuracy}", flush=True)
     return answers

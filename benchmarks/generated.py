@@ -58,7 +58,7 @@ class Generated:
     def train(self, changes: Mapping[str, Any], seed: int) -> Answers:
         """The tiny network with some settings changed, trained, on the test clips."""
         recipe = load_recipe("tiny")
-        settings = recipe | {"network": replace(recipe["network"], **changes), "seed": seed}
+        settings = recipe.changed(network=replace(recipe.network, **changes), seed=seed)
         clips = ClipSet("clips", "folder", ("folders",), "folders", self.epochs)
         runs = self.run(changes, seed)
         answers = train_and_measure(clips, self.work, self.work / "store", runs, settings)

@@ -3,10 +3,10 @@
     python benchmarks/overfit.py DATA/UCF-101 [--learning_rates 1e-5 1e-4] [--steps N] [--work DIR] [--quick]
 
 The faithful network of 101 outputs (188.8 million parameters) with the literal head and the paper's dropout; the first
-clip of each of the first eight class folders, cut by eqs 13-14; one step of plain Adam is all eight clips.  The towers
-are frozen at a random start, since no pretrained weights are at hand, and their maps are computed once: fusion, fc6 and
-the three LSTMs learn.  Each learning rate starts from the same weights and ends when all eight clips are right in
-evaluation mode three times running, or after so many steps.  Each is written down after every evaluation.
+clip of each of the first eight class folders, cut by eqs 13-14; one step of plain Adam is all eight clips.  The
+backbones are frozen at a random start, since no pretrained weights are at hand, and their features are computed once:
+fusion, fc6 and the three LSTMs learn.  Each learning rate starts from the same weights and ends when all eight clips
+are right in evaluation mode three times running, or after so many steps.  Each is written down after every evaluation.
 
 ``--quick`` takes the tiny network, to see the script run.
 """
@@ -56,7 +56,9 @@ def main() -> None:
     network, clip = _network(quick=arguments.quick)
     batch, seconds = _features(network, clip, arguments.data, arguments.work / ("quick" if arguments.quick else "full"))
     results = arguments.work / "overfit_quick.json" if arguments.quick else RESULTS
-    start = copy.deepcopy({name: value for name, value in network.state_dict().items() if "tower" not in name})
+    start = copy.deepcopy(
+        {name: value for name, value in network.state_dict().items() if not name.startswith("backbones.")}
+    )
     for rate in arguments.learning_rates:
         network.load_state_dict(start, strict=False)
         for row in _learn(network, batch, rate, arguments.steps, arguments.every):
@@ -67,21 +69,21 @@ def _network(*, quick: bool) -> tuple[FusionNetwork, ClipSettings]:
     torch.manual_seed(SEED)
     settings = FusionNetworkSettings.faithful()
     if quick:
-        settings = replace(settings, tower="narrow", image_size=64, fc6_width=64, hidden=32)
+        settings = replace(settings, backbone="narrow", image_size=64, fc6_width=64, hidden=32)
     # DIS in place of TV-L1, which takes many times as long; the paper names no engine.
     clip = ClipSettings(flow=FlowRecipe(engine="dis", bound=20.0, size=settings.image_size))
     return FusionNetwork(settings), clip
 
 
 def _features(network: FusionNetwork, clip: ClipSettings, data: Path, folder: Path) -> tuple[Batch, float]:
-    """The maps of the eight clips, and the seconds that the towers took for those that were not there."""
+    """The features of the eight clips, and the seconds that the backbones took for those that were not there."""
     classes = sorted(item for item in data.iterdir() if item.is_dir())[:CLIPS]
     videos = [min(folder.iterdir()) for folder in classes]
     sources = [
         LabelledSource(str(video.relative_to(data)), partial(VideoSource, video, clip.flow), target)
         for target, video in enumerate(videos)
     ]
-    settings = FeatureSettings(folder=folder, draws=0)
+    settings = FeatureSettings(folder=folder, views=0)
     maps, _, report = train_from_features(network, ClipDataset(sources, clip), None, settings, prepared=False)
     print(report, flush=True)
     (batch,) = EpochLoader(maps, batch_size=CLIPS, shuffle=False, workers=0).epoch(1)
@@ -109,7 +111,7 @@ def _learn(network: FusionNetwork, batch: Batch, rate: float, steps: int, every:
         started = time.perf_counter()
         network.train()
         optimizer.zero_grad(set_to_none=True)
-        loss_of_step = F.cross_entropy(network(batch.rgb, batch.flow, maps=True), batch.targets)
+        loss_of_step = F.cross_entropy(network(features=batch.inputs), batch.targets)
         loss_of_step.backward()
         optimizer.step()
         seconds += time.perf_counter() - started
@@ -118,7 +120,7 @@ def _learn(network: FusionNetwork, batch: Batch, rate: float, steps: int, every:
 def _measured(network: FusionNetwork, batch: Batch) -> tuple[float, int, float]:
     network.eval()
     with torch.inference_mode():
-        logits = network(batch.rgb, batch.flow, maps=True)
+        logits = network(features=batch.inputs)
     right = int((logits.argmax(1) == batch.targets).sum())
     return float(F.cross_entropy(logits, batch.targets)), right, float(logits.softmax(1).max())
 
@@ -126,7 +128,7 @@ def _measured(network: FusionNetwork, batch: Batch) -> tuple[float, int, float]:
 def _record(
     path: Path, network: FusionNetwork, clip: ClipSettings, batch: Batch, seconds: float, row: dict[str, Any]
 ) -> None:
-    old = json.loads(path.read_text()) if path.is_file() else {"rows": [], "tower_seconds": 0.0}
+    old = json.loads(path.read_text()) if path.is_file() else {"rows": []}
     rows = [other for other in old["rows"] if other["learning_rate"] != row["learning_rate"]] + [row]
     result = {
         "command": "python benchmarks/overfit.py DATA/UCF-101",
@@ -139,12 +141,12 @@ def _record(
             "classes": network.settings.num_classes,
             "head": network.settings.head,
             "head_loss_floor": literal_loss_floor(network.settings.num_classes),
-            "towers": "frozen at a random start, their maps cached in float16",
+            "backbones": "frozen at a random start, their features cached in float16",
             "dropout": {name: getattr(network.settings, f"dropout_{name}") for name in ("fc6", "lstm", "last")},
         },
         "clips": list(batch.names),
         "flow": clip.flow.engine,
-        "tower_seconds": max(round(seconds, 1), old["tower_seconds"]),
+        "backbone_seconds": max(round(seconds, 1), old.get("backbone_seconds", 0.0)),
         "rows": sorted(rows, key=lambda other: -float(other["learning_rate"])),
     }
     write_atomically(path, json.dumps(result, indent=1) + "\n")

@@ -30,8 +30,15 @@ import torch
 from actionfusion.data.shapes import RADIUS, SHAPE_CLASSES, SHAPE_GROUPS, SIZE, draw_scene
 from actionfusion.data.shapes_files import make_shapes, scene_seed, write_clip
 from actionfusion.data.shapes_pictures import actor_boxes, render
-from actionfusion.explain.localization import enlarged, grad_cam, occlusion, pointing_hits, rank_agreement, share_within
-from actionfusion.explain.target import AttributionTarget, FloatArray
+from actionfusion.explanation.localization import (
+    enlarged,
+    grad_cam,
+    occlusion,
+    pointing_hits,
+    rank_agreement,
+    share_within,
+)
+from actionfusion.explanation.target import AttributionTarget, FloatArray
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models import VideoModel

@@ -75,20 +75,17 @@ def _run_set(
 ) -> dict[str, list[Answers]]:
     """Of each network what it answered, a seed each."""
     clip_set, recipe = SETS[name], load_recipe("small")
-    clip = replace(recipe["clip"], flow=replace(recipe["clip"].flow, engine="tvl1"))
-    training = replace(recipe["training"], precision="bfloat16", workers=0)
+    clip = replace(recipe.clip, flow=replace(recipe.clip.flow, engine="tvl1"))
+    training = replace(recipe.training, precision="bfloat16", workers=0)
     store = work / f"store_{name}_tvl1"
     report = prepare(clip_set.dataset, data / clip_set.folder, store=store, flow=clip.flow)
     assert not report.failures, report.failures
     answers: dict[str, list[Answers]] = {network: [] for network in networks}
     for seed in seeds:
         for network in networks:
-            settings = recipe | {
-                "clip": clip,
-                "training": training,
-                "network": replace(recipe["network"], streams=STREAMS[network]),
-                "seed": seed,
-            }
+            settings = recipe.changed(
+                clip=clip, training=training, network=replace(recipe.network, streams=STREAMS[network]), seed=seed
+            )
             runs = work / f"{name}_{STREAMS[network]}_{seed}"
             answers[network].append(train_and_measure(clip_set, data, store, runs, settings))
             print(f"{name}, {network}, seed {seed}: {answers[network][-1].accuracy}", flush=True)

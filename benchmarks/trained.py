@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.data.layouts import open_dataset
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.training.recipe import Recipe
 from actionfusion.training.train import train
 
 RESAMPLES = 10_000
@@ -76,7 +76,7 @@ class Answers:
         return replace(self, probabilities=(self.probabilities + other.probabilities) / 2)
 
 
-def train_and_measure(clip_set: ClipSet, data: Path, store: Path, runs: Path, settings: Mapping[str, Any]) -> Answers:
+def train_and_measure(clip_set: ClipSet, data: Path, store: Path, runs: Path, recipe: Recipe) -> Answers:
     """Train a network for each fold and collect what they say of their test parts.
 
     Args:
@@ -84,10 +84,10 @@ def train_and_measure(clip_set: ClipSet, data: Path, store: Path, runs: Path, se
         data: the folder of all data.
         store: prepared clips.
         runs: beginning of the run folders' names; the number of the fold follows where there are several.
-        settings: arguments of ``train`` but for data and out.
+        recipe: but for the data and the number of epochs.
     """
-    session = replace(settings["training"].sessions[0], max_epochs=clip_set.epochs)
-    training = replace(settings["training"], sessions=(session,))
+    stage = replace(recipe.training.stages[0], max_epochs=clip_set.epochs)
+    recipe = recipe.changed(training=replace(recipe.training, stages=(stage,)))
     root, rows = data / clip_set.folder, []
     for fold, split in enumerate(clip_set.splits):
         chosen = DataSettings(
@@ -100,13 +100,7 @@ def train_and_measure(clip_set: ClipSet, data: Path, store: Path, runs: Path, se
         )
         run = runs.with_name(f"{runs.name}_{fold}") if len(clip_set.splits) > 1 else runs
         if not (run / "evaluation_test.json").is_file():
-            own = {
-                "out": run,
-                "data": chosen,
-                "training": training,
-                "resume": (run / "checkpoint.safetensors").exists(),
-            }
-            train(**{**settings, **own})
+            train(recipe, out=run, data=chosen, resume=(run / "checkpoint.safetensors").exists())
             evaluate(run, root, store=store)
         measured = json.loads((run / "evaluation_test.json").read_text(encoding="utf-8"))
         rows += [

@@ -2,8 +2,8 @@
 
     python benchmarks/training.py [--frames T] [--steps N] [--rounds N] [--quick] [--only NAME ...]
 
-Each choice is one change to fp32 with the towers channels last, fused Adam and one clip a batch, measured in a process
-of its own, so that its peak of memory is its own.  A step is forward, backward and Adam; the best of N
+Each choice is one change to fp32 with the backbones channels last, fused Adam and one clip a batch, measured in a
+process of its own, so that its peak of memory is its own.  A step is forward, backward and Adam; the best of N
 steps after a first one counts.  All choices are gone through in rounds, and the best of each choice's rounds counts.
 FLOPs are the model's own (what is computed twice under checkpointing counts once), and the machine's peak is the
 fastest of large products, measured in the same run.
@@ -29,17 +29,17 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "training.json"
 # Name, what it is in words, and what it changes.
 CHOICES: dict[str, tuple[str, dict[str, Any]]] = {
-    "default": ("fp32, towers channels last, fused Adam, 1 clip", {}),
+    "default": ("fp32, backbones channels last, fused Adam, 1 clip", {}),
     "channels_first": ("channels first", {"channels_last": False}),
     "kernels_last": ("kernels channels last, too", {"kernels_last": True}),
     "bf16": ("bf16 autocast", {"bf16": True}),
-    "checkpoint": ("towers checkpointed, 2 frames at a time", {"recompute_frames": 2}),
+    "checkpoint": ("backbones checkpointed, 2 frames at a time", {"recompute_frames": 2}),
     "unfused": ("Adam that is not fused", {"fused": False}),
-    "conv4_3": ("towers frozen through conv4_3", {"freeze": "conv4_3"}),
+    "conv4_3": ("backbones frozen through conv4_3", {"freeze": "conv4_3"}),
     "batch_2": ("2 clips at once", {"batch": 2}),
     "accumulate_2": ("2 clips, accumulated one by one", {"batch": 2, "accumulate": 2}),
-    "compile": ("towers through torch.compile", {"compile": True}),
-    "features": ("towers frozen, cached features", {"features": True}),
+    "compile": ("backbones through torch.compile", {"compile": True}),
+    "features": ("backbones frozen, cached features", {"features": True}),
     "features_bf16": ("cached features and bf16 autocast", {"features": True, "bf16": True}),
 }
 
@@ -47,7 +47,7 @@ CHOICES: dict[str, tuple[str, dict[str, Any]]] = {
 def main() -> None:
     """Measure every choice, or, as a child, one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=6, help="T; memory and time of the towers grow with it")
+    parser.add_argument("--frames", type=int, default=6, help="T; memory and time of the backbones grow with it")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=CHOICES, default=list(CHOICES))
@@ -116,7 +116,7 @@ def _child(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         if not name.startswith("features"):
             return _run_child(name, arguments, folder, arguments.steps)
-        # The towers' memory belongs to a process that trains end to end: one fills, another learns.
+        # The backbones' memory belongs to a process that trains end to end: one fills, another learns.
         filling = _run_child(name, arguments, folder, 0)
         if "error" in filling:
             return filling
@@ -160,29 +160,31 @@ def _measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     network = _network(arguments)
     batch_size, chunks = changes.get("batch", 1), changes.get("accumulate", 1)
-    for tower in network.towers:
-        tower.channels_last = changes.get("channels_last", True)
+    backbones = network.all_backbones().values()
+    for backbone in backbones:
+        backbone.channels_last = changes.get("channels_last", True)
     if "kernels_last" in changes:
-        for tower in network.towers:
-            tower.to(memory_format=torch.channels_last)
+        for backbone in backbones:
+            backbone.to(memory_format=torch.channels_last)
         network.fusion.to(memory_format=torch.channels_last_3d)
-    network.recompute_towers(changes.get("recompute_frames"))
-    network.freeze_towers(changes.get("freeze"))
+    network.recompute_backbones(changes.get("recompute_frames"))
+    network.freeze_backbones(changes.get("freeze"))
     read, filled = _reader(network, arguments.frames, batch_size, arguments.folder, features="features" in changes)
     flops = _flops(arguments, changes.get("freeze") or ("all" if "features" in changes else None))
     learning = [tensor for tensor in network.parameters() if tensor.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-5, weight_decay=0.0, fused=changes.get("fused", True))
-    for tower in network.towers if "compile" in changes else ():
-        tower.compile()  # the rest would be unrolled over T, which takes minutes to compile and gains little
+    for backbone in backbones if "compile" in changes else ():
+        backbone.compile()  # the rest would be unrolled over T, which takes minutes to compile and gains little
 
     def step() -> tuple[float, float]:
         started, worked = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
-        rgb, flow = read()
+        inputs = read()
         for part in range(chunks):
             some = slice(part * batch_size // chunks, (part + 1) * batch_size // chunks)
             with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in changes):
-                logits = network(rgb[some], flow[some], maps="features" in changes)
+                given = {stream: values[some] for stream, values in inputs.items()}
+                logits = network(features=given) if "features" in changes else network(**given)
                 loss = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
             (loss / chunks).backward()
         optimizer.step()
@@ -214,7 +216,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
     from actionfusion.models.fusion_network import FusionNetworkSettings  # noqa: PLC0415
 
     if arguments.quick:
-        return FusionNetworkSettings.faithful(image_size=64, tower=(16, "M", 32, "M", 64), fc6_width=256)
+        return FusionNetworkSettings.faithful(image_size=64, backbone=(16, "M", 32, "M", 64), fc6_width=256)
     return FusionNetworkSettings.faithful()
 
 
@@ -222,9 +224,9 @@ def _network(arguments: argparse.Namespace) -> Any:
     from actionfusion.models.fusion_network import FusionNetwork  # noqa: PLC0415
 
     network = FusionNetwork(_settings(arguments)).train()
-    if arguments.quick:  # the small tower has no conv4_3
-        freeze = network.freeze_towers
-        network.freeze_towers = lambda through: freeze("conv2_1" if through == "conv4_3" else through)
+    if arguments.quick:  # the small backbone has no conv4_3
+        freeze = network.freeze_backbones
+        network.freeze_backbones = lambda through: freeze("conv2_1" if through == "conv4_3" else through)
     return network
 
 
@@ -235,19 +237,19 @@ def _flops(arguments: argparse.Namespace, freeze: str | None) -> int:
 
     with torch.device("meta"):
         network = _network(arguments)
-        network.freeze_towers(freeze)
+        network.freeze_backbones(freeze)
         size, frames = network.settings.image_size, arguments.frames
-        rgb, flow = torch.empty(1, frames, 3, size, size), torch.empty(1, frames, 8, size, size)
-        maps = network.tower_maps(rgb, flow)
+        clips = {stream: torch.empty(1, frames, channels, size, size) for stream, channels in (("rgb", 3), ("flow", 8))}
+        features = network.features(clips)
         with FlopCounterMode(display=False) as counter:
-            logits = network(*maps, maps=True) if freeze == "all" else network(rgb, flow)
+            logits = network(features=features) if freeze == "all" else network(**clips)
             logits.sum().backward()
     total: int = counter.get_total_flops()
     return total
 
 
 def _reader(network: Any, frames: int, batch_size: int, folder: Path, *, features: bool) -> tuple[Any, float | None]:
-    """What gives a batch at each step: clips of noise in memory, or their maps read from the disk."""
+    """What gives a batch at each step: clips of noise in memory, or their features read from the disk."""
     import numpy as np  # noqa: PLC0415
 
     from actionfusion.data.loading import ClipDataset, EpochLoader, LabelledSource  # noqa: PLC0415
@@ -259,7 +261,7 @@ def _reader(network: Any, frames: int, batch_size: int, folder: Path, *, feature
     clip = ClipSettings(frames=frames, flow=FlowRecipe("dis", size=size))
 
     class Noise:
-        recipe, num_frames = clip.flow, 4 * frames
+        recipe, frame_size, num_frames = clip.flow, size, 4 * frames
 
         def read(self, wanted: Any, fields: Any) -> Any:
             noise = np.random.default_rng(0)
@@ -270,15 +272,15 @@ def _reader(network: Any, frames: int, batch_size: int, folder: Path, *, feature
     dataset: Any = ClipDataset([LabelledSource(f"{n}.avi", Noise, 0) for n in range(batch_size)], clip)
     filled = None
     if features:
-        settings = FeatureSettings(folder=folder, draws=0)
+        settings = FeatureSettings(folder=folder, views=0)
         dataset, _, report = train_from_features(network, dataset, None, settings, prepared=False)
         filled = report.seconds
     loader = EpochLoader(dataset, batch_size=batch_size, shuffle=False, workers=0)
     (kept,) = loader.epoch(0)
 
-    def read() -> tuple[Any, Any]:
+    def read() -> Any:
         (batch,) = loader.epoch(0) if features else (kept,)
-        return batch.rgb, batch.flow
+        return batch.inputs
 
     return read, filled
 

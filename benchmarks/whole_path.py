@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -122,13 +121,9 @@ def _seconds(costs: dict[str, list[Cost]]) -> Figure:
 
 def random_recognizer(recipe: str) -> Recognizer:
     """A network of random weights for the 101 classes of UCF-101."""
-    settings = load_recipe(recipe)
-    clip: ClipSettings = settings["clip"]
-    shape = {"num_classes": 101, "image_size": clip.flow.size, "flow_channels": clip.flow_channels}
+    fitted = load_recipe(recipe).fitted(101)
     torch.manual_seed(0)
-    return Recognizer(
-        FusionNetwork(replace(settings["network"], **shape)), clip, [str(number) for number in range(101)]
-    )
+    return Recognizer(FusionNetwork(fitted.network), fitted.clip, [str(number) for number in range(101)])
 
 
 def many(clips: Sequence[Path], repetitions: int) -> list[Figure]:

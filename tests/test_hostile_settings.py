@@ -17,13 +17,13 @@ import yaml
 
 from actionfusion.__main__ import main
 from actionfusion.data.store import Contents, SourceIdentity, StoredVideo, write_stored_video
-from actionfusion.errors import DatasetError, RecipeMismatch
+from actionfusion.errors import DatasetError
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import open_export
 from actionfusion.inference.runtimes.prepared import Artifact, find_prepared
 from actionfusion.inference.runtimes.sub_models import clip_model
 from actionfusion.run_folder import open_run
-from actionfusion.training.feature_store import FeatureStore, feature_recipe
+from actionfusion.training.feature_store import FeatureStore, feature_recipes
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.reading import Frame
 
@@ -322,11 +322,11 @@ def test_what_is_prepared(trap, run, attack):
 @pytest.mark.parametrize("attack", JSON_TEXTS)
 def test_a_feature_store(trap, run, tmp_path, attack):
     opened = open_run(run)
-    recipe = feature_recipe(opened.load_network(), opened.clip, "float32", prepared=False)
+    recipe = feature_recipes(opened.load_network(), opened.clip, "float32", prepared=False)["rgb"]
     store = FeatureStore(tmp_path / "features", recipe)
-    assert FeatureStore(tmp_path / "features", recipe).recipe == store.recipe
-    trap.write(tmp_path / "features" / "recipe.json", JSON_TEXTS[attack])
-    with pytest.raises((DatasetError, RecipeMismatch), match="features"):
+    assert FeatureStore(tmp_path / "features", recipe).folder == store.folder
+    trap.write(store.folder / "recipe.json", JSON_TEXTS[attack])
+    with pytest.raises(DatasetError, match="features"):
         FeatureStore(tmp_path / "features", recipe)
     assert trap.is_untouched()
 

@@ -9,6 +9,7 @@ import pytest
 
 from actionfusion.__main__ import COMMANDS, main
 from actionfusion.errors import ActionFusionError
+from actionfusion.models.c3d import C3D, C3DSettings
 
 
 def run(*words, **options):
@@ -80,6 +81,47 @@ def test_an_unknown_recipe_names_those_there_are(capsys):
     assert "small" in told
 
 
+@pytest.mark.parametrize("how", ["word", "recipe"])
+def test_a_recipe_of_any_model_is_taken(how, shapes_root, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("model: c3d\nclip:\n  frames: 16\n  size: 32\n  sampling: dense\n")
+    given = ["--model", "c3d", "--config", "c3d"] if how == "word" else ["--config", str(tmp_path / "mine.yaml")]
+    words = ["--network.width", "4", "--network.fc_width", "16", "--data.root", str(shapes_root), "--dry_run"]
+    settings = C3DSettings(8, 16, 32, 32, width=4, fc_width=16)
+    parameters = sum(p.numel() for p in C3D(settings).parameters())
+    assert main(["train", *given, *words, "--training.workers", "0", "--out", str(tmp_path / "run")]) == 0
+    assert f"network: {parameters:,} parameters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "c3"], "there is no model 'c3'; did you mean c3d?"),
+        (["--model=lrnc"], "there is no model 'lrnc'; did you mean lrcn?"),
+        (["--model", "c3d", "--network.hidden", "3"], "--network.hidden: train has no such argument"),
+        (["--model", "c3d", "--config", "tiny"], "there is no setting 'network.backbone'"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_in_one_line(words, said, capsys):
+    assert main(["train", *words]) in {1, 2}
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "protocol"])
+def test_help_shows_the_settings_of_the_model_that_is_named(command, capsys):
+    for words, shown in (
+        ([], "--network.fusion "),
+        (["--model", "c3d"], "--network.width "),
+        (["--config", "lrcn"], "--network.pool "),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, *words, "--help"])
+        said = capsys.readouterr().out
+        assert shown in said
+        assert ("--network.fusion " in said) == (not words)
+
+
 def test_a_failure_is_one_line_and_exits_1(tmp_path, capsys):
     assert main(["predict", str(tmp_path), "a.avi"]) == 1
     captured = capsys.readouterr()
@@ -128,3 +170,18 @@ def test_output_that_nobody_reads_is_no_crash(tiny_run, shapes_root):
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     os.close(writer)
     assert "Traceback" not in done.stderr
+
+
+def test_every_command_is_a_function_of_the_package_whatever_was_imported_before():
+    code = """
+import actionfusion
+from importlib import import_module
+from actionfusion.commands import COMMANDS
+for name, command in COMMANDS.items():
+    assert name in actionfusion.__all__, name
+    function = getattr(import_module(command.module), name)
+    assert getattr(actionfusion, name) is function, name
+for name in actionfusion.__all__:
+    assert not repr(getattr(actionfusion, name)).startswith("<module"), name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -83,3 +83,34 @@ def test_practical_never_looks_at_the_test_part(name, split):
     training = settings.training
     assert training.stages[0].learning_rate * training.backbone_rate_scale == pytest.approx(1e-5)
     assert 5 <= training.clip_norm <= 10
+
+
+@pytest.mark.parametrize(("name", "sampling"), [("c3d", "dense"), ("lrcn", "spread")])
+def test_a_recipe_of_another_model_reads_no_flow(name, sampling):
+    recipe = load_recipe(name).fitted(8)
+    assert (recipe.model, recipe.clip.streams, recipe.clip.sampling) == (name, ("rgb",), sampling)
+    assert recipe.network.image_size == recipe.clip.size
+
+
+def test_a_recipe_names_its_model_and_takes_no_settings_of_another(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: lrcn\nnetwork:\n  hidden: 7\n")
+    assert load_recipe(path).network.hidden == 7
+    path.write_text("model: c3d\nnetwork:\n  hidden: 7\n")
+    with pytest.raises(SettingsError, match=r"there is no setting 'network\.hidden'"):
+        load_recipe(path)
+    path.write_text("model: c3\n")
+    with pytest.raises(SettingsError, match=r"there is no model 'c3'; did you mean c3d\?"):
+        load_recipe(path)
+
+
+def test_a_recipe_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "network:\n  tower: [4, M, 8]\ntraining:\n  freeze_towers: conv1_1\n  sessions:\n    - max_epochs: 3\n"
+        "features:\n  draws: 5\n"
+    )
+    recipe = load_recipe(path)
+    assert recipe.network.backbone == (4, "M", 8)
+    assert (recipe.training.freeze, recipe.training.stages[0].max_epochs) == ("conv1_1", 3)
+    assert recipe.features.views == 5

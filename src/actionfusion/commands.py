@@ -17,23 +17,23 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("actionfusion.demo", "the whole chain on generated clips, with a report to look at"),
+    "demo": Command("actionfusion.demonstration", "the whole chain on generated clips, with a report to look at"),
     "check": Command("actionfusion.data.check", "what is broken, too short or doubled in a data set, as a manifest"),
     "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
     "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
     "versus": Command("actionfusion.evaluation.versus", "whether one of two evaluated runs is better than the other"),
     "protocol": Command("actionfusion.evaluation.protocol", "train and evaluate every split of a protocol"),
-    "report": Command("actionfusion.report.run_report", "all that is known of a run, as one HTML file"),
+    "report": Command("actionfusion.reporting.run_report", "all that is known of a run, as one HTML file"),
     "report_comparison": Command(
-        "actionfusion.report.comparison_page", "several evaluated runs on one HTML page", files="runs"
+        "actionfusion.reporting.comparison_page", "several evaluated runs on one HTML page", files="runs"
     ),
     "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
     "stream": Command(
         "actionfusion.inference.streams.stream", "labels while a video runs: a file, a pipe, a camera, a server"
     ),
     "export": Command("actionfusion.inference.exports.export", "a run as a model for other programs: ONNX or OpenVINO"),
-    "explain": Command("actionfusion.report.explain", "what a run saw in a video: where, when and in which stream"),
+    "explain": Command("actionfusion.reporting.explain", "what a run saw in a video: where, when and in which stream"),
 }
 
 # Their --config is read into their other arguments before they are called.

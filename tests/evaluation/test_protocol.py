@@ -29,7 +29,8 @@ RECIPE = {
     "data": {"dataset": "folder", "validation": "none", "group_pattern": r"(?P<group>p\d)_"},
     "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
-        "backbone": [4, "M", 8], "batch_norm": True, "conv_reduce": "max", "fc6_width": 8, "hidden": 6, "head": "linear",
+        "backbone": [4, "M", 8], "batch_norm": True, "conv_reduce": "max", "fc6_width": 8, "hidden": 6,
+        "head": "linear",
     },
     "training": {
         "batch_size": 4, "workers": 0, "checkpoint_steps": 1,
@@ -151,7 +152,7 @@ def test_the_same_seed_gives_what_train_alone_gives(random_protocol, quick_argum
     from actionfusion.evaluation.evaluate import evaluate
     from actionfusion.training.train import train
 
-    data = replace(quick_arguments["data"], split="random-7:3", seed=1)
+    data = replace(quick_arguments["recipe"].data, split="random-7:3", seed=1)
     run = train(**quick_arguments | {"data": data, "seed": 5, "out": tmp_path / "run"})
     alone = evaluate(run, grouped_root).as_json()
     fold = random_protocol.path / random_protocol.figures["folds"][3]["run"]
@@ -176,7 +177,7 @@ def test_what_is_finished_is_not_done_again_and_more_seeds_are_added(
 
 def test_another_recipe_is_refused_by_the_name_of_what_differs(random_protocol, quick_arguments, tmp_path):
     out = shutil.copytree(random_protocol.path, tmp_path / "protocol")
-    training = replace(quick_arguments["training"], batch_size=3)
+    training = replace(quick_arguments["recipe"].training, batch_size=3)
     with pytest.raises(SettingsError, match=r"training\.batch_size is 4 in the run and 3 now"):
         protocol("random-7:3", out=out, repeats=2, **arguments(quick_arguments, training=training))
     with pytest.raises(SettingsError, match="protocol is random-7:3 in the run and leave-one-out now"):
@@ -188,9 +189,31 @@ def test_another_recipe_is_refused_by_the_name_of_what_differs(random_protocol, 
         protocol("random-7:3", out=other, **arguments(quick_arguments))
 
 
+def test_a_folder_of_an_earlier_version_goes_on(random_protocol, quick_arguments, tmp_path):
+    out = shutil.copytree(random_protocol.path, tmp_path / "protocol")
+    recipe = yaml.safe_load((out / "protocol.yaml").read_text())
+    # As version 0.1 wrote it: no format and no model, and settings by their names of then.
+    assert (recipe.pop("format"), recipe.pop("model")) == (2, "fusion")
+    for name in ("size", "sampling", "stride"):
+        del recipe["clip"][name]
+    for section, after, before in (
+        ("network", "backbone", "tower"), ("training", "stages", "sessions"), ("training", "freeze", "freeze_towers"),
+    ):  # fmt: skip
+        recipe[section][before] = recipe[section].pop(after)
+    text = yaml.safe_dump(recipe, sort_keys=False)
+    (out / "protocol.yaml").write_text(text)
+    given = quick_arguments["recipe"]
+    with pytest.raises(SettingsError, match=r"training\.batch_size is 4 in the run and 3 now"):
+        protocol("random-7:3", given, out=out, repeats=2, training=replace(given.training, batch_size=3))
+    assert (out / "protocol.yaml").read_text() == text
+    (out / random_protocol.figures["folds"][1]["run"] / "evaluation_test.json").unlink()
+    again = protocol("random-7:3", given, out=out, repeats=2, seeds=(0, 5))
+    assert again.figures == random_protocol.figures
+
+
 def test_a_recipe_that_no_fold_was_begun_with_can_be_mended(quick_arguments, tmp_path):
     out = tmp_path / "protocol"
-    wrong = replace(quick_arguments["training"], freeze="conv99")
+    wrong = replace(quick_arguments["recipe"].training, freeze="conv99")
     with pytest.raises(SettingsError, match="conv99"):
         protocol("random-7:3", out=out, **arguments(quick_arguments, training=wrong))
     assert not protocol("random-7:3", out=out, **arguments(quick_arguments)).failed
@@ -204,7 +227,7 @@ def test_a_data_set_that_has_changed_is_refused(random_protocol, quick_arguments
     root = shutil.copytree(grouped_root, tmp_path / "root")
     for name in ("p0_a.mp4", "p1_a.mp4", "p2_a.mp4"):
         shutil.copy(next((root / "motion_up").glob("*.mp4")), root / "motion_up" / name)
-    data = replace(quick_arguments["data"], root=root)
+    data = replace(quick_arguments["recipe"].data, root=root)
     with pytest.raises(DatasetError, match="no longer split as fold-random"):
         protocol("random-7:3", out=out, repeats=2, seeds=(0, 5), **arguments(quick_arguments, data=data))
 
@@ -215,7 +238,7 @@ def test_a_fold_that_fails_is_counted_and_the_finished_ones_stay(quick_arguments
     broken = sorted((root / "motion_up").glob("p1*.mp4"))[0]
     whole = broken.read_bytes()
     broken.write_bytes(b"no video")
-    data = replace(quick_arguments["data"], root=root, validation="none")
+    data = replace(quick_arguments["recipe"].data, root=root, validation="none")
     given = arguments(quick_arguments, data=data)
     result = protocol("leave-one-group-out", out=tmp_path / "protocol", **given)
     assert result.failed
@@ -252,7 +275,7 @@ def test_a_fold_without_a_readable_test_video_has_no_accuracy(quick_arguments, g
 def _protocol_with_unreadable_test(root, quick_arguments, tmp_path):
     for video in root.glob("*/p0*.mp4"):
         video.write_bytes(f"no video {video.name}".encode())
-    data = replace(quick_arguments["data"], root=root, validation="none")
+    data = replace(quick_arguments["recipe"].data, root=root, validation="none")
     return protocol("leave-one-group-out", out=tmp_path / "protocol", **arguments(quick_arguments, data=data))
 
 
@@ -263,7 +286,7 @@ def test_a_fold_of_doubles_is_marked_and_stops_nothing(quick_arguments, grouped_
         shutil.copy(video, root / video.parent.name)
         if video.name.startswith("p0"):
             shutil.copy(video, root / video.parent.name / video.name.replace("p0", "p2"))
-    data = replace(quick_arguments["data"], root=root, validation="none")
+    data = replace(quick_arguments["recipe"].data, root=root, validation="none")
     result = protocol("leave-one-group-out", out=tmp_path / "protocol", **arguments(quick_arguments, data=data))
     assert [fold["trained_on"] for fold in result.figures["folds"]] == [True, False, True]
     assert result.figures["leaks"] == {"group": 0, "double": 8}

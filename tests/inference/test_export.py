@@ -138,14 +138,14 @@ def test_the_formulas_of_the_description_are_what_the_code_does(exports, count):
     np.testing.assert_array_equal(coded, recipe.encode(pixels.astype(np.float32)))
 
 
-def test_int8_says_what_it_cost(prepared_run, tmp_path, shapes_root, monkeypatch):
+def test_int8_says_what_it_cost(prepared_run, tmp_path, small_root, monkeypatch):
     import onnx
 
     run = shutil.copytree(prepared_run, tmp_path / "run")
     model = prepared_run / "prepared/clip-onnx-fp32/model.onnx"
     monkeypatch.setattr(prepared, "export_onnx", lambda _, path: shutil.copyfile(model, path))
     monkeypatch.setattr(prepared, "quantise", lambda path, *_: onnx.load(path))
-    out = export(run, format="onnx", precision="int8", root=shapes_root, out=tmp_path / "out")
+    out = export(run, format="onnx", precision="int8", root=small_root, out=tmp_path / "out")
     about = _about(out)
     assert about["precision"] == "int8"
     assert (about["int8"]["clips"], about["int8"]["agreeing"]) == (12, 12)

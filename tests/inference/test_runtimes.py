@@ -261,7 +261,7 @@ def test_auto_falls_back_where_nothing_can_be_prepared(small_run, monkeypatch):
 
 def test_auto_on_a_gpu_is_pytorch(small_run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    found = choice.choose("auto", "bf16", None, kind_of=None, flops=None)
+    found = choice.choose("auto", "bf16", None, artifact_of=None, flops=None)
     assert (found.name, found.device, found.reason) == ("torch", "cuda", "there is a GPU")
 
 

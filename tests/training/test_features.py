@@ -220,10 +220,10 @@ KILLED = """
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     make_maps(tmp_path / "whole")
     killed = tmp_path / "killed"
-    script = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(killed), "3"]
+    script = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(killed), "7"]
     assert subprocess.run(script, check=False, capture_output=True).returncode == -signal.SIGKILL
     (leftover,) = killed.rglob(".*.partial")
-    assert len(list(killed.rglob("*.safetensors"))) == 3
+    assert len(list(killed.rglob("*.safetensors"))) == 7  # both streams of three clips, and one of the fourth
 
     hours_ago = time.time() - 3 * 3600
     os.utime(leftover, (hours_ago, hours_ago))

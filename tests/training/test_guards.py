@@ -99,10 +99,10 @@ def test_a_label_out_of_range_is_refused_before_the_first_step(tiny_run, shapes_
 def test_a_store_of_another_recipe_is_refused_before_a_run_folder_is_made(train_arguments, tmp_path, shapes_root):
     from actionfusion.data.prepare import prepare
 
-    clip = train_arguments["clip"]
+    clip = train_arguments["recipe"].clip
     items = [(path, path.relative_to(shapes_root).as_posix()) for path in sorted(shapes_root.rglob("*.mp4"))[:1]]
     prepare(items, tmp_path / "store", replace(clip.flow, bound=clip.flow.bound + 1), workers=0)
-    data = replace(train_arguments["data"], store=tmp_path / "store")
+    data = replace(train_arguments["recipe"].data, store=tmp_path / "store")
     with pytest.raises((RecipeMismatch, DatasetError)):
         train(**train_arguments | {"out": tmp_path / "run", "data": data})
     assert not (tmp_path / "run").exists()
@@ -135,7 +135,7 @@ def test_a_run_that_cannot_fit_is_refused_before_a_run_folder_is_made(train_argu
     with pytest.raises(SettingsError, match=r"training\.batch_size: .*take --training\.batch_size [1-7] "):
         train(**train_arguments | {"out": tmp_path / "run"})
     assert not (tmp_path / "run").exists()
-    lenient = replace(train_arguments["training"], check_memory=False)
+    lenient = replace(train_arguments["recipe"].training, check_memory=False)
     train(**train_arguments | {"out": tmp_path / "run", "training": lenient})
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actionfusion.data.loading import Batch, Step
+from actionfusion.models.backbones.vgg16 import VGG
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
 from actionfusion.training import throughput
 from actionfusion.training.cost import step_cost
@@ -36,8 +37,9 @@ def moved(pupil, rate=1e-3):
     return {name: (tensor - before[name]).abs().max().item() for name, tensor in pupil.network.named_parameters()}
 
 
-def test_the_backbone_learns_at_its_own_rate():
+def test_the_backbone_learns_at_its_own_rate(monkeypatch):
     """Adam's first step moves each weight by the learning rate, whatever its gradient."""
+    monkeypatch.setattr(VGG, "dense_shape", tuple(network().fc6.weight.shape))  # as of the VGG-16 at full size
     pupil = Learner(network(), TrainingSettings(backbone_rate_scale=0.01))
     backbone = pupil.network.pretrained_parameters()
     steps = moved(pupil)

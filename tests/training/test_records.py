@@ -22,7 +22,7 @@ def recorded(train_arguments, tmp_path_factory):
     drawn = []
     patch = pytest.MonkeyPatch()
     patch.setattr(keeper, "save_curves", lambda rows, path: drawn.append(len(rows)) or save_curves(rows, path))
-    training = replace(train_arguments["training"], stages=(Stage(1e-3, 1, 1), Stage(1e-4, 1, 1)))
+    training = replace(train_arguments["recipe"].training, stages=(Stage(1e-3, 1, 1), Stage(1e-4, 1, 1)))
     out = tmp_path_factory.mktemp("recorded") / "run"
     train(**train_arguments | {"out": out, "training": replace(training, tensorboard=True)})
     patch.undo()
@@ -74,7 +74,7 @@ def test_an_epoch_that_is_done_again_is_seen_once(tmp_path):
 
 def test_without_tensorboard_it_is_refused_before_a_run_folder_is_made(train_arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(keeper, "find_spec", lambda _: None)
-    training = replace(train_arguments["training"], tensorboard=True)
+    training = replace(train_arguments["recipe"].training, tensorboard=True)
     with pytest.raises(SettingsError, match=r"pip install 'actionfusion\[tensorboard\]'"):
         train(**train_arguments | {"out": tmp_path / "run", "training": training})
     assert not (tmp_path / "run").exists()

@@ -67,7 +67,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path, train_arguments):
 
 
 def test_a_missing_root_says_how_to_give_it(tmp_path, train_arguments):
-    data = replace(train_arguments["data"], root=None)
+    data = replace(train_arguments["recipe"].data, root=None)
     with pytest.raises(SettingsError, match=r"--data\.root"):
         train(**train_arguments | {"out": tmp_path / "run", "data": data})
 

@@ -31,20 +31,10 @@ class FetchedVideo:
     """
 
     def __init__(self, path: RemotePath, recipe: FlowRecipe, frame_size: int | None = None) -> None:
-        self._path, self._recipe, self._frame_size = path, recipe, frame_size or recipe.size
+        self._path, self.recipe, self.frame_size = path, recipe, frame_size or recipe.size
         self._video: tuple[VideoSource, Path] | None = None
         self._copy = ExitStack()
         weakref.finalize(self, self._copy.close)
-
-    @property
-    def recipe(self) -> FlowRecipe:
-        """The recipe of the flow that ``read`` gives."""
-        return self._recipe
-
-    @property
-    def frame_size(self) -> int:
-        """Height and width of the frames that ``read`` gives."""
-        return self._frame_size
 
     @property
     def num_frames(self) -> int:
@@ -72,7 +62,7 @@ class FetchedVideo:
         """Give the video, with errors that name its address."""
         if self._video is None:
             copy = self._copy.enter_context(local_copy(self._path))
-            self._video = VideoSource(copy, self._recipe, frame_size=self._frame_size), copy
+            self._video = VideoSource(copy, self.recipe, frame_size=self.frame_size), copy
         video, copy = self._video
         try:
             with errors_name(self._path, copy):

@@ -118,18 +118,8 @@ class PictureFolderSource:
     """
 
     def __init__(self, folder: Path, recipe: FlowRecipe, frame_size: int | None = None) -> None:
-        self._folder, self._recipe, self._frame_size = folder, recipe, frame_size or recipe.size
+        self._folder, self.recipe, self.frame_size = folder, recipe, frame_size or recipe.size
         self._files: list[Path] | None = None
-
-    @property
-    def recipe(self) -> FlowRecipe:
-        """The recipe of the flow that ``read`` gives."""
-        return self._recipe
-
-    @property
-    def frame_size(self) -> int:
-        """Height and width of the frames that ``read`` gives."""
-        return self._frame_size
 
     @property
     def num_frames(self) -> int:
@@ -154,15 +144,15 @@ class PictureFolderSource:
         assert self.num_frames
         files = self._files or []
         with _reading(self._folder):
-            size = max(self._frame_size, self._recipe.size) if fields else self._frame_size
+            size = max(self.frame_size, self.recipe.size) if fields else self.frame_size
             needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
             pictures = {number: _scaled(_decode(files[number]), size) for number in needed}
         codes = flow_fields(
-            {number: resized(picture, self._recipe.size) for number, picture in pictures.items()} if fields else {},
+            {number: resized(picture, self.recipe.size) for number, picture in pictures.items()} if fields else {},
             fields,
-            self._recipe,
+            self.recipe,
         )
-        rgb = np.stack([resized(pictures[number], self._frame_size) for number in frames])
+        rgb = np.stack([resized(pictures[number], self.frame_size) for number in frames])
         return rgb, codes, np.array(frames) / PICTURES_A_SECOND
 
 

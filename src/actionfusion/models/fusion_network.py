@@ -232,6 +232,7 @@ class FusionNetwork(VideoModel):
             for stream in self.streams(settings)
         }
         super().__init__(settings, backbones)
+        self.map_size = settings.map_size  # torch.compile warns about the cache that the settings ask
         self.map_channels = next(iter(backbones.values())).out_channels
         self.fusion = None
         if settings.streams == "both":
@@ -361,12 +362,12 @@ class FusionNetwork(VideoModel):
             SettingsError: maps of another shape than these settings give.
         """
         settings = self.settings
-        wanted = (self.map_channels, settings.map_size, settings.map_size)
+        wanted = (self.map_channels, self.map_size, self.map_size)
         if maps.ndim != 5 or tuple(maps.shape[2:]) != wanted:
             reason = f"shape {list(maps.shape)}, wanted [B, T, {', '.join(map(str, wanted))}]"
             raise SettingsError("maps", reason, "give what fuse of the same settings gives")
         maps = self.x_conv(maps)
-        half = (settings.map_size // 2, settings.map_size // 2)
+        half = (self.map_size // 2, self.map_size // 2)
         pooled = F.max_pool2d(maps.flatten(0, 1), 2).reshape(*maps.shape[:3], *half) if settings.pools else maps
         features: dict[str, Tensor] = {}
         if settings.branches != "fc":

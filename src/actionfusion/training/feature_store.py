@@ -161,32 +161,42 @@ class FeatureStore:
     """The features of one stream on the disk.
 
     Args:
-        folder: of all features; that of the stream is made in it.
+        folder: of all features; that of the stream in it is made by `begin`.
         recipe: of the features wanted.
         views: of the augmented views; None where there are only plain clips.
 
     Raises:
         RecipeMismatch: the folder is that of an earlier version.
-        DatasetError: the folder holds something else, or cannot be written.
+        DatasetError: the folder holds something else, or cannot be read.
     """
 
     def __init__(self, folder: Path, recipe: FeatureRecipe, views: AugmentedViews | None = None) -> None:
         self.recipe = recipe
         self._views = "" if views is None else views.digest
         self.folder = folder / f"{recipe.stream}-{recipe.digest[:16]}"
-        path = self.folder / RECIPE
+        path, remedy = self.folder / RECIPE, "remove the folder, or choose another --features.folder"
         try:
             refuse_foreign(folder)
-            text = json.dumps(recipe.as_json(), indent=1) + "\n"
-            if not path.is_file():
-                # Of several processes each may be the first to write the recipe, which is the same.
-                write_atomically(path, text)
-            remedy = "remove the folder, or choose another --features.folder"
-            if read_json(path, DatasetError, remedy) != json.loads(text):
+            if path.is_file() and read_json(path, DatasetError, remedy) != json.loads(json.dumps(recipe.as_json())):
                 raise DatasetError(path, "is damaged", remedy)
         except OSError as error:
-            reason = f"cannot be written or read ({error.strerror or error})"
+            reason = f"cannot be read ({error.strerror or error})"
             raise DatasetError(folder, reason, "choose another --features.folder") from error
+
+    def begin(self) -> None:
+        """Make the stream's folder with its recipe, where it is not there.
+
+        Raises:
+            DatasetError: it cannot be written.
+        """
+        path = self.folder / RECIPE
+        try:
+            if not path.is_file():
+                # Of several processes each may be the first to write the recipe, which is the same.
+                write_atomically(path, json.dumps(self.recipe.as_json(), indent=1) + "\n")
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror or error})"
+            raise DatasetError(path, reason, "choose another --features.folder") from error
 
     def path(self, name: str, view: int | None) -> Path:
         """The file of a clip's features; ``view`` None is the clip that prediction sees."""

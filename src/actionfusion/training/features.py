@@ -34,7 +34,6 @@ from actionfusion.training.feature_store import (
     FeatureStore,
     feature_recipes,
     names_digest,
-    refuse_foreign,
 )
 from actionfusion.video.clip import ClipSettings
 
@@ -173,7 +172,7 @@ class FeatureWork:
     parts: tuple[tuple[ClipDataset, int], ...]
 
     def stores(self, folder: Path) -> dict[StreamName, FeatureStore]:
-        """Open the stores of all streams, which are made if they are not there.
+        """Open the stores of all streams, which need not be there yet.
 
         Raises:
             ActionFusionError: as `FeatureStore`.
@@ -181,15 +180,13 @@ class FeatureWork:
         return {stream: FeatureStore(folder, recipe, self.views) for stream, recipe in self.recipes.items()}
 
     def clips(self, stores: Stores) -> list[_Clip]:
-        """All clips, with the streams whose features the stores lack; of no stores all are missing."""
+        """All clips, with the streams whose features the stores lack."""
         found = []
         for part, (dataset, views) in enumerate(self.parts):
             for view in range(views) if views else (None,):
                 for index, source in enumerate(dataset.sources):
                     missing = tuple(
-                        stream
-                        for stream in self.recipes
-                        if stream not in stores or not stores[stream].has(source.name, view, index)
+                        stream for stream, store in stores.items() if not store.has(source.name, view, index)
                     )
                     found.append(_Clip(part, view, index, missing))
         return found
@@ -200,9 +197,7 @@ class FeatureWork:
         Raises:
             ActionFusionError: as `FeatureStore`, or the disk is too small for what is missing.
         """
-        refuse_foreign(folder)
-        begun = folder.is_dir() and any(folder.iterdir())
-        clips = [clip for clip in self.clips(self.stores(folder) if begun else {}) if clip.missing]
+        clips = [clip for clip in self.clips(self.stores(folder)) if clip.missing]
         refuse_small_disk(folder, self.recipes, clips)
         return len(clips)
 
@@ -262,10 +257,15 @@ def fill_features(
     started = time.perf_counter()
     stores, (number, count) = work.stores(folder), share
     if number == 0:
-        _remove_leftovers(folder)
+        for path in folder.rglob(".*.partial"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                    path.unlink()
     wanted = work.clips(stores)[number::count]
     missing = [clip for clip in wanted if clip.missing]
     refuse_small_disk(folder, work.recipes, missing)
+    for store in stores.values():
+        store.begin()
     done = 0
     for (part, streams), together in groupby(missing, lambda clip: (clip.part, clip.missing)):
         clips, dataset = list(together), work.parts[part][0]
@@ -312,13 +312,6 @@ def refuse_small_disk(folder: Path, recipes: Mapping[StreamName, FeatureRecipe],
     if needed > free:
         reason = f"{len(missing)} clips want {_amount(needed)}, and {_amount(free)} are free"
         raise DatasetError(folder, reason, "make room, take fewer --features.views, or float16")
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for path in folder.rglob(".*.partial"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _LEFT_BEHIND_SECONDS:
-                path.unlink()
 
 
 def _amount(size: int) -> str:

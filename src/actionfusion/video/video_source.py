@@ -47,22 +47,12 @@ class VideoSource:
         seek: bool = False,
     ) -> None:
         self._path = path
-        self._frame_size = frame_size or recipe.size
-        self._recipe = recipe
+        self.frame_size = frame_size or recipe.size
+        self.recipe = recipe
         self._num_frames = num_frames
         self._is_verified = False
         self._seek = seek
         self._scan: PacketScan | None = None
-
-    @property
-    def recipe(self) -> FlowRecipe:
-        """The recipe of the flow that ``read`` gives."""
-        return self._recipe
-
-    @property
-    def frame_size(self) -> int:
-        """Height and width of the frames that ``read`` gives."""
-        return self._frame_size
 
     @property
     def num_frames(self) -> int:
@@ -103,7 +93,7 @@ class VideoSource:
         if whole is not None:
             self._verify(whole)
         needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
-        size = max(self._frame_size, self._recipe.size) if fields else self._frame_size
+        size = max(self.frame_size, self.recipe.size) if fields else self.frame_size
         index = self._index(needed)
         if index is not None:
             with suppress(SeekingFailed):
@@ -112,11 +102,11 @@ class VideoSource:
         return self._collect(iterate_frames(self._path, wanted=needed, size=size), frames, fields, needed)
 
     def _collect(self, video: _Video, frames: Sequence[int], fields: Sequence[int], needed: Sequence[int]) -> _Content:
-        size = self._frame_size
+        size = self.frame_size
         images, times = np.empty((len(frames), size, size, 3), np.uint8), np.zeros(len(frames))
         row = {index: place for place, index in enumerate(frames)}
         found = 0
-        with closing(video), FieldMaker(fields, self._recipe) as flow:
+        with closing(video), FieldMaker(fields, self.recipe) as flow:
             while not self._is_verified or found < len(needed):
                 try:
                     frame = next(video)
