@@ -1,4 +1,4 @@
-"""The pages under docs/: their commands parse, their links lead somewhere, and every table is made from a result."""
+"""The pages under docs/: their commands parse, their links lead to files and titles, their tables equal the results."""
 
 import re
 import shlex
@@ -61,7 +61,7 @@ def test_every_result_table_has_its_place(make_tables):
     assert sorted(shown) == sorted(make_tables.TABLES)
 
 
-def test_a_table_that_fell_behind_is_found_and_mended(make_tables, tmp_path, monkeypatch, capsys):
+def test_a_stale_table_is_found_and_rewritten(make_tables, tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- table: one -->\nold\n<!-- end: one -->\nbelow\n", encoding="utf-8")
     monkeypatch.setattr(make_tables, "ROOT", tmp_path)
