@@ -14,13 +14,13 @@ FOLDER = Path(__file__).parent
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe that ships with the package, or the path itself where that is a file of one's own."""
+    """Return the file of a recipe that ships with the package, or the path itself where that is your own file."""
     shipped = FOLDER / f"{name}.yaml"
     return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
 
 
 def find_recipe(name: str) -> Path:
-    """The same, but only a file that is there.
+    """Return ``recipe_path`` of a recipe that is there.
 
     Raises:
         SettingsError: no such recipe and no such file.
@@ -32,12 +32,12 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship with the package."""
+    """List the recipes that ship with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def read_recipe(name: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """What a recipe sets, as the plain values of its file, which ``kinds`` take.
+    """Read what a recipe sets, as the plain values of its file, which ``kinds`` take.
 
     Args:
         name: a recipe that ships with the package, or a YAML file.
