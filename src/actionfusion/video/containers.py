@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import av
 from av.stream import Disposition
@@ -169,7 +169,7 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
         only = "only cover art" if container.streams.video else "only sound" if container.streams.audio else "nothing"
         raise NoVideoStream(name, f"it has no video stream, it holds {only}", "give a file with moving pictures")
     # A codec that this build of FFmpeg does not know leaves the stream without a codec context.
-    readable = [stream for stream in moving if _codec(stream) is not None]
+    readable = [stream for stream in moving if cast("VideoCodecContext | None", stream.codec_context) is not None]
     if not readable:
         raise VideoDamaged(name, "its codec is not one that FFmpeg decodes", CONVERT)
 
@@ -182,10 +182,6 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
     if width * height > MAX_PIXELS:
         raise VideoTooLarge(name, f"its picture of {width}x{height} is over {MAX_PIXELS} pixels", SCALE_DOWN)
     return stream
-
-
-def _codec(stream: VideoStream) -> VideoCodecContext | None:
-    return stream.codec_context
 
 
 def said(error: BaseException) -> str:

@@ -323,7 +323,7 @@ def _decoded(
             except (av.FFmpegError, OSError) as error:
                 refuse_large_picture(source.name, stream, error)
                 pictures, lost = [], 1
-            # Whoever joins a stream midway first gets pictures that build on others that he never saw.
+            # A stream joined midway begins with pictures that build on others that were never received.
             losses.frames += lost if begun else 0
             barren += lost
             if barren > MAX_LOST_IN_A_ROW:
