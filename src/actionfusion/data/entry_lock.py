@@ -58,6 +58,12 @@ class NewEntry:
             _upload(self.path, self._entry)
         return size
 
+    def discard(self) -> None:
+        """Remove the file unless it was published."""
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # A full disk refuses the rest, which is not wanted any more.
+            self.stream.close()
+
 
 def _upload(file: Path, entry: RemotePath) -> None:
     if not entry.shows_parts:
@@ -106,18 +112,9 @@ def lock_entry(entry: AnyPath, *, wait: bool = False) -> Iterator[NewEntry | Non
                     yield None
                     return
                 held.callback(release_and_remove, lock)
-        yield held.enter_context(_new_entry(entry, partial))
-
-
-@contextmanager
-def _new_entry(entry: AnyPath, path: Path) -> Iterator[NewEntry]:
-    new = NewEntry(entry, path)
-    try:
+        new = NewEntry(entry, partial)
+        held.callback(new.discard)
         yield new
-    finally:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):  # A full disk refuses the rest, which is not wanted any more.
-            new.stream.close()
 
 
 def _hidden(entry: AnyPath) -> str:

@@ -140,25 +140,22 @@ class ClipDataset(KeyedDataset):
 
         Errors are handed on as values: a worker process would turn a raised one into a bare RuntimeError.
         """
+        epoch, index = key
+        source = self.sources[index]
         try:
-            return self._sample(*key)
+            if self.augmentation is None:
+                return cut_clip(source.open(), self.settings), source.target, source.name
+            # The sampler may run twice for one clip (when a file holds fewer frames than it says): each time anew from
+            # the same numbers, so that the clip does not depend on it.
+            clip = cut_clip(source.open(), self.settings, partial(self._random_positions, epoch, index))
+            changes = sample_generator(self.seed, epoch, index).spawn(1)[0]
+            return augment(clip, self.augmentation, changes), source.target, source.name
         except ActionFusionError as error:
             return error
 
     def collate(self, samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
         """Put clips side by side, or return the first error among them."""
         return collate(samples, self.settings.streams)
-
-    def _sample(self, epoch: int, index: int) -> Sample:
-        source = self.sources[index]
-        if self.augmentation is None:
-            return cut_clip(source.open(), self.settings), source.target, source.name
-        # The sampler may run twice for one clip (when a file holds fewer frames than it says): each time anew from
-        # the same numbers, so that the clip does not depend on it.
-        sampler = partial(self._random_positions, epoch, index)
-        clip = cut_clip(source.open(), self.settings, sampler)
-        changes = sample_generator(self.seed, epoch, index).spawn(1)[0]
-        return augment(clip, self.augmentation, changes), source.target, source.name
 
     def _random_positions(self, epoch: int, index: int, num_frames: int) -> np.ndarray:
         assert self.augmentation is not None

@@ -97,7 +97,10 @@ def reopen_split(
         sides[rows[entry.path]["part"]].append(index)
     train, val, test = (tuple(sides[part]) for part in PARTS)
     ordered = Listing(listing.dataset, listing.root, _as_then(listing, rows), tuple(labels), notes=listing.notes)
-    ordered = ordered.with_duplicates(_duplicates(ordered))
+    recorded = [Duplicate(entry.double_of, entry.path, "near", 0.0) for entry in ordered.entries if entry.double_of]
+    # A manifest may have left out the first of the videos that show the same.
+    names = dict.fromkeys([*(entry.path for entry in ordered.entries), *(pair.first for pair in recorded)])
+    ordered = ordered.with_duplicates(clusters([*recorded, *equal_files(ordered)], names))
     split = with_leakage_note(ordered, Split(name, train, test, val, tuple(notes)))
     return LabelledVideos(ordered, split, settings)
 
@@ -112,13 +115,6 @@ def _as_then(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> tuple[V
         )
         for entry in listing.entries
     )
-
-
-def _duplicates(listing: Listing) -> dict[str, str]:
-    known = [Duplicate(entry.double_of, entry.path, "near", 0.0) for entry in listing.entries if entry.double_of]
-    # A manifest may have left out the first of the videos that show the same.
-    names = dict.fromkeys([*(entry.path for entry in listing.entries), *(duplicate.first for duplicate in known)])
-    return clusters([*known, *equal_files(listing)], names)
 
 
 def _read_split(path: Path) -> dict[str, Mapping[str, str]]:

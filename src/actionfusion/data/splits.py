@@ -263,7 +263,12 @@ def _own(listing: Listing, name: str) -> Split:
     if name not in listing.official:
         raise DatasetError(listing.root, f"has no split {name!r}", f"choose {_choices(listing)}")
     split = listing.official[name]
-    _refuse_one_sided(listing, split)
+    remedy = "add videos of it to the other part, take it out, or choose another split"
+    train, test = _sides(listing, split)
+    if one_sided := sorted(set(train) ^ set(test)):
+        label = one_sided[0]
+        part, count = ("training", train[label]) if train[label] else ("test", test[label])
+        raise DatasetError(split.name, f"class {label!r} is only in the {part} part ({count} videos)", remedy)
     return split
 
 
@@ -391,17 +396,6 @@ def _refuse_untrained(listing: Listing, split: Split) -> None:
         if test[label] and not train[label]:
             reason = f"class {label!r} is only in the test part, with all its {test[label]} videos"
             raise DatasetError(split.name, reason, "take another seed or split, or add videos of it")
-
-
-def _refuse_one_sided(listing: Listing, split: Split) -> None:
-    remedy = "add videos of it to the other part, take it out, or choose another split"
-    train, test = _sides(listing, split)
-    for label in sorted(set(train) | set(test)):
-        for here, there, part in ((train, test, "training"), (test, train, "test")):
-            if here[label] and not there[label]:
-                raise DatasetError(
-                    split.name, f"class {label!r} is only in the {part} part ({here[label]} videos)", remedy
-                )
 
 
 def _untested(listing: Listing, split: Split) -> tuple[str, ...]:
