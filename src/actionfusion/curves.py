@@ -30,7 +30,7 @@ EpochRow = Mapping[str, Any]
 Numbers = npt.NDArray[np.float64]
 
 FEW_EPOCHS = 12
-MOST_SESSIONS_NAMED = 4
+MOST_STAGES_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ PRINTED = Palette("#1d2125", "#5b636b", "#e3e6e9", "#8a939b", "#0f6a84", "#fffff
 
 
 @dataclass(frozen=True)
-class Session:
-    """One training session within the curves.
+class Stage:
+    """One training stage within the curves.
 
     Attributes:
         number: from 1.
@@ -70,12 +70,12 @@ class Curves:
     """The columns of a run's ``metrics.csv``, each ``[epochs]``; NaN where a row leaves a number out.
 
     Attributes:
-        epochs: 1 and up, running over the sessions.
-        sessions: 1 and up.
+        epochs: 1 and up, running over the stages.
+        stages: 1 and up; the column ``session``.
     """
 
     epochs: npt.NDArray[np.int64]
-    sessions: npt.NDArray[np.int64]
+    stages: npt.NDArray[np.int64]
     learning_rate: Numbers
     train_loss: Numbers
     train_accuracy: Numbers
@@ -122,17 +122,17 @@ class Curves:
         return int(np.nanargmax(self.val_accuracy)) if np.isfinite(self.val_accuracy).any() else None
 
     def of(self, quantity: Quantity) -> tuple[Numbers, Numbers]:
-        """Training and validation column of a quantity."""
+        """Return the training and validation column of a quantity."""
         if quantity == "loss":
             return self.train_loss, self.val_loss
         return self.train_accuracy, self.val_accuracy
 
-    def session_list(self) -> list[Session]:
-        """The sessions in their order."""
-        starts = [0, *(np.flatnonzero(np.diff(self.sessions)) + 1).tolist(), len(self.sessions)]
+    def stage_list(self) -> list[Stage]:
+        """List the stages in their order."""
+        starts = [0, *(np.flatnonzero(np.diff(self.stages)) + 1).tolist(), len(self.stages)]
         return [
-            Session(
-                int(self.sessions[start]),
+            Stage(
+                int(self.stages[start]),
                 int(self.epochs[start]),
                 int(self.epochs[end - 1]),
                 (float(self.learning_rate[start]), float(self.learning_rate[end - 1])),
@@ -187,7 +187,7 @@ def _number(value: object, name: str) -> float:
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Matplotlib's own defaults and ours, whatever a person's matplotlibrc says; put back afterwards."""
+    """Set Matplotlib's own defaults and ours, whatever your matplotlibrc says, until the block ends."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rc("svg", hashsalt="actionfusion", fonttype="none")
@@ -196,7 +196,7 @@ def own_style() -> Iterator[None]:
 
 
 def draw_curves(axes: Axes, curves: Curves, quantity: Quantity, palette: Palette) -> None:
-    """Draw training and validation over the epochs, with the sessions' boundaries and the best accuracy marked."""
+    """Draw training and validation over the epochs, with the stages' boundaries and the best accuracy marked."""
     train, validation = curves.of(quantity)
     _line(axes, curves.epochs, train, label="train", color=palette.train, dashes=(0, (4, 2)))
     if np.isfinite(validation).any():
@@ -211,12 +211,18 @@ def draw_curves(axes: Axes, curves: Curves, quantity: Quantity, palette: Palette
             markerfacecolor=palette.paper,
             markeredgecolor=palette.validation,
             markeredgewidth=1.4,
-            clip_on=False,  # the best accuracy often lies on the upper edge
+            clip_on=False,  # the best accuracy is often on the upper edge
             zorder=4,
         )
     _scale(axes, curves, quantity)
-    _mark_sessions(axes, curves, palette)
-    _quieten(axes, palette)
+    _mark_stages(axes, curves, palette)
+    axes.patch.set_visible(False)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.spines["bottom"].set_color(palette.muted)
+    axes.spines["bottom"].set_linewidth(0.8)
+    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=4, labelcolor=palette.muted)
 
 
 def _line(
@@ -258,15 +264,15 @@ def _scale(axes: Axes, curves: Curves, quantity: Quantity) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _mark_sessions(axes: Axes, curves: Curves, palette: Palette) -> None:
-    sessions = curves.session_list()
+def _mark_stages(axes: Axes, curves: Curves, palette: Palette) -> None:
+    stages = curves.stage_list()
     left, right = axes.get_xlim()
-    for session in sessions[1:]:
-        boundary = session.first - 0.5
+    for stage in stages[1:]:
+        boundary = stage.first - 0.5
         late = (boundary - left) / (right - left) > 0.75
         axes.axvline(boundary, color=palette.muted, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
         axes.annotate(
-            f"session {session.number}" if len(sessions) <= MOST_SESSIONS_NAMED else str(session.number),
+            f"stage {stage.number}" if len(stages) <= MOST_STAGES_NAMED else str(stage.number),
             (boundary, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(-3 if late else 3, 3),
@@ -276,13 +282,3 @@ def _mark_sessions(axes: Axes, curves: Curves, palette: Palette) -> None:
             fontsize=7.5,
             color=palette.muted,
         )
-
-
-def _quieten(axes: Axes, palette: Palette) -> None:
-    axes.patch.set_visible(False)
-    axes.spines[["left", "right", "top"]].set_visible(False)
-    axes.spines["bottom"].set_color(palette.muted)
-    axes.spines["bottom"].set_linewidth(0.8)
-    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=4, labelcolor=palette.muted)

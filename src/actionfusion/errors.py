@@ -1,4 +1,4 @@
-"""The one family of errors that actionfusion raises on purpose.
+"""The errors that actionfusion raises on purpose.
 
 Every error names its subject (a file, a folder, a setting), says what is wrong with it and what to do about it, in
 one line.  ``kind`` is the stable short name that manifests and ``predict --json`` carry.
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 def printable(text: str) -> str:
-    """The text as it can be printed: bytes of a file name that are no UTF-8 become escapes."""
+    """Return the text as it can be printed: bytes of a file name that are no UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -88,7 +88,7 @@ class SettingsError(ActionFusionError, ValueError):
 
 
 class WrongWord(SettingsError):
-    """An argument of the command line that there is not, or a value that it cannot have."""
+    """An unknown argument of the command line, or a value that it cannot have."""
 
     kind = "argument"
 
@@ -136,7 +136,7 @@ class RuntimeUnavailable(ActionFusionError, RuntimeError):
 
 
 class QuantizationRefused(ActionFusionError, RuntimeError):
-    """A network whose answers in 8 bits are too much worse than its own."""
+    """A network whose predictions in 8 bits are too much worse than its own."""
 
     kind = "quantization"
 

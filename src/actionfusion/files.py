@@ -121,7 +121,7 @@ def remove_left_over(path: Path, lock_file: Path) -> None:
 
 
 def is_forgotten(modified: float) -> bool:
-    """Tell by the time of its last change, in seconds, whether a temporary file is left over."""
+    """Decide by the time of its last change, in seconds, whether a temporary file is left over."""
     return time.time() - modified > FORGOTTEN_SECONDS
 
 

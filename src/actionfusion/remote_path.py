@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -107,7 +108,8 @@ class RemotePath:
         return hash((self.protocol, self.path))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.protocol, self._options, self.path, self._shown, self._shown_end)
+        make = partial(RemotePath, shown=self._shown, shown_end=self._shown_end)
+        return make, (self.protocol, self._options, self.path)
 
     def __truediv__(self, name: str | PurePosixPath) -> RemotePath:
         return self._at(_join(self.path, str(name)), _join(self._shown, str(name)))
@@ -204,7 +206,7 @@ class RemotePath:
         return _seconds(time) * 10**9
 
     def exists(self) -> bool:
-        """Tell whether a file or a folder is there."""
+        """Check whether a file or a folder is there."""
         try:
             self._details()
         except FileNotFoundError:
@@ -212,11 +214,11 @@ class RemotePath:
         return True
 
     def is_file(self) -> bool:
-        """Tell whether it is a file that is there."""
+        """Check whether it is a file that is there."""
         return self.exists() and stat.S_ISREG(self._kind()) and not (self.protocol in _WEB and self.is_dir())
 
     def is_dir(self) -> bool:
-        """Tell whether it is a folder that is there."""
+        """Check whether it is a folder that is there."""
         if self.protocol in _WEB:  # The links of a page show a folder; the status of the page does not.
             with self._asked() as system:
                 return bool(system.isdir(self.path))
@@ -288,7 +290,7 @@ class RemotePath:
                 yield block
 
     def put(self, content: Path) -> None:
-        """Upload a local file, in place of what is there; for what a reader may see see ``shows_parts``."""
+        """Upload a local file, in place of what is there; see ``shows_parts`` for what readers may see."""
         self._info = None
         with self._asked() as system:
             system.put_file(str(content), self.path)
@@ -353,10 +355,6 @@ class RemotePath:
             yield _file_system(self.protocol, self._options)
         except Exception as error:
             raise _as_os_error(error, self.protocol) from error
-
-
-def _restore(protocol: str, options: Mapping[str, Any], path: str, shown: str, shown_end: str) -> RemotePath:
-    return RemotePath(protocol, options, path, shown=shown, shown_end=shown_end)
 
 
 # Archives, which fsspec would open again for every request.

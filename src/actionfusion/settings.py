@@ -49,7 +49,7 @@ class _Fault(Exception):
 def read_yaml(
     path: Path, error: type[ActionFusionError] = SettingsError, remedy: str = CORRECT_IT, *, largest: int = YAML_BYTES
 ) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping that a YAML file holds.
 
     Args:
         path: the file.
@@ -74,7 +74,7 @@ def read_json(
     largest: int = JSON_BYTES,
     finite: bool = True,
 ) -> dict[str, Any]:
-    """The mapping that a JSON file holds; arguments and errors are those of ``read_yaml`` and ``parse_json``."""
+    """Read the mapping that a JSON file holds; arguments and errors are those of ``read_yaml`` and ``parse_json``."""
     value = parse_json(_bytes(path, error, remedy, largest), path, error, remedy, largest=largest, finite=finite)
     if not isinstance(value, dict):
         raise error(path, f"is damaged ({_shown(value)} where names with values are wanted)", remedy)
@@ -89,7 +89,7 @@ def parse_yaml(
     *,
     largest: int = YAML_BYTES,
 ) -> Any:
-    """The plain value that a YAML text holds; ``subject`` is what the error names.
+    """Parse the plain value that a YAML text holds; ``subject`` is what the error names.
 
     Numbers are those of YAML 1.2 (``1e-5`` is one), and dates are texts.
     """
@@ -113,7 +113,7 @@ def parse_json(
     largest: int = JSON_BYTES,
     finite: bool = True,
 ) -> Any:
-    """The plain value that a JSON text holds; ``subject`` is what the error names.
+    """Parse the plain value that a JSON text holds; ``subject`` is what the error names.
 
     Args:
         text: as read.
@@ -275,7 +275,7 @@ def build(
     *,
     within: str = "",
 ) -> Kind:
-    """A dataclass of plain values.
+    """Build a dataclass of plain values.
 
     An integer is taken for a float and a list for a tuple; nothing else is turned into another type.  A field that is
     not there takes its default.
@@ -305,7 +305,7 @@ def build_each(
     error: type[ActionFusionError] = SettingsError,
     remedy: str = CORRECT_LINE,
 ) -> dict[str, Any]:
-    """The same for settings by name, such as a function's arguments: those that are there, and no defaults."""
+    """Build settings by name, such as a function's arguments, as ``build`` does; only those given, without defaults."""
     try:
         return _each(kinds, values, "")
     except _Fault as fault:
@@ -313,7 +313,7 @@ def build_each(
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as the mappings, lists and strings that YAML holds."""
+    """Turn dataclasses, tuples and paths into the mappings, lists and strings that YAML holds."""
     if is_dataclass(value) and not isinstance(value, type):
         return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
     if isinstance(value, Mapping):
@@ -324,13 +324,13 @@ def plain(value: Any) -> Any:
 
 
 def field_kinds(kind: type[Any]) -> Mapping[str, Any]:
-    """The fields of a dataclass that can be set, with their types."""
+    """Return the fields of a dataclass that can be set, with their types."""
     hints = _hints(kind)  # type: ignore[arg-type]
     return {part.name: hints[part.name] for part in fields(kind) if part.init}
 
 
 def setting_names(kinds: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every single setting by its full name, such as ``clip.flow.engine``, with its type; sections are not among them.
+    """Yield every single setting by its full name, such as ``clip.flow.engine``, with its type; sections are left out.
 
     Args:
         kinds: by name, as for ``build_each``.
@@ -344,7 +344,7 @@ def setting_names(kinds: Mapping[str, Any], above: str = "") -> Iterator[tuple[s
 
 
 def single_settings(kinds: Mapping[str, Any], values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The values that ``build_each`` has taken, each by its full name as ``setting_names`` gives it."""
+    """Yield the values that ``build_each`` has taken, each by its full name as ``setting_names`` gives it."""
     for name, value in values.items():
         if is_dataclass(kinds[name]):
             yield from single_settings(field_kinds(kinds[name]), value, f"{above}{name}.")
@@ -353,7 +353,7 @@ def single_settings(kinds: Mapping[str, Any], values: Mapping[str, Any], above: 
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name nearest to one that is not known, whatever its section; None where none is near."""
+    """Find the known name nearest to an unknown one, whatever its section; None where none is near."""
     names = list(known)
     if near := get_close_matches(name, names, 1):
         return near[0]
@@ -408,7 +408,7 @@ def _value(kind: Any, value: object, where: str) -> Any:
 
 
 def _as_float(value: object) -> float | None:
-    """Of an integer, or of ``1e5``, which is a text to YAML."""
+    """Convert an integer, or ``1e5``, which is a text to YAML; None for anything else that is no number."""
     if isinstance(value, str) and len(value) < 40 and _EXPONENT.fullmatch(value):
         value = _number(value)
     usable = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
@@ -475,7 +475,7 @@ _WORDS: Mapping[Any, str] = {
 
 
 def _wanted(kind: Any) -> str:
-    """A type in words."""
+    """Name a type in words."""
     origin = get_origin(kind)
     if origin is Literal:
         return " or ".join(map(repr, get_args(kind)))
@@ -485,7 +485,7 @@ def _wanted(kind: Any) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in an error, short."""
+    """Shorten a value for an error."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict):

@@ -73,19 +73,18 @@ def to_path(given: PathLike) -> AnyPath:
 def _from_upath(given: UPath) -> AnyPath:
     if given.protocol in _LOCAL | {""}:
         return Path(given.path)
-    options = dict(given.storage_options)
     shown = str(given)
-    if shown.startswith(f"{given.protocol}:///") and options.get("host"):
-        shown = f"{given.protocol}://{options['host']}{given.path}"
-    head, end = _without_credentials(shown.split("::"))
-    return RemotePath(given.protocol, options, given.path, shown=head, shown_end=end)
+    if shown.startswith(f"{given.protocol}:///") and (host := given.storage_options.get("host")):
+        shown = f"{given.protocol}://{host}{given.path}"
+    return _remote(given, shown.split("::"))
 
 
-def _without_credentials(links: Sequence[str]) -> tuple[str, str]:
-    """Split a chained address where a name can be added, and hide its passwords."""
+def _remote(found: UPath, links: Sequence[str]) -> RemotePath:
+    """Make the remote path that shows this chained address, split where a name can be added and without passwords."""
     shown = [without_credentials(link) for link in links]
     start = next((number for number, link in enumerate(links, 1) if "://" in link), 1)
-    return "::".join(shown[:start]), "".join(f"::{link}" for link in shown[start:])
+    head, end = "::".join(shown[:start]), "".join(f"::{link}" for link in shown[start:])
+    return RemotePath(found.protocol, dict(found.storage_options), found.path, shown=head, shown_end=end)
 
 
 def _address(text: str) -> AnyPath:
@@ -116,8 +115,7 @@ def _address(text: str) -> AnyPath:
     except (TypeError, ValueError) as error:
         reason = f"is no whole address ({without_credentials(str(error))})"
         raise SettingsError(shown, reason, "check its parts") from error
-    head, end = _without_credentials(links)
-    return RemotePath(found.protocol, dict(found.storage_options), found.path, shown=head, shown_end=end)
+    return _remote(found, links)
 
 
 def _check_protocol(protocol: str, shown: str) -> None:

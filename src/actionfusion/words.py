@@ -18,7 +18,7 @@ from actionfusion.settings import build, nearest, parse_yaml, plain, setting_nam
 def checked_words(
     command: str, words: list[str], kinds: Mapping[str, Any], *, takes_recipes: bool
 ) -> tuple[list[str], list[str]]:
-    """The words that are left for the parser, and the recipes among them.
+    """Return the words that are left for the parser, and the recipes among them.
 
     Args:
         command: its name.
@@ -49,7 +49,9 @@ def checked_words(
         elif is_recipe:
             recipes.append(given)
         else:
-            left += [f"--{flag}", _settings(flag, known[flag], given)]
+            values = parse_yaml(given, f"--{flag}", WrongWord, "give a list as JSON has it")
+            built = build(known[flag], values, f"--{flag}", WrongWord, "correct it", within=flag)
+            left += [f"--{flag}", json.dumps(plain(built))]
     return left, recipes
 
 
@@ -59,11 +61,6 @@ def _unknown(command: str, flag: str, known: Mapping[str, Any]) -> WrongWord:
     near = nearest(flag, known)
     remedy = f"did you mean {near}?" if near else f"see actionfusion {command} --help"
     return WrongWord(f"--{flag}", f"{command} has no such argument", remedy)
-
-
-def _settings(flag: str, kind: Any, text: str) -> str:
-    values = parse_yaml(text, f"--{flag}", WrongWord, "give a list as JSON has it")
-    return json.dumps(plain(build(kind, values, f"--{flag}", WrongWord, "correct it", within=flag)))
 
 
 def _holds_settings(kind: Any) -> bool:

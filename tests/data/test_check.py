@@ -317,11 +317,11 @@ def test_training_and_prepare_go_by_the_manifest(broken, tmp_path, train_argumen
 
     manifest = tmp_path / "m.csv"
     check("folder", broken, out=manifest, workers=0)
-    flow = train_arguments["clip"].flow
+    flow = train_arguments["recipe"].clip.flow
     report = prepare("folder", broken, store=tmp_path / "store", flow=flow, manifest=manifest, workers=0)
     assert (report.made, report.failed) == (9, False)
     data = replace(
-        train_arguments["data"], root=broken, manifest=manifest, store=tmp_path / "store", split="stratified-7:3"
+        train_arguments["recipe"].data, root=broken, manifest=manifest, store=tmp_path / "store", split="stratified-7:3"
     )
     run = train(**train_arguments | {"data": data, "out": tmp_path / "run"})
     assert "4 videos that the manifest says are not ok were left out" in (run / "train.log").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 from actionfusion.data.layouts import LAYOUTS, open_dataset
 from actionfusion.data.layouts.folder import open_folder
-from actionfusion.data.splits import by_folders, make_split
+from actionfusion.data.splits import make_split
 from actionfusion.errors import DatasetError, SettingsError
 
 
@@ -41,7 +41,7 @@ def test_parts_above_the_classes(tmp_path: Path, pointed: str) -> None:
     assert listing.root == root
     assert listing.labels == ("jump", "run")
     split = make_split(listing)
-    assert split == by_folders(listing)
+    assert split == make_split(listing, "folders")
     assert split.name == "folders: train, val, test"
     assert [[listing.entries[index].path for index in part] for part in (split.train, split.val, split.test)] == [
         list(PARTS[:2]), list(PARTS[2:4]), list(PARTS[4:]),
@@ -51,7 +51,7 @@ def test_parts_above_the_classes(tmp_path: Path, pointed: str) -> None:
 @pytest.mark.parametrize(("train", "val"), [("train", "val"), ("Training", "Validation"), ("TRAIN", "valid")])
 def test_without_a_test_folder_val_is_tested_on_and_that_is_said(tmp_path: Path, train: str, val: str) -> None:
     touch(tmp_path, f"{train}/jump/a.mp4", f"{train}/run/b.mp4", f"{val}/jump/c.mp4", f"{val}/run/d.mp4")
-    split = by_folders(open_folder(tmp_path))
+    split = make_split(open_folder(tmp_path), "folders")
     assert (split.name, len(split.train), split.val, len(split.test)) == ("folders: train, val as test", 2, (), 2)
     assert split.notes == ("there is no test/, so val/ is tested on and may not choose the weights as well",)
 
@@ -86,7 +86,7 @@ def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
 def test_a_label_on_one_side_alone_is_refused(tmp_path: Path, extra: str, reason: str) -> None:
     listing = open_folder(touch(tmp_path, *PARTS, extra))
     with pytest.raises(DatasetError, match=reason):
-        by_folders(listing)
+        make_split(listing, "folders")
 
 
 def test_spellings_of_one_class_are_noted(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.hmdb51 import open_hmdb51
-from actionfusion.data.splits import official
+from actionfusion.data.splits import make_split
 from actionfusion.errors import DatasetError
 
 VIDEOS = {
@@ -54,9 +54,9 @@ def test_the_set_as_it_is_unpacked(tmp_path: Path, pointed: str, where: str, dou
     assert listing.labels == ("brush_hair", "cartwheel", "sword", "sword_exercise")
     assert listing.notes == ("24 of the set's 6,766 videos and 4 of its 51 classes are here",)
     for number in (1, 2, 3):
-        split = official(listing, number)
+        split = make_split(listing, f"official-{number}")
         assert (split.name, len(split.train), len(split.test)) == (f"hmdb51 official {number}", 12, 8)
-    tested = {Path(listing.entries[index].path).name for index in official(listing, 1).test}
+    tested = {Path(listing.entries[index].path).name for index in make_split(listing, "official-1").test}
     assert tested == {name for names in VIDEOS.values() for name in names[3:5]}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.splits import leave_one_group_out, make_split, official
+from actionfusion.data.splits import leave_one_group_out, make_split
 
 _SHARED = Path(os.environ.get("ACTIONFUSION_SHARED") or Path(__file__).parents[3] / "shared") / "data"
 pytestmark = pytest.mark.skipif(not _SHARED.is_dir(), reason=f"needs the real clips, which are not at {_SHARED}")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not _SHARED.is_dir(), reason=f"needs the real cl
 def test_the_part_of_ucf101_with_its_lists(pointed: str) -> None:
     listing = open_dataset("ucf101", _SHARED / pointed)
     assert (len(listing.entries), len(listing.labels), len(listing.groups)) == (288, 8, 144)
-    split = official(listing, 1)
+    split = make_split(listing, "official-1")
     assert (len(split.train), len(split.test)) == (192, 96)
     assert {listing.entries[index].fold for index in split.test} == {f"g{number:02d}" for number in range(8, 14)}
     assert not split.leaks(listing).groups

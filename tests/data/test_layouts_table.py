@@ -12,7 +12,7 @@ from pyarrow import parquet
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.table import open_table
 from actionfusion.data.listing import Listing
-from actionfusion.data.splits import by_column, make_split
+from actionfusion.data.splits import make_split
 from actionfusion.errors import DatasetError
 
 ROWS = [
@@ -69,7 +69,7 @@ def check(listing: Listing, root: Path) -> None:
         (path, label, group or None) for path, label, group, _ in ROWS
     ]
     assert listing.notes == ("1 videos have an empty split and are in no part of it",)
-    split = by_column(listing)
+    split = make_split(listing, "column")
     assert split == make_split(listing)
     assert (split.name, split.train, split.val, split.test) == ("column: split", (0, 2), (4,), (1, 3))
 
@@ -147,7 +147,7 @@ def test_odd_names_and_folders_of_pictures(tmp_path: Path) -> None:
 
 def test_val_stands_in_for_test_and_that_is_said(tmp_path: Path) -> None:
     file = write(tmp_path, "path,label,split\njump/anna.mp4,jump,train\njump/ben.mp4,jump,val\n")
-    split = by_column(open_table(file))
+    split = make_split(open_table(file), "column")
     assert (split.name, split.train, split.val, split.test) == ("column: split, val as test", (0,), (), (1,))
     assert len(split.notes) == 1
 

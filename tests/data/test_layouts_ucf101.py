@@ -8,7 +8,7 @@ import pytest
 
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.ucf101 import open_ucf101
-from actionfusion.data.splits import make_split, official
+from actionfusion.data.splits import make_split
 from actionfusion.errors import DatasetError
 
 CLASSES = ("ApplyEyeMakeup", "Archery", "HandstandPushups", "YoYo")
@@ -60,7 +60,7 @@ def test_the_set_as_it_is_unpacked(tmp_path: Path) -> None:
     assert listing.notes == ("72 of the set's 13,320 videos are here",)
     assert list(listing.official) == ["official-1", "official-2", "official-3"]
     for number in (1, 2, 3):
-        split = official(listing, number)
+        split = make_split(listing, f"official-{number}")
         assert split.name == f"ucf101 official {number}"
         assert (len(split.train), len(split.test)) == (48, 24)
         assert not split.leaks(listing).groups
@@ -105,7 +105,7 @@ def test_a_subset_of_classes_and_videos_works(tmp_path: Path) -> None:
         "official split 1: videos that are not here: 13 of 48 in trainlist01.txt, 7 of 24 in testlist01.txt"
         in listing.notes
     )
-    split = official(listing, 1)
+    split = make_split(listing, "official-1")
     assert (len(split.train), len(split.test)) == (35, 17)
 
 
@@ -140,7 +140,7 @@ def test_missing_list_files_are_named(tmp_path: Path) -> None:
     assert "official split 3 is not offered: one of its parts has no video here" in listing.notes
     assert list(listing.official) == ["official-1"]
     with pytest.raises(DatasetError, match="has no split 'official-2'; choose one of official-1"):
-        official(listing, 2)
+        make_split(listing, "official-2")
 
 
 def test_videos_in_another_container_are_found_in_the_lists(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_videos_in_another_container_are_found_in_the_lists(tmp_path: Path) -> N
     lists(tmp_path / "ucfTrainTestlist")
     for file in list(root.rglob("*.avi")):
         file.rename(file.with_suffix(".mp4"))
-    assert len(official(open_ucf101(root), 1).train) == 48
+    assert len(make_split(open_ucf101(root), "official-1").train) == 48
 
 
 def test_what_does_not_belong_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_lists_without_an_index_do(tmp_path: Path) -> None:
     (lists(tmp_path / "ucfTrainTestlist") / "classInd.txt").unlink()
     listing = open_ucf101(root)
     assert listing.labels == CLASSES
-    assert len(official(listing, 3).test) == 24
+    assert len(make_split(listing, "official-3").test) == 24
 
 
 def test_a_class_in_one_list_alone_is_refused_when_the_split_is_used(tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_a_class_in_one_list_alone_is_refused_when_the_split_is_used(tmp_path: P
             (root / "Archery" / name("Archery", group, clip)).unlink()
     listing = open_ucf101(root)
     with pytest.raises(DatasetError, match=r"ucf101 official 1: class 'Archery' is only in the test part \(6 videos\)"):
-        official(listing, 1)
+        make_split(listing, "official-1")
     with pytest.raises(DatasetError, match="class 'Archery' is only in the training part"):
-        official(listing, 2)
+        make_split(listing, "official-2")
 
 
 def test_a_folder_without_ucf101_is_refused(tmp_path: Path) -> None:

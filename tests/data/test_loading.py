@@ -27,6 +27,7 @@ class Noise:
 
     def __init__(self, number: int, num_frames: int = 20) -> None:
         self.number, self.num_frames, self.recipe = number, num_frames, SETTINGS.flow
+        self.frame_size = SETTINGS.frame_size
 
     def read(self, frames, fields):
         generator = np.random.default_rng(self.number)
@@ -52,8 +53,8 @@ def collect(dataset: ClipDataset, workers: int, epochs=(1, 2)) -> list[Batch]:
 def assert_equal(first: list[Batch], second: list[Batch]) -> None:
     assert [batch.names for batch in first] == [batch.names for batch in second]
     for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one.rgb.numpy(), other.rgb.numpy())
-        np.testing.assert_array_equal(one.flow.numpy(), other.flow.numpy())
+        for stream in ("rgb", "flow"):
+            np.testing.assert_array_equal(one.inputs[stream].numpy(), other.inputs[stream].numpy())
 
 
 def test_the_number_of_workers_changes_nothing():
@@ -136,7 +137,7 @@ def test_epochs_and_seeds_differ():
     first, second = collect(make_dataset(), 0)[:3], collect(make_dataset(), 0)[3:]
     other = collect(make_dataset(seed=1), 0)[:3]
     for batches in (second, other):
-        assert any((one.rgb != two.rgb).any() for one, two in zip(first, batches, strict=True))
+        assert any((one.inputs["rgb"] != two.inputs["rgb"]).any() for one, two in zip(first, batches, strict=True))
 
 
 def test_every_video_comes_once_an_epoch():

@@ -44,9 +44,9 @@ def test_a_second_call_makes_nothing(store, shapes_root):
 
 
 def test_training_from_it_and_refusing_it(store, shapes_root, train_arguments, tmp_path):
-    data = replace(train_arguments["data"], store=store)
+    data = replace(train_arguments["recipe"].data, store=store)
     train(**train_arguments | {"data": data, "out": tmp_path / "run"})
-    other = replace(train_arguments["clip"], flow=FlowRecipe(engine="farneback", size=64, bound=8.0))
+    other = replace(train_arguments["recipe"].clip, flow=FlowRecipe(engine="farneback", size=64, bound=8.0))
     with pytest.raises(RecipeMismatch, match="farneback"):
         train(**train_arguments | {"data": data, "clip": other, "out": tmp_path / "refused"})
     empty = replace(data, store=tmp_path / "empty")

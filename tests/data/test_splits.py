@@ -16,8 +16,6 @@ from sklearn.model_selection import LeaveOneGroupOut
 
 from actionfusion.data.listing import Listing, Split, VideoEntry, sorted_entries
 from actionfusion.data.splits import (
-    by_column,
-    by_folders,
     default_split,
     folds_of,
     grouped_7_3,
@@ -27,7 +25,6 @@ from actionfusion.data.splits import (
     leave_one_out,
     make_split,
     make_splits,
-    official,
     random_7_3,
     split_names,
 )
@@ -330,13 +327,13 @@ def with_own_splits() -> Listing:
 
 def test_own_splits_are_given_by_name() -> None:
     listing = with_own_splits()
-    assert official(listing, 1) == make_split(listing, "official-1") == make_split(listing)
+    assert make_split(listing, "official-1") == listing.official["official-1"] == make_split(listing)
     with pytest.raises(DatasetError, match="class 'c0' is only in the training part"):
-        official(listing, 2)
+        make_split(listing, "official-2")
     with pytest.raises(DatasetError, match="class 'c1' is only in the test part"):
-        by_column(listing)
+        make_split(listing, "column")
     with pytest.raises(DatasetError, match="has no split 'folders'; choose one of official-1"):
-        by_folders(listing)
+        make_split(listing, "folders")
     with pytest.raises(DatasetError, match="has no split 'official-3'"):
         make_split(listing, "official-3")
 

@@ -55,8 +55,8 @@ def test_the_boundary_lies_between_the_last_and_the_first_epoch_of_the_sessions(
         for x in re.findall(r'<path d="M ([\d.-]+) [\d.-]+ \nL \1 [^"]*"[^>]*stroke-dasharray[^>]*var\(--muted\)', svg)
     }
     assert boundary == pytest.approx((epochs[7] + epochs[8]) / 2, abs=1e-3)
-    assert ">session 2<" in svg
-    assert "session" not in curves_svg(Curves.from_rows(make_epochs(8, 0)), "loss", "training")
+    assert ">stage 2<" in svg
+    assert "stage" not in curves_svg(Curves.from_rows(make_epochs(8, 0)), "loss", "training")
 
 
 def test_validation_every_few_epochs_is_still_a_line(make_epochs):
@@ -88,7 +88,7 @@ def test_the_first_of_equally_good_epochs_is_the_best(make_epochs):
 def test_sessions_carry_their_epochs_and_rates(make_epochs):
     rows = make_epochs(6, 3)
     rows[5]["learning_rate"] = 5e-4
-    first, second = Curves.from_rows(rows).session_list()
+    first, second = Curves.from_rows(rows).stage_list()
     assert (first.number, first.first, first.last, first.rates) == (1, 1, 6, (1e-3, 5e-4))
     assert (second.number, second.first, second.last, second.rates) == (2, 7, 9, (1e-4, 1e-4))
 

@@ -46,7 +46,7 @@ def test_a_stop_and_a_fault_leave_no_thread_behind(threads):
         with pytest.raises(ReadingStopped):
             maker.add(2, pictures[2])
     with FieldMaker(range(5), RECIPE) as maker, pytest.raises(SettingsError, match=r"give uint8 \[64, 64, 3\]"):
-        maker.add(0, pictures[0][:32])
+        maker.add(0, pictures[0][:, :32])
     assert (threading.active_count(), cv2.getNumThreads()) == before
 
 

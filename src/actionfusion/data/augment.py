@@ -28,7 +28,7 @@ class Augmentation:
 
     Args:
         intervals: lowest and highest interval between sampled frames (2 to 10 in the paper), clamped to the video.
-        flip: mirror half of the clips; leave it off where left and right tell classes apart.
+        flip: mirror half of the clips; leave it off where classes differ in left and right.
         smallest_crop: side of the smallest square crop as a share of the picture, 0.5 to 1; the crop is enlarged back
             to full size, and the flow with it. 1 crops nothing.
         brightness: largest change of the RGB frames' contrast and brightness as a share of the range, 0 to 0.5;
@@ -54,7 +54,7 @@ class Augmentation:
 
 
 def augment(clip: Clip, settings: Augmentation, generator: np.random.Generator) -> Clip:
-    """One random crop, flip and change of brightness of a whole clip.
+    """Crop, flip and change the brightness of a whole clip at random.
 
     The same numbers are drawn whatever the settings, so that switching one off leaves the others as they were.
     """
@@ -72,7 +72,7 @@ def augment(clip: Clip, settings: Augmentation, generator: np.random.Generator) 
 
 
 def flip(clip: Clip) -> Clip:
-    """The clip in a mirror: columns reversed and u negated."""
+    """Mirror a clip: columns reversed and u negated."""
     if clip.flow is None:
         return replace(clip, rgb=_mirrored(clip.rgb))
     flow = _mirrored(clip.flow)
@@ -81,12 +81,12 @@ def flip(clip: Clip) -> Clip:
 
 
 def crop(clip: Clip, share: float, left: float, top: float) -> Clip:
-    """A square crop enlarged back to full size; displacements grow with the picture.
+    """Cut a square and enlarge it back to full size; displacements grow with the picture.
 
     Args:
         clip: the clip.
         share: side of the crop as a share of the picture's, in (0, 1].
-        left: where the crop lies, 0 at the left border to 1 at the right.
+        left: position of the crop, 0 at the left border to 1 at the right.
         top: likewise from top to bottom.
     """
     rgb, _ = _enlarged_crop(clip.rgb, share, left, top)
@@ -98,32 +98,28 @@ def crop(clip: Clip, share: float, left: float, top: float) -> Clip:
 
 
 def _enlarged_crop(pictures: UInt8Array, share: float, left: float, top: float) -> tuple[UInt8Array, float]:
-    """The crop of ``[T, C, H, W]`` at full size, and how many times it was enlarged."""
+    """Return the crop of ``[T, C, H, W]`` at full size, and how many times it was enlarged."""
     full = pictures.shape[-1]
     side = max(round(full * share), 1)
     x, y = round(left * (full - side)), round(top * (full - side))
-    return _enlarge(pictures[..., y : y + side, x : x + side], full), full / side
-
-
-# OpenCV works on rows of single bytes with vector instructions, on more than four channels and NumPy without; and the
-# augmentation would be half of what a clip from the store costs.
-def _enlarge(pictures: UInt8Array, size: int) -> UInt8Array:
-    """Bilinear resize of ``[T, C, h, w]`` to ``[T, C, size, size]``."""
-    if pictures.shape[-1] == size:
-        return np.ascontiguousarray(pictures)
-    resized = np.empty((*pictures.shape[:2], size, size), np.uint8)
+    cut = pictures[..., y : y + side, x : x + side]
+    if side == full:
+        return np.ascontiguousarray(cut), 1.0
+    enlarged = np.empty(pictures.shape, np.uint8)
+    # Of more than four channels at once OpenCV resizes without vector instructions, as it maps and flips; NumPy always.
+    # The augmentation would be half of what a clip from the store costs.
     for row in np.ndindex(*pictures.shape[:2]):
-        cv2.resize(pictures[row], (size, size), dst=resized[row], interpolation=cv2.INTER_LINEAR)
-    return resized
+        cv2.resize(cut[row], (full, full), dst=enlarged[row], interpolation=cv2.INTER_LINEAR)
+    return enlarged, full / side
 
 
 def _mirrored(pictures: UInt8Array) -> UInt8Array:
-    """The columns of ``[T, C, H, W]`` in reverse."""
+    """Reverse the columns of ``[T, C, H, W]``."""
     rows = np.ascontiguousarray(pictures).reshape(-1, pictures.shape[-1])
     return cv2.flip(rows, 1).astype(np.uint8, copy=False).reshape(pictures.shape)
 
 
 def _mapped(pictures: UInt8Array, table: UInt8Array) -> UInt8Array:
-    """``table[pictures]``."""
+    """Compute ``table[pictures]``."""
     rows = np.ascontiguousarray(pictures).reshape(-1, pictures.shape[-1])
     return cv2.LUT(rows, table).astype(np.uint8, copy=False).reshape(pictures.shape)

@@ -51,13 +51,18 @@ class Leak:
 
     Attributes:
         path: of the test video.
-        kind: ``double`` or ``group``.
+        kind: ``double`` (a duplicate) or ``group``.
         shared: the training video that shows the same, or the group that is in training too.
     """
 
     path: str
     kind: Literal["double", "group"]
     shared: str
+
+    def __str__(self) -> str:
+        if self.kind == "double":
+            return f"{self.path!r} shows what {self.shared!r} in training shows"
+        return f"{self.path!r} has group {self.shared!r} in common with training"
 
 
 @dataclass(frozen=True)
@@ -238,15 +243,9 @@ def _print(console: Console, report: CheckReport) -> None:
     )
     for split in report.splits:
         _say(console, f"split {split.name}: {split.summary}")
-        _say_some(console, [_said(leak) for leak in split.leaking], report.leaks)
+        _say_some(console, [f"  {leak}" for leak in split.leaking], report.leaks)
     _say(console, f"{len(report.rows)} videos: {counts}; {frames:,} frames in those that are ok")
     _say(console, f"written to {report.out}")
-
-
-def _said(leak: Leak) -> str:
-    if leak.kind == "double":
-        return f"  {leak.path!r} shows what {leak.shared!r} in training shows"
-    return f"  {leak.path!r} has group {leak.shared!r} in common with training"
 
 
 def _say_some(console: Console, lines: Sequence[str], table: Path) -> None:

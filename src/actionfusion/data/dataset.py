@@ -30,7 +30,7 @@ _PREPARE = "prepare with the recipe that you train with"
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which videos, and who is on which side.
+    """Which videos, and which of them are for training, validation and testing.
 
     Args:
         root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
@@ -39,14 +39,14 @@ class DataSettings:
         split: name of the split; none takes the layout's default (official lists, else the folder's own parts, else
             7:3 by groups, else a random 7:3).
         seed: of a random split.
-        validation: where the clips that end a session come from: ``hold_out`` takes them out of the training part,
-            whole groups where there are groups; ``test`` uses the test part itself, as the paper does, and the run
-            says so; ``none`` trains all epochs.
+        validation: where the clips that end a training stage come from: ``hold_out`` takes them out of the training
+            part, whole groups where there are groups; ``test`` uses the test part itself, as the paper does, and the
+            run says so; ``none`` trains all epochs.
         validation_fraction: share of the training part that ``hold_out`` takes.
         group_pattern: for ``folder``, a regular expression with a named part ``group`` that finds a video's group in
             its file name.
         store: folder of prepared clips, or its address; none reads the videos themselves.
-        manifest: what ``check`` wrote: videos that are not ok in it are left out, and doubles of any kind are known.
+        manifest: what ``check`` wrote: videos that are not ok in it are left out, and duplicates of any kind are known.
             Without one, equal files are found by themselves.
 
     Raises:
@@ -82,22 +82,22 @@ class LabelledVideos:
         return None if self.settings.store is None else to_path(self.settings.store)
 
     def part(self, name: Part) -> tuple[int, ...]:
-        """Indices into ``listing.entries`` of one side of the split."""
+        """Return the indices into ``listing.entries`` of one part of the split."""
         chosen: tuple[int, ...] = getattr(self.split, name)
         return chosen
 
     def leaks(self, part: Part) -> Leaks:
-        """Count the leakage of training into one side of the split."""
+        """Count the leakage of training into one part of the split."""
         return self.split.leaks(self.listing, part)
 
     def seen_in_training(self, part: Part) -> int:
-        """How many videos of one side the training saw: they themselves, or their doubles."""
+        """Count the videos of one part that training saw: they themselves, or their duplicates."""
         shown = {self.listing.entries[index].double_of for index in self.split.train} - {None}
         here = self.part(part)
         return sum(part == "train" or self.listing.entries[index].double_of in shown for index in here)
 
     def sources(self, indices: Sequence[int], clip: ClipSettings) -> list[LabelledSource]:
-        """The videos of these indices, ready to be opened."""
+        """List the videos of these indices, ready to be opened."""
         targets = {label: number for number, label in enumerate(self.listing.labels)}
         entries = self.listing.entries
         return [
@@ -106,7 +106,7 @@ class LabelledVideos:
         ]
 
     def check_store(self, clip: ClipSettings) -> None:
-        """See that the store, if there is one, holds what such clips need of every video of the split.
+        """Check that the store, if there is one, holds what such clips need of every video of the split.
 
         Raises:
             RecipeMismatch: the store was made by another recipe, or without flow.
@@ -118,7 +118,7 @@ class LabelledVideos:
         entries = [entry_path(self.store, self.listing.entries[index].path) for index in wanted]
         each: Iterable[StoredVideo] = map(StoredVideo, entries)
         if isinstance(self.store, RemotePath):
-            with suppress(OSError):  # Whatever it is, the entries tell it better.
+            with suppress(OSError):  # The entries report the fault, and name it better.
                 self.store.forget_all()
             each = (stored for _, stored in ask_many(StoredVideo, entries))
         for stored in each:
@@ -128,7 +128,7 @@ class LabelledVideos:
                 raise RecipeMismatch(self.store, f"has {difference}", _PREPARE)
 
     def digest(self) -> str:
-        """A hash of who is on which side, the same on every machine."""
+        """Compute a hash of which videos are in which part, the same on every machine."""
         digest = hashlib.sha256()
         for name in ("train", "val", "test"):
             for path in sorted(self.listing.entries[index].path for index in getattr(self.split, name)):
@@ -176,11 +176,11 @@ def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:
         raise DatasetError(listing.root, f"split {split.name!r} leaves no video to train on", "choose another split")
     if settings.validation == "hold_out" and not split.val:
         split = hold_out_validation(listing, split, settings.validation_fraction, settings.seed)
-    return LabelledVideos(listing, with_leaks_said(listing, split), settings)
+    return LabelledVideos(listing, with_leakage_note(listing, split), settings)
 
 
 def open_listing(dataset: str, root: PathLike, group_pattern: str | None, manifest: Path | None) -> Listing:
-    """The videos of a data set with what a manifest knows of them, or else with equal files told apart.
+    """List the videos of a data set with what a manifest knows of them, or else with equal files marked.
 
     Raises:
         SettingsError: an unknown layout, or a pattern that is none.
@@ -190,8 +190,8 @@ def open_listing(dataset: str, root: PathLike, group_pattern: str | None, manife
     return with_equal_files(listing) if manifest is None else read_manifest(manifest).applied_to(listing)
 
 
-def with_leaks_said(listing: Listing, split: Split) -> Split:
-    """Add a note on the leakage of a split, if there is any and none says so yet."""
+def with_leakage_note(listing: Listing, split: Split) -> Split:
+    """Add a note on the leakage of a split, if there is any and no note says so yet."""
     leaks = split.leaks(listing)
     note = f"leakage: {leaks.describe()}"
     return replace(split, notes=(*split.notes, note)) if leaks.found and note not in split.notes else split

@@ -42,7 +42,7 @@ class NewEntry:
         self._entry = entry
 
     def publish(self, modified_ns: int) -> int:
-        """Bring the file to the disk and give it its name and time of change; a remote store sets times itself.
+        """Write the file to the disk and give it its name and time of change; a remote store sets times itself.
 
         Returns:
             Its size in bytes.
@@ -58,12 +58,20 @@ class NewEntry:
             _upload(self.path, self._entry)
         return size
 
+    def discard(self) -> None:
+        """Remove the file unless it was published."""
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # A full disk refuses the rest, which is not wanted any more.
+            self.stream.close()
+
 
 def _upload(file: Path, entry: RemotePath) -> None:
     if not entry.shows_parts:
         entry.put(file)
         return
-    partial = entry.with_name(f"{_hidden(entry)}.{_writer()}.zip.partial")
+    # Named by machine and process, so that ``remove_leftovers`` finds what a dead process has left.
+    writer = f"{_machine()}{os.getpid():08x}{uuid.uuid4().hex[:8]}"
+    partial = entry.with_name(f"{_hidden(entry)}.{writer}.zip.partial")
     try:
         partial.put(file)
         partial.replace(entry)
@@ -104,18 +112,9 @@ def lock_entry(entry: AnyPath, *, wait: bool = False) -> Iterator[NewEntry | Non
                     yield None
                     return
                 held.callback(release_and_remove, lock)
-        yield held.enter_context(_new_entry(entry, partial))
-
-
-@contextmanager
-def _new_entry(entry: AnyPath, path: Path) -> Iterator[NewEntry]:
-    new = NewEntry(entry, path)
-    try:
+        new = NewEntry(entry, partial)
+        held.callback(new.discard)
         yield new
-    finally:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):  # A full disk refuses the rest, which is not wanted any more.
-            new.stream.close()
 
 
 def _hidden(entry: AnyPath) -> str:
@@ -148,11 +147,6 @@ def _remove_remote_leftovers(folder: RemotePath) -> None:
                 _remove_remote_leftovers(path)
             elif (match := _TEMPORARY.fullmatch(path.name)) and _is_of_the_dead(path, match["writer"] or ""):
                 path.unlink(missing_ok=True)
-
-
-def _writer() -> str:
-    """Name an upload by machine and process."""
-    return f"{_machine()}{os.getpid():08x}{uuid.uuid4().hex[:8]}"
 
 
 def _machine() -> str:

@@ -25,6 +25,11 @@ def canonical(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def caseless(name: str) -> str:
+    """Give one spelling of names that differ only in case or in how accented letters are stored."""
+    return canonical(name).casefold()
+
+
 @dataclass(frozen=True)
 class VideoEntry:
     """One video of a data set.
@@ -199,7 +204,7 @@ class Listing:
         return self.root / self.entries[index].path
 
     def describe(self) -> str:
-        """Say on one line how many classes, videos and groups were found, and where."""
+        """Return one line: how many classes, videos and groups were found, and where."""
         groups = f"{len(self.groups)} groups" if self.groups else "groups not known"
         folders = sum(entry.kind == "frames" for entry in self.entries)
         frames = f" ({folders} as folders of pictures)" if folders else ""
@@ -207,7 +212,7 @@ class Listing:
         return f"{self.dataset}: {found}, found in {shown(str(self.root))}"
 
     def select(self, indices: Iterable[int], note: str = "") -> Listing:
-        """Keep these videos alone; the splits follow, and ``note`` explains the rest.
+        """Return a listing of these videos alone; its splits follow, and ``note`` explains the rest.
 
         A class without videos is dropped.
 
@@ -256,7 +261,9 @@ class Listing:
             DatasetError: it matches no file name at all.
         """
         expression = _group_expression(pattern)
-        entries = tuple(replace(entry, group=_group_in(expression, entry.path)) for entry in self.entries)
+        matches = [expression.search(PurePosixPath(entry.path).name) for entry in self.entries]
+        groups = [(match["group"] or None) if match else None for match in matches]
+        entries = tuple(replace(entry, group=group) for entry, group in zip(self.entries, groups, strict=True))
         unmatched = [entry.path for entry in entries if entry.group is None]
         if len(unmatched) == len(entries):
             raise DatasetError(
@@ -277,11 +284,6 @@ def _group_expression(pattern: str) -> re.Pattern[str]:
     if "group" not in expression.groupindex:
         raise SettingsError("group_pattern", f"{pattern!r} has no part named group", example)
     return expression
-
-
-def _group_in(expression: re.Pattern[str], path: str) -> str | None:
-    match = expression.search(PurePosixPath(path).name)
-    return match["group"] or None if match else None
 
 
 def sorted_entries(entries: Iterable[VideoEntry]) -> tuple[VideoEntry, ...]:

@@ -1,7 +1,7 @@
-"""Videos become batches: the same batches whatever the number of workers.
+"""Turn videos into batches: the same batches whatever the number of workers.
 
 A sample is a function of (seed, epoch, index) alone: the batch sampler hands (epoch, index) to the data set, which
-draws its random numbers from these and the seed.  So an epoch can be gone on with in its middle, and several processes
+draws its random numbers from these and the seed.  So an epoch can be resumed in its middle, and several processes
 can share it.
 """
 
@@ -72,7 +72,7 @@ class Batch:
         return replace(self, inputs=pinned, targets=self.targets.pin_memory())
 
     def arguments(self, device: torch.device) -> dict[str, Any]:
-        """The arguments of `VideoModel.forward`, on a device."""
+        """Return the arguments of `VideoModel.forward`, on a device."""
         moved = {str(name): tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         return {"features": moved} if self.cached else moved
 
@@ -93,11 +93,11 @@ class KeyedDataset(Dataset[Any]):
     cached: bool = False
 
     def __len__(self) -> int:
-        """Number of videos."""
+        """Count the videos."""
         return len(self.sources)
 
     def collate(self, samples: Sequence[Any]) -> Batch | ActionFusionError:
-        """Samples side by side, or the first error among them."""
+        """Put samples side by side, or return the first error among them."""
         raise NotImplementedError
 
 
@@ -129,36 +129,33 @@ class ClipDataset(KeyedDataset):
         self.seed = seed
 
     def reading(self, streams: tuple[StreamName, ...]) -> ClipDataset:
-        """The same clips with these streams alone, where that leaves their pictures as they are."""
+        """Return the same clips with these streams alone, where that leaves their pictures as they are."""
         settings = replace(self.settings, streams=streams)
         if settings.decoded_size != self.settings.decoded_size:
             return self
         return ClipDataset(self.sources, settings, augmentation=self.augmentation, seed=self.seed)
 
     def __getitem__(self, key: Key) -> Sample | ActionFusionError:
-        """The clip of (epoch, index), or the error that its video gave.
+        """Return the clip of (epoch, index), or the error that its video gave.
 
         Errors are handed on as values: a worker process would turn a raised one into a bare RuntimeError.
         """
+        epoch, index = key
+        source = self.sources[index]
         try:
-            return self._sample(*key)
+            if self.augmentation is None:
+                return cut_clip(source.open(), self.settings), source.target, source.name
+            # The sampler may run twice for one clip (when a file holds fewer frames than it says): each time anew from
+            # the same numbers, so that the clip does not depend on it.
+            clip = cut_clip(source.open(), self.settings, partial(self._random_positions, epoch, index))
+            changes = sample_generator(self.seed, epoch, index).spawn(1)[0]
+            return augment(clip, self.augmentation, changes), source.target, source.name
         except ActionFusionError as error:
             return error
 
     def collate(self, samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
-        """Clips side by side, or the first error among them."""
+        """Put clips side by side, or return the first error among them."""
         return collate(samples, self.settings.streams)
-
-    def _sample(self, epoch: int, index: int) -> Sample:
-        source = self.sources[index]
-        if self.augmentation is None:
-            return cut_clip(source.open(), self.settings), source.target, source.name
-        # The sampler may run twice for one clip (when a file holds fewer frames than it says): each time anew from
-        # the same numbers, so that the clip does not depend on it.
-        sampler = partial(self._random_positions, epoch, index)
-        clip = cut_clip(source.open(), self.settings, sampler)
-        changes = sample_generator(self.seed, epoch, index).spawn(1)[0]
-        return augment(clip, self.augmentation, changes), source.target, source.name
 
     def _random_positions(self, epoch: int, index: int, num_frames: int) -> np.ndarray:
         assert self.augmentation is not None
@@ -201,7 +198,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _StepKeys:
-    """The same before it is read: the keys of each batch."""
+    """A step before it is read: the keys of each batch."""
 
     batches: tuple[tuple[Key, ...], ...]
     count: int
@@ -229,16 +226,16 @@ class EpochPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The same in all processes."""
+        """Steps of the optimiser, the same number in all processes."""
         return math.ceil(self.count / self.step_size)
 
     def batches(self, epoch: int) -> list[tuple[Key, ...]]:
-        """This process's batches of a pass in which each video is seen once."""
+        """List this process's batches of a pass in which each video is seen once."""
         keys = self._keys(epoch)
         return _pieces(keys, self.batch_size)[self.share.rank :: self.share.processes]
 
     def steps(self, epoch: int, start: int = 0) -> Iterator[_StepKeys]:
-        """The steps of an epoch, from step ``start`` on."""
+        """Yield the steps of an epoch, from step ``start`` on."""
         keys = self._keys(epoch)
         for whole in _pieces(keys, self.step_size)[start:]:
             rank, processes = self.share.rank, self.share.processes
@@ -250,7 +247,7 @@ class EpochPlan:
     def _keys(self, epoch: int) -> tuple[Key, ...]:
         order = np.arange(self.count)
         if self.shuffle:
-            # A third number keeps the order's draws apart from every sample's.
+            # The further numbers keep the order's random numbers apart from every sample's.
             order = np.random.default_rng([self.seed, epoch, 2**31, 1]).permutation(self.count)
         return tuple((epoch, int(index)) for index in order)
 
@@ -309,16 +306,16 @@ class EpochLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_init_worker,
-            # Else it would draw from torch's own generator at each pass, and move dropout's draws.
+            # Without its own generator, each pass would take numbers from torch's, and change dropout's.
             generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Count the steps of an epoch."""
         return self.plan.steps_per_epoch
 
     def first(self) -> Batch:
-        """The first batch of the first epoch, read in this process.
+        """Read the first batch of the first epoch in this process.
 
         Raises:
             VideoError: a video cannot be read.
@@ -326,7 +323,7 @@ class EpochLoader:
         return _good(self.dataset.collate([self.dataset[key] for key in self.plan.batches(1)[0]]))
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """This process's batches of one epoch; over all processes each video comes once.
+        """Yield this process's batches of one epoch; over all processes each video comes once.
 
         Raises:
             VideoError: a video cannot be read.
@@ -334,7 +331,7 @@ class EpochLoader:
         return self._read(self.plan.batches(number))
 
     def steps(self, epoch: int, start: int = 0) -> Iterator[Step]:
-        """The steps of one epoch, from step ``start`` on; what lies before it is not read.
+        """Yield the steps of one epoch, from step ``start`` on; earlier ones are not read.
 
         Raises:
             VideoError: a video cannot be read.
@@ -361,7 +358,7 @@ def _pieces(keys: Sequence[Key], size: int) -> list[tuple[Key, ...]]:
 
 
 def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[Key]], workers: int) -> Iterator[Batch]:
-    """The batches of these keys (epoch, index), in this order.
+    """Yield the batches of these keys (epoch, index), in this order.
 
     Raises:
         ActionFusionError: a sample cannot be had.
@@ -373,14 +370,14 @@ def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[Key]], workers: in
         num_workers=workers,
         collate_fn=dataset.collate,
         worker_init_fn=_init_worker,
-        generator=torch.Generator(),  # else it would draw from torch's own, and move what is drawn later
+        generator=torch.Generator(),  # as in EpochLoader
     )
     for batch in loader:
         yield _good(batch)
 
 
 def _refuse_long_sockets(workers: int) -> None:
-    """Workers that cannot hand a batch over would leave the training waiting for ever."""
+    """Refuse workers that could not hand a batch over: the training would wait for ever."""
     folder = tempfile.gettempdir()
     if workers and sys.platform != "win32" and len(os.fsencode(folder)) > _LONGEST_TEMPORARY:
         reason = f"has too long a name for the sockets of worker processes, over {_LONGEST_TEMPORARY} bytes"
@@ -388,7 +385,7 @@ def _refuse_long_sockets(workers: int) -> None:
 
 
 def collate(samples: Sequence[Sample | ActionFusionError], streams: Sequence[StreamName]) -> Batch | ActionFusionError:
-    """Put the streams of clips side by side, or give the first error among them."""
+    """Put the streams of clips side by side, or return the first error among them."""
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, ActionFusionError):

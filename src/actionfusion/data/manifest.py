@@ -100,15 +100,13 @@ class Manifest:
             entries.append(replace(entry, group=row.group, frames=row.frames, double_of=row.double_of or None))
             if row.status == OK:
                 kept.append(index)
-        known = replace(listing, entries=tuple(entries), notes=(*listing.notes, *self._absent(listing)))
+        here = {entry.path for entry in entries}
+        absent = [row.path for row in self.rows if row.path not in here]
+        note = [f"{len(absent)} rows of the manifest have no video here: {some(absent)}"] if absent else []
+        known = replace(listing, entries=tuple(entries), notes=(*listing.notes, *note))
         if not kept:
             raise DatasetError(self.path, "no video in it is ok", "fix the videos, then check again")
         return known if len(kept) == len(entries) else known.select(kept, self._left_out(listing))
-
-    def _absent(self, listing: Listing) -> list[str]:
-        here = {entry.path for entry in listing.entries}
-        absent = [row.path for row in self.rows if row.path not in here]
-        return [f"{len(absent)} rows of the manifest have no video here: {some(absent)}"] if absent else []
 
     def _left_out(self, listing: Listing) -> str:
         here = {entry.path for entry in listing.entries}

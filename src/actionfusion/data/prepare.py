@@ -123,8 +123,7 @@ def prepare(
     tally = Tally(jobs, folder, progress)
     try:
         with open_pool(workers, ray) as pool:
-            _reach(folder)
-            _forget_listings(jobs)
+            _forget_listings(folder, jobs)
             to_make = _inspect(pool, jobs, tally, on_cluster=ray is not None)
             estimated = _begin(pool, to_make, folder, check_space=check_space)
             with landmarks((job.source for job in to_make), folder) if ray and to_make else nullcontext(()) as to_see:
@@ -152,18 +151,14 @@ def _is_remote(job: PrepareJob) -> bool:
     return isinstance(job.source, RemotePath) or isinstance(job.entry, RemotePath)
 
 
-def _reach(store: AnyPath) -> None:
-    """Check that a remote store answers before a long decoding for it."""
+def _forget_listings(store: AnyPath, jobs: Sequence[PrepareJob]) -> None:
+    """Drop earlier listings of this process, and check that a remote store answers before a long decoding for it."""
     if isinstance(store, RemotePath):
         try:
             store.forget_all()
             store.exists()
         except OSError as error:
             raise store_fault(store, error.errno, error.strerror or str(error)) from error
-
-
-def _forget_listings(jobs: Sequence[PrepareJob]) -> None:
-    """Drop earlier listings of this process, which may be out of date."""
     systems = {job.source.system: job.source for job in jobs if isinstance(job.source, RemotePath)}
     for source in systems.values():
         with suppress(OSError):  # Each of its videos will be reported.
@@ -290,7 +285,7 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
 
 
 def inspect_entry(job: PrepareJob) -> PrepareOutcome:
-    """Tell whether a video's entry can be ``kept`` or is ``due``."""
+    """Decide whether a video's entry can be ``kept`` or is ``due``."""
     try:
         stored = StoredVideo(job.entry)
         if job.verify:

@@ -65,7 +65,7 @@ def prepare(
             not installed.
         ClusterError: the cluster does not answer, is lost, or its machines differ.
     """
-    contents = Contents.of_flow(flow) if config is None else _contents(config)
+    contents = Contents.of_flow(flow) if config is None else _contents_of_recipe(config)
     kept_in = to_path(store)
     listing = open_dataset(dataset, root)
     if manifest is not None:
@@ -95,8 +95,8 @@ def prepare(
     return report
 
 
-def _contents(name: str) -> Contents:
-    """What the model of a recipe is trained from."""
+def _contents_of_recipe(name: str) -> Contents:
+    """Return what the model of a recipe is trained from."""
     path = find_recipe(name)
     values = with_new_names(read_yaml(path))
     if not isinstance(values.get("clip"), Mapping) or "flow" not in values["clip"]:

@@ -45,7 +45,9 @@ def serve(connection: Connection, address: str, workers: int | None, log: Path) 
         connection.send("started")
         _redirect_output(log)
         try:
-            ray = _connect(address)
+            import ray  # noqa: PLC0415  An optional extra, and slow to import.
+
+            ray.init(address=address, log_to_driver=False)
         except Exception as error:  # noqa: BLE001  Ray raises many kinds.
             connection.send(("unreachable", 0, _one_line(error)))
             return
@@ -61,13 +63,6 @@ def _redirect_output(log: Path) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
-
-
-def _connect(address: str) -> Any:
-    import ray  # noqa: PLC0415  An optional extra, and slow to import.
-
-    ray.init(address=address, log_to_driver=False)
-    return ray
 
 
 def _answer(ray: Any, connection: Connection, workers: int | None) -> None:

@@ -1,6 +1,6 @@
 """Record the split of a run as a table in its folder, so that later changes of a data set do not change it.
 
-Evaluation uses this table and never draws a split again, so that training clips cannot become test clips.
+Evaluation uses this table and never makes a split again, so that training clips cannot become test clips.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos, with_leaks_said
+from actionfusion.data.dataset import DataSettings, LabelledVideos, with_leakage_note
 from actionfusion.data.duplicates import Duplicate, clusters, equal_files
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.layouts.table import Row, read_rows
+from actionfusion.data.layouts.table import read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry, some
 from actionfusion.data.manifest import write_table
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
@@ -22,6 +22,7 @@ from actionfusion.storage import PathLike
 PARTS = ("train", "val", "test")
 _COLUMNS = ("path", "label", "group", "double_of", "part")
 _THE_SAME_ROOT = "give the folder that the run was trained on"
+_COPY_AGAIN = "copy the whole run folder again"
 
 
 def write_split(path: Path, videos: LabelledVideos) -> None:
@@ -43,7 +44,7 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
 
     Args:
         folder: of the run.
-        root: where the data set lies now, or its address.
+        root: folder of the data set today, or its address.
         store: folder of prepared clips, or its address; none reads the videos themselves.
 
     Raises:
@@ -61,7 +62,7 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
     videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
     if videos.digest() != recorded.get("digest"):
         reason = f"is not the split of {CONFIG}: one of them was changed"
-        raise RunFolderError(folder.path / SPLIT, reason, "copy the whole run folder again")
+        raise RunFolderError(folder.path / SPLIT, reason, _COPY_AGAIN)
     return videos
 
 
@@ -87,7 +88,7 @@ def reopen_split(
     if settings.root is None:
         raise SettingsError("root", "is not given", "say where the videos of the data set are: --root DIR")
     listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
-    rows = {row.cells["path"]: row.cells for row in _rows(path)}
+    rows = _read_split(path)
     _refuse_strangers(listing, rows, labels, path)
     listing = listing.select(index for index, entry in enumerate(listing.entries) if entry.path in rows)
     _refuse_another_order(listing, labels, path)
@@ -96,8 +97,11 @@ def reopen_split(
         sides[rows[entry.path]["part"]].append(index)
     train, val, test = (tuple(sides[part]) for part in PARTS)
     ordered = Listing(listing.dataset, listing.root, _as_then(listing, rows), tuple(labels), notes=listing.notes)
-    ordered = ordered.with_duplicates(_duplicates(ordered))
-    split = with_leaks_said(ordered, Split(name, train, test, val, tuple(notes)))
+    recorded = [Duplicate(entry.double_of, entry.path, "near", 0.0) for entry in ordered.entries if entry.double_of]
+    # A manifest may have left out the first of the videos that show the same.
+    names = dict.fromkeys([*(entry.path for entry in ordered.entries), *(pair.first for pair in recorded)])
+    ordered = ordered.with_duplicates(clusters([*recorded, *equal_files(ordered)], names))
+    split = with_leakage_note(ordered, Split(name, train, test, val, tuple(notes)))
     return LabelledVideos(ordered, split, settings)
 
 
@@ -113,20 +117,15 @@ def _as_then(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> tuple[V
     )
 
 
-def _duplicates(listing: Listing) -> dict[str, str]:
-    known = [Duplicate(entry.double_of, entry.path, "near", 0.0) for entry in listing.entries if entry.double_of]
-    # A manifest may have left out the first of the videos that show the same.
-    names = dict.fromkeys([*(entry.path for entry in listing.entries), *(duplicate.first for duplicate in known)])
-    return clusters([*known, *equal_files(listing)], names)
-
-
-def _rows(path: Path) -> list[Row]:
-    rows = list(read_rows(path, needed=("path", "label", "part"), once=_COLUMNS))
-    for row in rows:
+def _read_split(path: Path) -> dict[str, Mapping[str, str]]:
+    """Read the table that ``write_split`` wrote: the cells of each row by the video's path."""
+    cells = {}
+    for row in read_rows(path, needed=("path", "label", "part"), once=_COLUMNS):
         if row.cells["part"] not in PARTS:
             reason = f"{row.position}, column part: {row.cells['part']!r} is none of {', '.join(PARTS)}"
-            raise DatasetError(path, reason, "copy the whole run folder again")
-    return rows
+            raise DatasetError(path, reason, _COPY_AGAIN)
+        cells[row.cells["path"]] = row.cells
+    return cells
 
 
 def _refuse_strangers(
@@ -134,7 +133,7 @@ def _refuse_strangers(
 ) -> None:
     if strange := sorted({cells["label"] for cells in rows.values()} - set(labels)):
         reason = f"names class {strange[0]!r}, which is not among the run's labels"
-        raise DatasetError(path, reason, "copy the whole run folder again")
+        raise DatasetError(path, reason, _COPY_AGAIN)
     label_of = {entry.path: entry.label for entry in listing.entries}
     if gone := [video for video in rows if video not in label_of]:
         reason = f"{len(gone)} of the {len(rows)} videos of the run's split are not there: {some(gone)}"
@@ -152,4 +151,4 @@ def _refuse_another_order(listing: Listing, labels: Sequence[str], path: Path) -
     if ours != list(listing.labels):
         here, there = next(pair for pair in zip(ours, listing.labels, strict=True) if pair[0] != pair[1])
         reason = f"has {here!r} where the data set has {there!r}: the classes are in another order"
-        raise DatasetError(path.with_name("labels.txt"), reason, "copy the whole run folder again")
+        raise DatasetError(path.with_name("labels.txt"), reason, _COPY_AGAIN)

@@ -1,7 +1,7 @@
 """Draw scenes for generated clips, in which exactly one cue carries the label.
 
 Four groups of two classes.  Each group has a stage of its own, the background's tint and axis of drift, which both
-streams can tell; chance is 1/2 inside a group.
+streams can see; chance is 1/2 inside a group.
 
 * ``appearance``: one actor wears a square or a triangle.  The luma of both classes is the same, so flow, which is
   computed on grey, carries nothing.
@@ -13,13 +13,13 @@ streams can tell; chance is 1/2 inside a group.
   memory that follows an emblem from one frame to the next).
 * ``order``: actors go once round to the left and once round to the right, and the class is which comes first.  The
   classes are the same two halves of 32 frames in either order, with the same multiset of (frame, flow window) pairs.
-  Flow *in order* does tell them apart, so "flow alone" means here flow without a memory.
+  Flow *in order* does distinguish them, so "flow alone" means here flow without a memory.
 
 What is said of ``order`` holds for samples that take the same places of both halves: eqs 13-14 with T = 2, 4, 8, 16, 32
 or 64 of the 64 frames, not with T = 17.  With T = 16 even three neighbouring samples, which the 3-D fusion sees at
 once, never hold both motions, nor a motion and the padding at the clip's ends; with T = 8 they never hold both motions.
 (The last window repeats its last flow frame, and by the engine's noise alone differs from the window at the joint.)  A
-moment at a known time tells the order, and so does a clip of which only one motion is sampled: sample the whole clip.
+moment at a known time shows the order, and so does a clip of which only one motion is sampled: sample the whole clip.
 
 The stage is a torus: what leaves on one side comes in on the other, so that a position says nothing of a motion.
 Emblems are drawn in chroma alone.  Positions are whole eighths of a pixel and everything is integer arithmetic, so all
@@ -291,7 +291,7 @@ def _draw_order(generator: np.random.Generator, background: Background) -> tuple
     left, right = _draw_lap(generator, -1), _draw_lap(generator, 1)
     texture, place = _draw_texture(generator), _draw_place(generator)
     # Two equal actors half the stage apart make 32 pixels a whole turn, so that they rest in the same picture before,
-    # between and after the laps.  Were it not so, the rests would tell which end of the way came first.
+    # between and after the laps.  Were it not so, the rests would show which end of the way came first.
     places = place, (place[0], (place[1] + PERIOD * POINTS) % AROUND)
 
     def scene(label: str, halves: tuple[Lap, Lap]) -> Scene:

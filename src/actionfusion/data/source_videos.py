@@ -63,28 +63,24 @@ def read_source_frames(source: Path, size: int, wanted: Collection[int] | None =
         VideoError: it cannot be read; see ``iterate_frames``.
     """
     with _reading(source):
-        if source.is_dir():
-            return (yield from _read_pictures(source, size, wanted))
-        return (yield from iterate_frames(source, size=size, wanted=wanted))
+        if not source.is_dir():
+            return (yield from iterate_frames(source, size=size, wanted=wanted))
+        files = _pictures(source)
+        for number, path in enumerate(files):
+            picture = _decode(path)
+            if wanted is None or number in wanted:
+                yield Frame(number, number / PICTURES_A_SECOND, _scaled(picture, size))
+        return len(files)
 
 
 def guess_frames(source: Path) -> int:
-    """Guess the number of frames from a file's packets or a folder's names; decoding may correct it.
+    """Estimate the number of frames from a file's packets or a folder's names; decoding may correct it.
 
     Raises:
         VideoError: it cannot be opened.
     """
     with _reading(source):
         return len(frame_files(source)) if source.is_dir() else count_frames(source)
-
-
-def _read_pictures(folder: Path, size: int, wanted: Collection[int] | None) -> Generator[Frame, None, int]:
-    files = _pictures(folder)
-    for number, path in enumerate(files):
-        picture = _decode(path)
-        if wanted is None or number in wanted:
-            yield Frame(number, number / PICTURES_A_SECOND, _scaled(picture, size))
-    return len(files)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -156,10 +152,6 @@ class PictureFolderSource:
         return rgb, codes, np.array(frames) / PICTURES_A_SECOND
 
 
-def _files(source: AnyPath) -> list[AnyPath]:
-    return frame_files(source) if source.is_dir() else [source]
-
-
 def source_status_anew(source: AnyPath) -> tuple[int, int]:
     """Give ``source_status`` without cached answers of a server."""
     with _reading(source):
@@ -179,7 +171,7 @@ def source_status(source: AnyPath) -> tuple[int, int]:
     with _reading(source):
         if isinstance(source, RemotePath):
             source.stat(again=True)
-        stats = [path.stat() for path in _files(source)]
+        stats = [path.stat() for path in (frame_files(source) if source.is_dir() else [source])]
         if not all(stat.S_ISREG(status.st_mode) for status in stats):
             raise VideoMissing(source, "this is not a file", "give the path of a video file")  # A pipe would block.
         sizes = [status.st_size for status in stats]

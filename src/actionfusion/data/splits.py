@@ -31,33 +31,6 @@ class _Unit:
     labels: Counter[str]
 
 
-def official(listing: Listing, number: int = 1) -> Split:
-    """Give the split that the data set's authors published.
-
-    Raises:
-        DatasetError: it is not there, or a class is on one side of it alone.
-    """
-    return _own(listing, f"official-{number}")
-
-
-def by_column(listing: Listing) -> Split:
-    """Give the split of a table's column ``split``.
-
-    Raises:
-        DatasetError: there is none, or a class is on one side of it alone.
-    """
-    return _own(listing, "column")
-
-
-def by_folders(listing: Listing) -> Split:
-    """Give the split of the folders train/, val/ and test/ of the data set itself.
-
-    Raises:
-        DatasetError: there are none, or a class is on one side alone.
-    """
-    return _own(listing, "folders")
-
-
 def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified: bool = False) -> tuple[Split, ...]:
     """Draw random splits 7:3 over videos; the first is the paper's protocol.
 
@@ -66,7 +39,7 @@ def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified:
 
     Args:
         listing: the videos.
-        seed: of the draw.
+        seed: of the random order.
         repeats: how many splits.
         stratified: draw 7:3 within each class, so that every class is on both sides.  The paper shuffles the whole set.
 
@@ -90,7 +63,7 @@ def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified:
             order = _shuffled([(entry.path, index) for index, entry in enumerate(listing.entries)], salt)
             test = set(order[(7 * len(order) + 5) // 10 :])
         split = _complement(listing, name, test)
-        _refuse_unlearnt(listing, split)
+        _refuse_untrained(listing, split)
         splits.append(replace(split, notes=(f"leakage: {split.leaks(listing).describe()}", *_untested(listing, split))))
     return tuple(splits)
 
@@ -109,7 +82,7 @@ def grouped_7_3(listing: Listing, seed: int = 0) -> Split:
         raise DatasetError(listing.root, reason, "take stratified-7:3, or add videos of other groups")
     name = f"grouped 7:3, seed {seed}"
     for attempt in range(_ATTEMPTS):
-        # Groups that lie across classes may need another draw, and in the end larger steps, to reach every class.
+        # Groups that span classes may need another draw, and in the end larger steps, to reach every class.
         salt, most = (f"{seed}/{attempt}", 0.5 if attempt < _ATTEMPTS // 2 else 1.0)
         split = _complement(listing, name, _draw(units, TEST_SHARE, salt, most))
         if all(set(side) == set(listing.labels) for side in _sides(listing, split)):
@@ -136,7 +109,7 @@ def leave_groups_out(listing: Listing, folds: Collection[str]) -> Split:
     test = {index for index, entry in enumerate(listing.entries) if entry.fold in folds}
     names = ", ".join(shown(fold) for fold in sorted(folds))
     split = _complement(listing, f"leave {'one group' if len(folds) == 1 else 'groups'} out: {names}", test)
-    _refuse_unlearnt(listing, split)
+    _refuse_untrained(listing, split)
     if not split.train or not split.test:
         raise DatasetError(split.name, "leaves one part empty", "leave some groups out, and not all")
     return replace(split, notes=_ungrouped(listing))
@@ -174,7 +147,7 @@ def hold_out_validation(listing: Listing, split: Split, fraction: float = 0.2, s
         listing: the videos that the split counts in.
         split: test part and name stay as they are.
         fraction: share of the training part, above 0 and below 1.
-        seed: of the draw.
+        seed: of the random order.
 
     Raises:
         SettingsError: a fraction outside 0 to 1.
@@ -263,8 +236,11 @@ def make_split(listing: Listing, name: str | None = None, seed: int = 0, repeat:
         return random_7_3(listing, seed, repeat, stratified=_DRAWN[name])[-1]
     if name == "grouped-7:3":
         return grouped_7_3(listing, seed)
-    if name in {"all", "all-test"}:
-        return _one_part(listing, tested=name == "all-test")
+    everything = tuple(range(len(listing.entries)))
+    if name == "all":
+        return Split("all videos train", everything, (), notes=("no video is left to test on",))
+    if name == "all-test":
+        return Split("all videos are tested", (), everything, notes=("no video is left to train on",))
     if name in listing.official or name.startswith("official-") or name in {"folders", "column"}:
         return _own(listing, name)
     protocol, _, argument = name.partition(":")
@@ -283,10 +259,16 @@ def _choices(listing: Listing) -> str:
 
 
 def _own(listing: Listing, name: str) -> Split:
+    """Return a split that comes with the data set, which must have every class on both sides."""
     if name not in listing.official:
         raise DatasetError(listing.root, f"has no split {name!r}", f"choose {_choices(listing)}")
     split = listing.official[name]
-    _refuse_one_sided(listing, split)
+    remedy = "add videos of it to the other part, take it out, or choose another split"
+    train, test = _sides(listing, split)
+    if one_sided := sorted(set(train) ^ set(test)):
+        label = one_sided[0]
+        part, count = ("training", train[label]) if train[label] else ("test", test[label])
+        raise DatasetError(split.name, f"class {label!r} is only in the {part} part ({count} videos)", remedy)
     return split
 
 
@@ -305,13 +287,6 @@ def _leave_path_out(listing: Listing, path: str) -> Split:
         if entry.path == path:
             return _without(listing, index)
     raise DatasetError(listing.root, f"there is no video {path!r}", "name it by its path from the root")
-
-
-def _one_part(listing: Listing, *, tested: bool) -> Split:
-    everything = tuple(range(len(listing.entries)))
-    if tested:
-        return Split("all videos are tested", (), everything, notes=("no video is left to train on",))
-    return Split("all videos train", everything, (), notes=("no video is left to test on",))
 
 
 _LEAVING: Mapping[str, Callable[[Listing, str], Split]] = {
@@ -415,23 +390,12 @@ def _sides(listing: Listing, split: Split) -> tuple[Counter[str], Counter[str]]:
     return train, Counter(listing.entries[index].label for index in split.test)
 
 
-def _refuse_unlearnt(listing: Listing, split: Split) -> None:
+def _refuse_untrained(listing: Listing, split: Split) -> None:
     train, test = _sides(listing, split)
     for label in listing.labels:
         if test[label] and not train[label]:
             reason = f"class {label!r} is only in the test part, with all its {test[label]} videos"
             raise DatasetError(split.name, reason, "take another seed or split, or add videos of it")
-
-
-def _refuse_one_sided(listing: Listing, split: Split) -> None:
-    remedy = "add videos of it to the other part, take it out, or choose another split"
-    train, test = _sides(listing, split)
-    for label in sorted(set(train) | set(test)):
-        for here, there, part in ((train, test, "training"), (test, train, "test")):
-            if here[label] and not there[label]:
-                raise DatasetError(
-                    split.name, f"class {label!r} is only in the {part} part ({here[label]} videos)", remedy
-                )
 
 
 def _untested(listing: Listing, split: Split) -> tuple[str, ...]:

@@ -67,12 +67,12 @@ class Contents:
 
     @classmethod
     def of_clip(cls, clip: ClipSettings) -> Self:
-        """What such clips are cut from."""
+        """Return what such clips are cut from."""
         return cls(clip.flow, clip.frame_size, clip.reads_flow)
 
     @classmethod
     def of_flow(cls, recipe: FlowRecipe) -> Self:
-        """Flow, and frames of the flow's size."""
+        """Return this flow, and frames of the flow's size."""
         return cls(recipe, recipe.size)
 
     @property
@@ -442,5 +442,5 @@ def _read_end(tail: bytes, file_size: int) -> tuple[int, int, int]:
         if signature != b"PK\5\6":
             raise ValueError("no end record: cut off, or no zip file")
     if start + size > file_size:
-        raise ValueError("its directory does not lie within it")
+        raise ValueError("its directory reaches over its end")
     return count, size, start

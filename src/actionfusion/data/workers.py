@@ -100,7 +100,9 @@ class WorkerPool:
         waiting = deque(enumerate(tasks))
         while waiting or any(worker.state == "working" for worker in self._workers):
             self._give_out(function, waiting)
-            for worker in _heard_from(self._workers):
+            awaited = [worker for worker in self._workers if worker.state != "idle"]
+            ready = wait([worker.connection for worker in awaited])
+            for worker in [worker for worker in awaited if worker.connection in ready]:
                 number = worker.task
                 reply = self._reply(worker)
                 if number is not None:
@@ -142,12 +144,6 @@ def try_task(function: Callable[[Task], Any], task: Task) -> tuple[str, Any]:
 def raised_by_worker(value: ActionFusionError | str) -> Exception:
     """Rebuild an exception of another process."""
     return RuntimeError(f"a worker process failed:\n{value}") if isinstance(value, str) else value
-
-
-def _heard_from(workers: Sequence[_Worker]) -> list[_Worker]:
-    awaited = [worker for worker in workers if worker.state != "idle"]
-    ready = wait([worker.connection for worker in awaited])
-    return [worker for worker in awaited if worker.connection in ready]
 
 
 class _Worker:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from actionfusion.curves import Curves, EpochRow, Quantity, Session
+from actionfusion.curves import Curves, EpochRow, Quantity, Stage
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.result import check_evaluation
 from actionfusion.files import write_atomically
@@ -219,7 +219,7 @@ def _training(rows: Sequence[EpochRow]) -> dict[str, Any] | None:
         return None
     curves = Curves.from_rows(rows)
     columns = (curves.train_loss, curves.train_accuracy, curves.val_loss, curves.val_accuracy)
-    heads = zip(curves.epochs.tolist(), curves.sessions.tolist(), strict=True)
+    heads = zip(curves.epochs.tolist(), curves.stages.tolist(), strict=True)
     best = curves.best
     quantities: tuple[Quantity, Quantity] = ("loss", "accuracy")
     return {
@@ -228,7 +228,7 @@ def _training(rows: Sequence[EpochRow]) -> dict[str, Any] | None:
             (name, Markup(curves_svg(curves, name, _describe(curves, name))))  # noqa: S704  # matplotlib's own markup
             for name in quantities
         ],
-        "sessions": [(session, _rates(session)) for session in curves.session_list()],
+        "sessions": [(stage, _rates(stage)) for stage in curves.stage_list()],
         "best": None if best is None else (int(curves.epochs[best]), float(curves.val_accuracy[best])),
         "duration": _duration(float(sum(seconds for seconds in curves.seconds if math.isfinite(seconds)))),
         "rows": list(zip(heads, zip(*(column.tolist() for column in columns), strict=True), strict=True)),
@@ -275,8 +275,8 @@ def _describe(curves: Curves, quantity: Quantity) -> str:
     return f"{text}, validation from {form(known[0])} to {form(known[-1])}" if len(known) else text
 
 
-def _rates(session: Session) -> str:
-    first, last = session.rates
+def _rates(stage: Stage) -> str:
+    first, last = stage.rates
     if not math.isfinite(first):
         return ""
     return f"{first:g}" if first == last or not math.isfinite(last) else f"{first:g} to {last:g}"

@@ -1,4 +1,4 @@
-"""The clip: what every part hands to the network, cut from a video in one place.
+"""Cut clips from videos, in the one place that every part takes them from.
 
 Training, evaluation, prediction, the report and the exported model all come through ``cut_clip``, so they cannot
 disagree about a frame, a resize or a flow field.
@@ -92,13 +92,13 @@ class ClipSettings:
         return max(self.frame_size, self.flow.size) if self.reads_flow else self.frame_size
 
     def positions(self, num_frames: int) -> Positions:
-        """The frames ``[T]`` of a video that a clip shows, where nothing is drawn at random."""
+        """Return the frames ``[T]`` of a video that a clip shows, where no sampler is given."""
         if self.sampling == "dense":
             return consecutive(num_frames, self.frames, self.stride)
         return evenly_spaced(num_frames, self.frames)
 
     def difference(self, recipe: FlowRecipe, frame_size: int) -> str | None:
-        """Say how prepared pictures differ from those of this clip; None where they do not."""
+        """Return how prepared pictures differ from those of this clip; None where they do not."""
         if self.reads_flow and recipe != self.flow:
             return f"flow made by {recipe}, wanted is {self.flow}"
         if frame_size != self.frame_size:
@@ -126,7 +126,7 @@ class Clip:
     recipe: FlowRecipe
 
     def inputs(self, streams: Sequence[StreamName]) -> dict[StreamName, UInt8Array]:
-        """What a model that reads these streams is given.
+        """Return the inputs of a model that reads these streams.
 
         Raises:
             RecipeMismatch: flow is wanted, and the clip was cut without it.
@@ -140,7 +140,7 @@ class Clip:
 class FrameCountChanged(Exception):
     """A source found while reading that it holds another number of frames than it had said, and has corrected it.
 
-    A message between a source and ``cut_clip``, which nobody else sees; its text is the name of the video.
+    A message between a source and ``cut_clip``, which no other code sees; its text is the name of the video.
     """
 
 
@@ -168,8 +168,8 @@ class ClipSource(Protocol):
         """Read pictures and flow.
 
         Args:
-            frames: frame numbers, ascending, without doubles.
-            fields: first frames of flow fields, ascending, without doubles; where there are none, no flow is computed.
+            frames: frame numbers, ascending, without repeats.
+            fields: first frames of flow fields, ascending, without repeats; where there are none, no flow is computed.
 
         Returns:
             Frames ``[len(frames), frame_size, frame_size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the
@@ -190,8 +190,8 @@ def cut_clip(source: ClipSource, settings: ClipSettings, sampler: Sampler | None
         source: a video.
         settings: which frames, and the flow recipe and frame size, which must be the source's.
         sampler: gives T positions for a number of frames; `ClipSettings.positions` where none is given.  It is asked
-            again if the number of frames changes, so a random one must draw from the same ``sample_generator`` each
-            time.
+            again if the number of frames changes, so a random one must take its numbers from the same
+            ``sample_generator`` each time.
 
     Raises:
         RecipeMismatch: the source's recipe or frame size is another one.
@@ -216,7 +216,10 @@ def cut_clip(source: ClipSource, settings: ClipSettings, sampler: Sampler | None
 def _cut(source: ClipSource, settings: ClipSettings, sampler: Sampler | None) -> Clip:
     num_frames = source.num_frames
     positions = sampler(num_frames) if sampler else settings.positions(num_frames)
-    _check(positions, settings.frames, num_frames)
+    if len(positions) != settings.frames:
+        raise SettingsError("sampler", f"it gave {len(positions)} positions", f"it must give {settings.frames}")
+    if positions.min() < 0 or positions.max() >= num_frames:
+        raise SettingsError("sampler", f"it gave {positions.tolist()}", f"positions must be within 0..{num_frames - 1}")
     windows = np.array([flow_window(int(at), settings.flow_length, num_frames) for at in positions], np.int64)
     wanted, frame_rows = np.unique(positions, return_inverse=True)
     pairs, field_rows = np.unique(windows, return_inverse=True)
@@ -237,12 +240,3 @@ def _cut(source: ClipSource, settings: ClipSettings, sampler: Sampler | None) ->
         positions=positions,
         recipe=settings.flow,
     )
-
-
-def _check(positions: Positions, count: int, num_frames: int) -> None:
-    if len(positions) != count:
-        raise SettingsError("sampler", f"it gave {len(positions)} positions", f"it must give {count}")
-    if positions.min() < 0 or positions.max() >= num_frames:
-        raise SettingsError(
-            "sampler", f"it gave {positions.tolist()}", f"positions must lie within 0..{num_frames - 1}"
-        )

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import av
 from av.stream import Disposition
@@ -101,7 +101,9 @@ def _open_file(name: str) -> BinaryIO:
     except FileNotFoundError:
         raise VideoMissing(name, "there is no such file", "check the path") from None
     except (OSError, ValueError) as error:
-        raise VideoMissing(name, f"it cannot be opened ({said(error)})", "check the path and your rights") from error
+        raise VideoMissing(
+            name, f"it cannot be opened ({error_text(error)})", "check the path and your rights"
+        ) from error
     if file is None:
         raise VideoMissing(name, "this is not a file", "give the path of a video file")
     return file
@@ -149,7 +151,7 @@ def _open_container(name: str, file: BinaryIO) -> Iterator[InputContainer]:
         )
     except (av.FFmpegError, OSError) as error:
         if _has_video_signature(head):
-            reason = f"the header of this video cannot be read ({said(error)})"
+            reason = f"the header of this video cannot be read ({error_text(error)})"
             raise VideoDamaged(name, reason, FETCH_AGAIN) from error
         raise NotAVideo(name, "no video container was recognised in it", "give a video file") from error
     with container:
@@ -169,7 +171,7 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
         only = "only cover art" if container.streams.video else "only sound" if container.streams.audio else "nothing"
         raise NoVideoStream(name, f"it has no video stream, it holds {only}", "give a file with moving pictures")
     # A codec that this build of FFmpeg does not know leaves the stream without a codec context.
-    readable = [stream for stream in moving if _codec(stream) is not None]
+    readable = [stream for stream in moving if cast("VideoCodecContext | None", stream.codec_context) is not None]
     if not readable:
         raise VideoDamaged(name, "its codec is not one that FFmpeg decodes", CONVERT)
 
@@ -184,11 +186,7 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
     return stream
 
 
-def _codec(stream: VideoStream) -> VideoCodecContext | None:
-    return stream.codec_context
-
-
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Give the words of the system or FFmpeg for an error, without codes and names."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
@@ -226,4 +224,4 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise VideoMissing(name, f"it cannot be read ({said(error)})", "check its disk") from error
+        raise VideoMissing(name, f"it cannot be read ({error_text(error)})", "check its disk") from error

@@ -136,7 +136,7 @@ class _Engine(threading.local):
 
     def __call__(self, first: UInt8Array, second: UInt8Array, /) -> FloatArray:
         if np.array_equal(first, second):
-            # Farneback alone would see up to 0.3 px at the edges; and doubled frames are common, so it saves time.
+            # Farneback alone would see up to 0.3 px at the edges; and repeated frames are common, so it saves time.
             return np.zeros((*first.shape, 2), np.float32)
         field = self._compute(np.ascontiguousarray(first), np.ascontiguousarray(second))
         return field.astype(np.float32, copy=False)

@@ -25,7 +25,7 @@ from actionfusion.video.containers import (
     PIXEL_LIMIT,
     VIDEO_DEMUXERS,
     choose_stream,
-    said,
+    error_text,
 )
 from actionfusion.video.pictures import PictureConverter, UInt8Array
 from actionfusion.video.reading import frame_interval, iterate_frames, refuse_large_picture, strict_decoder
@@ -159,7 +159,7 @@ def _open_pipe(source: Source, stopped: Callable[[], bool], opener: Callable[...
             if not pipe.count:
                 raise NotAVideo(source.name, "it ended without a byte", "check the program that writes it") from error
             remedy = "write a container that can be read from its start on, such as mpegts, matroska or yuv4mpegpipe"
-            raise NotAVideo(source.name, f"no video was recognised in it ({said(error)})", remedy) from error
+            raise NotAVideo(source.name, f"no video was recognised in it ({error_text(error)})", remedy) from error
         with container:
             yield container
 
@@ -172,7 +172,7 @@ def _pipe_file(source: Source) -> Iterator[int]:
     try:
         file = os.open(source.address, os.O_RDONLY)
     except OSError as error:
-        reason = f"it cannot be opened ({said(error)})"
+        reason = f"it cannot be opened ({error_text(error)})"
         raise VideoMissing(source.name, reason, "check the path and your rights") from error
     try:
         yield file
@@ -323,7 +323,7 @@ def _decoded(
             except (av.FFmpegError, OSError) as error:
                 refuse_large_picture(source.name, stream, error)
                 pictures, lost = [], 1
-            # Whoever joins a stream midway first gets pictures that build on others that he never saw.
+            # A stream joined midway begins with pictures that build on others that were never received.
             losses.frames += lost if begun else 0
             barren += lost
             if barren > MAX_LOST_IN_A_ROW:

@@ -133,7 +133,7 @@ def scaled_picture(picture: UInt8Array, size: int) -> UInt8Array:
 
 
 def resized(picture: UInt8Array, size: int) -> UInt8Array:
-    """A square RGB picture ``[n, n, 3]`` uint8 as ``[size, size, 3]``; itself where it has that size."""
+    """Scale a square RGB picture ``[n, n, 3]`` uint8 to ``[size, size, 3]``; one of that size is returned itself."""
     if len(picture) == size:
         return picture
     how = cv2.INTER_AREA if len(picture) > size else cv2.INTER_LINEAR

@@ -34,9 +34,9 @@ from actionfusion.video.containers import (
     PIXEL_LIMIT,
     SCALE_DOWN,
     LocalPath,
+    error_text,
     find_structure_fault,
     open_video,
-    said,
 )
 from actionfusion.video.pictures import Orientation, PictureConverter, UInt8Array
 from actionfusion.video.threads import check_stop
@@ -313,7 +313,7 @@ def packet_faults(path: str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise VideoDamaged(path, f"its packets cannot be read ({said(error)})", FETCH_AGAIN) from error
+        raise VideoDamaged(path, f"its packets cannot be read ({error_text(error)})", FETCH_AGAIN) from error
 
 
 def _decode(path: str, container: InputContainer, stream: VideoStream) -> Generator[VideoFrame, None, None]:
@@ -330,7 +330,7 @@ def _decode(path: str, container: InputContainer, stream: VideoStream) -> Genera
                 pictures = codec.decode(packet)
             except (av.FFmpegError, OSError) as error:
                 refuse_large_picture(path, stream, error)
-                raise _damage(path, stream, packet, num_frames, said(error)) from error
+                raise _damage(path, stream, packet, num_frames, error_text(error)) from error
             for picture in pictures:
                 if picture.is_corrupt:
                     raise _damage(path, stream, packet, num_frames, "the decoder found it corrupt")

@@ -1,7 +1,7 @@
-"""Samples of a video that is still running: every so many frames one, with the frames around it that its flow needs.
+"""Sample a video that is still running: one frame of every so many, with the frames around it that its flow needs.
 
-The positions are those of eqs 13-14 with an interval that is given instead of made from the number of frames, which a
-running video does not tell: ``every`` = int(N / T) gives `evenly_spaced`'s.
+The positions are those of eqs 13-14 with an interval that is given instead of made from the number of frames, which is
+not known of a running video: ``every`` = int(N / T) gives `evenly_spaced`'s.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Sample:
     flow: UInt8Array | None
 
     def inputs(self, streams: Sequence[StreamName]) -> dict[StreamName, UInt8Array]:
-        """What a model that reads these streams is given of the sample."""
+        """Return what a model that reads these streams gets of the sample."""
         arrays: dict[StreamName, UInt8Array | None] = {"rgb": self.rgb, "flow": self.flow}
         return {name: array for name in streams if (array := arrays[name]) is not None}
 
@@ -59,7 +59,7 @@ class FrameGroup:
     fields: tuple[int, ...]
 
     def codes(self, recipe: FlowRecipe, known: Mapping[int, UInt8Array] | None = None) -> dict[int, UInt8Array]:
-        """Codes ``[size, size, 2]`` of all fields by their first frame; those of ``known`` are taken from there."""
+        """Compute the codes ``[size, size, 2]`` of all fields by their first frame, but for those in ``known``."""
         found = {start: known[start] for start in self.fields if known and start in known}
         missing = sorted(set(self.fields) - found.keys())
         needed = {index for start in missing for index in (start, start + 1)}
@@ -67,7 +67,7 @@ class FrameGroup:
         return found | dict(zip(missing, flow_fields(pictures, missing, recipe), strict=True))
 
     def sample(self, codes: Mapping[int, UInt8Array], clip: ClipSettings) -> Sample:
-        """The sample with the flow that ``codes`` has computed."""
+        """Make the sample with the flow that ``codes`` has computed."""
         picture = resized(self.pictures[self.position], clip.frame_size)
         rgb = np.ascontiguousarray(picture.transpose(2, 0, 1))
         if not clip.reads_flow:
@@ -109,7 +109,7 @@ class FrameCollector:
         return self.length // 2
 
     def wants(self, index: int) -> bool:
-        """Whether any group needs the frame of that number."""
+        """Check whether any group needs the frame of that number."""
         return (index - self.every + 1 + self.delay) % self.every <= self.length
 
     def push(self, frame: Frame) -> tuple[Self, FrameGroup | None]:
@@ -125,7 +125,7 @@ class FrameCollector:
         return replace(self, frames=self._kept(frames, following), next_position=following), group
 
     def finish(self) -> tuple[FrameGroup, ...]:
-        """The groups of samples that the video ended too soon behind; their windows repeat the last field.
+        """Return the groups of samples whose flow window the video ended in; they repeat the last field.
 
         The last frame must have been pushed, wanted or not.
         """

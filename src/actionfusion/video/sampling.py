@@ -1,4 +1,4 @@
-"""Which frames of a video the network sees.  Positions count from 0; the paper's formulas count from 1.
+"""Choose the frames of a video that the network sees.  Positions count from 0; the paper's formulas count from 1.
 
 Sources: Ou and Sun 2019, eqs 13 and 14 (testing) and section 3.6 (training).
 """
@@ -19,7 +19,7 @@ def _check(num_frames: int, count: int) -> None:
 
 
 def evenly_spaced(num_frames: int, count: int) -> Positions:
-    """The ``count`` positions of eqs 13-14: frames t', 2t', ..., Tt' counted from 1, with t' = int(N / T).
+    """Choose the ``count`` positions of eqs 13-14: frames t', 2t', ..., Tt' counted from 1, with t' = int(N / T).
 
     A video of fewer frames than ``count`` is read one frame at a time and its last frame repeats.
 
@@ -90,7 +90,7 @@ def shifted_views(still: Positions, num_frames: int, views: int) -> npt.NDArray[
 def random_interval(
     num_frames: int, count: int, generator: np.random.Generator, intervals: tuple[int, int] = (2, 10)
 ) -> Positions:
-    """``count`` positions at one random interval from a random start, as section 3.6 trains.
+    """Choose ``count`` positions at one random interval from a random start, as section 3.6 trains.
 
     The interval is drawn from ``intervals`` (both ends count), each end clamped to the largest interval that fits;
     the start is uniform over all that fit.  A video of fewer frames than ``count`` repeats its last frame.  The paper
@@ -120,7 +120,7 @@ def random_interval(
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random numbers of one training sample: a function of these three alone, whichever worker draws them.
+    """Make the random numbers of one training sample: a function of these three alone, in whichever worker.
 
     Raises:
         SettingsError: a number below 0.

@@ -99,7 +99,7 @@ class PacketIndex:
         return found
 
     def pays(self, frames: Sequence[int]) -> bool:
-        """Tell whether seeking to these frames (ascending) decodes at most half of the video, and saves enough time."""
+        """Decide whether seeking to these frames (ascending) saves half of the decoding, and enough time."""
         stretches = self.stretches(frames)
         cost = sum(len(stretch) + self.delay for stretch in stretches)
         return 2 * cost <= self.num_frames and (self.num_frames - cost) * self.pixels >= SMALLEST_SAVING
@@ -227,7 +227,7 @@ def _packets_from(
 
 
 def _is_ordinary(packet: Packet[VideoStream], codec: str) -> bool:
-    """Tell whether a packet surely gives the one picture of its time, with the stream's one set of parameters."""
+    """Check whether a packet surely gives the one picture of its time, with the stream's one set of parameters."""
     if packet.pts is None or packet.is_discard or packet.is_corrupt:
         return False
     if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
@@ -240,7 +240,7 @@ def _is_ordinary(packet: Packet[VideoStream], codec: str) -> bool:
 
 
 def _is_idr(packet: bytes, setup: bytes) -> bool:
-    """Tell whether an H.264 packet holds a picture that makes the decoder forget those before it.
+    """Check whether an H.264 packet holds a picture that makes the decoder forget those before it.
 
     FFmpeg decodes from other key frames too, but reports damage if frames that they discard were never decoded.
 

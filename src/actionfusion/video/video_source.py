@@ -64,7 +64,10 @@ class VideoSource:
         if self._num_frames is None:
             known = known_frames(fspath(self._path))
             self._is_verified = known is not None
-            self._num_frames = known or self._count()
+            if known is None and self._seek:
+                self._scan = scan_packets(self._path)
+                known = self._scan.num_frames
+            self._num_frames = count_frames(self._path) if known is None else known
         if self._num_frames < 1:
             raise NoFrames(self._path, "its video stream holds not one frame", "leave it out")
         return self._num_frames
@@ -122,12 +125,6 @@ class VideoSource:
                 reason = f"there is no frame {needed[-1]} among its {self.num_frames} frames"
                 raise SettingsError(self._path, reason, f"take frames 0 to {self.num_frames - 1}")
             return images, flow.fields(), times
-
-    def _count(self) -> int:
-        if not self._seek:
-            return count_frames(self._path)
-        self._scan = scan_packets(self._path)
-        return self._scan.num_frames
 
     def _index(self, needed: Sequence[int]) -> PacketIndex | None:
         """Return the index to seek with, if seeking is allowed, possible and worth it."""

@@ -8,9 +8,9 @@ The name of the first folder is the class, however deep the videos are in it.
 
 from __future__ import annotations
 
-from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, inside, is_video, scan
-from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
-from actionfusion.storage import AnyPath
+from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, is_video, scan
+from actionfusion.data.listing import Listing, Split, VideoEntry, caseless, some, sorted_entries
+from actionfusion.storage import AnyPath, relative
 
 PARTS = {
     "train": "train",
@@ -39,7 +39,7 @@ def open_folder(given: AnyPath) -> Listing:
 
 
 def _part(folder: AnyPath) -> str | None:
-    return PARTS.get(canonical(folder.name).casefold())
+    return PARTS.get(caseless(folder.name))
 
 
 def _parts(root: AnyPath) -> list[AnyPath]:
@@ -72,7 +72,7 @@ def _open_classes(root: AnyPath) -> Listing:
     left_out = LeftOut()
     folders = class_videos(root, left_out)
     entries = sorted_entries(
-        VideoEntry(inside(video, root), label) for label, videos in folders.items() for video in videos
+        VideoEntry(relative(video, root), label) for label, videos in folders.items() for video in videos
     )
     return Listing("folder", root, entries, _labels(entries), notes=tuple(left_out.notes() + _case_notes(entries)))
 
@@ -83,8 +83,8 @@ def _open_parts(root: AnyPath, parts: list[AnyPath]) -> Listing:
     found = []
     for folder in parts:
         for label, videos in class_videos(folder, left_out).items():
-            found += [VideoEntry(inside(video, root), label) for video in videos]
-            sides |= {inside(video, root): PARTS[canonical(folder.name).casefold()] for video in videos}
+            found += [VideoEntry(relative(video, root), label) for video in videos]
+            sides |= {relative(video, root): PARTS[caseless(folder.name)] for video in videos}
     entries = sorted_entries(found)
     notes = left_out.notes() + _case_notes(entries)
     outside = [folder.name for folder in folders_in(root) if folder not in parts and _holds_videos(folder)]
@@ -117,7 +117,7 @@ def _labels(entries: tuple[VideoEntry, ...]) -> tuple[str, ...]:
 def _case_notes(entries: tuple[VideoEntry, ...]) -> list[str]:
     spellings: dict[str, set[str]] = {}
     for entry in entries:
-        spellings.setdefault(canonical(entry.label).casefold(), set()).add(entry.label)
+        spellings.setdefault(caseless(entry.label), set()).add(entry.label)
     return [
         f"classes that differ only in how they are written: {some(sorted(names))}"
         for _, names in sorted(spellings.items())

@@ -9,7 +9,6 @@ the film that it was cut from, which is taken for its group.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from actionfusion.data.layouts.tree import (
@@ -20,14 +19,13 @@ from actionfusion.data.layouts.tree import (
     find_root,
     folders_in,
     holds,
-    inside,
     lines_of,
     refuse_twins,
     stem_key,
 )
-from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
+from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, caseless, some, sorted_entries
 from actionfusion.errors import DatasetError
-from actionfusion.storage import AnyPath
+from actionfusion.storage import AnyPath, relative
 
 VIDEOS = 6_766
 CLASSES = 51
@@ -56,7 +54,7 @@ def open_hmdb51(given: AnyPath) -> Listing:
     left_out = LeftOut()
     folders = class_videos(root, left_out, skip=[lists, *lists.parents] if lists else ())
     entries = sorted_entries(
-        VideoEntry(inside(video, root), label, _film(video.stem, label))
+        VideoEntry(relative(video, root), label, _film(video.stem, label))
         for label, videos in folders.items()
         for video in videos
     )
@@ -72,7 +70,7 @@ def open_hmdb51(given: AnyPath) -> Listing:
 
 
 def _is_class(folder: AnyPath) -> bool:
-    # The archive holds an archive a class, and unpacking each into a folder of its name doubles the folders.
+    # The archive holds an archive a class, and unpacking each into a folder of its name gives two folders of that name.
     return holds(folder, _TAIL.fullmatch) or holds(folder / folder.name, _TAIL.fullmatch)
 
 
@@ -92,7 +90,7 @@ def _notes(entries: tuple[VideoEntry, ...], classes: int) -> list[str]:
 
 def _official(lists: AnyPath, entries: tuple[VideoEntry, ...]) -> tuple[dict[str, Split], list[str]]:
     known = by_stem(entries)
-    labels = {canonical(entry.label).casefold(): entry.label for entry in entries}
+    labels = {caseless(entry.label): entry.label for entry in entries}
     splits, notes = {}, []
     for number in (1, 2, 3):
         marks: Marks = {}
@@ -107,16 +105,15 @@ def _official(lists: AnyPath, entries: tuple[VideoEntry, ...]) -> tuple[dict[str
             notes.append(f"official split {number}: {len(without)} lists not found: {some(without)}")
         if absent := len(marks.keys() - known.keys()):
             notes.append(f"official split {number}: {absent:,} of its {len(marks):,} videos are not here")
-        train, test = (_marked(marks, known, mark) for mark in (1, 2))
+        train, test = (
+            tuple(sorted(known[key] for key, found in marks.items() if found == mark and key in known))
+            for mark in (1, 2)
+        )
         if train and test:
             splits[f"official-{number}"] = Split(f"hmdb51 official {number}", train, test)
         else:
             notes.append(f"official split {number} is not offered: one of its parts has no video here")
     return splits, notes
-
-
-def _marked(marks: Marks, known: Mapping[tuple[str, str], int], mark: int) -> tuple[int, ...]:
-    return tuple(sorted(known[key] for key, found in marks.items() if found == mark and key in known))
 
 
 def _read_list(file: AnyPath, fold: str) -> Marks:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actionfusion.data.layouts.folder import open_folder
-from actionfusion.data.listing import Listing, VideoEntry
+from actionfusion.data.listing import Listing
 from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
 from actionfusion.errors import DatasetError
@@ -41,8 +41,12 @@ def open_shapes(given: AnyPath) -> Listing:
     abilities = {label: ability for ability, labels in SHAPE_GROUPS.items() for label in labels}
     if strange := [label for label in listing.labels if label not in abilities]:
         raise DatasetError(given, f"holds a class {strange[0]!r} that is not generated", "open it as a folder")
-    entries = tuple(replace(entry, group=_twins(entry, abilities[entry.label])) for entry in listing.entries)
-    return replace(listing, dataset="shapes", entries=entries)
+    entries = []
+    for entry in listing.entries:
+        split, *_, name = PurePosixPath(entry.path).parts
+        number = PurePosixPath(name).stem.rpartition("_")[2]
+        entries.append(replace(entry, group=f"{split}/{abilities[entry.label]}/{number}"))
+    return replace(listing, dataset="shapes", entries=tuple(entries))
 
 
 def _make(folder: Path) -> None:
@@ -57,8 +61,3 @@ def _make(folder: Path) -> None:
             seed=0,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-
-
-def _twins(entry: VideoEntry, ability: str) -> str:
-    split, *_, name = PurePosixPath(entry.path).parts
-    return f"{split}/{ability}/{PurePosixPath(name).stem.rpartition('_')[2]}"

@@ -77,11 +77,13 @@ def open_table(given: AnyPath) -> Listing:
     if not videos:
         raise DatasetError(table, "every row has a status other than ok", "check the videos that it names")
     root = _root(table, videos)
-    entries, parts = _entries(videos, root)
+    entries = sorted_entries(
+        VideoEntry(relative(video.path, root), video.label, video.group, video.kind) for video in videos
+    )
     notes = _notes(left_out, videos)
     official: dict[str, Split] = {}
     if "split" in rows[0].cells:
-        official, missing = _column(entries, parts)
+        official, missing = _column(entries, {relative(video.path, root): video.part for video in videos})
         notes += missing
     labels = tuple(sorted({entry.label for entry in entries}))
     return Listing("csv", root, entries, labels, official, tuple(notes))
@@ -257,15 +259,6 @@ def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
         return common_folder(folders)
     except ValueError as error:
         raise DatasetError(table, "names videos on several drives or servers", "put them on one") from error
-
-
-def _entries(videos: Iterable[_Video], root: AnyPath) -> tuple[tuple[VideoEntry, ...], dict[str, str | None]]:
-    parts, entries = {}, []
-    for video in videos:
-        path = relative(video.path, root)
-        entries.append(VideoEntry(path, video.label, video.group, video.kind))
-        parts[path] = video.part
-    return sorted_entries(entries), parts
 
 
 def _column(entries: tuple[VideoEntry, ...], parts: Mapping[str, str | None]) -> tuple[dict[str, Split], list[str]]:

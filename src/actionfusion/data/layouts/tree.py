@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
-from actionfusion.data.listing import VideoEntry, canonical, shown, some
+from actionfusion.data.listing import VideoEntry, canonical, caseless, shown, some
 from actionfusion.errors import DatasetError
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath, relative
@@ -67,12 +67,12 @@ class LeftOut:
 
 
 def is_video(path: AnyPath) -> bool:
-    """Tell by the ending whether a file is a video; its content is not read."""
+    """Decide by the ending whether a file is a video; its content is not read."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def is_picture(path: AnyPath) -> bool:
-    """Tell by the ending whether a file is a picture."""
+    """Decide by the ending whether a file is a picture."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
@@ -104,7 +104,7 @@ def scan(folder: AnyPath, left_out: LeftOut) -> tuple[list[AnyPath], list[AnyPat
             name = path.name
             if name.startswith("."):
                 left_out.hidden += 1
-            elif not _encodes(name):
+            elif name.encode(errors="ignore").decode() != name:
                 left_out.undecodable.append(name)
             elif path.is_dir():
                 folders.append(path)
@@ -115,14 +115,6 @@ def scan(folder: AnyPath, left_out: LeftOut) -> tuple[list[AnyPath], list[AnyPat
     except OSError as error:
         raise DatasetError(folder, f"cannot be read ({error.strerror})", _RIGHTS) from error
     return folders, files
-
-
-def _encodes(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _walk(
@@ -171,15 +163,10 @@ def _identity(folder: AnyPath) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def inside(path: AnyPath, root: AnyPath) -> str:
-    """Give a path as an entry carries it."""
-    return relative(path, root)
-
-
 def group_entry(video: AnyPath, root: AnyPath, label: str, pattern: re.Pattern[str]) -> VideoEntry:
     """Make the entry of a video whose name has a number of its group in it, as the pattern finds it."""
     match = pattern.fullmatch(video.stem)
-    return VideoEntry(inside(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
+    return VideoEntry(relative(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
 def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[str], looks_like: str) -> AnyPath:
@@ -252,7 +239,7 @@ def _safely(fits: Callable[[AnyPath], bool], candidate: AnyPath) -> bool:
 
 
 def holds(folder: AnyPath, matches: Callable[[str], object]) -> bool:
-    """Tell whether the folder itself holds a video whose stem matches; an unreadable folder does not."""
+    """Check whether the folder itself holds a video whose stem matches; an unreadable folder does not."""
     try:
         return any(is_video(file) and matches(file.stem) for file in scan(folder, LeftOut())[1])
     except DatasetError:
@@ -328,4 +315,4 @@ def by_stem(entries: Iterable[VideoEntry]) -> dict[tuple[str, str], int]:
 
 def stem_key(label: str, path: str) -> tuple[str, str]:
     """Reduce class and path to a key that two spellings of one video share."""
-    return canonical(label).casefold(), canonical(PurePosixPath(path).stem).casefold()
+    return caseless(label), caseless(PurePosixPath(path).stem)

@@ -23,7 +23,7 @@ from actionfusion.data.layouts.tree import (
     refuse_twins,
     stem_key,
 )
-from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, some, sorted_entries
+from actionfusion.data.listing import Listing, Split, VideoEntry, caseless, some, sorted_entries
 from actionfusion.errors import DatasetError
 from actionfusion.storage import AnyPath
 
@@ -34,6 +34,7 @@ _ROOTS = ("UCF-101", "UCF101", "videos")
 _LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask")
 _RESTORE = "restore the official line, or take it out"
 
+# By caseless name: the set itself spells HandstandPushups in two ways.
 Index = Mapping[str, tuple[int, str]]
 
 
@@ -56,7 +57,7 @@ def open_ucf101(given: AnyPath) -> Listing:
     folders = class_videos(root, left_out, skip=[lists, *lists.parents] if lists else ())
     index = _read_index(lists / "classInd.txt") if lists else {}
     entries = sorted_entries(
-        group_entry(video, root, index.get(_fold(folder), (0, folder))[1], _NAME)
+        group_entry(video, root, index.get(caseless(folder), (0, folder))[1], _NAME)
         for folder, videos in folders.items()
         for video in videos
     )
@@ -68,35 +69,26 @@ def open_ucf101(given: AnyPath) -> Listing:
     else:
         official, missing = _official(lists, entries, index)
         notes += missing
-    return Listing("ucf101", root, entries, _order(entries, index), official, tuple(notes))
-
-
-def _fold(name: str) -> str:
-    # The set itself spells HandstandPushups in two ways.
-    return canonical(name).casefold()
-
-
-def _order(entries: tuple[VideoEntry, ...], index: Index) -> tuple[str, ...]:
+    labels = {entry.label for entry in entries}
     last = len(index) + 1
-    return tuple(
-        sorted({entry.label for entry in entries}, key=lambda label: (index.get(_fold(label), (last,))[0], label))
-    )
+    order = sorted(labels, key=lambda label: (index.get(caseless(label), (last,))[0], label))
+    return Listing("ucf101", root, entries, tuple(order), official, tuple(notes))
 
 
 def _notes(entries: tuple[VideoEntry, ...], index: Index, left_out: LeftOut) -> list[str]:
     notes = []
     if len(entries) < VIDEOS:
         notes.append(f"{len(entries):,} of the set's {VIDEOS:,} videos are here")
-    present = {_fold(entry.label) for entry in entries}
-    absent = [name for _, name in index.values() if _fold(name) not in present]
+    present = {caseless(entry.label) for entry in entries}
+    absent = [name for _, name in index.values() if caseless(name) not in present]
     if absent:
         notes.append(f"{len(absent)} of the {len(index)} classes of classInd.txt have no video here: {some(absent)}")
-    if unknown := sorted({entry.label for entry in entries if index and _fold(entry.label) not in index}):
+    if unknown := sorted({entry.label for entry in entries if index and caseless(entry.label) not in index}):
         notes.append(f"{len(unknown)} folders are no class of classInd.txt and come last: {some(unknown)}")
     if odd := [entry.path for entry in entries if entry.group is None]:
         notes.append(f"{len(odd)} videos are not named v_<Class>_gNN_cNN and have no group: {some(odd)}")
     named = ((entry, _NAME.fullmatch(PurePosixPath(entry.path).stem)) for entry in entries)
-    if moved := [entry.path for entry, name in named if name and _fold(name["label"]) != _fold(entry.label)]:
+    if moved := [entry.path for entry, name in named if name and caseless(name["label"]) != caseless(entry.label)]:
         notes.append(f"{len(moved)} videos are in another folder than the class of their name: {some(moved)}")
     return notes + left_out.notes()
 
@@ -110,9 +102,9 @@ def _read_index(file: AnyPath) -> Index:
         name = name.strip()
         if not number.isdecimal() or not name:
             raise DatasetError(file, f"line {line} is {text!r}, not a number and a class", _RESTORE)
-        if _fold(name) in index:
+        if caseless(name) in index:
             raise DatasetError(file, f"line {line} names class {name!r} again", _RESTORE)
-        index[_fold(name)] = (int(number), name)
+        index[caseless(name)] = (int(number), name)
     return index
 
 
@@ -155,7 +147,7 @@ def _read_list(file: AnyPath, index: Index) -> dict[tuple[str, str], int]:
         parts = PurePosixPath(name.strip().replace("\\", "/")).parts
         if len(parts) < 2:
             raise DatasetError(file, f"line {line} is {text!r}, not <Class>/<video>.avi", _RESTORE)
-        expected = index.get(_fold(parts[-2]))
+        expected = index.get(caseless(parts[-2]))
         if number and expected and int(number) != expected[0]:
             reason = f"line {line} gives {parts[-2]} the number {number}, classInd.txt gives it {expected[0]}"
             raise DatasetError(file, reason, _RESTORE)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from actionfusion.data.layouts.tree import LeftOut, find_root, folders_in, inside, is_picture, is_video, scan
-from actionfusion.data.listing import Listing, VideoEntry, canonical, some, sorted_entries
-from actionfusion.storage import AnyPath
+from actionfusion.data.layouts.tree import LeftOut, find_root, folders_in, is_picture, is_video, scan
+from actionfusion.data.listing import Listing, VideoEntry, caseless, some, sorted_entries
+from actionfusion.storage import AnyPath, relative
 
 VIDEOS = 150
 MERGED = {
@@ -57,14 +57,16 @@ def open_ucfsports(given: AnyPath) -> Listing:
         elif _key(folder.name) not in MERGED:
             unknown.append(folder.name)
         label = MERGED.get(_key(folder.name), folder.name)
-        found += [VideoEntry(inside(path, root), label, kind="frames" if path.is_dir() else "file") for path in videos]
+        found += [
+            VideoEntry(relative(path, root), label, kind="frames" if path.is_dir() else "file") for path in videos
+        ]
     entries = sorted_entries(found)
     notes = _notes(entries, several, unknown) + left_out.notes()
     return Listing("ucfsports", root, entries, tuple(sorted({entry.label for entry in entries})), notes=tuple(notes))
 
 
 def _key(name: str) -> str:
-    return canonical(name).casefold().replace(" ", "-").replace("_", "-")
+    return caseless(name).replace(" ", "-").replace("_", "-")
 
 
 def _sequences(folder: AnyPath, left_out: LeftOut, several: list[str]) -> Iterator[AnyPath]:
