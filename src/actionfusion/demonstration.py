@@ -26,10 +26,10 @@ from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
 
 GROUP_DESCRIPTIONS = {
-    "appearance": "told apart by the shape alone; the motion is the same",
-    "motion": "told apart by the motion alone; a single frame is the same",
-    "binding": "both shapes and both motions are in every clip; told apart by which shape does which",
-    "order": "both motions are in every clip; told apart by which comes first",
+    "appearance": "differ by the shape alone; the motion is the same",
+    "motion": "differ by the motion alone; a single frame is the same",
+    "binding": "both shapes and both motions are in every clip; differ by which shape does which",
+    "order": "both motions are in every clip; differ by which comes first",
 }
 
 
@@ -81,9 +81,9 @@ def demo(
 
 
 def group_accuracies(evaluation: Evaluation) -> list[GroupAccuracy]:
-    """Accuracy of each group of the generated clips, all eight classes being open to the network.
+    """Compute the accuracy of each group of the generated clips, all eight classes being open to the network.
 
-    Chance is what whoever knows the group and nothing more would get.
+    Chance is the accuracy of knowing the group and nothing more.
     """
     per_class = dict(zip(evaluation.figures.labels, evaluation.figures.per_class, strict=True))
     groups = []
@@ -112,16 +112,15 @@ def _make_clips(console: Console, root: Path, train_per_class: int, test_per_cla
 
 
 def _film_strips(run: RunFolder, clips: Path, evaluation: Evaluation) -> list[FilmStrip]:
-    """A clip of each group, and up to four mistakes, the surest first."""
+    """Show a clip of each group, and up to four mistakes, the surest first."""
     recognizer = Recognizer.load(run)
     labels = evaluation.figures.labels
-    answers = evaluation.probabilities.argmax(1)
-    right = answers == evaluation.targets
+    correct = evaluation.probabilities.argmax(1) == evaluation.targets
     chosen: list[int] = []
     for pair in SHAPE_GROUPS.values():
         of_group = [row for row, target in enumerate(evaluation.targets) if labels[target] in pair]
-        chosen += sorted(of_group, key=lambda row: not right[row])[:1]
-    wrong = [row for row in range(len(answers)) if not right[row] and row not in chosen]
+        chosen += sorted(of_group, key=lambda row: not correct[row])[:1]
+    wrong = [row for row in range(len(correct)) if not correct[row] and row not in chosen]
     chosen += sorted(wrong, key=lambda row: -float(evaluation.probabilities[row].max()))[:4]
     return [
         FilmStrip(
@@ -148,7 +147,7 @@ def _report(run: RunFolder, evaluation: Evaluation, strips: Sequence[FilmStrip],
         ),
         headline=[
             accuracy_headline(plain),
-            ("Learnt from", f"{counts['train']} clips", f"tested on {counts['test']} others; seed {seed}"),
+            ("Trained on", f"{counts['train']} clips", f"tested on {counts['test']} others; seed {seed}"),
             ("Time", f"{minutes:.1f} min", "from nothing to this page"),
         ],
         evaluation=plain,
