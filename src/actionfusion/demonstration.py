@@ -20,7 +20,8 @@ from actionfusion.evaluation.result import Evaluation
 from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.filmstrip import FilmStrip
-from actionfusion.reporting.page import GroupAccuracy, Report, accuracy_headline, write_report
+from actionfusion.reporting.page import GroupAccuracy, Report, accuracy_headline, render_report
+from actionfusion.reporting.rendering import write_page
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
@@ -73,7 +74,7 @@ def demo(
     predict(run_path, [clips / evaluation.videos[0]], top_k=3)
     report = out / "report.html"
     minutes = (time.perf_counter() - started) / 60
-    write_report(report, _report(run, evaluation, strips, minutes, seed))
+    write_page(report, render_report(_report(run, evaluation, strips, minutes, seed)))
     top1 = evaluation.figures.top1
     _say(console, f"top-1 accuracy on unseen clips: {top1}; {minutes:.1f} minutes in all")
     _say(console, f"now open {report} in a browser")

@@ -201,11 +201,8 @@ def open_run(path: str | Path) -> RunFolder:
         model = build(str, config["model"], path / CONFIG, RunFolderError, remedy, within="model")
         settings = model_class(model).Settings
     except SettingsError as error:
-        reason, remedy = (
-            f"names a model that this version does not have: {config['model']!r:.60}",
-            "use a later version",
-        )
-        raise RunFolderError(path / CONFIG, reason, remedy) from error
+        reason = f"names a model that this version does not have: {config['model']!r:.60}"
+        raise RunFolderError(path / CONFIG, reason, "use a later version") from error
     clip = typed(ClipSettings, config["clip"], path / CONFIG, "clip")
     network = typed(settings, config["network"], path / CONFIG, "network")
     further = {name: value for name, value in config.items() if name in _FURTHER}

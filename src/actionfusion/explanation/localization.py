@@ -71,8 +71,8 @@ def occlusion(target: AttributionTarget, *, hidden: HiddenName = "input", cells:
     The patch is two cells wide and sits on each cell of a grid in turn.  In the input it covers RGB with the clip's
     mean colour and the flow with no motion, at the same place, and the backbones run anew for the frames that it
     covers.  On the map it covers all channels with 0, and no layer before the map runs anew, which makes it many times
-    as fast with a large backbone.  It lasts one step of the explained layer's maps: a sampled frame, or as
-    many as a step stands for.  Without such maps it lasts one frame.
+    as fast with a large backbone.  It lasts one step of the explained layer's maps: a sampled frame, or as many as a
+    step stands for.  Without such maps it lasts one frame.
 
     Args:
         target: model, clip and class.
@@ -84,7 +84,7 @@ def occlusion(target: AttributionTarget, *, hidden: HiddenName = "input", cells:
         ``[T, cells, cells]`` in log-odds: above 0 where the patch hid what speaks for the class.
 
     Raises:
-        SettingsError: a grid without cells, or finer than the input or map that it covers; a map where the model has none.
+        SettingsError: a grid without cells, or finer than what it covers; a map where the model has none.
     """
     shape = target.map_shape
     if hidden == "map":

@@ -16,7 +16,7 @@ from actionfusion.explanation.target import find_label
 from actionfusion.files import replacing_folder
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.explanation_page import render_explanation
-from actionfusion.reporting.filmstrip import common_scale
+from actionfusion.reporting.filmstrip import common_scale, square
 from actionfusion.reporting.heatmaps import (
     activation_picture,
     contact_sheet,
@@ -24,7 +24,6 @@ from actionfusion.reporting.heatmaps import (
     heat_over,
     png_bytes,
     scaled_heat,
-    square,
 )
 from actionfusion.reporting.overlay import Overlay, write_overlay
 from actionfusion.run_folder import refuse_taken
