@@ -20,7 +20,8 @@ from actionfusion.evaluation.result import Evaluation
 from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.filmstrip import FilmStrip
-from actionfusion.reporting.page import GroupAccuracy, Report, accuracy_headline, write_report
+from actionfusion.reporting.page import GroupAccuracy, Report, accuracy_headline, render_report
+from actionfusion.reporting.rendering import write_page
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
@@ -73,7 +74,7 @@ def demo(
     predict(run_path, [clips / evaluation.videos[0]], top_k=3)
     report = out / "report.html"
     minutes = (time.perf_counter() - started) / 60
-    write_report(report, _report(run, evaluation, strips, minutes, seed))
+    write_page(report, render_report(_report(run, evaluation, strips, minutes, seed)))
     top1 = evaluation.figures.top1
     _say(console, f"top-1 accuracy on unseen clips: {top1}; {minutes:.1f} minutes in all")
     _say(console, f"now open {report} in a browser")
@@ -81,7 +82,7 @@ def demo(
 
 
 def group_accuracies(evaluation: Evaluation) -> list[GroupAccuracy]:
-    """Accuracy of each group of the generated clips, all eight classes being open to the network.
+    """Compute the accuracy of each group of the generated clips, all eight classes being open to the network.
 
     Chance is the accuracy of knowing the group and nothing more.
     """
@@ -112,16 +113,15 @@ def _make_clips(console: Console, root: Path, train_per_class: int, test_per_cla
 
 
 def _film_strips(run: RunFolder, clips: Path, evaluation: Evaluation) -> list[FilmStrip]:
-    """A clip of each group, and up to four mistakes, the surest first."""
+    """Show a clip of each group, and up to four mistakes, the surest first."""
     recognizer = Recognizer.load(run)
     labels = evaluation.figures.labels
-    answers = evaluation.probabilities.argmax(1)
-    right = answers == evaluation.targets
+    correct = evaluation.probabilities.argmax(1) == evaluation.targets
     chosen: list[int] = []
     for pair in SHAPE_GROUPS.values():
         of_group = [row for row, target in enumerate(evaluation.targets) if labels[target] in pair]
-        chosen += sorted(of_group, key=lambda row: not right[row])[:1]
-    wrong = [row for row in range(len(answers)) if not right[row] and row not in chosen]
+        chosen += sorted(of_group, key=lambda row: not correct[row])[:1]
+    wrong = [row for row in range(len(correct)) if not correct[row] and row not in chosen]
     chosen += sorted(wrong, key=lambda row: -float(evaluation.probabilities[row].max()))[:4]
     return [
         FilmStrip(

@@ -78,7 +78,7 @@ class RunFolder:
             save_file(tensors, temporary)
 
     def read_weights(self) -> dict[str, torch.Tensor]:
-        """The tensors of ``model.safetensors``.
+        """Read the tensors of ``model.safetensors``.
 
         Raises:
             WeightsError: no weights, a damaged file, or values that are not finite.
@@ -101,7 +101,7 @@ class RunFolder:
         return model_class(self.model)
 
     def load_network(self) -> VideoModel:
-        """The trained model, in evaluation mode, on the CPU.
+        """Load the trained model, in evaluation mode, on the CPU.
 
         Raises:
             WeightsError: as ``read_weights``, or tensors that do not fit the settings (named).
@@ -127,7 +127,7 @@ class RunFolder:
             write_atomically(self.path / METRICS, text.getvalue())
 
     def read_metrics(self) -> list[dict[str, float | None]]:
-        """The rows of ``metrics.csv`` as numbers, None where a cell is empty; no rows if no epoch has ended."""
+        """Read the rows of ``metrics.csv`` as numbers, None where a cell is empty; no rows if no epoch has ended."""
         path = self.path / METRICS
         if not path.is_file():
             return []
@@ -171,7 +171,7 @@ def create_run(
 
 
 def refuse_taken(path: Path) -> None:
-    """Raise RunFolderError where a run folder holds something already, or is a file."""
+    """Raise a RunFolderError if a run folder holds something already, or is a file."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
 
@@ -201,8 +201,8 @@ def open_run(path: str | Path) -> RunFolder:
         model = build(str, config["model"], path / CONFIG, RunFolderError, remedy, within="model")
         settings = model_class(model).Settings
     except SettingsError as error:
-        reason, remedy = f"names a model that this version has not: {config['model']!r:.60}", "use a later version"
-        raise RunFolderError(path / CONFIG, reason, remedy) from error
+        reason = f"names a model that this version does not have: {config['model']!r:.60}"
+        raise RunFolderError(path / CONFIG, reason, "use a later version") from error
     clip = typed(ClipSettings, config["clip"], path / CONFIG, "clip")
     network = typed(settings, config["network"], path / CONFIG, "network")
     further = {name: value for name, value in config.items() if name in _FURTHER}
@@ -213,7 +213,7 @@ def open_run(path: str | Path) -> RunFolder:
 
 
 def misfitting_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
-    """Which tensors are missing, have another shape or belong to another network, in one line; empty if all fit."""
+    """Name in one line the tensors that are missing, misshapen or of another network; empty if all fit."""
     wrong = [
         f"{name} {list(tensors[name].shape) if name in tensors else 'missing'}, wanted {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -226,17 +226,17 @@ def misfitting_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[st
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line that a file of a run cannot be written."""
+    """Turn an error of writing a file of a run into one line."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        remedy = "free some space or mend the folder, then train with --resume; what was there is whole"
+        remedy = "free some space or repair the folder, then train with --resume; what was there is whole"
         raise RunFolderError(path, f"cannot be written ({reason})", remedy) from error
 
 
 def typed(kind: type[Settings], values: object, path: Path, name: str) -> Settings:
-    """Settings from plain values.
+    """Build settings from plain values.
 
     Args:
         kind: their dataclass.

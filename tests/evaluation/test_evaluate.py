@@ -24,9 +24,9 @@ def test_figures_are_those_of_the_videos_one_by_one(tiny_run, shapes_root, tmp_p
     assert all(row["video"].split("/")[1] == row["label"] for row in written["videos"])
     right = sum(row["label"] == row["predicted"] for row in written["videos"])
     assert written["correct"] == right == np.trace(written["confusion"])
-    told = capsys.readouterr().out
-    assert f"{right}/16" in told
-    assert "flatters" in told
+    printed = capsys.readouterr().out
+    assert f"{right}/16" in printed
+    assert "flatters" in printed
 
 
 def test_broken_videos_are_listed_and_not_counted(tiny_run, shapes_root, tmp_path):

@@ -37,8 +37,8 @@ def test_a_leaking_split_says_how_many_clips_have_a_mate_in_training(grouped_run
     assert written["counts"] == {part: [row["part"] for row in rows].count(part) for part in ("train", "val", "test")}
     assert written["split_seed"] == 0
     assert mates, "the split leaks"
-    told = " ".join(capsys.readouterr().out.split())
-    assert told.count(f"{len(mates)} of 4 test videos have a group-mate in training") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count(f"{len(mates)} of 4 test videos have a group-mate in training") == 1
 
 
 def test_groups_come_with_every_video_and_with_an_interval(grouped_run, grouped_root, tmp_path, capsys):
@@ -86,15 +86,15 @@ def test_what_was_trained_on_is_refused_unless_forced_and_then_marked(grouped_ru
 def test_a_root_whose_test_videos_were_trained_on_is_refused(grouped_run, grouped_root, tmp_path):
     root = shutil.copytree(grouped_root, tmp_path / "root")
     rows = split_rows(grouped_run)
-    learnt = [row for row in rows if row["part"] == "train"]
+    trained = [row for row in rows if row["part"] == "train"]
     tested = [row for row in rows if row["part"] == "test"]
-    shutil.copy(root / learnt[0]["path"], root / tested[0]["path"])
+    shutil.copy(root / trained[0]["path"], root / tested[0]["path"])
     some = evaluate(grouped_run, root, out=tmp_path / "figures.json")
     assert some.as_json()["leaks"]["double"] == 1
     assert any("1 of 4 test videos have a duplicate in training" in note for note in some.notes)
     assert not some.trained_on
     for row in tested:
-        shutil.copy(root / learnt[0]["path"], root / row["path"])
+        shutil.copy(root / trained[0]["path"], root / row["path"])
     with pytest.raises(SettingsError, match="trained on duplicates of these 4 videos"):
         evaluate(grouped_run, root, out=tmp_path / "figures.json")
     assert evaluate(grouped_run, root, out=tmp_path / "figures.json", force=True).trained_on
@@ -103,9 +103,9 @@ def test_a_root_whose_test_videos_were_trained_on_is_refused(grouped_run, groupe
 def test_doubles_that_a_manifest_knew_are_still_known(grouped_run, grouped_root, tmp_path):
     run = shutil.copytree(grouped_run, tmp_path / "run")
     rows = split_rows(run)
-    learnt = next(row for row in rows if row["part"] == "train")
+    trained = next(row for row in rows if row["part"] == "train")
     tested = next(row for row in rows if row["part"] == "test")
-    learnt["double_of"] = tested["double_of"] = "left/out.avi"
+    trained["double_of"] = tested["double_of"] = "left/out.avi"
     write_rows(run, rows)
     assert evaluate(run, grouped_root, out=tmp_path / "figures.json").as_json()["leaks"]["double"] == 1
 
@@ -152,9 +152,9 @@ def test_a_class_that_is_missing_from_the_test_is_named(grouped_run, grouped_roo
     assert written["missing_classes"] == ["motion_up"]
     assert written["mean_class_accuracy"] == written["top1"]
     assert len(written["failed"]) == sum(row["label"] == "motion_up" for row in tested)
-    told = capsys.readouterr().out
-    assert "1 classes have no video here, and nothing is said of them: 'motion_up'" in told
-    assert "mean class accuracy" in told
+    printed = capsys.readouterr().out
+    assert "1 classes have no video here, and nothing is said of them: 'motion_up'" in printed
+    assert "mean class accuracy" in printed
 
 
 def test_a_single_video_says_little_and_says_so(grouped_run, grouped_root, tmp_path, capsys):

@@ -290,7 +290,7 @@ def test_a_fold_of_doubles_is_marked_and_stops_nothing(quick_arguments, grouped_
     result = protocol("leave-one-group-out", out=tmp_path / "protocol", **arguments(quick_arguments, data=data))
     assert [fold["trained_on"] for fold in result.figures["folds"]] == [True, False, True]
     assert result.figures["leaks"] == {"group": 0, "double": 8}
-    assert "8 of videos with a double there" in " ".join(capsys.readouterr().out.split())
+    assert "8 of videos with a duplicate there" in " ".join(capsys.readouterr().out.split())
 
 
 def test_trained_weights_without_a_checkpoint_are_not_thrown_away(random_protocol, quick_arguments, tmp_path):

@@ -104,7 +104,7 @@ def test_evaluations_of_earlier_versions_are_taken():
 def test_what_weakens_it_is_said():
     found = compare_pairs(plain([1, 0], trained_on=True), plain([1, 0], split="two", selected_on_part=True))
     assert "first run was trained on" in found.notes[0]
-    assert "second run's sessions were ended" in found.notes[1]
+    assert "second run's training stages were ended" in found.notes[1]
     assert "one, and two" in found.notes[2]
 
 
@@ -122,7 +122,7 @@ def test_from_runs_and_from_files(grouped_run, grouped_root, tmp_path, capsys):
 
 
 def test_protocols_are_compared_fold_by_fold(tmp_path):
-    """Two seeds over two folds: the same video twice is two answers and one draw."""
+    """Two seeds over two folds: the same video twice is two predictions and one unit."""
     answered = {"one": [[1, 1, 0], [1, 1, 1]], "other": [[1, 0, 0], [1, 0, 1]]}
     for name, folds in answered.items():
         entries = [{"fold": f"seed-{number}", "run": f"fold-{number}"} for number in range(len(folds))]
@@ -133,7 +133,7 @@ def test_protocols_are_compared_fold_by_fold(tmp_path):
         (tmp_path / name / "protocol.json").write_text(json.dumps(figures))
     found = versus(tmp_path / "one", tmp_path / "other")
     assert (found.both_right, found.only_first, found.only_second, found.both_wrong) == (3, 2, 0, 1)
-    # The second video makes the whole difference, in both folds: means of three draws of 0, 1, 0.
+    # The second video makes the whole difference, in both folds: means of three resampled from 0, 1, 0.
     assert found.interval == pytest.approx((0, 1))
     with pytest.raises(SettingsError, match="no predictions on the val part"):
         versus(tmp_path / "one", tmp_path / "other", part="val")

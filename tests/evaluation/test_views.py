@@ -87,9 +87,9 @@ def test_probabilities_are_the_mean_over_the_clips(grouped_run, grouped_root, tm
     }  # fmt: skip
     assert written["views"]["single"]["correct"] == plain.figures.top1.correct
     assert plain.as_json()["views"] == {"temporal": 1, "flip": False, "clips": len(plain.videos), "single": None}
-    told = " ".join(capsys.readouterr().out.split())
-    assert "mean over 3 samples of each video and their mirror images" in told
-    assert "6.0 times the network's work" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "mean over 3 samples of each video and their mirror images" in printed
+    assert "6.0 times the network's work" in printed
 
 
 def test_samples_that_a_short_video_has_not_are_said(grouped_run, grouped_root, tmp_path, capsys):

@@ -173,7 +173,7 @@ def make_evaluation() -> Callable[..., dict]:
 
 @pytest.fixture
 def make_epochs() -> Callable[..., list[dict]]:
-    """Rows of ``metrics.csv`` as numbers: loss falls, accuracy rises, two sessions."""
+    """Rows of ``metrics.csv`` as numbers: loss falls, accuracy rises, two training stages."""
 
     def make(first: int = 6, second: int = 3, *, validated: bool = True) -> list[dict]:
         return [

@@ -119,9 +119,9 @@ def test_heat_and_answers_follow_the_frames():
     np.testing.assert_array_equal(laid.heat_at(5), laid.heat[1])
     np.testing.assert_array_equal(laid.heat_at(99), laid.heat[2])
     np.testing.assert_allclose(laid.heat_at(3), (2 * laid.heat[0] + laid.heat[1]) / 3, rtol=1e-6)
-    assert laid.said_at(1) == (0, None)
-    assert laid.said_at(2)[0] == 1
-    seen, row = laid.said_at(7)
+    assert laid.probabilities_at(1) == (0, None)
+    assert laid.probabilities_at(2)[0] == 1
+    seen, row = laid.probabilities_at(7)
     assert seen == 2
     np.testing.assert_array_equal(row, laid.running[1])
 
@@ -130,7 +130,7 @@ def test_a_video_shorter_than_the_clip_repeats_its_last_frame():
     laid = _overlay((0, 1, 1, 1))
     np.testing.assert_array_equal(laid.heat_at(0), laid.heat[0])
     np.testing.assert_array_equal(laid.heat_at(1), laid.heat[3])
-    assert laid.said_at(1)[0] == 4
+    assert laid.probabilities_at(1)[0] == 4
 
 
 def test_the_class_asked_for_always_has_a_bar():

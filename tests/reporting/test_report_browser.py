@@ -119,7 +119,7 @@ def test_pages_open_whole_at_every_width(tmp_path, make_clip, make_evaluation, m
         headline=[accuracy_headline(small), ("Clips", "20", "10 a class")],
         evaluation=small,
         epochs=make_epochs(),
-        groups=[GroupAccuracy(long_name, "Flow tells.", 20, 11, (0.35, 0.74), 0.5)],
+        groups=[GroupAccuracy(long_name, "Flow differs.", 20, 11, (0.35, 0.74), 0.5)],
         strips=[FilmStrip(f"{long_name}.mp4", long_name, make_clip(17), [(long_name, 0.7), ("run", 0.3)])],
         commands=[f"actionfusion predict run {long_name * 3}.mp4"],
         versions={"torch": "2.13.0"},

@@ -139,7 +139,7 @@ def test_the_command_reads_run_folders(tiny_run, tmp_path, make_evaluation):
     runs = [Path(shutil.copytree(tiny_run, tmp_path / name)) for name in ("one", "two")]
     labels = (tiny_run / "labels.txt").read_text().splitlines()
     confusion = [[2 * (row == column) for column in range(8)] for row in range(8)]
-    with pytest.raises(RunFolderError, match="evaluate the run again"):
+    with pytest.raises(RunFolderError, match="evaluate the run first"):
         report_comparison(runs, out=tmp_path / "page.html")
     for run in runs:
         (run / "evaluation_test.json").write_text(json.dumps(make_evaluation(confusion, labels)))

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from actionfusion.reporting.figures import CalibrationBin, reliability_svg
+from actionfusion.reporting.figures import reliability_bins, reliability_svg
 from actionfusion.reporting.findings import headlines, remarks
 from actionfusion.reporting.page import Report, render_report
 
@@ -101,8 +101,8 @@ def test_figures_that_are_not_there_leave_the_page_whole(make_evaluation, parse,
     assert "nan" not in root.find("main")[0].text.lower()
 
 
-def test_the_reliability_bars_are_as_high_as_the_share_of_right_answers(whole, parse):
-    bins = CalibrationBin.list_from(CALIBRATION["bins"])
+def test_the_reliability_bars_are_as_high_as_the_share_of_correct_predictions(whole, parse):
+    bins = reliability_bins(CALIBRATION["bins"])
     svg = reliability_svg(bins, "d")
     bars = [
         np.array([[float(x), float(y)] for x, y in re.findall(r"[ML] ([\d.-]+) ([\d.-]+)", path)])

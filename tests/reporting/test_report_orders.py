@@ -47,5 +47,5 @@ def test_where_nothing_is_alike_there_is_no_such_order(confusion):
 
 def test_what_is_offered_can_be_done_and_has_a_name_of_its_own():
     found = orders("worst first", 3, ("by name", [2, 0, 1]), ("worst first", [0, 1, 2]), ("alike", None))
-    assert [(order.name, list(order.places)) for order in found] == [("worst first", [0, 1, 2]), ("by name", [2, 0, 1])]
+    assert [(order.name, list(order.rows)) for order in found] == [("worst first", [0, 1, 2]), ("by name", [2, 0, 1])]
     assert [order.name for order in orders("as listed", 1, ("by name", [0]))] == ["as listed"]

@@ -19,8 +19,8 @@ from actionfusion.reporting.page import (
     Report,
     accuracy_headline,
     render_report,
-    write_report,
 )
+from actionfusion.reporting.rendering import write_page
 
 NASTY = '<script>alert("1")</script>"\'><img src=x onerror=alert(1)> & {{ 7 * 7 }}'
 STYLE = Path(page_module.__file__).parent / "templates" / "style.css"
@@ -40,8 +40,8 @@ def report(make_clip, make_evaluation, make_epochs, wilson) -> Report:
         evaluation,
         make_epochs(),
         [
-            GroupAccuracy("motion", "Flow tells.", 20, 17, tuple(wilson(17, 20)), 0.5),
-            GroupAccuracy("order", "Memory tells.", 20, 11, tuple(wilson(11, 20)), 0.5),
+            GroupAccuracy("motion", "Flow differs.", 20, 17, tuple(wilson(17, 20)), 0.5),
+            GroupAccuracy("order", "Memory differs.", 20, 11, tuple(wilson(11, 20)), 0.5),
         ],
         [
             FilmStrip("walk_1.mp4", "walk", make_clip(5), [("walk", 0.815), ("run", 0.185)], "A slow one."),
@@ -135,7 +135,7 @@ def test_the_numbers_shown_are_the_numbers_given(parse, report, wilson):
     assert f"{100 * low:.1f} to {100 * high:.1f} %" in run[2]
 
     motion, order = _row_texts(sections["groups"].find("table")[0])[1:3]
-    assert motion[0] == "motion Flow tells."
+    assert motion[0] == "motion Flow differs."
     assert motion[2].startswith("85.0 % 17 of 20")
     assert "chance" not in motion[2]
     assert order[2].endswith("not distinguishable from chance")
@@ -230,7 +230,7 @@ def test_groups_and_classes_without_clips_are_said_to_have_none(parse, make_eval
         "Empty",
         headline=[accuracy_headline(evaluation)],
         evaluation=evaluation,
-        groups=[GroupAccuracy("motion", "Flow tells.", 0, 0, (0.0, 1.0), 0.5)],
+        groups=[GroupAccuracy("motion", "Flow differs.", 0, 0, (0.0, 1.0), 0.5)],
     )
     root = parse(render_report(report))
     assert root.find("dd", class_="value")[0].text == "–"
@@ -277,8 +277,8 @@ def test_a_hundred_and_one_classes_stay_usable_and_small(parse, make_evaluation,
 
 
 def test_the_same_report_gives_the_same_bytes_in_one_file(tmp_path, report):
-    write_report(tmp_path / "new" / "report.html", report)
-    write_report(str(tmp_path / "again.html"), report)
+    write_page(tmp_path / "new" / "report.html", render_report(report))
+    write_page(tmp_path / "again.html", render_report(report))
     content = (tmp_path / "new" / "report.html").read_bytes()
     assert content == (tmp_path / "again.html").read_bytes()
     assert content.decode("utf-8").startswith("<!DOCTYPE html>")
@@ -287,10 +287,10 @@ def test_the_same_report_gives_the_same_bytes_in_one_file(tmp_path, report):
 
 def test_a_report_that_fails_leaves_the_old_page(tmp_path, report, make_evaluation):
     target = tmp_path / "report.html"
-    write_report(target, report)
+    write_page(target, render_report(report))
     before = target.read_bytes()
     with pytest.raises(SettingsError):
-        write_report(target, Report("Bad", evaluation=make_evaluation([[3, 1], [1, 3]]) | {"correct": 7}))
+        write_page(target, render_report(Report("Bad", evaluation=make_evaluation([[3, 1], [1, 3]]) | {"correct": 7})))
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 

@@ -85,7 +85,7 @@ def test_mistakes_are_all_there_with_the_most_confident_first(make_evaluation):
     ],
 )
 def test_a_bar_says_how_it_lies_to_chance(count, interval, verdict):
-    assert Bar("group", min(count, 1), count, 0.5, interval, 0.5).verdict == verdict
+    assert Bar("group", min(count, 1), count, interval, 0.5).verdict == verdict
 
 
 @pytest.mark.parametrize(

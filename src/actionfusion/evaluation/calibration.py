@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 
 BINS = 15
 COOLEST, HOTTEST = 0.02, 50.0
-# The smallest probability that the network's own precision tells from none.
+# The smallest normal number of the network's own precision, in place of a probability of 0.
 _LEAST = float(np.finfo(np.float32).tiny)
 
 Probabilities = npt.NDArray[np.floating]
@@ -68,25 +68,25 @@ def calibration(targets: Targets, probabilities: Probabilities, bins: int = BINS
     if not len(targets):
         return None
     rows = _float64(probabilities)
-    places = _reliability(targets, rows, bins)
-    gaps = [part.count * abs((part.confidence or 0.0) - (part.accuracy or 0.0)) for part in places]
+    filled = _reliability_bins(targets, rows, bins)
+    gaps = [part.count * abs((part.confidence or 0.0) - (part.accuracy or 0.0)) for part in filled]
     truth = np.zeros_like(rows)
     truth[np.arange(len(rows)), targets] = 1
     return Calibration(
         ece=sum(gaps) / len(rows),
         nll=_nll(targets, np.log(np.maximum(rows, _LEAST))),
         brier=float(((rows - truth) ** 2).sum(1).mean()),
-        bins=places,
+        bins=filled,
     )
 
 
-def _reliability(targets: Targets, rows: npt.NDArray[np.float64], bins: int) -> tuple[ReliabilityBin, ...]:
+def _reliability_bins(targets: Targets, rows: npt.NDArray[np.float64], bins: int) -> tuple[ReliabilityBin, ...]:
     edges = np.linspace(0, 1, bins + 1)
     confidence, correct = rows.max(1), rows.argmax(1) == targets
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     found = []
     for number in range(bins):
-        inside = place == number
+        inside = bin_of == number
         count = int(inside.sum())
         means = (float(confidence[inside].mean()), float(correct[inside].mean())) if count else (None, None)
         found.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), count, *means))
@@ -117,7 +117,7 @@ def fit_temperature(targets: Targets, probabilities: Probabilities) -> float:
 
 
 def tempered(probabilities: Probabilities, temperature: float) -> npt.NDArray[np.float64]:
-    """Change the temperature of probabilities ``[N, K]``: above 1 less sure, below 1 surer, the same predictions."""
+    """Apply a temperature to probabilities ``[N, K]``: above 1 less sure, below 1 surer, the same predictions."""
     logs = np.log(np.maximum(_float64(probabilities), _LEAST))
     result: npt.NDArray[np.float64] = softmax(logs / temperature, axis=1)
     return result

@@ -47,8 +47,8 @@ def evaluate(
         store: folder of prepared clips, or its address; none reads the videos themselves.
         views: samples of each video's frames whose probabilities are averaged; the network works so many times as long.
         flip: average the mirror image of each sample too, which doubles the work; leave it off where left and right
-            tell classes apart.
-        temperature: ``val`` fits one on the validation part, and tells the calibration error before and after.
+            distinguish classes.
+        temperature: ``val`` fits one on the validation part, and reports the calibration error before and after.
         force: measure on videos that the run was trained on; the result is marked.
         out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
@@ -96,21 +96,14 @@ def measure(
     force: bool = False,
     device: str | None = None,
 ) -> Evaluation:
-    """Ask a run about one part of its split; the arguments and errors are those of ``evaluate``.
+    """Measure a run on one part of its split; the arguments and errors are those of ``evaluate``.
 
     Videos that cannot be read are set apart, even if they are all.
     """
-    indices = videos.part(part)
-    if not indices:
-        reason = f"split {videos.split.name!r} has no {part} part"
-        raise DatasetError(videos.listing.root, reason, "choose another --part")
-    if not force:
-        _refuse_trained_on(videos, part)
-    if temperature is not None:
-        _refuse_temperature(videos, part)
+    _check_parts(videos, part, force=force, fits_temperature=temperature is not None)
     videos.check_store(folder.clip)
     recognizer = Recognizer.load(folder, device=device)
-    found = predict_videos(recognizer, videos.sources(indices, folder.clip), views, part)
+    found = predict_videos(recognizer, videos.sources(videos.part(part), folder.clip), views, part)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     single = classification_figures(folder.labels, found.targets, found.single).top1
     return Evaluation(
@@ -133,28 +126,28 @@ def measure(
         views=views,
         clips=found.clips,
         single=None if views.single else single,
-        temperature=None if temperature is None else _fitted_temperature(recognizer, folder, videos, views),
+        temperature=None if temperature is None else _fit_temperature(recognizer, folder, videos, views),
     )
 
 
-def _refuse_trained_on(videos: LabelledVideos, part: Part) -> None:
+def _check_parts(videos: LabelledVideos, part: Part, *, force: bool, fits_temperature: bool) -> None:
     count = len(videos.part(part))
-    if is_trained_on(videos.seen_in_training(part), count):
+    if not count:
+        reason = f"split {videos.split.name!r} has no {part} part"
+        raise DatasetError(videos.listing.root, reason, "choose another --part")
+    if not force and is_trained_on(videos.seen_in_training(part), count):
         how = "the run was trained on" if part == "train" else "the run was trained on duplicates of"
         reason = f"{how} these {count} videos, so the figures would say nothing about others"
         raise SettingsError(f"{part} part", reason, "choose another --part, or --force, which marks the result")
-
-
-def _refuse_temperature(videos: LabelledVideos, part: Part) -> None:
-    if not videos.part("val"):
+    if fits_temperature and not videos.part("val"):
         reason = f"split {videos.split.name!r} has no validation part to fit a temperature on"
         raise SettingsError("temperature", reason, "train with --data.validation hold_out, or leave it out")
-    if part == "val":
+    if fits_temperature and part == "val":
         reason = "would be fitted on the very videos that it is then judged by"
         raise SettingsError("temperature", reason, "choose --part test, or leave it out")
 
 
-def _fitted_temperature(recognizer: Recognizer, folder: RunFolder, videos: LabelledVideos, views: Views) -> float:
+def _fit_temperature(recognizer: Recognizer, folder: RunFolder, videos: LabelledVideos, views: Views) -> float:
     found = predict_videos(recognizer, videos.sources(videos.part("val"), folder.clip), views, "val")
     if not found.videos:
         reason = f"not one of the {len(found.failed)} validation videos can be read"

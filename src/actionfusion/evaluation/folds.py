@@ -50,7 +50,7 @@ class Fold:
 
     @property
     def name(self) -> str:
-        """Of the fold, such as ``official-1-seed-0``."""
+        """Name of the fold, such as ``official-1-seed-0``."""
         return f"{self.split_name}-seed-{self.seed}"
 
     @property
@@ -63,14 +63,14 @@ class Fold:
         return f"fold-{plain}"
 
     def data(self, settings: DataSettings) -> DataSettings:
-        """The data settings of its training."""
+        """Give its training the split and the seed."""
         return replace(settings, split=self.split, seed=self.split_seed)
 
 
 def make_folds(
     listing: Listing, protocol: ProtocolName, split_seed: int, repeats: int, seeds: Sequence[int]
 ) -> tuple[Fold, ...]:
-    """All folds of a protocol, seed by seed.
+    """List all folds of a protocol, seed by seed.
 
     Args:
         listing: the videos.
@@ -81,7 +81,7 @@ def make_folds(
 
     Raises:
         SettingsError: no repeats, repeats of a split that is not drawn, or no seed, a seed twice or below 0.
-        DatasetError: the data set has not got such splits.
+        DatasetError: the data set does not have such splits.
     """
     if repeats < 1 or (repeats > 1 and protocol not in DRAWN):
         reason = f"{repeats} repeats of {protocol}" + (" are none" if repeats < 1 else ", which is not drawn")

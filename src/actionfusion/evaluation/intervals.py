@@ -16,6 +16,12 @@ _DRAWS_AT_ONCE = 100
 Interval = tuple[float, float]
 
 
+def percent_range(interval: Interval) -> str:
+    """Write an interval such as ``52.5 to 71.5 %``."""
+    low, high = interval
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
 def wilson(correct: float, count: float, z: float | None = None) -> Interval:
     """Compute the score interval of Wilson 1927; everything from 0 to 1 where there is nothing to count.
 
@@ -36,11 +42,11 @@ def wilson(correct: float, count: float, z: float | None = None) -> Interval:
 
 
 def clusters(groups: Sequence[str | None], names: Sequence[str]) -> tuple[str, ...]:
-    """Name what counts as one draw: a video's group, or the video by itself where its group is not known.
+    """Name the sampling unit of each video: its group, or the video by itself where its group is not known.
 
     Args:
         groups: of the videos.
-        names: of the videos; one that is there several times is one draw.
+        names: of the videos; one that is there several times is one unit.
     """
     return tuple(
         f"video\0{name}" if group is None else f"group\0{group}" for group, name in zip(groups, names, strict=True)
@@ -90,12 +96,12 @@ def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str]) -> Interval | No
 
 
 def bootstrap_mean(values: npt.ArrayLike, units: Sequence[str], seed: int = 0) -> Interval | None:
-    """Estimate the percentile interval of the mean of values whose units are drawn again, whole and with replacement.
+    """Estimate the percentile interval of the mean of values whose units are resampled, whole and with replacement.
 
     Args:
         values: ``[N]``.
         units: ``[N]`` what each value is drawn with.
-        seed: of the ``DRAWS`` draws.
+        seed: of the ``DRAWS`` resamplings.
 
     Returns:
         The bounds, or None for fewer than two units.

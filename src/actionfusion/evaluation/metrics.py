@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from actionfusion.evaluation.intervals import CONFIDENCE, wilson
+from actionfusion.evaluation.intervals import CONFIDENCE, percent_range, wilson
 
 __all__ = ["CONFIDENCE", "Accuracy", "ClassFigures", "ClassificationFigures", "classification_figures"]
 
@@ -39,7 +39,7 @@ class Accuracy:
         return wilson(self.correct, self.count)
 
     def as_json(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "count": self.count,
             "correct": self.correct,
@@ -48,12 +48,8 @@ class Accuracy:
         }
 
     def __str__(self) -> str:
-        """Such as ``62.5 % (60/96; 95 % interval 52.5 to 71.5 %)``."""
-        low, high = self.interval
-        return (
-            f"{100 * self.share:.1f} % ({self.correct}/{self.count}; "
-            f"95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
-        )
+        """Write it such as ``62.5 % (60/96; 95 % interval 52.5 to 71.5 %)``."""
+        return f"{100 * self.share:.1f} % ({self.correct}/{self.count}; 95 % interval {percent_range(self.interval)})"
 
 
 @dataclass(frozen=True)
@@ -120,20 +116,19 @@ def classification_figures(
         confusion = np.asarray(confusion_matrix(targets, predicted, labels=np.arange(classes)), np.int64)
     else:
         confusion = np.zeros((classes, classes), np.int64)
+    top5 = None
+    if classes > TOP:
+        # Ties in the order of the labels, as `predict` lists them.
+        first = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+        top5 = Accuracy(int((first == targets[:, None]).any(1).sum()), count)
     return ClassificationFigures(
         tuple(labels),
         Accuracy(int(np.trace(confusion)), count),
-        _among_the_first(TOP, targets, probabilities) if classes > TOP else None,
+        top5,
         tuple(Accuracy(int(confusion[row, row]), int(confusion[row].sum())) for row in range(classes)),
         _by_class(targets, probabilities),
         confusion,
     )
-
-
-def _among_the_first(most: int, targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating]) -> Accuracy:
-    # Ties in the order of the labels, as `predict` lists them.
-    first = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
-    return Accuracy(int((first == targets[:, None]).any(1).sum()), len(targets))
 
 
 def _by_class(targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating]) -> tuple[ClassFigures, ...]:

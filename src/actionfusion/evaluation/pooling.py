@@ -32,7 +32,7 @@ class FinishedFold:
     evaluation: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """Its entry in ``protocol.json``."""
+        """Return its entry in ``protocol.json``."""
         return {
             "fold": self.fold.name,
             "run": self.fold.folder,
@@ -94,7 +94,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 def _pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Count all predictions together.
 
-    A video that several folds test is one draw with all its predictions, and so is a group: the interval by group is
+    A video that several folds test is one unit with all its predictions, and so is a group: the interval by group is
     there where groups are known, or where videos come twice, so that Wilson's would count them as so many videos.
     """
     rows = [row for evaluation in evaluations for row in evaluation["videos"]]

@@ -8,24 +8,20 @@ from rich.text import Text
 
 from actionfusion.data.listing import some
 from actionfusion.errors import printable
-from actionfusion.evaluation.intervals import Interval
+from actionfusion.evaluation.intervals import percent_range
 from actionfusion.evaluation.metrics import ClassificationFigures
 from actionfusion.evaluation.result import Evaluation
 
 NOTHING = "–"
 
 
-def percent_range(interval: Interval) -> str:
-    """Such as ``52.5 to 71.5 %``."""
-    low, high = interval
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the figures, with what weakens them."""
     console = Console()
     figures = evaluation.figures
-    note = "; its sessions were ended by this same part, which flatters it" if evaluation.selected_on_part else ""
+    note = (
+        "; its training stages were ended by this same part, which flatters it" if evaluation.selected_on_part else ""
+    )
     console.print(Text(f"top-1 {figures.top1}"), style="bold")
     console.print(
         Text(f"{evaluation.dataset}, {evaluation.split}, {evaluation.part} part, seed {evaluation.seed}{note}")
@@ -59,7 +55,11 @@ def _further(evaluation: Evaluation) -> list[str]:
     if figures.missing_classes:
         missing = f"{len(figures.missing_classes)} classes have no video here, and nothing is said of them"
         lines.append(f"{missing}: {some(figures.missing_classes)}")
-    return [*lines, *_calibration_lines(evaluation), *_views_lines(evaluation), *_leaks_lines(evaluation)]
+    lines += [*_calibration_lines(evaluation), *_views_lines(evaluation)]
+    leaks = evaluation.leaks
+    if leaks.found and not evaluation.trained_on and not any(leaks.describe() in note for note in evaluation.notes):
+        lines.append(f"leakage: {leaks.describe()}")
+    return lines
 
 
 def _calibration_lines(evaluation: Evaluation) -> list[str]:
@@ -85,13 +85,6 @@ def _views_lines(evaluation: Evaluation) -> list[str]:
     most = "up to " if each < views.clips else ""
     line = f"mean over {most}{views.temporal} samples of each video{mirrored}: {gain:+.1f} points to one clip alone"
     return [f"{line} (top-1 {100 * evaluation.single.share:.1f} %), for {cost}"]
-
-
-def _leaks_lines(evaluation: Evaluation) -> list[str]:
-    leaks = evaluation.leaks
-    if evaluation.trained_on or not leaks.found or any(leaks.describe() in note for note in evaluation.notes):
-        return []
-    return [f"leakage: {leaks.describe()}"]
 
 
 def _class_table(figures: ClassificationFigures) -> Table:

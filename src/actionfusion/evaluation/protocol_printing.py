@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import printable
+from actionfusion.evaluation.intervals import percent_range
 from actionfusion.evaluation.metrics import Accuracy
-from actionfusion.evaluation.printing import NOTHING, percent_range
+from actionfusion.evaluation.printing import NOTHING
 
 
 def print_protocol(figures: Mapping[str, Any]) -> None:
@@ -64,7 +65,7 @@ def _lines(figures: Mapping[str, Any]) -> list[str]:
             "with a duplicate there"
         )
     if any(fold["selected_on_part"] for fold in figures["folds"]):
-        lines.append("note: the test part ended the sessions and chose the weights, so these figures flatter")
+        lines.append("note: the test part ended the training stages and chose the weights, so these figures flatter")
     return lines
 
 

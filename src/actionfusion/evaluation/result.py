@@ -43,10 +43,10 @@ class Evaluation:
         split: the split's full name.
         part: train, val or test.
         seed: of the run.
-        split_seed: of the split's draw, where it was drawn, and of the validation part.
+        split_seed: of a random split, and of the validation part.
         counts: videos of the split by part.
         notes: what there is to know about the split, such as its leakage.
-        selected_on_part: whether the run's sessions were ended by the accuracy on this same part, which flatters it.
+        selected_on_part: whether the accuracy on this same part ended the run's training stages, which flatters it.
         leaks: leakage of training into this part.
         seen_in_training: how many of the part's videos the training saw, or duplicates of them.
         figures: over the videos that could be read.
@@ -113,7 +113,7 @@ class Evaluation:
         return calibration(self.targets, tempered(self.probabilities, self.temperature))
 
     def as_json(self) -> dict[str, Any]:
-        """What ``evaluation_<part>.json`` holds."""
+        """Return what ``evaluation_<part>.json`` holds."""
         top1, group = self.figures.top1, self.group_interval
         return {
             "dataset": self.dataset,
@@ -180,12 +180,12 @@ class Evaluation:
 
 
 def is_trained_on(seen_in_training: int, count: int) -> bool:
-    """Whether there is no video in a part that the training did not see."""
+    """Say whether training has seen every video of a part."""
     return 0 < count <= seen_in_training
 
 
 def evaluation_path(run: Path, part: Part) -> Path:
-    """Where a run keeps its figures."""
+    """Return the path of a run's figures."""
     return run / f"evaluation_{part}.json"
 
 

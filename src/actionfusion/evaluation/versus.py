@@ -30,7 +30,7 @@ class PairedComparison:
     Attributes:
         both_right: videos (of protocols, a video once in each fold that tests it).
         only_first: videos that the first run alone predicts correctly.
-        only_second: likewise.
+        only_second: the second run alone.
         both_wrong: videos.
         p_value: of the exact test of McNemar that both are correct equally often, two-sided.
         interval: 95 % of the difference of top-1 accuracies (first minus second), by bootstrap of the groups, or of the
@@ -71,7 +71,7 @@ class PairedComparison:
         return (self.only_first - self.only_second) / self.count
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self) | {
             "interval": None if self.interval is None else list(self.interval),
             "unmatched": dict(self.unmatched),
@@ -90,7 +90,7 @@ def versus(
 ) -> PairedComparison:
     """Compare two evaluated runs video by video: McNemar's test, and the difference of their accuracies.
 
-    Of two protocols the predictions are compared fold by fold; a video of several folds is one draw of the bootstrap.
+    Of two protocols the predictions are compared fold by fold; a video of several folds is one unit of the bootstrap.
 
     Args:
         first: a run folder that ``evaluate`` has measured, the JSON file that it wrote, or the folder of a protocol.
@@ -141,7 +141,7 @@ def _read(path: Path, part: Part) -> dict[str, Any]:
 
 
 def _fold(values: Mapping[str, Any]) -> tuple[str, str]:
-    """A fold's name and its folder, which is beside ``protocol.json``."""
+    """Return a fold's name and its folder, which is beside ``protocol.json``."""
     name, run = str(values["fold"]), str(values["run"])
     if Path(run).name != run:
         raise SettingsError(name, f"its run is elsewhere, in {run!r}", "run protocol again")
@@ -149,7 +149,7 @@ def _fold(values: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0) -> PairedComparison:
-    """The same of two evaluations as plain values."""
+    """Compare two evaluations, given as plain values, video by video."""
     first, second = ({row.get("key", row["video"]): row for row in side["videos"]} for side in (one, other))
     names = sorted(first.keys() & second.keys())
     if not names:
@@ -182,7 +182,7 @@ def _notes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         if side.get("trained_on"):
             notes.append(f"the {name} run was trained on these very videos")
         if side.get("selected_on_part"):
-            notes.append(f"the {name} run's sessions were ended by these very videos, which flatters it")
+            notes.append(f"the {name} run's training stages were ended by these very videos, which flatters it")
     if one["split"] != other["split"]:
         notes.append(f"the splits are not one: {one['split']}, and {other['split']}")
     return notes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from actionfusion.data.augment import flip
@@ -64,12 +63,12 @@ def cut_views(source: ClipSource, settings: ClipSettings, views: Views) -> list[
 
         together = cut_clip(source, replace(settings, frames=settings.frames * views.temporal), positions)
         starts = range(0, len(together.positions), settings.frames)
-        clips = _different(_part(together, start, settings.frames) for start in starts)
+        samples = [_sample(together, slice(start, start + settings.frames)) for start in starts]
+        clips = list({sample.positions.tobytes(): sample for sample in samples}.values())
     return clips + [flip(clip) for clip in clips] if views.flip else clips
 
 
-def _part(clip: Clip, start: int, count: int) -> Clip:
-    rows = slice(start, start + count)
+def _sample(clip: Clip, rows: slice) -> Clip:
     return replace(
         clip,
         rgb=clip.rgb[rows],
@@ -77,7 +76,3 @@ def _part(clip: Clip, start: int, count: int) -> Clip:
         times=clip.times[rows],
         positions=clip.positions[rows],
     )
-
-
-def _different(clips: Iterable[Clip]) -> list[Clip]:
-    return list({clip.positions.tobytes(): clip for clip in clips}.values())

@@ -34,8 +34,8 @@ def frame_drops(target: AttributionTarget) -> FloatArray:
     features, last = target.features, target.num_frames - 1
     drops = []
     for position in range(target.num_frames):
-        beside = [place for place in (position - 1, position + 1) if 0 <= place <= last]
-        instead = [{name: values[:, place : place + 1] for name, values in features.items()} for place in beside]
+        beside = [near for near in (position - 1, position + 1) if 0 <= near <= last]
+        instead = [{name: values[:, near : near + 1] for name, values in features.items()} for near in beside]
         if not instead:
             instead = [{name: torch.zeros_like(values) for name, values in features.items()}]
         odds = torch.cat([target.log_odds_of(target.replaced(position, frame)) for frame in instead])

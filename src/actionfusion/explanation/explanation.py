@@ -154,7 +154,7 @@ def explain_clip(
         RecipeMismatch: a clip of another flow recipe.
     """
     model = recognizer.network
-    check_wishes(model, layers, channels, hidden)
+    check_options(model, layers, channels, hidden)
     target = AttributionTarget.of(recognizer, clip, label)
     position = target.num_frames // 2
     cam = None if model.explained_layer is None else grad_cam(target)
@@ -180,7 +180,7 @@ def explain_clip(
     )
 
 
-def check_wishes(model: VideoModel, layers: Sequence[int] | None, channels: int, hidden: HiddenName) -> None:
+def check_options(model: VideoModel, layers: Sequence[int] | None, channels: int, hidden: HiddenName) -> None:
     """Refuse what a model does not have, before anything is computed.
 
     Raises:

@@ -44,7 +44,7 @@ def grad_cam(target: AttributionTarget) -> FloatArray:
     model, kept = target.model, list[Tensor]()
 
     def start_gradients(output: Tensor) -> Tensor:
-        torch.set_grad_enabled(True)  # until the end of the block below; what lies before the layer needs none
+        torch.set_grad_enabled(True)  # until the end of the block below; the layers before this one need none
         kept.append(output.detach().requires_grad_())
         return kept[-1].clone()  # which what follows may change in place
 
@@ -57,7 +57,7 @@ def grad_cam(target: AttributionTarget) -> FloatArray:
 
 
 def _over_frames(maps: Tensor, frames: int) -> FloatArray:
-    """Maps ``[t, h, w]`` as ``[frames, h, w]``, interpolated linearly between the middles of the steps."""
+    """Interpolate maps ``[t, h, w]`` to ``[frames, h, w]``, linearly between the middles of the steps."""
     if len(maps) != frames:
         over_time = F.interpolate(maps.flatten(1).T[None], frames, mode="linear", align_corners=False)
         maps = over_time[0].T.reshape(frames, *maps.shape[1:])
@@ -70,13 +70,13 @@ def occlusion(target: AttributionTarget, *, hidden: HiddenName = "input", cells:
 
     The patch is two cells wide and sits on each cell of a grid in turn.  In the input it covers RGB with the clip's
     mean colour and the flow with no motion, at the same place, and the backbones run anew for the frames that it
-    covers.  On the map it covers all channels with 0, and nothing that lies before the map runs anew, which makes it
-    many times as fast with a large backbone.  It lasts one step of the explained layer's maps: a sampled frame, or as
-    many as a step stands for.  Without such maps it lasts one frame.
+    covers.  On the map it covers all channels with 0, and no layer before the map runs anew, which makes it many times
+    as fast with a large backbone.  It lasts one step of the explained layer's maps: a sampled frame, or as many as a
+    step stands for.  Without such maps it lasts one frame.
 
     Args:
         target: model, clip and class.
-        hidden: where the patch lies, ``input`` or ``map`` (of the explained layer).
+        hidden: where the patch is put, ``input`` or ``map`` (of the explained layer).
         cells: height and width of the grid; where None, the map's in ``map``, and in ``input`` as many but at most 8,
             since the time grows with the square.
 
@@ -84,7 +84,7 @@ def occlusion(target: AttributionTarget, *, hidden: HiddenName = "input", cells:
         ``[T, cells, cells]`` in log-odds: above 0 where the patch hid what speaks for the class.
 
     Raises:
-        SettingsError: a grid without cells, or finer than what it lies on; a map where the model has none.
+        SettingsError: a grid without cells, or finer than what it covers; a map where the model has none.
     """
     shape = target.map_shape
     if hidden == "map":
@@ -97,7 +97,7 @@ def occlusion(target: AttributionTarget, *, hidden: HiddenName = "input", cells:
         most = side if hidden == "map" else MOST_CELLS
         cells = min(side if shape is None else shape[-1], most)
     if not 1 <= cells <= side:
-        raise SettingsError("cells", f"a grid of {cells} cannot lie on {side} places", f"take 1 to {side}")
+        raise SettingsError("cells", f"a grid of {cells} does not fit {side} positions", f"take 1 to {side}")
     steps = target.num_frames if shape is None else shape[0]
     if hidden == "map":
         masks = _patches(side, cells)
@@ -109,7 +109,7 @@ def occlusion(target: AttributionTarget, *, hidden: HiddenName = "input", cells:
 
 
 def _patches(side: int, cells: int) -> Tensor:
-    """Masks ``[cells * cells, side, side]``, true where the patch of a cell lies."""
+    """Make masks ``[cells * cells, side, side]``, true within the patch of a cell."""
     step = side / cells
     spans = torch.zeros(cells, side, dtype=torch.bool)
     for cell in range(cells):
@@ -140,9 +140,9 @@ def _hide_map(target: AttributionTarget, step: int, masks: Tensor) -> Tensor:
 
 
 def _masked(model: VideoModel, step: int, masks: Tensor, output: Tensor) -> Tensor:
-    """Make of an explained layer's output as many as there are masks, each hidden by its own at one step.
+    """Repeat an explained layer's output once for each mask, and hide each by its own mask at one step.
 
-    The clip is multiplied here and not before, so that what lies before the layer runs for one clip alone.
+    The clip is repeated here and not before, so that the layers before it run for one clip alone.
     """
     many = output.repeat(len(masks), *[1] * (output.ndim - 1))
     model.explained_maps(many)[:, step].masked_fill_(masks[:, None].to(many.device), 0)
@@ -177,7 +177,7 @@ def rank_agreement(first: FloatArray, second: FloatArray) -> float | None:
 
 
 def pointing_hits(maps: FloatArray, targets: BoolArray) -> BoolArray:
-    """Play the pointing game: say of each frame whether its map's largest value is within the target area.
+    """Play the pointing game: find for each frame whether its map's largest value is within the target area.
 
     Args:
         maps: ``[T, h, w]``; a frame whose map is the same everywhere points nowhere and misses.

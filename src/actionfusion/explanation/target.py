@@ -26,9 +26,9 @@ from actionfusion.video.clip import Clip
 
 FloatArray = npt.NDArray[np.float32]
 
-# Values of features that are held for one batch of changed clips: 64 MiB in single precision.
+# Values of features held for one batch of changed clips: 64 MiB in single precision.
 _BATCH_VALUES = 2**24
-# Pictures that no backbone has made small yet become about so many times as many values in a model's first layers.
+# Without a backbone, a model's first layers turn pictures into about so many times as many values.
 _FIRST_LAYERS = 32
 
 
@@ -52,7 +52,7 @@ def find_label(labels: Sequence[str], label: str) -> int:
 
 
 def fitting(values: int) -> int:
-    """Say how many times so many values fit into one batch, at least once."""
+    """Compute how many times so many values fit into one batch, at least once."""
     return max(1, _BATCH_VALUES // values)
 
 
@@ -117,7 +117,7 @@ class AttributionTarget:
         return self.log_odds_of(self.features).item()
 
     def log_odds_of(self, features: Features) -> Tensor:
-        """Log-odds of the class ``[B]`` for changed features ``[B, T, ...]``, without gradients."""
+        """Compute log-odds of the class ``[B]`` for changed features ``[B, T, ...]``, without gradients."""
         with torch.no_grad():
             return log_odds(self.model.log_scores(self.model.classify(features)), self.index)
 
@@ -166,7 +166,7 @@ class AttributionTarget:
         return made
 
     def batch(self) -> int:
-        """How many changed clips fit into one batch."""
+        """Compute how many changed clips fit into one batch."""
         values = sum(
             part.numel() * (_FIRST_LAYERS if self.model.backbone(name) is None else 1)
             for name, part in self.features.items()

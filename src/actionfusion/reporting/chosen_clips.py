@@ -104,10 +104,10 @@ def film_strips(
         videos = _videos(folder, root, store)
     except ActionFusionError as error:
         return [], f"There are no film strips here: {error}"
-    places = {entry.path: index for index, entry in enumerate(videos.listing.entries)}
+    index_of = {entry.path: index for index, entry in enumerate(videos.listing.entries)}
     strips, reasons = [], []
     for clip in clips:
-        index = places.get(clip.video)
+        index = index_of.get(clip.video)
         if index is None or videos.listing.entries[index].label != clip.truth:
             reasons.append(f"{clip.video} is not there as {clip.truth}")
             continue

@@ -131,7 +131,7 @@ def unlike(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _by_video(evaluation: Evaluation) -> dict[str, Mapping[str, Any]]:
-    answers = {entry["video"]: entry for entry in evaluation["videos"]}
-    if len(answers) != len(evaluation["videos"]):
+    predictions = {entry["video"]: entry for entry in evaluation["videos"]}
+    if len(predictions) != len(evaluation["videos"]):
         raise SettingsError("evaluation", "a video is in it twice", "evaluate the run again")
-    return answers
+    return predictions

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.orders import by_name, by_value, orders
 from actionfusion.reporting.rendering import environment, percent, plural, write_page
 from actionfusion.reporting.run_report import evaluation_of, read_epochs
-from actionfusion.reporting.tables import Bar, Evaluation, finite_interval
+from actionfusion.reporting.tables import Bar, Evaluation, finite_interval, section
 from actionfusion.run_folder import open_run
 
 
@@ -119,11 +118,9 @@ def _row(number: int, run: ComparedRun) -> dict[str, Any]:
         run.name,
         evaluation["correct"],
         count,
-        evaluation["correct"] / count if count else math.nan,
         finite_interval(evaluation["interval"]) if count else None,
         1 / max(len(evaluation["labels"]), 1),
     )
-    calibration, top5 = evaluation.get("calibration"), evaluation.get("top5")
     return {
         "bar": bar,
         "colour": _series(number),
@@ -131,8 +128,8 @@ def _row(number: int, run: ComparedRun) -> dict[str, Any]:
         "model": run.model,
         "group_interval": finite_interval(evaluation.get("group_interval")),
         "mean_class": mean_class_accuracy(evaluation),
-        "top5": top5.get("accuracy") if isinstance(top5, Mapping) else None,
-        "ece": calibration.get("ece") if isinstance(calibration, Mapping) else None,
+        "top5": section(evaluation, "top5").get("accuracy"),
+        "ece": section(evaluation, "calibration").get("ece"),
         "remarks": [remark for remark in remarks(evaluation) if remark.grave],
     }
 

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from actionfusion.errors import ActionFusionError, SettingsError, printable
 from actionfusion.explanation.activations import PAPER_CHANNELS
-from actionfusion.explanation.explanation import Explanation, check_wishes, explain_clip
+from actionfusion.explanation.explanation import Explanation, check_options, explain_clip
 from actionfusion.explanation.localization import HiddenName
 from actionfusion.explanation.target import find_label
 from actionfusion.files import replacing_folder
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.explanation_page import render_explanation
-from actionfusion.reporting.filmstrip import common_scale
+from actionfusion.reporting.filmstrip import common_scale, square
 from actionfusion.reporting.heatmaps import (
     activation_picture,
     contact_sheet,
@@ -24,7 +24,6 @@ from actionfusion.reporting.heatmaps import (
     heat_over,
     png_bytes,
     scaled_heat,
-    square,
 )
 from actionfusion.reporting.overlay import Overlay, write_overlay
 from actionfusion.run_folder import refuse_taken
@@ -68,10 +67,10 @@ def explain(
     """
     refuse_taken(out)
     recognizer = Recognizer.load(run, runtime="torch", device=device)
-    # Wrong words are refused before anything is computed.
+    # Wrong options are refused before anything is computed.
     if label is not None:
         find_label(recognizer.labels, label)
-    check_wishes(recognizer.network, layers, channels, hide)
+    check_options(recognizer.network, layers, channels, hide)
     console = Console(stderr=True)
     try:
         with replacing_folder(out) as folder, console.status("reading the video") as status:

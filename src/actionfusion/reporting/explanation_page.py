@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from actionfusion.explanation.contributions import GateStatistics, StreamContributions, shares
 from actionfusion.explanation.explanation import Explanation
 from actionfusion.explanation.target import FloatArray
 from actionfusion.models.layer_norm_lstm import GATE_NAMES
-from actionfusion.reporting.filmstrip import Picture, common_scale, flow_pictures, flow_wheel
-from actionfusion.reporting.heatmaps import (
-    activation_picture,
+from actionfusion.reporting.filmstrip import (
+    Picture,
+    common_scale,
     data_uri,
-    drawn_flow,
-    heat_over,
-    scaled_heat,
+    flow_pictures,
+    flow_wheel,
     square,
     webp_uri,
 )
+from actionfusion.reporting.heatmaps import activation_picture, drawn_flow, heat_over, scaled_heat
+from actionfusion.reporting.rendering import environment
 from actionfusion.video.reading import read_frames
 
 MOST_LISTED = 5
@@ -77,33 +77,32 @@ def render_explanation(title: str, explanation: Explanation, video: Path) -> str
         explanation: what is shown.
         video: the overlay, in the same folder as the page.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, signed=_signed, share=_share)
     order = np.argsort(-explanation.probabilities, kind="stable").tolist()
     scale = common_scale([explanation.clip])
     moments = _moments(explanation, scale)
+    drops = explanation.drops
+    # The largest rise and the largest fall of the log-odds, for the chart's scale; never both 0.
+    reach = (max(float(-drops.min()), 0.0), max(float(drops.max()), 0.0)) if drops.any() else (0.0, 1.0)
+    rows = ["occlusion"] if explanation.cam is None else ["Grad-CAM", "occlusion"]
+    if explanation.clip.flow is not None:
+        rows.append("flow to the next frame")
     content = video.read_bytes()
-    return environment.get_template("explain.html.j2").render(
+    template = environment().get_template("explain.html.j2")
+    return template.render(
         title=title,
         explanation=explanation,
         best=explanation.labels[order[0]],
         probability=float(explanation.probabilities[explanation.target]),
         ranking=[(explanation.labels[at], float(explanation.probabilities[at])) for at in order[:MOST_LISTED]],
-        rows=_rows(explanation),
+        rows=rows,
         moments=moments,
         strongest=max(moments, key=lambda moment: moment.drop),
-        reach=_reach(explanation.drops),
-        moved=float(np.abs(explanation.drops).sum()),
+        reach=reach,
+        moved=float(np.abs(drops).sum()),
         scale=scale,
         wheel=None if explanation.clip.flow is None else flow_wheel(scale),
         figures=_activations(explanation, scale),
-        gates=[(lstm.name, lstm.units, _lines(lstm)) for lstm in explanation.gates],
+        gates=[(lstm.name, lstm.units, _gate_lines(lstm)) for lstm in explanation.gates],
         chart=(CHART_WIDTH, CHART_HEIGHT),
         steps=_steps(explanation.streams),
         overlay=data_uri(content, "video/mp4") if len(content) <= MOST_INLINED_BYTES else video.name,
@@ -112,40 +111,28 @@ def render_explanation(title: str, explanation: Explanation, video: Path) -> str
     )
 
 
-def _rows(explanation: Explanation) -> list[str]:
-    """Name the rows of pictures."""
-    flow = [] if explanation.clip.flow is None else ["flow to the next frame"]
-    return [*([] if explanation.cam is None else ["Grad-CAM"]), "occlusion", *flow]
-
-
 def _moments(explanation: Explanation, scale: float) -> list[Moment]:
     clip = explanation.clip
     heats = {} if explanation.cam is None else {"Grad-CAM": scaled_heat(explanation.cam)}
     heats["Occlusion"] = scaled_heat(explanation.occluded)
     flows, parts = flow_pictures(clip, scale), shares(explanation.drops)
     moments = []
-    for place, picture in enumerate(clip.rgb):
-        frame, where = square(picture.transpose(1, 2, 0)), f"frame {place + 1} of {len(clip.rgb)}"
+    for position, picture in enumerate(clip.rgb):
+        frame, where = square(picture.transpose(1, 2, 0)), f"frame {position + 1} of {len(clip.rgb)}"
         pictures = [
-            Picture(webp_uri(heat_over(frame, heat[place])), f"{name} on {where}") for name, heat in heats.items()
+            Picture(webp_uri(heat_over(frame, heat[position])), f"{name} on {where}") for name, heat in heats.items()
         ]
         moments.append(
             Moment(
-                place + 1,
-                f"{clip.times[place]:.2f} s",
-                [*pictures, *flows[place : place + 1]],
-                float(explanation.drops[place]),
-                float(parts[place]),
-                float(explanation.running[place, explanation.target]),
+                position + 1,
+                f"{clip.times[position]:.2f} s",
+                [*pictures, *flows[position : position + 1]],
+                float(explanation.drops[position]),
+                float(parts[position]),
+                float(explanation.running[position, explanation.target]),
             )
         )
     return moments
-
-
-def _reach(drops: FloatArray) -> tuple[float, float]:
-    """Find the largest fall and the largest rise of the log-odds, for the chart's scale; never both 0."""
-    low, high = max(float(-drops.min()), 0.0), max(float(drops.max()), 0.0)
-    return (low, high) if low + high > 0 else (0.0, 1.0)
 
 
 def _activations(explanation: Explanation, scale: float) -> list[tuple[str, str]]:
@@ -177,11 +164,11 @@ def _steps(streams: StreamContributions) -> list[Step]:
     ]
 
 
-def _lines(lstm: GateStatistics) -> list[GateLine]:
+def _gate_lines(lstm: GateStatistics) -> list[GateLine]:
     lines = []
-    for place, name in enumerate(GATE_NAMES):
-        mean = lstm.mean[:, place]
-        low, high = lstm.quantiles[0, :, place], lstm.quantiles[-1, :, place]
+    for index, name in enumerate(GATE_NAMES):
+        mean = lstm.mean[:, index]
+        low, high = lstm.quantiles[0, :, index], lstm.quantiles[-1, :, index]
         there, back = _points(high), _points(low)[::-1]
         band = "M" + "L".join(there + back) + "Z"
         lines.append(GateLine(name, "M" + "L".join(_points(mean)), band, float(mean[0]), float(mean[-1])))
@@ -194,16 +181,3 @@ def _points(values: FloatArray) -> list[str]:
         values = np.repeat(values, 2)
     across: Sequence[float] = np.linspace(0, CHART_WIDTH, len(values)).tolist()
     return [f"{x:.1f} {(1 - float(y)) * CHART_HEIGHT:.1f}" for x, y in zip(across, values, strict=True)]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
-
-
-def _share(value: float) -> str:
-    """Write a length for a style attribute, never beyond its track."""
-    return f"{100 * min(max(value, 0.0), 1.0):.2f}%"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from html import escape
 from typing import Any
 
@@ -16,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from actionfusion.curves import Curves, Palette, Quantity, draw_curves, own_style
+from actionfusion.evaluation.calibration import ReliabilityBin
+from actionfusion.reporting.rendering import known
 
 # Stand-ins that matplotlib writes into the SVG, each replaced there by a variable of the page's style sheet.
 _PAGE = Palette("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
@@ -33,40 +34,18 @@ _VARIABLES = {
 } | {stand_in: f"var(--s{number})" for number, stand_in in enumerate(_SERIES, 1)}
 
 
-@dataclass(frozen=True)
-class CalibrationBin:
-    """Predictions whose probability is within a range.
-
-    Attributes:
-        low: end of the range, 0..1.
-        high: end of the range, 0..1.
-        count: predictions.
-        confidence: their mean probability; NaN where there is none.
-        accuracy: the share of them that is correct; NaN where there is none.
-    """
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-
-    @classmethod
-    def list_from(cls, given: object) -> list[CalibrationBin]:
-        """Read the bins of an evaluation; incomplete ones are left out."""
-        found = []
-        for item in given if isinstance(given, list | tuple) else ():
-            if not isinstance(item, Mapping):
-                continue
-            low, high, count, share, right = (
-                float(value) if isinstance(value := item.get(name), int | float) else math.nan
-                for name in ("low", "high", "count", "confidence", "accuracy")
-            )
-            if not all(map(math.isfinite, (low, high, count))):
-                continue
-            whole = math.isfinite(share) and math.isfinite(right)
-            found.append(cls(low, high, int(count) if whole else 0, share, right))
-        return found if any(part.count for part in found) else []
+def reliability_bins(given: object) -> list[ReliabilityBin]:
+    """Read the bins of an evaluation; incomplete ones are left out, and all where none has predictions."""
+    found = []
+    for item in given if isinstance(given, list | tuple) else ():
+        if not isinstance(item, Mapping) or not all(known(item.get(name)) for name in ("low", "high", "count")):
+            continue
+        low, high, count = float(item["low"]), float(item["high"]), int(item["count"])
+        if known(item.get("confidence")) and known(item.get("accuracy")):
+            found.append(ReliabilityBin(low, high, count, float(item["confidence"]), float(item["accuracy"])))
+        else:
+            found.append(ReliabilityBin(low, high, 0, None, None))
+    return found if any(part.count for part in found) else []
 
 
 def curves_svg(curves: Curves, quantity: Quantity, description: str) -> str:
@@ -134,7 +113,7 @@ def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: 
     return _for_page(text.getvalue(), f"{quantity}-", description)
 
 
-def reliability_svg(bins: Sequence[CalibrationBin], description: str) -> str:
+def reliability_svg(bins: Sequence[ReliabilityBin], description: str) -> str:
     """Draw how often predictions are correct against their probability, and how many there are of each.
 
     Args:
@@ -146,22 +125,13 @@ def reliability_svg(bins: Sequence[CalibrationBin], description: str) -> str:
         figure = Figure(figsize=(4.0, 3.4))
         axes = figure.add_axes((0.115, 0.34, 0.835, 0.62))
         below = figure.add_axes((0.115, 0.09, 0.835, 0.18))
-        filled = [part for part in bins if part.count]
-        left = [part.low for part in filled]
-        widths = [part.high - part.low for part in filled]
+        filled = [astuple(part) for part in bins if part.count]
+        low, high, counts, confidence, accuracy = np.array(filled, np.float64).reshape(-1, 5).T
         bars: dict[str, Any] = {"align": "edge", "linewidth": 0.8, "edgecolor": _PAGE.paper, "color": _GOOD}
-        axes.bar(left, [part.accuracy for part in filled], widths, **bars)
+        axes.bar(low, accuracy, high - low, **bars)
         axes.plot([0, 1], [0, 1], color=_PAGE.muted, linewidth=1, linestyle=(0, (2, 2)))
-        axes.plot(
-            [part.confidence for part in filled],
-            [part.accuracy for part in filled],
-            "o",
-            markersize=4,
-            color=_PAGE.validation,
-            clip_on=False,
-            zorder=4,
-        )
-        below.bar(left, [part.count for part in filled], widths, **bars | {"color": _PAGE.train})
+        axes.plot(confidence, accuracy, "o", markersize=4, color=_PAGE.validation, clip_on=False, zorder=4)
+        below.bar(low, counts, high - low, **bars | {"color": _PAGE.train})
         below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         _share_axis(axes, "y")
         for part in (axes, below):

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from actionfusion.errors import SettingsError
+from actionfusion.explanation.target import FloatArray
 from actionfusion.video.clip import Clip
 
 UInt8Array = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float32]
 Pixels = TypeVar("Pixels", UInt8Array, FloatArray)
 
-PICTURE_SIDE = 160
+SIDE = 160  # of every picture but the video's, in pixels
 LIGHTNESS, CHROMA = 66.0, 62.0
 # Under 1, so that a slow hand is still seen beside a fast ball; the wheel is drawn by the same rule.
 STRENGTH_EXPONENT = 0.7
@@ -132,7 +132,7 @@ def common_scale(clips: Sequence[Clip]) -> float:
 
 
 def flow_colours(field: FloatArray, scale: float) -> UInt8Array:
-    """Colour a flow field.
+    """Draw a flow field in colour.
 
     Args:
         field: ``[H, W, 2]``, u to the right and v down, in pixels.
@@ -153,13 +153,13 @@ def flow_colours(field: FloatArray, scale: float) -> UInt8Array:
 
 def flow_wheel(scale: float) -> Picture:
     """Draw the key to the colours: a disc in which each point has the colour of the motion from the centre to it."""
-    axis = np.linspace(-1.02, 1.02, PICTURE_SIDE, dtype=np.float32) * scale
+    axis = np.linspace(-1.02, 1.02, SIDE, dtype=np.float32) * scale
     disc = np.stack(np.meshgrid(axis, axis), axis=-1)
     picture = flow_colours(disc, scale)
     radius = np.linalg.norm(disc, axis=-1) / scale
-    edge = np.clip((1 - radius) * PICTURE_SIDE / 2, 0, 1)
+    edge = np.clip((1 - radius) * SIDE / 2, 0, 1)
     picture[..., 3] = np.rint(picture[..., 3] * edge).astype(np.uint8)
-    return Picture(_data_uri(picture), "Colour wheel: red is motion to the right, yellow up, green left, blue down")
+    return Picture(webp_uri(picture), "Colour wheel: red is motion to the right, yellow up, green left, blue down")
 
 
 def frame_pictures(clip: Clip) -> list[Picture]:
@@ -168,7 +168,7 @@ def frame_pictures(clip: Clip) -> list[Picture]:
     for position, (picture, seconds) in enumerate(zip(clip.rgb, clip.times, strict=True)):
         time = f"{seconds:.2f} s"
         words = f"Frame {position + 1} of {len(clip.rgb)}, at {time}"
-        pictures.append(Picture(_data_uri(_resized(picture.transpose(1, 2, 0))), words, time))
+        pictures.append(Picture(webp_uri(square(picture.transpose(1, 2, 0))), words, time))
     return pictures
 
 
@@ -185,7 +185,7 @@ def flow_pictures(clip: Clip, scale: float) -> list[Picture]:
     for position, field in enumerate(middle_fields(clip)):
         fastest = float(np.linalg.norm(field, axis=-1).max())
         words = f"Flow at frame {position + 1} of {len(clip.rgb)}: up to {fastest:.1f} px"
-        pictures.append(Picture(_data_uri(flow_colours(_resized(field), scale)), words))
+        pictures.append(Picture(webp_uri(flow_colours(square(field), scale)), words))
     return pictures
 
 
@@ -195,27 +195,34 @@ def heat_pictures(strip: FilmStrip) -> list[Picture]:
         return []
     pictures = []
     for moment, (picture, heat) in enumerate(zip(strip.clip.rgb, strip.heat, strict=True)):
-        warmth = np.clip(_resized(heat.astype(np.float32)), 0, 1)
+        warmth = np.clip(square(heat.astype(np.float32)), 0, 1)
         alpha = HEAT_OPACITY * warmth[..., None]
         colours = mpl.colormaps[HEAT_COLOURS](warmth)[..., :3] * 255
-        mixed = (1 - alpha) * _resized(picture.transpose(1, 2, 0)) + alpha * colours
+        mixed = (1 - alpha) * square(picture.transpose(1, 2, 0)) + alpha * colours
         where = f"{moment + 1} of {len(strip.clip.rgb)}"
         most = np.unravel_index(int(warmth.argmax()), warmth.shape)
-        place = f"{most[1] / PICTURE_SIDE:.0%} from the left, {most[0] / PICTURE_SIDE:.0%} from the top"
+        place = f"{most[1] / SIDE:.0%} from the left, {most[0] / SIDE:.0%} from the top"
         words = f"Heat map on frame {where}: up to {warmth.max():.2f}, {place}"
-        pictures.append(Picture(_data_uri(np.rint(mixed).astype(np.uint8)), words))
+        pictures.append(Picture(webp_uri(np.rint(mixed).astype(np.uint8)), words))
     return pictures
 
 
-def _resized(picture: Pixels) -> Pixels:
-    side = (PICTURE_SIDE, PICTURE_SIDE)
+def square(picture: Pixels) -> Pixels:
+    """Resize a frame or a map ``[H, W, ...]``, square as the model sees it, to ``SIDE``."""
+    side = (SIDE, SIDE)
     # Enlarged by a smooth kernel, before flow is coloured, so that a picture of 32 pixels does not show them.
-    kernel = cv2.INTER_AREA if max(picture.shape[:2]) > PICTURE_SIDE else cv2.INTER_CUBIC
+    kernel = cv2.INTER_AREA if max(picture.shape[:2]) > SIDE else cv2.INTER_CUBIC
     resized = cv2.resize(np.ascontiguousarray(picture), side, interpolation=kernel)
     return resized.astype(picture.dtype, copy=False)
 
 
-def _data_uri(picture: UInt8Array) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """Write bytes as a data URI of a media type."""
+    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
+
+
+def webp_uri(picture: UInt8Array) -> str:
+    """Write a picture as a data URI."""
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format="WEBP", quality=WEBP_QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+    return data_uri(content.getvalue(), "image/webp")

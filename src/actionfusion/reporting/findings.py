@@ -5,11 +5,10 @@ An evaluation of an earlier version leaves some figures out; then the page does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from actionfusion.reporting.rendering import NOTHING, decimal, known, percent, plural, range_text
-from actionfusion.reporting.tables import Evaluation, finite_interval
+from actionfusion.reporting.tables import Evaluation, finite_interval, section
 
 MOST_NAMED_CLASSES = 6
 
@@ -48,14 +47,17 @@ def accuracy_headline(evaluation: Evaluation) -> Headline:
 
 def headlines(evaluation: Evaluation) -> list[Headline]:
     """Write top-1, top-5, mean class accuracy and the calibration error, as far as they are known."""
-    found = [accuracy_headline(evaluation), _mean_class_accuracy(evaluation)]
-    top5 = _part(evaluation, "top5")
-    if top5 and top5.get("count") and known(top5.get("correct")):
+    found = [accuracy_headline(evaluation)]
+    top5 = section(evaluation, "top5")
+    if top5.get("count") and known(top5.get("correct")):
         share, interval = top5["correct"] / top5["count"], finite_interval(top5.get("interval"))
         note = f"{top5['correct']:,} of {top5['count']:,}; {confidence(evaluation)} interval {range_text(interval)}"
-        found.insert(1, Headline("Top-5 accuracy", percent(share), note))
-    calibration = _part(evaluation, "calibration")
-    if calibration and known(calibration.get("ece")):
+        found.append(Headline("Top-5 accuracy", percent(share), note))
+    tested, classes = sum(entry["count"] > 0 for entry in evaluation["per_class"]), len(evaluation["per_class"])
+    note = f"over {tested} classes" if tested == classes else f"over the {tested} of {classes} with a clip"
+    found.append(Headline("Mean class accuracy", percent(mean_class_accuracy(evaluation)), note))
+    calibration = section(evaluation, "calibration")
+    if known(calibration.get("ece")):
         note = "how far the probabilities are from the share of correct predictions; 0 is best"
         if known(calibration.get("ece_calibrated")):
             note += (
@@ -67,7 +69,7 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
 
 
 def mean_class_accuracy(evaluation: Evaluation) -> float | None:
-    """Average over the classes with a clip; None without any."""
+    """Compute the mean over the classes with a clip; None without any."""
     shares = [entry["correct"] / entry["count"] for entry in evaluation["per_class"] if entry["count"]]
     return sum(shares) / len(shares) if shares else None
 
@@ -82,13 +84,15 @@ def remarks(evaluation: Evaluation) -> list[Remark]:
         text = "Training was stopped by the accuracy on these same clips, so the figures here flatter the run."
         found.append(Remark(text, grave=True))
     found += _leaks(evaluation)
-    found += [Remark(f"About the split: {note}.") for note in _sentences(evaluation.get("notes"))]
+    notes = evaluation.get("notes")
+    if isinstance(notes, list | tuple):
+        found += [Remark(f"About the split: {str(note).rstrip('.')}.") for note in notes]
     missing = [entry["label"] for entry in evaluation["per_class"] if not entry["count"]]
     if missing and evaluation["count"]:
         shown = ", ".join(missing[:MOST_NAMED_CLASSES])
         more = f" and {len(missing) - MOST_NAMED_CLASSES} more" if len(missing) > MOST_NAMED_CLASSES else ""
         found.append(Remark(f"Tested without a clip of: {shown}{more}."))
-    views = _part(evaluation, "views")
+    views = section(evaluation, "views")
     temporal = _count(views.get("temporal")) if views else 1
     if views and (temporal > 1 or views.get("flip")):
         samples = plural(max(temporal, 1), "temporal sample")
@@ -97,23 +101,16 @@ def remarks(evaluation: Evaluation) -> list[Remark]:
     return found
 
 
-def _mean_class_accuracy(evaluation: Evaluation) -> Headline:
-    tested = sum(entry["count"] > 0 for entry in evaluation["per_class"])
-    all_classes = len(evaluation["per_class"])
-    note = f"over {tested} classes" if tested == all_classes else f"over the {tested} of {all_classes} with a clip"
-    return Headline("Mean class accuracy", percent(mean_class_accuracy(evaluation)), note)
-
-
 def _leaks(evaluation: Evaluation) -> list[Remark]:
-    leaks = _part(evaluation, "leaks")
+    leaks = section(evaluation, "leaks")
     if not leaks:
         return []
-    group, double = (_count(leaks.get(name)) for name in ("group", "double"))
-    if not group and not double:
+    group, duplicates = (_count(leaks.get(name)) for name in ("group", "double"))
+    if not group and not duplicates:
         return [Remark("No tested clip has a clip of its group or a near-duplicate in training.")]
     text = (
         f"The split leaks: of {plural(evaluation['count'], 'clip')}, {group:,} have a clip of their group in training, "
-        f"and {double:,} have a near-duplicate there."
+        f"and {duplicates:,} have a near-duplicate there."
     )
     return [Remark(text, grave=True)]
 
@@ -122,12 +119,3 @@ def _count(found: object) -> int:
     if isinstance(found, list | tuple | dict):
         return len(found)
     return int(found) if isinstance(found, int) else 0
-
-
-def _part(evaluation: Evaluation, name: str) -> Mapping[str, Any] | None:
-    found = evaluation.get(name)
-    return found if isinstance(found, Mapping) else None
-
-
-def _sentences(notes: object) -> list[str]:
-    return [str(note).rstrip(".") for note in notes] if isinstance(notes, list | tuple) else []

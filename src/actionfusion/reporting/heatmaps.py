@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from functools import cache
@@ -11,18 +10,14 @@ from pathlib import Path
 import cv2
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from actionfusion.explanation.activations import LayerActivations
 from actionfusion.explanation.localization import enlarged
 from actionfusion.explanation.target import FloatArray
-from actionfusion.reporting.filmstrip import flow_colours, middle_fields
+from actionfusion.reporting.filmstrip import HEAT_COLOURS, SIDE, UInt8Array, flow_colours, middle_fields, square
 from actionfusion.video.clip import Clip
 
-UInt8Array = npt.NDArray[np.uint8]
-
-SIDE = 160
 GAP = 6
 LINE = 20
 TEXT_SIZE = 13
@@ -30,7 +25,6 @@ TEXT_SIZE = 13
 TEXT_COLOUR = (125, 134, 142)
 HEAT_ALPHA, HEAT_EXPONENT = 0.85, 0.8
 GREYNESS = 0.6
-WEBP_QUALITY = 86
 
 
 @cache
@@ -40,7 +34,7 @@ def text_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def scaled_heat(maps: FloatArray) -> FloatArray:
-    """Scale what speaks for the class to 0 to 1; zeros where nothing does.
+    """Bring what speaks for the class to 0 to 1; zeros where nothing does.
 
     Within a frame heat is in proportion.  Between frames it is not: a frame's peak is the square root of its share of
     the clip's peak, or only the frame or two that an LSTM weighs most would be seen at all.
@@ -56,7 +50,7 @@ def scaled_heat(maps: FloatArray) -> FloatArray:
 
 
 def heat_over(frame: UInt8Array, heat: FloatArray) -> UInt8Array:
-    """Lay heat over a frame, whose own colours are held back.
+    """Draw heat over a frame, whose own colours are held back.
 
     Args:
         frame: ``[H, W, 3]`` RGB.
@@ -75,14 +69,8 @@ def heat_over(frame: UInt8Array, heat: FloatArray) -> UInt8Array:
 
 
 def _colours(values: FloatArray) -> FloatArray:
-    colours: FloatArray = (255 * mpl.colormaps["inferno"](values)[..., :3]).astype(np.float32)
+    colours: FloatArray = (255 * mpl.colormaps[HEAT_COLOURS](values)[..., :3]).astype(np.float32)
     return colours
-
-
-def square(picture: UInt8Array, side: int = SIDE) -> UInt8Array:
-    """Resize a frame ``[H, W, C]``, square as the model sees it, to a side of so many pixels."""
-    kernel = cv2.INTER_AREA if max(picture.shape[:2]) > side else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=kernel).astype(np.uint8, copy=False)
 
 
 def drawn_flow(clip: Clip, scale: float) -> list[UInt8Array]:
@@ -128,17 +116,13 @@ def activation_picture(frame: UInt8Array, layers: Sequence[LayerActivations]) ->
         pen.text((SIDE + GAP, top + 2), words, TEXT_COLOUR, text_font(TEXT_SIZE))
         for column, (channel, values) in enumerate(zip(layer.channels, layer.maps, strict=True), 1):
             left = column * (SIDE + GAP)
-            image.paste(Image.fromarray(_activation(values)), (left, top + LINE))
+            kernel = cv2.INTER_AREA if max(values.shape) > SIDE else cv2.INTER_NEAREST
+            cells = cv2.resize(values, (SIDE, SIDE), interpolation=kernel).astype(np.float32, copy=False)
+            colours = np.rint(_colours(scaled_heat(cells[None])[0])).astype(np.uint8)
+            image.paste(Image.fromarray(colours), (left, top + LINE))
             where = (left + SIDE // 2, top + LINE + SIDE + 3)
             pen.text(where, f"channel {channel + 1}", TEXT_COLOUR, text_font(TEXT_SIZE - 2), anchor="ma")
     return np.asarray(image)
-
-
-def _activation(values: FloatArray) -> UInt8Array:
-    kernel = cv2.INTER_AREA if max(values.shape) > SIDE else cv2.INTER_NEAREST
-    cells = cv2.resize(values, (SIDE, SIDE), interpolation=kernel)
-    colours: UInt8Array = np.rint(_colours(np.asarray(scaled_heat(cells[None].astype(np.float32))[0]))).astype(np.uint8)
-    return colours
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[UInt8Array]]]) -> UInt8Array:
@@ -159,15 +143,3 @@ def png_bytes(picture: UInt8Array) -> bytes:
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format="PNG")
     return content.getvalue()
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Write bytes as a data URI of a media type."""
-    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
-
-
-def webp_uri(picture: UInt8Array) -> str:
-    """Write a picture as a data URI."""
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="WEBP", quality=WEBP_QUALITY, method=4)
-    return data_uri(content.getvalue(), "image/webp")

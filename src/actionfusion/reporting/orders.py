@@ -19,11 +19,11 @@ class Order:
 
     Attributes:
         name: as the page calls it.
-        places: numbers of the rows as the page first shows them, first row first.
+        rows: numbers of the rows as the page first shows them, first row first.
     """
 
     name: str
-    places: Sequence[int]
+    rows: Sequence[int]
 
 
 def orders(first: str, count: int, *others: tuple[str, Sequence[int] | None]) -> list[Order]:
@@ -40,7 +40,7 @@ def orders(first: str, count: int, *others: tuple[str, Sequence[int] | None]) ->
     found = [Order(first, range(count))]
     if count < 2:
         return found
-    return found + [Order(name, tuple(places)) for name, places in others if places is not None and name != first]
+    return found + [Order(name, tuple(rows)) for name, rows in others if rows is not None and name != first]
 
 
 def by_name(names: Sequence[str]) -> list[int]:
@@ -83,5 +83,5 @@ def by_similarity(confusion: Sequence[Sequence[int]]) -> list[int] | None:
     apart = 1 - alike
     np.fill_diagonal(apart, 0)
     distances = squareform(apart, checks=False)
-    places: list[int] = leaves_list(optimal_leaf_ordering(average(distances), distances)).tolist()
-    return places
+    rows: list[int] = leaves_list(optimal_leaf_ordering(average(distances), distances)).tolist()
+    return rows

@@ -22,12 +22,11 @@ from PIL import Image, ImageDraw
 
 from actionfusion.explanation.target import FloatArray
 from actionfusion.files import replacing
-from actionfusion.reporting.filmstrip import flow_colours
+from actionfusion.reporting.filmstrip import UInt8Array, flow_colours
 from actionfusion.reporting.heatmaps import heat_over, text_font
 from actionfusion.video.flow import FlowRecipe, flow_fields
 from actionfusion.video.reading import Frame, iterate_frames, probe
 
-UInt8Array = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 PANEL_HEIGHT = 240
@@ -53,7 +52,7 @@ class Overlay:
 
     Attributes:
         labels: class names.
-        target: place of the class that the heat is for.
+        target: index of the class that the heat is for.
         positions: ``[T]`` frame numbers of the sampled frames, from 0, ascending; repeated where a video is short.
         heat: ``[T, h, w]``, 0 to 1.
         running: ``[T, K]`` probabilities after the first k sampled frames.
@@ -79,7 +78,7 @@ class Overlay:
         heat: FloatArray = ((1 - part) * self.heat[first] + part * self.heat[second]).astype(np.float32)
         return heat
 
-    def said_at(self, index: int) -> tuple[int, FloatArray | None]:
+    def probabilities_at(self, index: int) -> tuple[int, FloatArray | None]:
         """Count the sampled frames up to a frame, and give the probabilities ``[K]`` then; None before the first."""
         seen = int(np.searchsorted(self.positions, index, side="right"))
         return seen, self.running[seen - 1] if seen else None
@@ -196,32 +195,32 @@ def draw_overlay(image: UInt8Array, index: int, field: FloatArray | None, overla
     return np.asarray(canvas)
 
 
-def _write_text(pen: ImageDraw.ImageDraw, index: int, overlay: Overlay, places: tuple[int, int, int]) -> None:
-    panel, right, end = places
+def _write_text(pen: ImageDraw.ImageDraw, index: int, overlay: Overlay, edges: tuple[int, int, int]) -> None:
+    panel, right, end = edges
     top = MARGIN + PANEL_HEIGHT + 4
     font = text_font(TEXT_SIZE)
-    seen, said = overlay.said_at(index)
+    seen, so_far = overlay.probabilities_at(index)
     pen.text((MARGIN, top), _fitting(f"speaks for {overlay.labels[overlay.target]}", panel), MUTED, font)
     pen.text((right, top), "video" if overlay.recipe is None else "flow", MUTED, font)
     pen.text((end, top), f"{seen} of {len(overlay.positions)} frames seen", MUTED, font, anchor="ra")
     left = MARGIN + round(0.36 * (end - MARGIN))
     stop = end - 62
-    for row, place in enumerate(overlay.bars(), 1):
+    for row, shown in enumerate(overlay.bars(), 1):
         y = top + row * ROW + 6
-        name = _fitting(overlay.labels[place], left - MARGIN - 10)
-        pen.text((MARGIN, y), name, INK if place == overlay.target else MUTED, font)
+        name = _fitting(overlay.labels[shown], left - MARGIN - 10)
+        pen.text((MARGIN, y), name, INK if shown == overlay.target else MUTED, font)
         pen.rectangle((left, y + 3, stop, y + 14), PANEL)
-        if said is None:
+        if so_far is None:
             pen.text((end, y), "–", MUTED, font, anchor="ra")
             continue
-        reach = left + round(float(said[place]) * (stop - left))
+        reach = left + round(float(so_far[shown]) * (stop - left))
         if reach > left:
-            pen.rectangle((left, y + 3, reach, y + 14), ASKED if place == overlay.target else OTHER)
-        pen.text((end, y), f"{100 * float(said[place]):.1f} %", INK, font, anchor="ra")
+            pen.rectangle((left, y + 3, reach, y + 14), ASKED if shown == overlay.target else OTHER)
+        pen.text((end, y), f"{100 * float(so_far[shown]):.1f} %", INK, font, anchor="ra")
 
 
 def _fitting(text: str, width: int) -> str:
-    """Give the text, or as much of its beginning as fits into so many pixels."""
+    """Return the text, or as much of its beginning as fits into so many pixels."""
     font = text_font(TEXT_SIZE)
     if font.getlength(text) <= width:
         return text

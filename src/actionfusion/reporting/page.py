@@ -8,10 +8,8 @@ nothing sorts.  Every text from outside is escaped by the template engine.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,9 @@ from markupsafe import Markup
 
 from actionfusion.curves import Curves, EpochRow, Quantity, Stage
 from actionfusion.errors import SettingsError
+from actionfusion.evaluation.intervals import Interval
 from actionfusion.evaluation.result import check_evaluation
-from actionfusion.files import write_atomically
-from actionfusion.reporting.figures import CalibrationBin, curves_svg, reliability_svg
+from actionfusion.reporting.figures import curves_svg, reliability_bins, reliability_svg
 from actionfusion.reporting.filmstrip import (
     FilmStrip,
     Picture,
@@ -38,15 +36,15 @@ from actionfusion.reporting.tables import (
     MOST_LISTED_MISTAKES,
     Bar,
     Evaluation,
-    Interval,
     class_bars,
     confusion_table,
     mistakes,
+    section,
 )
 
 MOST_LISTED_PREDICTIONS = 5
 
-__all__ = ["GroupAccuracy", "Headline", "Report", "accuracy_headline", "headlines", "render_report", "write_report"]
+__all__ = ["GroupAccuracy", "Headline", "Report", "accuracy_headline", "headlines", "render_report"]
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,6 @@ class GroupAccuracy:
             raise SettingsError(self.name, f"{self.correct} correct of {self.count} clips", "count them again")
         if not 0 <= self.chance <= 1:
             raise SettingsError(self.name, f"{self.chance} is no chance", "give 0 to 1")
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct clips, 0 to 1; NaN where there is no clip."""
-        return self.correct / self.count if self.count else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,19 +110,8 @@ class Report:
     model: ModelFacts | None = None
 
 
-def write_report(path: str | os.PathLike[str], report: Report) -> None:
-    """Write the page, whole or not at all; the same report gives the same bytes.
-
-    Raises:
-        SettingsError: an evaluation whose parts contradict each other.
-        RunFolderError: epochs that cannot be read.
-        OSError: the file cannot be written.
-    """
-    write_atomically(Path(path), render_report(report))
-
-
 def render_report(report: Report) -> str:
-    """Render the page.
+    """Render the page; the same report gives the same text.
 
     Raises:
         SettingsError: an evaluation whose parts contradict each other.
@@ -170,7 +152,6 @@ def _group_bar(group: GroupAccuracy) -> Bar:
         group.name,
         group.correct,
         group.count,
-        group.accuracy,
         group.interval if group.count else None,
         group.chance,
         group.description,
@@ -252,8 +233,8 @@ def _result(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 
 def _calibration(evaluation: Evaluation) -> dict[str, Any] | None:
-    given = evaluation.get("calibration")
-    bins = CalibrationBin.list_from(given.get("bins") if isinstance(given, Mapping) else None)
+    figures = section(evaluation, "calibration")
+    bins = reliability_bins(figures.get("bins"))
     if not bins:
         return None
     filled = [part for part in bins if part.count]
@@ -261,7 +242,7 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any] | None:
         f"{percent(part.confidence)} sure, {percent(part.accuracy)} correct" for part in filled
     )
     return {
-        "figures": given,
+        "figures": figures,
         "bins": bins,
         "chart": Markup(reliability_svg(bins, description)),  # noqa: S704  # matplotlib's own markup
     }

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -29,22 +29,21 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        percent=percent, range=range_text, decimal=decimal, plural=plural, share=share, points=points, words=words
+        percent=percent,
+        range=range_text,
+        decimal=decimal,
+        signed=signed,
+        plural=plural,
+        share=share,
+        points=points,
+        words=words,
     )
-    script = page_script()
+    # A page without the script shows the same, unsorted.
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     # The script is a file of ours, not text from outside, and its hash is the only one that the page's policy names.
-    made.globals.update(script=Markup(script), script_hash=script_hash(script))  # noqa: S704
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    made.globals.update(script=Markup(script), script_hash=f"sha256-{digest}")  # noqa: S704
     return made
-
-
-def page_script() -> str:
-    """Read the script that sorts and highlights; a page without it shows the same, unsorted."""
-    return (_TEMPLATES / "page.js").read_text(encoding="utf-8")
-
-
-def script_hash(script: str) -> str:
-    """Hash a script as a content security policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def write_page(path: Path, page: str) -> None:
@@ -59,14 +58,16 @@ def write_page(path: Path, page: str) -> None:
         raise SettingsError(path, f"cannot be written ({error.strerror or error})", "choose another --out") from error
 
 
-def known(value: object) -> bool:
-    """Say whether it is a finite number."""
+def known(value: object) -> TypeGuard[float]:
+    """Return whether it is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def percent(value: float | None) -> str:
     """Write a share 0..1 as a percentage."""
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if value is not None and known(value) else NOTHING
+    if not known(value):
+        return NOTHING
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
 def range_text(interval: Sequence[float] | None) -> str:
@@ -78,16 +79,21 @@ def range_text(interval: Sequence[float] | None) -> str:
 
 def points(value: float | None) -> str:
     """Write a difference of two shares in percentage points, always with its sign."""
-    if value is None or not known(value):
+    if not known(value):
         return NOTHING
     rounded = round(100 * value, 1)
     sign = "+" if rounded > 0 else "−" if rounded < 0 else "±"
     return f"{sign}{abs(rounded):.1f}"
 
 
+def signed(value: float) -> str:
+    """Write two decimals, always with a sign."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
 def decimal(value: float | None) -> str:
     """Write three decimals."""
-    return f"{value:.3f}" if value is not None and known(value) else NOTHING
+    return f"{value:.3f}" if known(value) else NOTHING
 
 
 def plural(count: int, noun: str) -> str:

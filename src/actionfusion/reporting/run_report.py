@@ -21,7 +21,7 @@ from actionfusion.reporting.findings import Headline, headlines
 from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.page import Report, render_report
 from actionfusion.reporting.rendering import plural, write_page
-from actionfusion.reporting.tables import Evaluation
+from actionfusion.reporting.tables import Evaluation, section
 from actionfusion.run_folder import METRICS, RunFolder, open_run
 from actionfusion.storage import PathLike
 from actionfusion.training.resume import recorded_values
@@ -70,26 +70,22 @@ def report(
     recognizer = Recognizer.load(folder, runtime="torch", device=device) if heat and root is not None else None
     strips, without = film_strips(folder, choose_clips(evaluation), root, store, recognizer)
     target = out or folder.path / f"report_{part}.html"
-    page = render_report(
-        Report(
-            title=folder.path.resolve().name,
-            summary=_summary(evaluation),
-            headline=[*headlines(evaluation), *_training_headline(folder)],
-            evaluation=evaluation,
-            model=ModelFacts.of(folder, evaluation),
-            epochs=read_epochs(folder),
-            strips=strips,
-            commands=_commands(folder, part),
-            versions=_versions(folder.config),
-            no_strips=without,
-            recipe=_recipe(folder),
-        )
+    contents = Report(
+        title=folder.path.resolve().name,
+        summary=_summary(evaluation),
+        headline=[*headlines(evaluation), *_training_headline(folder)],
+        evaluation=evaluation,
+        model=ModelFacts.of(folder, evaluation),
+        epochs=read_epochs(folder),
+        strips=strips,
+        commands=_commands(folder, part),
+        versions=_versions(folder.config),
+        no_strips=without,
+        recipe=_recipe(folder),
     )
-    write_page(target, page)
-    console = Console(stderr=True)
-    if without:
-        console.print(Text(without), soft_wrap=True)
-    console.print(Text(f"now open {target} in a browser"), soft_wrap=True)
+    write_page(target, render_report(contents))
+    for line in filter(None, (without, f"now open {target} in a browser")):
+        Console(stderr=True).print(Text(line), soft_wrap=True)
     return target
 
 
@@ -129,9 +125,8 @@ def _summary(evaluation: Evaluation) -> str:
 
 
 def _training_headline(folder: RunFolder) -> list[Headline]:
-    data = folder.config.get("data")
-    counts = data.get("counts") if isinstance(data, Mapping) else None
-    if not isinstance(counts, Mapping) or not isinstance(counts.get("train"), int):
+    counts = section(section(folder.config, "data"), "counts")
+    if not isinstance(counts.get("train"), int):
         return []
     held_out = counts.get("val")
     note = f"{plural(held_out, 'other clip')} for validation" if isinstance(held_out, int) and held_out else ""
@@ -165,15 +160,13 @@ def _commands(folder: RunFolder, part: Part) -> list[str]:
 
 
 def _versions(config: Mapping[str, Any]) -> dict[str, str]:
-    given = config.get("versions")
-    versions = {str(name): str(value) for name, value in given.items()} if isinstance(given, Mapping) else {}
-    git = config.get("git")
-    if isinstance(git, Mapping) and git.get("commit"):
+    versions = {str(name): str(value) for name, value in section(config, "versions").items()}
+    git = section(config, "git")
+    if git.get("commit"):
         versions["git commit"] = f"{git['commit']}{', with changes' if git.get('changed') else ''}"
     for name in ("seed", "pretrained"):
         if config.get(name) is not None:
             versions[name] = str(config[name])
-    data = config.get("data")
-    if isinstance(data, Mapping) and data.get("digest"):
-        versions["digest of the split"] = str(data["digest"])
+    if digest := section(config, "data").get("digest"):
+        versions["digest of the split"] = str(digest)
     return versions

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from actionfusion.evaluation.intervals import Interval
 from actionfusion.reporting.orders import Order, by_name, by_similarity, by_value, orders
 
 Evaluation = Mapping[str, Any]
-Interval = tuple[float, float]
 Density = Literal["roomy", "close", "dense"]
 
 MOST_ROOMY_CLASSES = 16
@@ -31,7 +31,6 @@ class Bar:
         name: what is measured.
         correct: clips that were predicted correctly.
         count: clips in all.
-        accuracy: 0..1, or NaN where there is no clip.
         interval: ends of the confidence interval, or None where there is no clip.
         chance: the accuracy of guessing.
         description: a sentence about it, or an empty text.
@@ -42,12 +41,16 @@ class Bar:
     name: str
     correct: int
     count: int
-    accuracy: float
     interval: Interval | None
     chance: float
     description: str = ""
     precision: float | None = None
     f1: float | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct clips, 0..1; NaN where there is no clip."""
+        return self.correct / self.count if self.count else math.nan
 
     @property
     def verdict(self) -> str:
@@ -140,7 +143,7 @@ def confusion_table(evaluation: Evaluation) -> Confusion:
     return Confusion(
         labels,
         rows,
-        _density(len(labels)),
+        "roomy" if len(labels) <= MOST_ROOMY_CLASSES else "close" if len(labels) <= MOST_CLOSE_CLASSES else "dense",
         wrong[:MOST_LISTED_PAIRS],
         max(len(wrong) - MOST_LISTED_PAIRS, 0),
         orders(
@@ -156,17 +159,16 @@ def confusion_table(evaluation: Evaluation) -> Confusion:
 def class_bars(evaluation: Evaluation) -> ClassBars:
     """List accuracy, precision and F1 of each class, beside the chance of guessing one of them."""
     chance = 1 / max(len(evaluation["labels"]), 1)
-    place = {label: index for index, label in enumerate(evaluation["labels"])}
+    column_of = {label: index for index, label in enumerate(evaluation["labels"])}
     predicted = [sum(column) for column in zip(*evaluation["confusion"], strict=True)]
     bars = []
     for entry in evaluation["per_class"]:
-        count, correct, times = entry["count"], entry["correct"], predicted[place[entry["label"]]]
+        count, correct, times = entry["count"], entry["correct"], predicted[column_of[entry["label"]]]
         bars.append(
             Bar(
                 entry["label"],
                 correct,
                 count,
-                correct / count if count else math.nan,
                 finite_interval(entry["interval"]) if count else None,
                 chance,
                 precision=correct / times if times else None,
@@ -193,13 +195,13 @@ def class_bars(evaluation: Evaluation) -> ClassBars:
 
 def mistakes(evaluation: Evaluation) -> list[Mistake]:
     """List every clip with a wrong prediction, the most confident first."""
-    place = {label: index for index, label in enumerate(evaluation["labels"])}
+    column_of = {label: index for index, label in enumerate(evaluation["labels"])}
     wrong = [
         Mistake(
             entry["video"],
             entry["label"],
             entry["predicted"],
-            float(entry["probabilities"][place[entry["predicted"]]]),
+            float(entry["probabilities"][column_of[entry["predicted"]]]),
         )
         for entry in evaluation["videos"]
         if entry["predicted"] != entry["label"]
@@ -223,14 +225,14 @@ def _row(labels: Sequence[str], truth: int, counts: Sequence[int]) -> list[Cell 
     ]
 
 
-def _density(classes: int) -> Density:
-    if classes <= MOST_ROOMY_CLASSES:
-        return "roomy"
-    return "close" if classes <= MOST_CLOSE_CLASSES else "dense"
+def section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a part that is a mapping; an empty one where it is missing or something else."""
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def finite_interval(ends: Sequence[float] | None) -> Interval | None:
-    """Give both ends, or None where one of them is missing or not finite."""
+    """Return both ends, or None where one of them is missing or not finite."""
     if ends is None or len(ends) != 2 or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
         return None
     return float(ends[0]), float(ends[1])
