@@ -120,7 +120,7 @@ class FusionNetworkSettings(ModelSettings):
             reason = f"{self.head!r} takes a hidden state for logits, and the mean head has none"
             raise SettingsError("network.head", reason, "choose linear")
         if self.last_hidden == 2 and self.temporal_head == "lstm" and self.norm in {"tf", "gates", "ba"}:
-            # Two values less their mean, over their spread, are (+1, -1) or (-1, +1): nothing but a sign is left.
+            # Two values less their mean, over their spread, are (+1, -1) or (-1, +1): only a sign is left.
             reason = "layer norm over the last LSTM's 2 units leaves only a sign, which cannot be trained"
             raise SettingsError("network.head", reason, "choose linear for 2 classes, with more than 2 hidden units")
 

@@ -25,7 +25,7 @@ NormName = Literal["tf", "gates", "ba", "batch", "none"]
 # a million; on ordinary pre-activations the two give the same numbers to four digits.
 EPSILON = 1e-5
 FORGET_BIAS = 1.0
-FORGET_GATE = 2  # its place in i, j, f, o
+FORGET_GATE = 2  # its index in i, j, f, o
 GATE_NAMES = ("input", "forget", "output")
 BATCH_MOMENTUM = 0.1
 

@@ -22,7 +22,7 @@ class StreamShape(NamedTuple):
     Attributes:
         looks_ahead: whether a reading needs the sample after it, so that it is final one sample late.
         branches: names of the readings, in their order.
-        opened: shape of the sums that are still open: ``[3, C, h, w]``, with 0 in place of 3 where none ever are.
+        opened: shape of the sums that are still open: ``[3, C, h, w]``, with 0 for 3 where none ever are.
     """
 
     looks_ahead: bool

@@ -41,7 +41,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave to a model; ``str()`` of it is for people.
+    """What a model took from a checkpoint; ``str()`` of it is a message for users.
 
     Attributes:
         source: the file, or the hub's name for it.
@@ -98,7 +98,7 @@ def read_checkpoint(path: Path, source: str | None = None) -> Checkpoint:
 
     Args:
         path: the file.
-        source: its name for people; the path where None.
+        source: its name in messages; the path where None.
 
     Raises:
         WeightsError: no such file, another format, damaged, or more than tensors in it.

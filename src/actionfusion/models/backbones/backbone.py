@@ -36,7 +36,7 @@ class Backbone(nn.Module):
         pretrained_from: where ``pretrained: imagenet`` comes from, for messages; None if there is nothing.
         dense_shape: shape of the first fully connected layer's weight, where the pretrained weights have that layer.
         recompute_frames: None, or how many pictures at a time keep their activations while gradients are computed; the
-            others' are computed anew in the backward pass.
+            others' are computed again in the backward pass.
         num_frozen: how many of `units`, from the first on, are frozen.
         channels_last: whether pictures are stored channels last, the faster order of 2-D convolutions on CPUs, and on
             GPUs in half precision.
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Map pictures ``[N, C, H, W]``, normalised, to ``[N, D, h, w]``.
 
-        Pictures do not see each other, but for the statistics of batch norm in training.
+        Pictures are independent, except for the statistics of batch norm in training.
         """
         if self.channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)

@@ -47,7 +47,7 @@ STAGES = (
     Stage(1, 3, 1, 320),
 )
 
-# The package's names for the layers of a block, and ours (timm's), which count from the first layer that is there.
+# The package's names for the layers of a block, and timm's, used here, which count from the first layer that is there.
 _EXPANDING = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl",
     "_bn2": "bn3",
