@@ -344,7 +344,7 @@ def rtp_packets() -> list[bytes]:
 
 @pytest.fixture
 def rtsp_server(rtp_packets) -> Iterator[RtspServer]:
-    """A server that plays 40 frames to whoever asks, and hangs up."""
+    """A server that plays 40 frames to each client, and hangs up."""
     server = RtspServer(rtp_packets)
     yield server
     server.close()

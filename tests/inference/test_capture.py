@@ -65,7 +65,7 @@ def capture(script, source=CAMERA, *, every=4, length=2, **options):
 
 
 def test_a_slow_reader_gets_the_newest_sample_and_the_count_of_the_rest():
-    """The camera goes on only when told, so what the reader finds is known without a look at any clock."""
+    """The camera waits for a signal, so what the reader finds does not depend on any clock."""
     go_on, sent = threading.Semaphore(0), threading.Semaphore(0)
 
     def wait():
@@ -166,9 +166,9 @@ def test_waiting_has_its_end(wait, pauses):
         list(captured.buffer)
     assert clock.pauses == pauses
     assert captured.outages == 1 - (wait == 0)
-    told = str(failure.value)
-    assert ("--wait" in told) == bool(wait)
-    assert f"not back after {wait:g} s" in told or not wait
+    message = str(failure.value)
+    assert ("--wait" in message) == bool(wait)
+    assert f"not back after {wait:g} s" in message or not wait
 
 
 def test_who_was_never_there_is_waited_for_only_when_asked():

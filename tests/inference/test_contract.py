@@ -168,17 +168,17 @@ def test_the_commands_say_how_windows_are_answered(
     assert every == (run.clip.stride if run.clip.sampling == "dense" else 6)
     words = ["--runtime=torch", "--device=cpu"]
     assert main(["stream", str(run.path), str(video), "--json", *words]) == 0
-    told = capsys.readouterr()
-    lines = [json.loads(line) for line in told.out.splitlines()]
+    output = capsys.readouterr()
+    lines = [json.loads(line) for line in output.out.splitlines()]
     assert len(lines) == NUM_FRAMES // every
     assert {line["method"] for line in lines} == {method}
-    assert method in told.err
+    assert method in output.err
     # Only flow needs frames that come after the sample.
     assert (lines[0]["delay"] > 0) == run.clip.reads_flow
     assert main(["predict", str(run.path), str(video), "--segments", "--every=2", "--json", *words]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)[0]["method"] == method
-    assert method in told.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)[0]["method"] == method
+    assert method in output.err
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -233,8 +233,8 @@ def test_the_formula_of_dense_sampling_is_what_the_code_does(count: int, make: M
     from actionfusion.inference.exports.description import describe
 
     run = make("c3d")
-    part = clip_model(run.load_network, run.model_class, run.network, run.clip)
-    sampling = describe(run, part, "onnx", "fp32", "")["sampling"]
+    sub_model = clip_model(run.load_network, run.model_class, run.network, run.clip)
+    sampling = describe(run, sub_model, "onnx", "fp32", "")["sampling"]
     rule = sampling["formula"].split(" = ")[1].split(" for ")[0]
     names = {"min": min, "max": max, "floor": floor, "N": count, "T": sampling["frames"], "S": sampling["stride"]}
     positions = [eval(rule, names | {"k": k}) for k in range(1, names["T"] + 1)]
@@ -261,9 +261,9 @@ def test_eight_bits_hold_the_layers_that_the_model_names(name: str, make: Make, 
     import onnx
 
     run = make(name)
-    part = clip_model(run.load_network, run.model_class, run.network, run.clip)
-    export_onnx(part, tmp_path / "model.onnx")
-    small = quantise(tmp_path / "model.onnx", part, [part.example(seed) for seed in range(3)], "onnx")
+    sub_model = clip_model(run.load_network, run.model_class, run.network, run.clip)
+    export_onnx(sub_model, tmp_path / "model.onnx")
+    small = quantise(tmp_path / "model.onnx", sub_model, [sub_model.example(seed) for seed in range(3)], "onnx")
     plain = onnx.load(tmp_path / "model.onnx")
     dequantised = {output for node in small.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
     held = [node.op_type for node in small.graph.node if len(node.input) > 1 and node.input[1] in dequantised]

@@ -28,8 +28,8 @@ def exports(monkeypatch, prepared_run):
     """Counts exports, and saves their time: they give what was exported before of the same weights."""
     done = []
 
-    def counted(part, path):
-        done.append(part.name)
+    def counted(sub_model, path):
+        done.append(sub_model.name)
         shutil.copyfile(prepared_run / FOLDER / "model.onnx", path)
 
     monkeypatch.setattr(prepared, "export_onnx", counted)
@@ -165,9 +165,9 @@ def test_where_nothing_can_be_written_it_is_prepared_for_the_process(small_run, 
 def test_of_two_at_once_one_prepares_and_the_other_takes_it(small_run, exports, monkeypatch, small_clip):
     counted, waiting = prepared.export_onnx, threading.Event()
 
-    def slow(part, path):
+    def slow(sub_model, path):
         waiting.wait(30)
-        counted(part, path)
+        counted(sub_model, path)
 
     def say(line):
         if line.endswith(": waiting"):

@@ -48,7 +48,7 @@ def test_int8_is_in_8_bits_and_its_figures_are_those_of_its_answers(runtime, sig
     folder = run / f"prepared/clip-{runtime}-int8"
     model = {"openvino": "model.xml", "onnx": "int8.onnx"}[runtime]
     assert sign in (folder / model).read_bytes()
-    if runtime == "onnx":  # two convolutions of either tower, the fusion, and fc6
+    if runtime == "onnx":  # two convolutions of either backbone, the fusion, and fc6
         assert _in_8_bits(folder / model) == ["Conv"] * 5 + ["MatMul"]
     videos = _split(run, "test")
     assert len(videos) == 12
@@ -81,7 +81,7 @@ def test_int8_is_in_8_bits_and_its_figures_are_those_of_its_answers(runtime, sig
     np.testing.assert_array_equal(again.probabilities([again.clip(small_root / videos[0][0])])[0], rows["int8"][0])
 
 
-def _ruined(model, part, samples, runtime):
+def _ruined(model, sub_model, samples, runtime):
     """A model that calls everything the same."""
     import onnx
 

@@ -66,11 +66,13 @@ def test_both_runtimes_agree_with_pytorch_on_every_kind(randomise, tmp_path):
     kinds = {_name(kind): _settings(**kind) for kind in _kinds()}
     networks = [randomise(FusionNetwork(settings)) for settings in kinds.values()]
     inputs = clip_model(lambda: networks[0], FusionNetwork, networks[0].settings, CLIP).inputs
-    part = SubModel("all", lambda: _All(networks), inputs, tuple(kinds))
-    export_onnx(part, tmp_path / "model.onnx")
-    others = [open_model(tmp_path / "model.onnx", name, "fp32", inputs, part.outputs) for name in ("openvino", "onnx")]
+    sub_model = SubModel("all", lambda: _All(networks), inputs, tuple(kinds))
+    export_onnx(sub_model, tmp_path / "model.onnx")
+    others = [
+        open_model(tmp_path / "model.onnx", name, "fp32", inputs, sub_model.outputs) for name in ("openvino", "onnx")
+    ]
     for seed in range(3):
-        clip = part.example(seed)
+        clip = sub_model.example(seed)
         made = [other.run(clip) for other in others]
         for name, network in zip(kinds, networks, strict=True):
             with torch.inference_mode():
@@ -88,28 +90,28 @@ def test_a_part_of_several_inputs_outputs_and_types(tmp_path):
             return new.softmax(1), new
 
     specs = (TensorSpec("frame", (1, 3, 4, 4), "uint8"), TensorSpec("state", (1, 3), "float32"))
-    part = SubModel("step", Step, specs, ("probabilities", "state_after"))
-    export_onnx(part, tmp_path / "step.onnx")
-    inputs = part.example(1)
-    wanted = TorchBackend(part, "fp32", torch.device("cpu")).run(inputs)
+    sub_model = SubModel("step", Step, specs, ("probabilities", "state_after"))
+    export_onnx(sub_model, tmp_path / "step.onnx")
+    inputs = sub_model.example(1)
+    wanted = TorchBackend(sub_model, "fp32", torch.device("cpu")).run(inputs)
     for name in ("openvino", "onnx"):
-        made = open_model(tmp_path / "step.onnx", name, "fp32", specs, part.outputs).run(inputs)
+        made = open_model(tmp_path / "step.onnx", name, "fp32", specs, sub_model.outputs).run(inputs)
         assert list(made) == ["probabilities", "state_after"]
-        for output in part.outputs:
+        for output in sub_model.outputs:
             np.testing.assert_allclose(made[output], wanted[output], rtol=1e-5)
 
 
 def test_the_exporter_is_silent(tmp_path, capfd, randomise):
     settings = _settings()
-    part = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
-    export_onnx(part, tmp_path / "model.onnx")
+    sub_model = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
+    export_onnx(sub_model, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_exported_file_holds_no_path_of_this_machine(tmp_path, randomise):
     settings = _settings()
-    part = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
-    export_onnx(part, tmp_path / "model.onnx")
+    sub_model = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
+    export_onnx(sub_model, tmp_path / "model.onnx")
     content = (tmp_path / "model.onnx").read_bytes()
     assert b".py" not in content
     assert str(tmp_path.parts[1]).encode() + b"/" not in content
@@ -249,12 +251,12 @@ def test_auto_falls_back_where_nothing_can_be_prepared(small_run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("actionfusion.inference.backends.clip_flops", lambda *_: 10**12)
 
-    def cannot(part, path):
-        raise RuntimeUnavailable("part 'clip'", "cannot be exported", "take runtime torch")
+    def cannot(sub_model, path):
+        raise RuntimeUnavailable("sub-model 'clip'", "cannot be exported", "take runtime torch")
 
     monkeypatch.setattr("actionfusion.inference.runtimes.prepared.export_onnx", cannot)
     recognizer = Recognizer.load(small_run)
-    assert (recognizer.runtime.name, recognizer.runtime.reason) == ("torch", "part 'clip': cannot be exported")
+    assert (recognizer.runtime.name, recognizer.runtime.reason) == ("torch", "sub-model 'clip': cannot be exported")
     with pytest.raises(RuntimeUnavailable, match="cannot be exported"):
         Recognizer.load(small_run, runtime="openvino")
 

@@ -155,21 +155,21 @@ def test_the_interval_is_that_of_the_training(tiny_run, tmp_path, clip, capsys):
 
 def test_plain_lines_and_a_summary(tiny_run, clip, capsys):
     assert main(["stream", str(tiny_run), str(clip), "--top_k", "2"]) == 0
-    told = capsys.readouterr()
-    assert len(told.out.splitlines()) == 8
-    assert "latency" in told.out.splitlines()[0]
-    assert "8 samples answered; 0 dropped (0.0%); latency: median" in told.err
-    assert "0 outages" in told.err
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 8
+    assert "latency" in output.out.splitlines()[0]
+    assert "8 samples answered; 0 dropped (0.0%); latency: median" in output.err
+    assert "0 outages" in output.err
 
 
 def test_the_summary_counts_and_speaks_of_the_last_answers_only():
     summary = StreamSummary(samples=30_000, dropped=10_000, outages=1, lost=2)
     summary.latencies.extend([0.5] * 5_000 + [0.001 * n for n in range(1, 10_001)])
-    told = str(summary)
-    assert "10000 dropped (25.0%)" in told
-    assert "of the last 10000: median 5000.5 ms, 95th percentile 9500.0 ms" in told
-    assert "1 outage;" in told
-    assert "2 damaged frames left out" in told
+    text = str(summary)
+    assert "10000 dropped (25.0%)" in text
+    assert "of the last 10000: median 5000.5 ms, 95th percentile 9500.0 ms" in text
+    assert "1 outage;" in text
+    assert "2 damaged frames left out" in text
 
 
 def test_python_may_call_it_and_gets_the_summary(tiny_run, clip, capsys):
@@ -179,7 +179,7 @@ def test_python_may_call_it_and_gets_the_summary(tiny_run, clip, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["absent.mp4"], "absent.mp4: there is no such file"),
         (["."], "this is not a file"),
@@ -193,12 +193,12 @@ def test_python_may_call_it_and_gets_the_summary(tiny_run, clip, capsys):
         (["a.mp4", "--wait", "-1"], "wait"),
     ],
 )
-def test_bad_sources_and_settings_are_one_clear_line(tiny_run, words, told, capsys, tmp_path, monkeypatch):
+def test_bad_sources_and_settings_are_one_clear_line(tiny_run, words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["stream", str(tiny_run), *words]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert told in captured.err
+    assert message in captured.err
     assert captured.err.count("\n") == 1
 
 
@@ -207,10 +207,10 @@ def test_bad_files_say_what_they_say_elsewhere(tiny_run, tmp_path, encode, capsy
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     (tmp_path / "sound.ts").write_bytes(encode(sound=True))
     (tmp_path / "empty.ts").write_bytes(b"")
-    for name, told in {"text.mp4": "no video container", "list.m3u8": "no video container", "sound.ts": "only sound",
+    for name, message in {"text.mp4": "no video container", "list.m3u8": "no video container", "sound.ts": "only sound",
                        "empty.ts": "the file is empty"}.items():  # fmt: skip
         assert main(["stream", str(tiny_run), str(tmp_path / name)]) == 1
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_a_damaged_file_is_an_error_after_what_came_before_it(tiny_run, tmp_path, clip, capsys):
@@ -252,13 +252,13 @@ def test_a_pipe_answers_as_the_file_does(recognizer, tiny_run, tmp_path, encode)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [(b"", b"ended without a byte"), (b"words " * 999, b"no video was recognised")]
+    ("given", "message"), [(b"", b"ended without a byte"), (b"words " * 999, b"no video was recognised")]
 )
-def test_a_pipe_of_nothing_or_of_something_else_is_an_error(tiny_run, given, told):
+def test_a_pipe_of_nothing_or_of_something_else_is_an_error(tiny_run, given, message):
     done = subprocess.run(command(tiny_run, "-"), input=given, capture_output=True, timeout=120, check=False)
     assert done.returncode == 1
     assert b"standard input" in done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert b"Traceback" not in done.stderr
 
 
@@ -278,9 +278,9 @@ def test_a_reader_that_leaves_ends_it(tiny_run, encode):
             process.stdin.write(part)
             process.stdin.flush()
     assert process.wait(60) == 1
-    told = process.stderr.read()
-    assert b"Traceback" not in told
-    assert b"answered" in told
+    errors = process.stderr.read()
+    assert b"Traceback" not in errors
+    assert b"answered" in errors
     process.stderr.close()
     with suppress(BrokenPipeError):
         process.stdin.close()
@@ -297,11 +297,11 @@ def test_ctrl_c_ends_it_with_the_summary(tiny_run, encode, words, code):
     process.stdin.flush()
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert b"answered" in told
-    assert b"Traceback" not in told
-    assert (b"stopped" in told) == (code == 1)
+    assert b"answered" in errors
+    assert b"Traceback" not in errors
+    assert (b"stopped" in errors) == (code == 1)
 
 
 def test_a_terminal_gets_one_line_that_changes(tiny_run, clip):
@@ -318,9 +318,9 @@ def test_a_terminal_gets_one_line_that_changes(tiny_run, clip):
     except OSError:  # Linux says so when the other side has gone
         pass
     os.close(ours)
-    _, told = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert b"8 samples answered" in told
+    assert b"8 samples answered" in errors
     assert b"\x1b[2K" in shown  # the line is erased before it is written anew
     assert shown.count(b"dropped") >= 8
     assert shown.count(b"\n") < 8

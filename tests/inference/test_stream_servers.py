@@ -1,4 +1,4 @@
-"""Servers of running video that are slow, wrong, endless, or go away; and what they may not do or be told."""
+"""Servers of running video that are slow, wrong, endless, or go away; and what they may not do or learn."""
 
 from __future__ import annotations
 
@@ -109,17 +109,17 @@ def test_what_comes_back_begins_a_new_window(http_server, encode, tiny_run, monk
 
     monkeypatch.setattr(stream_module, "make_printer", Printer)
     code = main(["stream", str(tiny_run), http_server.url, "--every", "8", "--json", "--wait", "1"])
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == 1
-    assert "was not back after 1 s" in told.err
-    entries = [json.loads(line) for line in told.out.splitlines()]
+    assert "was not back after 1 s" in output.err
+    entries = [json.loads(line) for line in output.out.splitlines()]
     events = [entry["event"] for entry in entries if "event" in entry]
     assert "waiting" in events
     assert "back" in events
     after = entries[[entry.get("event") for entry in entries].index("back") + 1]
     assert after["samples"] == 1
     assert after["start"] == after["time"]
-    assert "2 outages" in told.err
+    assert "2 outages" in output.err
 
 
 def test_an_endless_server_and_a_slow_reader(http_server, encode, tiny_run):
@@ -172,7 +172,7 @@ def test_a_jpeg_camera_over_http_is_read_by_the_times_of_arrival(http_server, mo
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "told"),
+    ("answer", "error", "message"),
     [
         ({"status": 404}, VideoMissing, "404 Not Found"),
         ({"status": 401}, VideoMissing, "401 Unauthorized"),
@@ -190,11 +190,11 @@ def test_a_jpeg_camera_over_http_is_read_by_the_times_of_arrival(http_server, mo
         ({"status": 302, "location": "concat:/etc/passwd|/etc/hosts"}, VideoError, "http://"),
     ],
 )
-def test_a_server_of_something_else_is_an_error_at_once(http_server, answer, error, told):
+def test_a_server_of_something_else_is_an_error_at_once(http_server, answer, error, message):
     http_server.answers = [answer] * 3
     with pytest.raises(error) as failure, capture(http_server.url) as captured:
         list(captured.buffer)
-    assert told in str(failure.value)
+    assert message in str(failure.value)
 
 
 def test_a_server_of_sound_is_an_error(http_server, encode):
@@ -212,10 +212,10 @@ def _free_port():
 def test_a_refused_connection_is_said_without_the_password(tiny_run, scheme, capsys):
     address = f"{scheme}://admin:s3cret@127.0.0.1:{_free_port()}/live?token=s3cret"
     assert main(["stream", str(tiny_run), address]) == 1
-    told = capsys.readouterr()
-    assert "Connection refused" in told.err
-    assert "s3cret" not in told.err + told.out
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert "Connection refused" in output.err
+    assert "s3cret" not in output.err + output.out
+    assert output.err.count("\n") == 1
     with pytest.raises(VideoMissing) as failure:
         main(["stream", str(tiny_run), address, "--debug"])
     assert "s3cret" not in "".join(traceback.format_exception(failure.value))
@@ -288,10 +288,10 @@ def test_rtsp_gets_its_password_and_nobody_else_does(rtsp_server, tiny_run, caps
     rtsp_server.password = base64.b64encode(b"admin:s3cret").decode()
     address = f"rtsp://admin:s3cret@127.0.0.1:{rtsp_server.port}/live"
     assert main(["stream", str(tiny_run), address, "--wait", "0", "--every", "8"]) == 1
-    told = capsys.readouterr()
-    assert f"rtsp://***@127.0.0.1:{rtsp_server.port}/live: it " in told.err
-    assert "sample" in told.err
-    assert "s3cret" not in told.err + told.out
+    output = capsys.readouterr()
+    assert f"rtsp://***@127.0.0.1:{rtsp_server.port}/live: it " in output.err
+    assert "sample" in output.err
+    assert "s3cret" not in output.err + output.out
     assert main(["stream", str(tiny_run), address.replace("s3cret", "s3cre"), "--wait", "0"]) == 1
     assert "401 Unauthorized" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""What runs the sub-models of a model for a recogniser, each opened when it is first asked for."""
+"""The backends of a recogniser's sub-models, each opened when it is first used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Backends:
         openers: opens each sub-model.
         clip: T, L and the flow recipe.
         network: gives the network in PyTorch.
-        memory: gives the network of which a stream needs the LSTMs and the head alone.
+        memory: gives the network of which a stream needs only the LSTMs and the head.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Backends:
         store: PathLike | None = None,
         first: SubModelName,
     ) -> Self:
-        """Choose what answers for a run; arguments and errors as for `Recognizer.load`."""
+        """Choose the runtime for a run; arguments and errors as for `Recognizer.load`."""
         sub_models = _sub_models(run.load_network, run.model_class, run.network, run.clip)
         first = first if first in sub_models else "clip"
 
@@ -138,14 +138,14 @@ class Backends:
         return export, cls(choice, {"clip": lambda: backend}, export.clip, export.no_network, export.no_network)
 
     def open(self, sub_model: SubModelName) -> Backend:
-        """Open a sub-model; where a model is not read sample by sample, clip stands for step too."""
+        """Open a sub-model; where a model is not read sample by sample, clip is used for step too."""
         sub_model = sub_model if sub_model in self._openers else "clip"
         if sub_model not in self._opened:
             self._opened[sub_model] = self._openers[sub_model]()
         return self._opened[sub_model]
 
     def stepper(self) -> Stepper[Any]:
-        """Make what answers a stream."""
+        """Make the stepper that answers a stream."""
         backend = self.open("step")
         if "step" not in self._openers:
             return WindowStepper(self._clip, backend.run)

@@ -1,4 +1,4 @@
-"""How far apart a run's samples lie in a video that is not cut to one action."""
+"""How far apart a run's samples are in a video that is not cut to one action."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAPER_INTERVAL = 6
 
 
 def usual_interval(run: RunFolder) -> int:
-    """Find the frames from one sample to the next, 1 or more.
+    """Find the number of frames from one sample to the next, 1 or more.
 
     With dense sampling it is the stride; else the middle of the intervals that the run was trained with, rounded down,
     or 6 where the run does not say.

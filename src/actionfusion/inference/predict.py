@@ -24,7 +24,7 @@ from actionfusion.video.clip_reader import clips_ahead
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """What is said of one video.
+    """The predictions for one video.
 
     Attributes:
         video: the path as it was given.
@@ -37,7 +37,7 @@ class VideoPrediction:
     error: VideoError | None = None
 
     def as_json(self) -> dict[str, object]:
-        """The entry of ``predict --json``."""
+        """Make the entry of ``predict --json``."""
         predictions = [asdict(item) for item in self.predictions]
         return {"video": self.video, "predictions": predictions, "error": error_as_json(self.error)}
 
@@ -65,8 +65,8 @@ def predict(
 ) -> VideoPredictions | VideoTimelines:
     """Name the action in each video, or with --segments what happens when, and print a table, or JSON.
 
-    A video that cannot be read is reported in its place, and the rest goes on.  Several clips are cut at
-    a time, on all cores; on a GPU, while the network works on those before (``clips_ahead``).
+    A video that cannot be read is reported in its place, and the rest goes on.  Several clips are cut at a time, on
+    all cores; with a GPU this overlaps with the network (``clips_ahead``).
 
     Args:
         run: the folder that ``train`` or ``export`` wrote.
@@ -74,9 +74,8 @@ def predict(
         top_k: classes shown for each video, and with --json for each segment.
         json: print one JSON list instead of a table.
         segments: a timeline of each video (start, end, label, probability), for videos that are not cut to one action.
-            A run knows only the classes that it was trained on, from clips cut to one action each; it has no class for
-            nothing, so some label is given wherever --threshold allows it. Of a damaged video there are the segments up
-            to the fault, beside the error.
+            A run knows only the classes of its training clips, and none for "nothing", so some label is given wherever
+            --threshold allows it. A damaged video has its error and the segments up to the fault.
         every: with --segments, frames from one sampled frame to the next; none takes the middle of the intervals that
             the run was trained with, or 6 where it does not say.
         stride: with --segments, sampled frames from one window to the next, up to a window's length.
@@ -93,10 +92,8 @@ def predict(
         What was printed.
 
     Raises:
-        RunFolderError: not a run folder.
         ActionFusionError: as for ``Recognizer.load``.
-        SettingsError: a setting out of its range, one for timelines without ``segments``, or an ``out`` that cannot be
-            written to.
+        SettingsError: a setting out of range, one that needs ``segments``, or an ``out`` that cannot be written to.
     """
     if top_k < 1:
         raise no_classes(top_k)
@@ -105,10 +102,15 @@ def predict(
     if segments:
         return predict_segments(open_run(run), partial(load, first="step"), videos, options, top_k=top_k, json=json)
     options.refuse_without_segments()
-    recognizer = load(run)
+    results = _predict_labels(load(run), videos, top_k)
+    results.show(_table, json=json)
+    return results
+
+
+def _predict_labels(recognizer: Recognizer, videos: Sequence[str | Path], top_k: int) -> VideoPredictions:
+    results = VideoPredictions()
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
-    results = VideoPredictions()
     on_a_gpu = recognizer.runtime.device != "cpu"
     with console.status("") as status, closing(clips_ahead(recognizer.clip, videos, overlap=on_a_gpu)) as clips:
         status.update(_progress(0, videos))
@@ -119,12 +121,11 @@ def predict(
                 best = recognizer.best(recognizer.probabilities([clip])[0], top_k)
                 results.append(VideoPrediction(str(video), tuple(best)))
             status.update(_progress(number, videos))
-    results.show(_table, json=json)
     return results
 
 
 def _progress(done: int, videos: Sequence[str | Path]) -> Text:
-    """How many are done, and the one that comes next."""
+    """Show how many videos are done, and which comes next."""
     return Text(printable(" ".join([f"{done}/{len(videos)}", *map(str, videos[done : done + 1])])))
 
 
@@ -137,8 +138,8 @@ def _table(results: Sequence[VideoPrediction]) -> Table:
         name = Text(printable(item.video))
         if item.error:
             table.add_row(name, Text(printable(f"{item.error.kind}: {item.error.reason}"), style="red"), "")
-        for place, prediction in enumerate(item.predictions):
-            style = "bold" if place == 0 else "dim"
+        for rank, prediction in enumerate(item.predictions):
+            style = "bold" if rank == 0 else "dim"
             share = Text(f"{prediction.probability:.1%}", style=style)
-            table.add_row(name if place == 0 else Text(""), Text(prediction.label, style=style), share)
+            table.add_row(name if rank == 0 else Text(""), Text(prediction.label, style=style), share)
     return table

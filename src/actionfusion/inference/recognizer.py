@@ -46,10 +46,10 @@ class Recognizer:
     Make one with ``Recognizer.load(run)``.
 
     Args:
-        network: trained, on the device that it is to run on; or what gives it, called when it is first asked for.
+        network: trained, on the device that it is to run on; or a function that gives it, called on first use.
         clip: what is cut from a video for it.
         labels: class names in the network's order.
-        backends: run the network; PyTorch where none are given.
+        backends: that run the network; PyTorch where none are given.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Recognizer:
     ) -> Recognizer:
         """Load a run folder, or a folder that ``export`` wrote.
 
-        A runtime other than PyTorch is prepared when it is first asked for, and kept in the run folder.
+        A runtime other than PyTorch is prepared on first use, and kept in the run folder.
 
         Args:
             run: the folder that ``train`` or ``export`` wrote.
@@ -90,12 +90,11 @@ class Recognizer:
             device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
             root: folder of the run's data set, or its address, for int8 to be prepared with.
             store: folder of its prepared clips, or its address, likewise; none reads the videos themselves.
-            first: what is made ready at once: clip, for whole clips, or step, for streams; the other when it is asked
-                for.
+            first: what is opened at once: clip, for whole clips, or step, for streams; the other when it is first used.
 
         Raises:
             RunFolderError: not a run folder.
-            ExportError: an export that is not whole, of another version, or without what a stream needs.
+            ExportError: an export that is incomplete, of another version, or without what a stream needs.
             WeightsError: weights missing, damaged, or of another network.
             SettingsError: runtime, precision and device do not go together, or int8 is given no videos.
             DatasetError: videos for int8 that are not those of the run.
@@ -122,12 +121,12 @@ class Recognizer:
 
     @property
     def runtime(self) -> RuntimeChoice:
-        """What answers: its name, its precision, and why it was taken."""
+        """The runtime in use: its name, its precision, and why it was chosen."""
         return self._backends.choice
 
     @property
     def network(self) -> VideoModel:
-        """The network in PyTorch, in evaluation mode; loaded when it is first asked for.
+        """The network in PyTorch, in evaluation mode; loaded on first use.
 
         Raises:
             WeightsError: weights missing, damaged, or of another network; an export has none.
@@ -138,7 +137,7 @@ class Recognizer:
         return self._network
 
     def clip(self, video: str | Path) -> Clip:
-        """The clip that the network sees of a video: T frames by eqs 13-14, with the flow around each.
+        """Cut the clip that the network sees of a video: T frames by eqs 13-14, with the flow around each.
 
         Of a long video only the parts around these frames are decoded where that gives the same (``VideoSource``).
 
@@ -149,7 +148,7 @@ class Recognizer:
         return cut_clip(VideoSource(Path(video), clip.flow, frame_size=clip.frame_size, seek=True), clip)
 
     def probabilities(self, clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
-        """Class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.
+        """Compute class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.
 
         Raises:
             RecipeMismatch: a clip's flow was made by another recipe than the run's.
@@ -163,7 +162,7 @@ class Recognizer:
         return self.scores({name: np.stack([arrays[name] for arrays in given]) for name in streams})
 
     def scores(self, batch: Mapping[StreamName, Array]) -> npt.NDArray[np.float32]:
-        """Class probabilities ``[B, K]`` of a batch, ``[B, T, C, H, W]`` by stream, cut with the run's own settings."""
+        """Compute probabilities ``[B, K]`` of a batch by stream ``[B, T, C, H, W]``, cut with the run's settings."""
         backend = self._backends.open("clip")
         count = len(next(iter(batch.values())))
         size = count if backend.takes_batches else 1
@@ -174,7 +173,7 @@ class Recognizer:
         return np.concatenate(rows).astype(np.float32, copy=False)
 
     def predict(self, video: str | Path, top_k: int = 5) -> list[Prediction]:
-        """The most probable classes of a video, best first.
+        """Name the most probable classes of a video, best first.
 
         Args:
             video: a video file.
@@ -189,13 +188,13 @@ class Recognizer:
         return self.best(self.probabilities([self.clip(video)])[0], top_k)
 
     def best(self, probabilities: npt.NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """The ``top_k`` most probable classes of one row ``[K]``, best first; ties in the order of ``labels``."""
+        """Pick the ``top_k`` most probable classes of one row ``[K]``, best first; ties in the order of ``labels``."""
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[index], float(probabilities[index])) for index in order]
 
     @cached_property
     def stepper(self) -> Stepper[Any]:
-        """What answers a stream sample by sample, by the same runtime.
+        """The stepper that answers a stream sample by sample, by the same runtime.
 
         Raises:
             As ``load``.
@@ -203,7 +202,7 @@ class Recognizer:
         return self._backends.stepper()
 
     def start(self, every: int) -> StreamState[Any]:
-        """The state before the first frame of a stream.
+        """Make the state before the first frame of a stream.
 
         Args:
             every: frames from one sample to the next.
@@ -240,5 +239,5 @@ class Recognizer:
 
 
 def no_classes(top_k: int) -> SettingsError:
-    """That nobody can be shown so few classes."""
+    """Make the error for a ``top_k`` under 1."""
     return SettingsError("top_k", f"{top_k} classes cannot be shown", "take 1 or more")

@@ -33,15 +33,15 @@ Window = TypeVar("Window")
 
 @dataclass(frozen=True)
 class StreamPrediction:
-    """What is said of the last samples of a stream: what the model says of a clip of just these.
+    """The answer to the last samples of a stream: the model's answer to a clip of exactly these.
 
     Attributes:
         probabilities: ``[K]``, in the order of the labels.
         start: seconds from the start of the stream of the window's first sample.
         time: of its last one.
         samples: how many there are in the window, up to T.
-        settled: seconds up to which nothing in the window will be read otherwise.  A model that joins a sample with the
-            next one reads the newest as the last of a clip, and this is then the time of the sample before it.
+        settled: seconds up to which the readings of the window are final.  A model that joins a sample with the next
+            one reads the newest as the last of a clip, and this is then the time of the sample before it.
     """
 
     probabilities: FloatArray = field(repr=False)
@@ -53,7 +53,7 @@ class StreamPrediction:
 
 @dataclass(frozen=True, eq=False)
 class StreamState(Generic[Window]):
-    """What a stream needs of its past: `Recognizer.start` makes one, `Recognizer.step` the next.
+    """The past of a stream as far as it is needed: `Recognizer.start` makes one, `Recognizer.step` the next.
 
     Attributes:
         collector: frames that the flow of samples to come may need.
@@ -89,7 +89,7 @@ class Stepper(ABC, Generic[Window]):
 
     @abstractmethod
     def windows(self, samples: Sequence[Sample], window: Window) -> list[Window]:
-        """Make the window after each of one or more samples that follow ``window``; only the last can be gone on from.
+        """Make the window after each of one or more samples that follow ``window``; only the last can be continued.
 
         What a model computes of each sample is computed here, for all samples at once.
         """
@@ -120,7 +120,7 @@ class Stepper(ABC, Generic[Window]):
         return answers[0], StreamState(collector, window, known, num_frames)
 
     def finish(self, state: StreamState[Window]) -> list[StreamPrediction]:
-        """Answer the samples that the stream ended too soon behind; their flow repeats the last field there is."""
+        """Answer the last samples, whose flow the end of the stream cuts short; it repeats the last field there is."""
         samples = [
             group.sample(group.codes(self._clip.flow, state.known), self._clip) for group in state.collector.finish()
         ]
@@ -128,16 +128,16 @@ class Stepper(ABC, Generic[Window]):
 
 
 class SampleStep(Protocol):
-    """Runs `SampleReader` on arrays, by whatever runtime."""
+    """Runs `SampleReader` on arrays, by any runtime."""
 
     def __call__(self, pictures: Pictures, opened: FloatArray, /) -> Sequence[FloatArray]:
-        """As `SampleReader.forward`, for any number of samples."""
+        """Read any number of samples as `SampleReader.forward` does."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Readings:
-    """What is kept of the samples of a window.
+    """The readings of the samples of a window.
 
     Attributes:
         times: of each sample, in seconds.
@@ -156,7 +156,7 @@ class Readings:
 
 
 class ExactStepper(Stepper[Readings]):
-    """Reads each sample once, and keeps what it gives to the windows that it lies in.
+    """Reads each sample once, and keeps what it adds to its windows.
 
     Args:
         model: for what follows the readings; its `stream_shape` is not None.
@@ -203,18 +203,18 @@ class ExactStepper(Stepper[Readings]):
         """
         if self._clip.frames == 1 and (window.times or len(times) > 1):
             # A clip of one sample has seen nothing before it.
-            alone = [{name: array[[place]] for name, array in pictures.items()} for place in range(len(times))]
+            alone = [{name: array[[index]] for name, array in pictures.items()} for index in range(len(times))]
             return [self.read(one, [time], self.start())[0] for one, time in zip(alone, times, strict=True)]
         opened, *readings = self._step(pictures, window.opened)
         windows = []
-        for place, time in enumerate(times):
-            window = self._moved(window, [reading[place] for reading in readings], time)
+        for index, time in enumerate(times):
+            window = self._append(window, [reading[index] for reading in readings], time)
             windows.append(window)
         windows[-1] = replace(windows[-1], opened=opened)
         return windows
 
-    def _moved(self, window: Readings, rows: Sequence[FloatArray], time: float) -> Readings:
-        """The window with one more sample, and without those that are more than T back."""
+    def _append(self, window: Readings, rows: Sequence[FloatArray], time: float) -> Readings:
+        """Make the window with one more sample, and without those that are more than T back."""
         times = (*window.times, time)[-self._clip.frames :]
         last = tuple(row[-1] for row in rows)
         # With a look ahead, the readings of the first sample come with the second.
@@ -222,14 +222,14 @@ class ExactStepper(Stepper[Readings]):
             empty = tuple(row[:0] for row in rows)
             return Readings(times, window.opened, empty, empty, last)
         kept = len(times) - int(self._shape.looks_ahead)
-        middle = _appended(window.middle, [row[:1] for row in rows], kept)
-        first = _appended(window.first, [row[1:2] for row in rows], kept) if self._shape.looks_ahead else middle
+        middle = _append_rows(window.middle, [row[:1] for row in rows], kept)
+        first = _append_rows(window.first, [row[1:2] for row in rows], kept) if self._shape.looks_ahead else middle
         return Readings(times, window.opened, middle, first, last)
 
     def answers(self, windows: Sequence[Readings]) -> list[StreamPrediction]:
         """Answer windows; one run for all of a length.
 
-        For a small network the LSTMs' many small steps would else cost as much as the backbones.
+        For a small network the LSTMs' many small steps would otherwise cost as much as the backbones.
         """
         answers = []
         for _, group in groupby(windows, lambda window: len(window.times)):
@@ -247,7 +247,7 @@ class ExactStepper(Stepper[Readings]):
         return answers
 
     def _sequences(self, window: Readings) -> Sequence[FloatArray]:
-        """For each branch ``[n, F]``, the readings of a window from its first sample to its last."""
+        """Collect for each branch the readings ``[n, F]`` of a window from its first sample to its last."""
         if not self._shape.looks_ahead:
             return window.middle
         return [
@@ -256,8 +256,8 @@ class ExactStepper(Stepper[Readings]):
         ]
 
 
-def _appended(before: Sequence[FloatArray], rows: Sequence[FloatArray], kept: int) -> tuple[FloatArray, ...]:
-    """Each branch's rows with one more, of which the last ``kept`` are kept."""
+def _append_rows(before: Sequence[FloatArray], rows: Sequence[FloatArray], kept: int) -> tuple[FloatArray, ...]:
+    """Append one row to each branch's rows, and keep the last ``kept``."""
     if not before:
         return tuple(rows)
     return tuple(np.concatenate(pair)[-kept:] for pair in zip(before, rows, strict=True))
@@ -282,21 +282,21 @@ class WindowStepper(Stepper[tuple[Sample, ...]]):
         return ()
 
     def windows(self, samples: Sequence[Sample], window: tuple[Sample, ...]) -> list[tuple[Sample, ...]]:
-        """Put off all work until a window is answered."""
+        """Collect the samples of each window; all work waits until a window is answered."""
         held = (*window, *samples)
         ends = range(len(window) + 1, len(held) + 1)
         return [held[max(0, end - self._clip.frames) : end] for end in ends]
 
     def answers(self, windows: Sequence[tuple[Sample, ...]]) -> list[StreamPrediction]:
         """Run the model on each window, one after the other: a clip takes much memory."""
-        return [self._answer(window) for window in windows]
-
-    def _answer(self, window: tuple[Sample, ...]) -> StreamPrediction:
-        given = [sample.inputs(self._clip.streams) for sample in window]
-        given += given[-1:] * (self._clip.frames - len(window))
-        clip: dict[str, Array] = {
-            name: np.stack([arrays[name] for arrays in given])[None] for name in self._clip.streams
-        }
-        probabilities = np.asarray(self._run(clip)["probabilities"][0], np.float32)
-        first, last = window[0].time, window[-1].time
-        return StreamPrediction(probabilities, first, last, len(window), last)
+        answers = []
+        for window in windows:
+            given = [sample.inputs(self._clip.streams) for sample in window]
+            given += given[-1:] * (self._clip.frames - len(window))
+            clip: dict[str, Array] = {
+                name: np.stack([arrays[name] for arrays in given])[None] for name in self._clip.streams
+            }
+            probabilities = np.asarray(self._run(clip)["probabilities"][0], np.float32)
+            first, last = window[0].time, window[-1].time
+            answers.append(StreamPrediction(probabilities, first, last, len(window), last))
+        return answers

@@ -1,4 +1,4 @@
-"""What is said of several videos, each with its error if it has one, and how that is printed."""
+"""Results of several videos, each with its error if it has one, and how they are printed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actionfusion.errors import VideoError
 
 
 class VideoResult(Protocol):
-    """What is said of one video."""
+    """The result of one video."""
 
     @property
     def error(self) -> VideoError | None:
@@ -22,7 +22,7 @@ class VideoResult(Protocol):
         ...
 
     def as_json(self) -> dict[str, object]:
-        """Its entry in the JSON list."""
+        """Make its entry in the JSON list."""
         ...
 
 
@@ -50,5 +50,5 @@ class VideoResults(list[Result]):
 
 
 def error_as_json(error: VideoError | None) -> dict[str, str] | None:
-    """The ``error`` of an entry."""
+    """Make the ``error`` of an entry."""
     return {"kind": error.kind, "message": str(error)} if error else None

@@ -23,12 +23,12 @@ def model_class(name: str) -> type[VideoModel]:
     """Find a model by its name in the table.
 
     Raises:
-        SettingsError: no such model; the nearest name is told.
+        SettingsError: no such model; the message gives the nearest name.
     """
     if name not in MODELS:
         near = get_close_matches(name, MODELS, 1)
         remedy = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(MODELS)}"
         raise SettingsError("model", f"there is no model {name!r}", remedy)
-    module, _, found = MODELS[name].partition(":")
-    kind: type[VideoModel] = getattr(import_module(module), found)
-    return kind
+    module, _, class_name = MODELS[name].partition(":")
+    found: type[VideoModel] = getattr(import_module(module), class_name)
+    return found

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from actionfusion.errors import SettingsError
 from actionfusion.models.model import Features, ModelSettings, Source, VideoModel
 
-# Name and width of each convolution, in `width`s; then the kernel of the pooling behind it, or None.
+# Name and width of each convolution, in `width`s; then the kernel of the pooling after it, or None.
 _LAYERS = (
     ("conv1", 1, (1, 2, 2)),
     ("conv2", 2, (2, 2, 2)),
@@ -28,7 +28,7 @@ _LAYERS = (
     ("conv5a", 8, None),
     ("conv5b", 8, (2, 2, 2)),
 )
-_LEAST_LENGTH = 16  # what the four poolings before the last leave a place of; over time all but the first
+_LEAST_LENGTH = 16  # leaves one position: four poolings before the last halve space, and all but the first time
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class C3DSettings(ModelSettings):
 
     @classmethod
     def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """An eighth of the widths on 32-pixel frames, which learns from scratch on a CPU.
+        """Make settings of an eighth of the widths on 32-pixel frames, which learn from scratch on a CPU.
 
         Args:
             num_classes: K.
             changes: other settings, by name.
         """
-        values: dict[str, Any] = {"image_size": 32, "width": 8, "fc_width": 128, "dropout": 0.0, **changes}
-        return super().tiny(num_classes, **values)
+        values = {"image_size": 32, "width": 8, "fc_width": 128, "dropout": 0.0, **changes}
+        return cls(num_classes=num_classes, **values)
 
 
 class C3D(VideoModel):
@@ -84,8 +84,8 @@ class C3D(VideoModel):
         "Tran, Bourdev, Fergus, Torresani and Paluri, Learning spatiotemporal features with 3D convolutional networks, "
         "ICCV 2015",
         kept="all layers and sizes, the padding of the last pooling and the dropout",
-        differs="frames have ImageNet's mean and spread taken out, not the mean clip of Sports-1M; convolutions start "
-        "as He et al. 2015, since a Gaussian of 0.01 does not train from scratch on small sets",
+        differs="frames are normalised by ImageNet's mean and spread, not by the mean clip of Sports-1M; convolutions "
+        "start as He et al. 2015, since a Gaussian of 0.01 does not train from scratch on small sets",
         published={
             "ucf101": "82.3 % (official splits; pretrained on Sports-1M, fc6 of a video's clips averaged, linear SVM); "
             "85.2 % of three networks"
@@ -115,7 +115,7 @@ class C3D(VideoModel):
 
     @classmethod
     def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
-        """Clips of 16 frames and all others of which a convolution sees two."""
+        """Return whether a convolution sees two frames, as in clips of 16."""
         return 2 in (settings.frames // shrink for shrink in (1, 2, 4, 8))
 
     def classify(self, features: Features) -> Tensor:

@@ -8,7 +8,7 @@ and Zisserman 2016.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from actionfusion.errors import SettingsError
 
 FusionName = Literal["conv3d", "conv2d", "sum", "max", "concat"]
 
-# Feichtenhofer's, for pretrained towers whose flow activations are about a third as large as the picture's.
+# Feichtenhofer's, for pretrained backbones whose flow activations are about a third as large as the picture's.
 RGB_SHARE = 0.25
 
 
@@ -38,7 +38,7 @@ def interleave(rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
 
 
 def gaussian_kernel(time: int, height: int, width: int) -> Tensor:
-    """A Gaussian of standard deviation 1 about the centre of ``[time, height, width]``, its sum 1."""
+    """Make a Gaussian of standard deviation 1 about the centre of ``[time, height, width]``, its sum 1."""
     axes = [torch.arange(length, dtype=torch.float64) - (length - 1) / 2 for length in (time, height, width)]
     squares = sum(grid.square() for grid in torch.meshgrid(*axes, indexing="ij"))
     assert isinstance(squares, Tensor)
@@ -56,8 +56,8 @@ class ConvFusion(nn.Module):
         channels: D.
         time_kernel: 3 joins each sampled frame with the one before and the one after; 1 fuses each frame alone.
         space_kernel: height and width of the kernel, 3 (the paper) or 1.
-        relu: rectify the result, as pretrained fully connected layers behind it expect.
-        batch_norm: normalise between convolution and ReLU, as in towers trained from scratch.
+        relu: rectify the result, as pretrained fully connected layers after it expect.
+        batch_norm: normalise between convolution and ReLU, as in backbones trained from scratch.
         rgb_share: the picture's part at the start, 0 to 1; the flow has the rest.
 
     Raises:
@@ -88,7 +88,7 @@ class ConvFusion(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The identity-Gaussian start, in the channel order of eq. 1."""
+        """Set the identity-Gaussian start, in the channel order of eq. 1."""
         weight = self.conv.weight
         spread = gaussian_kernel(*weight.shape[2:]).to(weight)
         channel = torch.arange(self.out_channels, device=weight.device)
@@ -110,11 +110,11 @@ class ConvFusion(nn.Module):
         return F.relu(fused) if self.relu else fused
 
     def contribution_kernels(self) -> Tensor:
-        """Kernels ``[K * D, 2D, kh, kw]`` for `contributions`, with a time kernel of K."""
+        """Return the kernels ``[K * D, 2D, kh, kw]`` for `contributions`, with a time kernel of K."""
         return self.conv.weight.transpose(1, 2).transpose(0, 1).flatten(0, 1)
 
     def contributions(self, rgb_maps: Tensor, flow_maps: Tensor, kernels: Tensor) -> Tensor:
-        """What each sample gives to the sums of its neighbours and its own, for whoever gets samples one by one.
+        """Compute what each sample adds to its own sum and its neighbours', for streams, which get samples one by one.
 
         Args:
             rgb_maps: ``[N, D, h, w]``, a sample each.
@@ -128,7 +128,7 @@ class ConvFusion(nn.Module):
         return parts.view(len(parts), -1, self.out_channels, *parts.shape[2:])
 
     def settle(self, sums: Tensor) -> Tensor:
-        """The fused maps ``[N, D, h, w]`` of summed contributions ``[N, D, h, w]``."""
+        """Make the fused maps ``[N, D, h, w]`` of summed contributions ``[N, D, h, w]``."""
         assert self.conv.bias is not None
         biased = sums + self.conv.bias.view(-1, 1, 1)
         return self._finish(biased.unsqueeze(2)).squeeze(2)
@@ -159,7 +159,7 @@ class MaxFusion(nn.Module):
 
 
 class ConcatFusion(nn.Module):
-    """Eq. 1 alone: the streams interleaved and left to the layers behind; 2D channels."""
+    """Eq. 1 alone: the streams interleaved and left to the layers that follow; 2D channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -173,43 +173,23 @@ class ConcatFusion(nn.Module):
 Fusion = ConvFusion | SumFusion | MaxFusion | ConcatFusion
 
 
-def make_fusion(
-    name: FusionName,
-    channels: int,
-    *,
-    time_kernel: int = 3,
-    space_kernel: int = 3,
-    relu: bool = True,
-    batch_norm: bool = False,
-    rgb_share: float = RGB_SHARE,
-) -> Fusion:
-    """The operator of that name on D = ``channels``.
-
-    All further arguments are those of `ConvFusion` and touch ``conv3d`` and ``conv2d`` alone; the other operators take
-    rectified maps and give rectified maps.
+def make_fusion(name: FusionName, channels: int, **conv: Any) -> Fusion:
+    """Make the operator of that name on D = ``channels``.
 
     Args:
         name: the operator.
         channels: D, channels of each stream's map.
-        time_kernel: for ``conv3d``; ``conv2d`` is the same layer with 1.
-        space_kernel: height and width of the kernel.
-        relu: rectify the result.
-        batch_norm: normalise before that.
-        rgb_share: the picture's part at the start.
+        conv: arguments of `ConvFusion` for ``conv3d``, and for ``conv2d``, which is the same layer with a time kernel
+            of 1; the other operators take rectified maps and give rectified maps.
 
     Raises:
         SettingsError: a kernel size other than 1 or 3.
     """
     match name:
-        case "conv3d" | "conv2d":
-            return ConvFusion(
-                channels,
-                time_kernel=time_kernel if name == "conv3d" else 1,
-                space_kernel=space_kernel,
-                relu=relu,
-                batch_norm=batch_norm,
-                rgb_share=rgb_share,
-            )
+        case "conv3d":
+            return ConvFusion(channels, **conv)
+        case "conv2d":
+            return ConvFusion(channels, **conv | {"time_kernel": 1})
         case "sum":
             return SumFusion(channels)
         case "max":

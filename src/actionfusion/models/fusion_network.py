@@ -7,14 +7,14 @@
     X_conv --reduce-----------------------> LN_LSTM* [B, T, hidden] --+
     X_conv --2x2 max pool--> fc6 = X_fc --> LN_LSTM* [B, T, hidden] --+--> LN_LSTM (last state) --> head [B, K]
 
-Source: Ou and Sun 2019, sections 3.1 to 3.6.  docs/model_card.md draws it with its shapes, and says what was decided
+Source: Ou and Sun 2019, sections 3.1 to 3.6.  docs/model_card.md shows it with its shapes, and says what was decided
 where the paper leaves a choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -59,7 +59,7 @@ class FusionNetworkSettings(ModelSettings):
         fusion_rgb_share: part of the picture's map in their start, 0 to 1 (0.25); the flow's map has the rest.
         branches: what the LSTMs see: both, or one of conv (the fused map) and fc (fc6 of it).
         conv_reduce: how the conv branch sees the map: flatten (the paper), pool (2x2 max, then flatten), average, or
-            max over all places, which keeps what is small in the picture and forgets where it is.
+            max over all positions, which keeps what is small in the picture and forgets where it is.
         fc6_width: width of the first fully connected layer (4096 in VGG-16).
         temporal_head: lstm (the paper), or mean, the average over time of the branches' features.
         hidden: units of the LSTM* of each branch, and with the linear head of the last LSTM too (101 in the paper);
@@ -105,9 +105,6 @@ class FusionNetworkSettings(ModelSettings):
         for name in ("fusion_time_kernel", "fusion_space_kernel"):
             if getattr(self, name) not in (1, 3):
                 raise SettingsError(f"network.{name}", f"{getattr(self, name)} is not offered", "choose 1 or 3")
-        self._check_together()
-
-    def _check_together(self) -> None:
         if not 0 <= self.fusion_rgb_share <= 1:
             reason = f"{self.fusion_rgb_share} is no share"
             raise SettingsError("network.fusion_rgb_share", reason, "take 0 to 1")
@@ -123,24 +120,24 @@ class FusionNetworkSettings(ModelSettings):
             reason = f"{self.head!r} takes a hidden state for logits, and the mean head has none"
             raise SettingsError("network.head", reason, "choose linear")
         if self.last_hidden == 2 and self.temporal_head == "lstm" and self.norm in {"tf", "gates", "ba"}:
-            # Two values less their mean, over their spread, are (+1, -1) or (-1, +1): nothing but a sign is left.
+            # Two values less their mean, over their spread, are (+1, -1) or (-1, +1): only a sign is left.
             reason = "layer norm over the last LSTM's 2 units leaves only a sign, which cannot be trained"
             raise SettingsError("network.head", reason, "choose linear for 2 classes, with more than 2 hidden units")
 
     @classmethod
     def faithful(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """The paper's network as docs/model_card.md reads it: X_conv flattened, softmax of h itself.
+        """Make the paper's settings as docs/model_card.md reads them: X_conv flattened, softmax of h itself.
 
         Args:
             num_classes: K.
             changes: other settings, by name.
         """
-        values: dict[str, Any] = {"conv_reduce": "flatten", "head": "literal", **changes}
-        return replace(cls(), num_classes=num_classes, **values)
+        values = {"conv_reduce": "flatten", "head": "literal", **changes}
+        return cls(num_classes=num_classes, **values)
 
     @classmethod
     def practical(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """The same with X_conv pooled before it is flattened and a learned factor on h, for real use.
+        """Make settings for real use: X_conv is pooled before it is flattened, and h gets a learned factor.
 
         Two classes get the linear head, since layer norm over two units cannot learn.  Asking for the literal head
         takes dropout off the last h, which would raise that head's loss floor.
@@ -149,14 +146,14 @@ class FusionNetworkSettings(ModelSettings):
             num_classes: K.
             changes: other settings, by name.
         """
-        values: dict[str, Any] = {"head": "linear" if num_classes == 2 else "scaled", **changes}
+        values = {"head": "linear" if num_classes == 2 else "scaled", **changes}
         if values["head"] == "literal":
             values.setdefault("dropout_last", 0.0)
-        return replace(cls(), num_classes=num_classes, **values)
+        return cls(num_classes=num_classes, **values)
 
     @classmethod
     def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """The same structure for a CPU: a narrow backbone with batch norm on 64-pixel frames, trained from scratch.
+        """Make settings for a CPU: a narrow backbone with batch norm on 64-pixel frames, trained from scratch.
 
         Nothing is dropped, the conv branch sees each channel's largest value over the map, and a dense layer ends it:
         so a small thing in a large picture is learned from a few hundred clips.
@@ -165,7 +162,7 @@ class FusionNetworkSettings(ModelSettings):
             num_classes: K.
             changes: other settings, by name.
         """
-        values: dict[str, Any] = {
+        values = {
             "image_size": 64,
             "backbone": "narrow",
             "batch_norm": True,
@@ -178,7 +175,7 @@ class FusionNetworkSettings(ModelSettings):
             "dropout_last": 0.0,
             **changes,
         }
-        return replace(cls(), num_classes=num_classes, **values)
+        return cls(num_classes=num_classes, **values)
 
     @property
     def map_size(self) -> int:
@@ -203,7 +200,7 @@ class FusionNetwork(VideoModel):
     What the paper's title calls attention is the last LSTM: it joins the fc branch, which says what a frame means, with
     the conv branch, which knows where things are (section 3.4, eq. 11).
 
-    `features`, `fuse` and `classify_maps` are the parts of `forward`, for those who keep what lies between them.
+    `features`, `fuse` and `classify_maps` are the parts of `forward`, for callers that keep intermediate results.
 
     Args:
         settings: the practical mode with 101 classes where none are given.
@@ -246,8 +243,12 @@ class FusionNetwork(VideoModel):
                 rgb_share=settings.fusion_rgb_share,
             )
             self.map_channels = self.fusion.out_channels
-        self.x_conv = nn.Identity()  # what the branches read, whatever made it
-        self.fc6 = self._fc6() if settings.branches != "conv" else None
+        self.x_conv = nn.Identity()  # what the branches read, fused or of one stream
+        self.fc6 = None
+        if settings.branches != "conv":
+            self.fc6 = nn.Linear(self.map_channels * (self.map_size // 2) ** 2, settings.fc6_width)
+            nn.init.xavier_uniform_(self.fc6.weight)
+            nn.init.zeros_(self.fc6.bias)
         self.dropout_fc6 = nn.Dropout(settings.dropout_fc6)
         self.dropout_lstm = nn.Dropout(settings.dropout_lstm)
         self.dropout_last = nn.Dropout(settings.dropout_last)
@@ -259,20 +260,10 @@ class FusionNetwork(VideoModel):
         chosen = cast("FusionNetworkSettings", settings).streams
         return ("rgb", "flow") if chosen == "both" else (chosen,)
 
-    def _fc6(self) -> nn.Linear:
-        layer = nn.Linear(self.map_channels * (self.settings.map_size // 2) ** 2, self.settings.fc6_width)
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        return layer
-
-    def _conv_features(self) -> int:
-        size = self.settings.map_size
-        area = {"flatten": size**2, "pool": (size // 2) ** 2, "average": 1, "max": 1}[self.settings.conv_reduce]
-        return self.map_channels * area
-
     def _add_temporal_head(self) -> None:
-        settings = self.settings
-        widths = {"conv": self._conv_features(), "fc": settings.fc6_width}
+        settings, size = self.settings, self.map_size
+        area = {"flatten": size**2, "pool": (size // 2) ** 2, "average": 1, "max": 1}[settings.conv_reduce]
+        widths = {"conv": self.map_channels * area, "fc": settings.fc6_width}
         if settings.branches != "both":
             widths = {settings.branches: widths[settings.branches]}
         if settings.temporal_head == "mean":
@@ -308,7 +299,7 @@ class FusionNetwork(VideoModel):
 
     @classmethod
     def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
-        """Clips of two frames, where the 3-D convolution joins three."""
+        """Return whether clips have two frames, where the 3-D convolution joins three."""
         own = cast("FusionNetworkSettings", settings)
         joins = own.fusion == "conv3d" and own.streams == "both" and own.fusion_time_kernel == 3
         return joins and own.frames == 2
@@ -371,7 +362,7 @@ class FusionNetwork(VideoModel):
         pooled = F.max_pool2d(maps.flatten(0, 1), 2).reshape(*maps.shape[:3], *half) if settings.pools else maps
         features: dict[str, Tensor] = {}
         if settings.branches != "fc":
-            features["conv"] = _reduced(settings.conv_reduce, maps, pooled)
+            features["conv"] = _reduce(settings.conv_reduce, maps, pooled)
         if self.fc6 is not None:
             features["fc"] = self.dropout_fc6(F.relu(self.fc6(pooled.flatten(2))))
         if settings.norm_inputs:
@@ -386,18 +377,18 @@ class FusionNetwork(VideoModel):
         return {name: self.branch_lstm(name) for name in self.branch_lstms} | {"last": self.last_lstm}
 
     def branch_lstm(self, name: str) -> LayerNormLSTM:
-        """The LSTM* of a branch, typed."""
+        """Return the LSTM* of a branch, typed."""
         return cast("LayerNormLSTM", self.branch_lstms[name])
 
     @classmethod
     def stream_shape(cls, settings: ModelSettings) -> StreamShape:
-        """Every answer to a stream is exact; see `fusion_streaming`."""
+        """Describe how a stream is read sample by sample, with exact answers; see `fusion_streaming`."""
         from actionfusion.models.fusion_streaming import stream_shape  # noqa: PLC0415
 
         return stream_shape(cast("FusionNetworkSettings", settings))
 
     def sample_reader(self) -> SampleReader:
-        """Backbones, fusion and the LSTM*s' input products of new samples."""
+        """Make the reader that runs backbones, fusion and the LSTM*s' input products on new samples."""
         from actionfusion.models.fusion_streaming import FusionSampleReader  # noqa: PLC0415
 
         return FusionSampleReader(self)
@@ -409,7 +400,7 @@ class FusionNetwork(VideoModel):
         return self.scores(self.conclude(readings))
 
     def keep_only_memory(self) -> Self:
-        """Free all but what follows the LSTM*s' input products."""
+        """Free everything before the LSTM*s' recurrence, their input products included."""
         super().keep_only_memory()
         for part in (self.fusion, self.fc6):
             if part is not None:
@@ -434,7 +425,7 @@ class FusionNetwork(VideoModel):
         return super().pretrained_parameters() | ({"fc6.weight", "fc6.bias"} if fits else set())
 
 
-def _reduced(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:
+def _reduce(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:
     match how:
         case "flatten":
             return maps.flatten(2)

@@ -22,7 +22,7 @@ from actionfusion.streams import StreamName
 
 
 def stream_shape(settings: FusionNetworkSettings) -> StreamShape:
-    """The shape of a stream of a network with these settings."""
+    """Describe what reading a stream takes and gives with these settings."""
     looks_ahead = settings.streams == "both" and settings.fusion == "conv3d" and settings.fusion_time_kernel == 3
     width = backbone_facts(settings.backbone).out_channels
     return StreamShape(
@@ -33,7 +33,7 @@ def stream_shape(settings: FusionNetworkSettings) -> StreamShape:
 
 
 class FusionSampleReader(SampleReader):
-    """Backbones, fusion and the LSTM*s' input products of new samples.
+    """Run backbones, fusion and the LSTM*s' input products on new samples.
 
     Args:
         network: whose weights are used, in evaluation mode.
@@ -53,23 +53,25 @@ class FusionSampleReader(SampleReader):
 
     def forward(self, clips: Mapping[StreamName, Tensor], opened: Tensor) -> tuple[Tensor, ...]:
         """Read N samples; see `SampleReader`."""
-        features = self.network.features({name: clip.unsqueeze(0) for name, clip in clips.items()})
-        opened, fused = self._joined(features, opened) if self.shape.looks_ahead else (opened, self._alone(features))
-        branches = self.network.branch_features(fused.flatten(0, 1).unsqueeze(0))
-        products = (self._product(name, branches[name])[0] for name in self.shape.branches)
-        return opened, *(product.view(*fused.shape[:2], product.shape[-1]) for product in products)
+        network = self.network
+        features = network.features({name: clip.unsqueeze(0) for name, clip in clips.items()})
+        if self.shape.looks_ahead:
+            opened, fused = self._fuse_with_neighbours(features, opened)
+        else:
+            fused = network.fuse(features).transpose(0, 1)
+        readings = network.branch_features(fused.flatten(0, 1).unsqueeze(0))
+        if network.settings.temporal_head == "lstm":
+            readings = {name: network.branch_lstm(name).project(values) for name, values in readings.items()}
+        each = (readings[name][0] for name in self.shape.branches)
+        return opened, *(reading.view(*fused.shape[:2], reading.shape[-1]) for reading in each)
 
-    def _alone(self, features: Features) -> Tensor:
-        return self.network.fuse(features).transpose(0, 1)
-
-    def _joined(self, features: Features, opened: Tensor) -> tuple[Tensor, Tensor]:
-        """The new open sums, and fused maps ``[N, 3, C, h, w]``."""
+    def _fuse_with_neighbours(self, features: Features, opened: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the new open sums, and the fused maps ``[N, 3, C, h, w]``."""
         fusion = self.network.fusion
         assert isinstance(fusion, ConvFusion)
         assert self.kernels is not None
-        to_next, own, to_previous = fusion.contributions(features["rgb"][0], features["flow"][0], self.kernels).unbind(
-            1
-        )
+        contributions = fusion.contributions(features["rgb"][0], features["flow"][0], self.kernels)
+        to_next, own, to_previous = contributions.unbind(1)
         # Of the sample before the first new one: what it gave itself, what it was given, what it gives.
         own_before, given_before, gives_before = opened.unsqueeze(1).unbind()
         count = len(own)
@@ -79,8 +81,3 @@ class FusionSampleReader(SampleReader):
         sums = torch.stack((first + given[:count], first, own + given[1 : count + 1]), dim=1)
         opened = torch.cat((own[-1:], given[count : count + 2]))
         return opened, fusion.settle(sums.flatten(0, 1)).view(count, 3, *sums.shape[2:])
-
-    def _product(self, name: str, features: Tensor) -> Tensor:
-        if self.network.settings.temporal_head == "mean":
-            return features
-        return self.network.branch_lstm(name).project(features)

@@ -1,7 +1,7 @@
 """Heads: from the last hidden state to logits, the three readings of eq. 12, softmax of h.
 
 h lies in (-1, 1), so the literal reading can give no class a probability above 1 / (1 + (C - 1) e^-2): 0.069 for 101
-classes, with a cross-entropy that stays above 2.676.  Which class comes first is not touched by that.
+classes, with a cross-entropy that stays above 2.676.  Which class comes first does not change.
 
 Source: Ou and Sun 2019, section 3.4, eq. 12, and section 3.5 ("softmax classification layer").
 """
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 HeadName = Literal["literal", "scaled", "linear"]
 
-START_SCALE = 8.0  # its loss floor is 1e-5 for 101 classes, near enough to none
+START_SCALE = 8.0  # its loss floor is 1e-5 for 101 classes, close enough to none
 
 
 def literal_loss_floor(num_classes: int) -> float:
-    """The least cross-entropy that the literal head can reach: log(1 + (C - 1) e^-2)."""
+    """Compute the least cross-entropy that the literal head can reach: log(1 + (C - 1) e^-2)."""
     return math.log1p((num_classes - 1) * math.exp(-2.0))
 
 
@@ -28,7 +28,7 @@ class LiteralHead(nn.Module):
     """Eq. 12 to the letter: the logits are h itself."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Give ``[B, C]`` as it is."""
+        """Return ``[B, C]`` as it is."""
         return hidden
 
 
@@ -68,7 +68,7 @@ Head = LiteralHead | ScaledHead | LinearHead
 
 
 def make_head(name: HeadName, hidden_size: int, num_classes: int) -> Head:
-    """The head of that name; ``literal`` and ``scaled`` want ``hidden_size`` equal to ``num_classes``."""
+    """Make the head of that name; ``literal`` and ``scaled`` want ``hidden_size`` equal to ``num_classes``."""
     match name:
         case "literal":
             return LiteralHead()

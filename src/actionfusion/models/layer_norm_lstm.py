@@ -1,7 +1,7 @@
 """The layer-norm LSTM, LN_LSTM and LN_LSTM* of the paper, with the readings of eqs 3-6 as choices of norm.
 
 All of them share one cell.  The input projection of all T steps is one matrix product; the recurrent one is made step
-by step.  Gates lie in TensorFlow's order i, j, f, o (input gate, candidate, forget gate, output gate).
+by step.  Gates are in TensorFlow's order i, j, f, o (input gate, candidate, forget gate, output gate).
 
 Sources: Ou and Sun 2019, section 3.3 and Fig. 6; TensorFlow 1.15, ``tf.contrib.rnn.LayerNormBasicLSTMCell``; Ba, Kiros
 and Hinton 2016, eqs 20-22.
@@ -25,7 +25,7 @@ NormName = Literal["tf", "gates", "ba", "batch", "none"]
 # a million; on ordinary pre-activations the two give the same numbers to four digits.
 EPSILON = 1e-5
 FORGET_BIAS = 1.0
-FORGET_GATE = 2  # its place in i, j, f, o
+FORGET_GATE = 2  # its index in i, j, f, o
 GATE_NAMES = ("input", "forget", "output")
 BATCH_MOMENTUM = 0.1
 
@@ -33,7 +33,7 @@ Gates = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class CellNorm(nn.Module):
-    """What a norm adds to the cell; by itself nothing but one bias, which makes a plain LSTM (``none``).
+    """The norm of a cell; this base class adds only one bias, which makes a plain LSTM (``none``).
 
     Args:
         hidden_size: units H.
@@ -57,16 +57,16 @@ class CellNorm(nn.Module):
         return F.layer_norm(values, values.shape[-1:], eps=self.epsilon)
 
     def inputs(self, projected: Tensor) -> Tensor:
-        """Treat the projected inputs of all steps, ``[B, T, 4H]``, at once."""
+        """Normalise the projected inputs of all steps, ``[B, T, 4H]``, at once."""
         return projected + self.bias
 
     def gates(self, from_input: Tensor, from_hidden: Tensor, num_steps: int) -> Gates:  # noqa: ARG002
-        """Pre-activations i, j, f, o, ``[B, H]`` each, from both projections ``[B, 4H]`` of one of the T steps."""
+        """Make pre-activations i, j, f, o, ``[B, H]`` each, of both projections ``[B, 4H]`` of one of the T steps."""
         i, j, f, o = (from_input + from_hidden).chunk(4, dim=-1)
         return i, j, f, o
 
     def state(self, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """The cell state to carry to the next step, and the one that the output is made of."""
+        """Return the cell state to carry to the next step, and the one that the output is made of."""
         return cell, cell
 
 
@@ -184,11 +184,11 @@ class BaNorm(CellNorm):
         self.state_shift = nn.Parameter(torch.zeros(units))
 
     def inputs(self, projected: Tensor) -> Tensor:
-        """The second and third term of eq. 20, for all steps at once."""
+        """Compute the second and third term of eq. 20, for all steps at once."""
         return self._layer_norm(projected) * self.input_gain + self.input_shift + self.bias
 
     def gates(self, from_input: Tensor, from_hidden: Tensor, num_steps: int) -> Gates:
-        """Eq. 20."""
+        """Compute eq. 20."""
         normed = self._layer_norm(from_hidden) * self.hidden_gain + self.hidden_shift
         return super().gates(from_input, normed, num_steps)
 
@@ -242,7 +242,7 @@ class LayerNormLSTM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot's uniform start over the joint kernel, as TensorFlow's.
+        """Initialise the joint kernel by Glorot's uniform distribution, as TensorFlow does.
 
         With D much larger than H the recurrent block then starts far smaller than the input's contribution: at
         D = 100,352 a ``tf`` norm leaves it about a hundredth of the gate's signal until it has grown.
@@ -263,7 +263,7 @@ class LayerNormLSTM(nn.Module):
         return self.recur(self.project(inputs))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """What each input ``[B, T, D]`` gives to its own step alone, ``[B, T, 4H]``: the large product, made once.
+        """Project each input ``[B, T, D]`` for its own step, ``[B, T, 4H]``: the large product, computed once.
 
         Raises:
             SettingsError: norm ``batch`` in training with one clip.
@@ -271,21 +271,21 @@ class LayerNormLSTM(nn.Module):
         return self.norm.inputs(F.linear(inputs, self.weight_ih))
 
     def recur(self, projected: Tensor) -> Tensor:
-        """Run over inputs that ``project`` has made, ``[B, T, 4H]``; gives what ``forward`` gives."""
+        """Run over inputs that ``project`` made, ``[B, T, 4H]``, and return what ``forward`` returns."""
         states, _ = self._run(projected)
         return torch.stack(states, dim=1) if self.return_sequence else states[-1]
 
     def gates(self, inputs: Tensor) -> Tensor:
-        """How far each unit's gates are open while it runs over ``[B, T, D]``, by the same computation as `forward`.
+        """Return how far each unit's gates are open over ``[B, T, D]``, by the same computation as `forward`.
 
         Returns:
             ``[B, T, 3, H]`` in (0, 1), in the order of ``GATE_NAMES``.
         """
         _, opened = self._run(self.project(inputs))
-        return _stacked(opened)
+        return _stack_gates(opened)
 
     def _run(self, projected: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor]]]:
-        """The hidden states ``[B, H]`` of all steps, and their gates."""
+        """Return the hidden states ``[B, H]`` of all steps, and their gates."""
         norm = self.norm
         num_steps = projected.shape[1]
         hidden = cell = projected.new_zeros(projected.shape[0], self.hidden_size)
@@ -300,9 +300,9 @@ class LayerNormLSTM(nn.Module):
             states.append(hidden)
             opened.append(gates)
         if self.recorded is not None:
-            self.recorded.append(_stacked(opened))
+            self.recorded.append(_stack_gates(opened))
         return states, opened
 
 
-def _stacked(opened: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _stack_gates(opened: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     return torch.stack([torch.stack(gates, dim=1) for gates in opened], dim=1)

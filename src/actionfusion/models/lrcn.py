@@ -10,7 +10,7 @@ Source: Donahue, Hendricks, Guadarrama, Rohrbach, Venugopalan, Saenko and Darrel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -39,8 +39,8 @@ class LRCNSettings(ModelSettings):
             pretrained filters of pictures fit).
         backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
         batch_norm: normalise after each convolution of a VGG, for training from scratch.
-        pool: average or max, over all places of a map.  Both forget where things are, so direction of motion is learned
-            from flow, and hardly from pictures.
+        pool: average or max, over all positions of a map.  Both forget where things are, so direction of motion is
+            learned from flow, and hardly from pictures.
         hidden: units of the LSTM (256 for RGB and 1024 for flow in the paper).
         norm: none (a plain LSTM, the paper's), tf, gates, ba or batch; see models/layer_norm_lstm.py.
         dropout_features: share of the pooled features that training drops (0.9 of fc6 in the paper).
@@ -75,14 +75,14 @@ class LRCNSettings(ModelSettings):
 
     @classmethod
     def original(cls, num_classes: int = 101, streams: StreamName = "rgb", **changes: Any) -> Self:
-        """The sizes of the paper, on a VGG-16 in place of its CaffeNet.
+        """Make settings of the paper's sizes, on a VGG-16 in place of its CaffeNet.
 
         Args:
             num_classes: K.
             streams: rgb or flow.
             changes: other settings, by name.
         """
-        values: dict[str, Any] = {
+        values = {
             "streams": streams,
             "flow_input": "image",
             "backbone": "vgg16",
@@ -90,17 +90,19 @@ class LRCNSettings(ModelSettings):
             "dropout_features": 0.9,
             **changes,
         }
-        return replace(cls(), num_classes=num_classes, **values)
+        return cls(num_classes=num_classes, **values)
 
     @classmethod
     def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """The same on a narrow backbone and 64-pixel frames, which learns from scratch on a CPU; from flow in minutes.
+        """Make settings of a narrow backbone and 64-pixel frames, which learn from scratch on a CPU.
+
+        From flow that takes minutes.
 
         Args:
             num_classes: K.
             changes: other settings, by name.
         """
-        values: dict[str, Any] = {
+        values = {
             "image_size": 64,
             "backbone": "narrow",
             "batch_norm": True,
@@ -110,7 +112,7 @@ class LRCNSettings(ModelSettings):
             "dropout_lstm": 0.0,
             **changes,
         }
-        return super().tiny(num_classes, **values)
+        return cls(num_classes=num_classes, **values)
 
 
 class FlowImage(nn.Module):
@@ -135,7 +137,7 @@ class LRCN(VideoModel):
         "Donahue, Hendricks, Guadarrama, Rohrbach, Venugopalan, Saenko and Darrell, Long-term recurrent convolutional "
         "networks for visual recognition and description, CVPR 2015 (journal: PAMI 2017)",
         kept="an LSTM over features of each frame, an answer and a loss at every step, and the flow image",
-        differs="the features are a backbone's pooled map, not fc6 of CaffeNet, whose weights are not to be had by pip",
+        differs="the features are a backbone's pooled map, not fc6 of CaffeNet, whose weights pip cannot install",
         published={
             "ucf101": "82.34 % (official splits; scores of RGB and flow averaged 1:2); RGB alone 68.20 %, flow 77.28 %"
         },
@@ -165,15 +167,15 @@ class LRCN(VideoModel):
 
     def classify(self, features: Features) -> Tensor:
         """Make logits ``[B, T, K]`` of the backbone's maps."""
-        return self._answers(self._project(features))
+        return self._run_lstm(self._project(features))
 
     def _project(self, features: Features) -> Tensor:
-        """What each frame gives to the LSTM, ``[B, T, 4 * hidden]``."""
+        """Make the LSTM's input product of each frame, ``[B, T, 4 * hidden]``."""
         maps = self.maps(features[self.settings.streams])
         pooled = maps.mean((-2, -1)) if self.settings.pool == "average" else maps.amax((-2, -1))
         return self.lstm.project(self.dropout_features(pooled))
 
-    def _answers(self, projected: Tensor) -> Tensor:
+    def _run_lstm(self, projected: Tensor) -> Tensor:
         logits: Tensor = self.answer(self.dropout_lstm(self.lstm.recur(projected)))
         return logits
 
@@ -184,12 +186,12 @@ class LRCN(VideoModel):
 
     @classmethod
     def stream_shape(cls, settings: ModelSettings) -> StreamShape:
-        """Frames do not see each other before the LSTM, so every answer to a stream is exact."""
+        """Describe exact streaming: frames do not see each other before the LSTM."""
         del settings
         return StreamShape(looks_ahead=False, branches=("lstm",))
 
     def sample_reader(self) -> SampleReader:
-        """Backbone and the LSTM's input product of new samples."""
+        """Make the reader that runs the backbone and the LSTM's input product on new samples."""
 
         def read(clips: Clips) -> tuple[Tensor]:
             return (self._project(self.features(clips)),)
@@ -198,10 +200,10 @@ class LRCN(VideoModel):
 
     def answer_window(self, readings: Mapping[str, Tensor]) -> Tensor:
         """Run the LSTM over the readings of a window."""
-        return self.scores(self._answers(readings["lstm"]))
+        return self.scores(self._run_lstm(readings["lstm"]))
 
     def keep_only_memory(self) -> Self:
-        """Free all but what follows the LSTM's input product."""
+        """Free everything before the LSTM's recurrence, its input product included."""
         super().keep_only_memory()
         self.lstm.weight_ih = nn.Parameter(self.lstm.weight_ih.to("meta"))
         return self

@@ -11,7 +11,7 @@ above (training, cached features, prediction, streaming, export, explanation) kn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
 
@@ -102,18 +102,18 @@ class ModelSettings:
             num_classes: K.
             changes: other settings, by name.
         """
-        return replace(cls(), num_classes=num_classes, **changes)
+        return cls(num_classes=num_classes, **changes)
 
     def size_of(self, stream: StreamName) -> int:
-        """Height and width of a stream's pictures."""
+        """Return height and width of a stream's pictures."""
         return self.flow_size if stream == "flow" and self.flow_size is not None else self.image_size
 
     def channels_of(self, stream: StreamName) -> int:
-        """Channels of a stream's pictures."""
+        """Return the channels of a stream's pictures."""
         return 3 if stream == "rgb" else self.flow_channels
 
     def shape_of(self, stream: StreamName) -> tuple[int, int, int]:
-        """Channels, height and width of a stream's pictures."""
+        """Return channels, height and width of a stream's pictures."""
         return self.channels_of(stream), self.size_of(stream), self.size_of(stream)
 
 
@@ -121,9 +121,9 @@ class Normalizer(nn.Module):
     """Check the shape of a stream's pictures and bring their values about zero.
 
     RGB 0..255 becomes (value / 255 - mean) / std for each channel; flow codes become (code - 128) / (255 * s) with the
-    mean s of the three std, so that no motion is exactly 0 and a flow code weighs as much as a grey level.  Within the
-    network, so that training, prediction and an exported model cannot disagree.  **Values in 0..1 are not refused, and
-    are wrong.**
+    mean s of the three std, so that no motion is exactly 0 and a flow code weighs as much as a grey level.  This is
+    part of the network, so that training, prediction and an exported model cannot disagree.  **Values in 0..1 are
+    not refused, and are wrong.**
 
     Args:
         stream: rgb or flow.
@@ -190,7 +190,7 @@ class VideoModel(nn.Module):
         source: where it comes from.
         fixed_frames: whether it takes clips of exactly ``settings.frames`` frames.
         explained_layer: module whose output Grad-CAM and `explain --hide map` work on; None has no such maps.  What
-            `classify` runs behind it takes the number of clips from that output, not from the features.
+            `classify` runs after it takes the number of clips from that output, not from the features.
         quantized_layers: linear layers that int8 may hold in 8 bits; all convolutions are.
     """
 
@@ -219,7 +219,7 @@ class VideoModel(nn.Module):
 
     @classmethod
     def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
-        """Tell whether PyTorch computes wrong gradients of the model in bfloat16 on CPUs.
+        """Return whether PyTorch computes wrong gradients of the model in bfloat16 on CPUs.
 
         That of a Conv3d whose kernel is three frames long is garbage, up to 1e35, for two frames; one frame, three or
         more, and float16 are right (measured with PyTorch 2.13 and AVX-512 bfloat16).
@@ -229,15 +229,15 @@ class VideoModel(nn.Module):
 
     @property
     def reads(self) -> tuple[StreamName, ...]:
-        """The streams of this very model."""
+        """The streams that this model reads."""
         return self.streams(self.settings)
 
     def backbone(self, stream: StreamName) -> Backbone | None:
-        """The backbone of a stream, typed; None where the stream has none."""
+        """Return the backbone of a stream, typed; None where the stream has none."""
         return cast("Backbone", self.backbones[stream]) if stream in self.backbones else None
 
     def all_backbones(self) -> dict[StreamName, Backbone]:
-        """The backbones by stream, RGB first."""
+        """Return the backbones by stream, RGB first."""
         return {stream: found for stream in STREAMS if (found := self.backbone(stream)) is not None}
 
     def features(self, clips: Clips) -> Features:
@@ -246,7 +246,7 @@ class VideoModel(nn.Module):
         Frames do not see each other here, so the features of a clip are those of its frames, and can be cached.
 
         Args:
-            clips: ``[B, T, C, H, W]`` by stream, 0..255; streams that the model does not read are passed over.
+            clips: ``[B, T, C, H, W]`` by stream, 0..255; streams that the model does not read are ignored.
 
         Returns:
             ``[B, T, D, h, w]`` by stream; normalised pictures of a stream without a backbone.
@@ -257,7 +257,7 @@ class VideoModel(nn.Module):
         if missing := [stream for stream in self.reads if stream not in clips]:
             raise SettingsError(missing[0], "this stream is missing", f"give {' and '.join(self.reads)}")
         made = {stream: self.stream_features(stream, clips[stream]) for stream in self.reads}
-        _refuse_other_lengths(made, self.settings.frames if self.fixed_frames else None)
+        _check_lengths(made, self.settings.frames if self.fixed_frames else None)
         return made
 
     def stream_features(self, stream: StreamName, pictures: Tensor) -> Tensor:
@@ -309,12 +309,12 @@ class VideoModel(nn.Module):
         return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / steps
 
     def log_scores(self, logits: Tensor) -> Tensor:
-        """Log-probabilities ``[B, K]``; with an answer at each step, of the mean of its probabilities."""
+        """Compute log-probabilities ``[B, K]``; with an answer at each step, of the mean of its probabilities."""
         each = logits.float().log_softmax(-1)
         return each if each.ndim == 2 else each.logsumexp(1) - torch.tensor(float(each.shape[1])).log()
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Probabilities ``[B, K]``; with an answer at each step, their mean over the steps."""
+        """Compute probabilities ``[B, K]``; with an answer at each step, their mean over the steps."""
         each = logits.float().softmax(-1)
         return each if each.ndim == 2 else each.mean(1)
 
@@ -324,12 +324,12 @@ class VideoModel(nn.Module):
 
     @property
     def memories(self) -> dict[str, LayerNormLSTM]:
-        """The LSTMs whose gates `explain` draws, by a short name."""
+        """The LSTMs whose gates `explain` plots, by a short name."""
         return {}
 
     @classmethod
     def stream_shape(cls, settings: ModelSettings) -> StreamShape | None:
-        """What answering a stream sample by sample takes; None where each answer runs the whole window again."""
+        """Describe how a stream is read sample by sample; None where each answer runs the whole window again."""
         del settings
         return None
 
@@ -422,7 +422,7 @@ class VideoModel(nn.Module):
         }
 
 
-def _refuse_other_lengths(features: Features, frames: int | None) -> None:
+def _check_lengths(features: Features, frames: int | None) -> None:
     shapes = {stream: list(values.shape[:2]) for stream, values in features.items()}
     if len(shapes) > 1 and shapes["rgb"] != shapes["flow"]:
         came = f"{shapes['flow']} clips and frames where rgb has {shapes['rgb']}"

@@ -1,8 +1,8 @@
-"""What a model that answers sample by sample offers: a reader of new samples, and the shape of what it keeps.
+"""Streaming sample by sample: a model's reader of new samples, and the shape of what it keeps.
 
 A window of at most T samples slides along a stream.  Its answer is what the model gives of a clip of those samples.
-What each sample gives to a window (a reading) is small and is kept; what lies behind the readings runs over the window
-anew.  Where a model joins a sample with its neighbours, three readings of a sample are needed: in the middle of a
+What each sample gives to a window (a reading) is small and is kept; what follows the readings runs over the window
+again.  Where a model joins a sample with its neighbours, three readings of a sample are needed: in the middle of a
 window, as its first sample (nothing before), and as its last (nothing after).
 """
 
@@ -17,12 +17,12 @@ from actionfusion.streams import StreamName
 
 
 class StreamShape(NamedTuple):
-    """What reading sample by sample takes and gives, by the model's settings.
+    """Inputs and outputs of reading sample by sample, by the model's settings.
 
     Attributes:
-        looks_ahead: whether a reading needs the sample after it, so that it settles one sample late.
+        looks_ahead: whether a reading needs the sample after it, so that it is final one sample late.
         branches: names of the readings, in their order.
-        opened: shape of the sums that are still open: ``[3, C, h, w]``, with 0 in place of 3 where none ever are.
+        opened: shape of the sums that are still open: ``[3, C, h, w]``, with 0 for 3 where none ever are.
     """
 
     looks_ahead: bool

@@ -41,7 +41,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave to a model; ``str()`` of it is for people.
+    """What a model took from a checkpoint; ``str()`` of it is a message for users.
 
     Attributes:
         source: the file, or the hub's name for it.
@@ -61,7 +61,7 @@ class LoadReport:
 
 
 def _by_module(names: Iterable[str]) -> str:
-    """``backbones.flow (24), fc6 (2)``: first parts of the names, in order, with a tensor count each."""
+    """Summarise parameters by module, in order, with a tensor count each: ``backbones.flow (24), fc6 (2)``."""
     counts: dict[str, int] = {}
     for name in names:
         parts = name.split(".")
@@ -98,7 +98,7 @@ def read_checkpoint(path: Path, source: str | None = None) -> Checkpoint:
 
     Args:
         path: the file.
-        source: its name for people; the path where None.
+        source: its name in messages; the path where None.
 
     Raises:
         WeightsError: no such file, another format, damaged, or more than tensors in it.
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path, source: str | None = None) -> Checkpoint:
 def _unpickle_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a strange file is refused below, in one line
+            warnings.simplefilter("ignore", UserWarning)  # an unknown file is refused below, in one line
             values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it holds more than tensors, which could run code when read, or it is damaged"

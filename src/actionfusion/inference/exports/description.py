@@ -1,4 +1,4 @@
-"""What ``model.json`` of an export says: all that a program needs to cut a clip and read the answer."""
+"""The ``model.json`` of an export: everything a program needs to cut a clip and read the answer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from actionfusion.inference.runtimes.sub_models import SubModel
 from actionfusion.run_folder import RunFolder
 from actionfusion.settings import plain
 from actionfusion.version import __version__
-from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE
+from actionfusion.video.clip import ClipSettings
+from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE, FlowRecipe
 
 _LAYOUT = ["clip", "sampled frame", "channel", "row from the top", "column from the left"]
 
 
 def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: str, weights: str) -> dict[str, Any]:
-    """Make all of ``model.json`` but its files and what int8 measured.
+    """Make all of ``model.json`` except its files and int8's measurements.
 
     Args:
         run: what is exported.
@@ -26,8 +27,7 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
         precision: fp32 or int8.
         weights: SHA-256 of the run's weights.
     """
-    meanings = {"rgb": _rgb(), "flow": _flow_channels(run)}
-    reads_flow = run.clip.reads_flow
+    channels = _channels(run.clip)
     return {
         "export_format": FORMAT,
         "package": "actionfusion",
@@ -37,7 +37,7 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
         "precision": precision,
         "weights_sha256": weights,
         "model_name": run.model,
-        "inputs": [plain(asdict(spec)) | {"layout": _LAYOUT} | meanings[spec.name] for spec in sub_model.inputs],
+        "inputs": [plain(asdict(spec)) | {"layout": _LAYOUT} | channels[spec.name] for spec in sub_model.inputs],
         "output": {
             "name": sub_model.outputs[0],
             "shape": [1, len(run.labels)],
@@ -45,33 +45,31 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
             "meaning": "probability of each class, after the softmax, in the order of labels; they sum to 1",
         },
         "labels": list(run.labels),
-        "frames": _frames(run),
-        **({"flow_recipe": plain(run.clip.flow), "flow": _flow(run)} if reads_flow else {}),
-        "sampling": _sampling(run) | (_flow_window(run) if reads_flow else {}),
+        "frames": _frames(run.clip.frame_size),
+        **({"flow_recipe": plain(run.clip.flow), "flow": _flow(run.clip.flow)} if run.clip.reads_flow else {}),
+        "sampling": _sampling(run.clip),
         "clip": plain(run.clip),
         "network": plain(run.network),
     }
 
 
-def _rgb() -> dict[str, Any]:
+def _channels(clip: ClipSettings) -> dict[str, dict[str, Any]]:
+    numbers = range(1, clip.flow_fields + 1)
     return {
-        "range": [0, 255],
-        "channels": ["red", "green", "blue"],
-        "meaning": "the sampled frames; do not scale or normalise them, the model does",
+        "rgb": {
+            "range": [0, 255],
+            "channels": ["red", "green", "blue"],
+            "meaning": "the sampled frames; do not scale or normalise them, the model does",
+        },
+        "flow": {
+            "range": [1, 255],
+            "channels": [f"{axis} of field {number}" for number in numbers for axis in ("u", "v")],
+            "meaning": f"flow codes, {ZERO_CODE} is no motion; do not scale or normalise them, the model does",
+        },
     }
 
 
-def _flow_channels(run: RunFolder) -> dict[str, Any]:
-    fields = run.clip.flow_fields
-    return {
-        "range": [1, 255],
-        "channels": [f"{axis} of field {number}" for number in range(1, fields + 1) for axis in ("u", "v")],
-        "meaning": f"flow codes, {ZERO_CODE} is no motion; do not scale or normalise them, the model does",
-    }
-
-
-def _frames(run: RunFolder) -> dict[str, Any]:
-    size = run.clip.frame_size
+def _frames(size: int) -> dict[str, Any]:
     return {
         "size": [size, size],
         "resize": "the whole frame, upright as its rotation says, to this size without keeping its proportions; "
@@ -81,8 +79,7 @@ def _frames(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _flow(run: RunFolder) -> dict[str, Any]:
-    recipe = run.clip.flow
+def _flow(recipe: FlowRecipe) -> dict[str, Any]:
     engines = {
         "tvl1": "OpenCV optflow DualTVL1OpticalFlow with its default settings (5 scales of 0.8, 5 warps, lambda 0.15)",
         "dis": "OpenCV DISOpticalFlow, preset MEDIUM",
@@ -102,8 +99,7 @@ def _flow(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _sampling(run: RunFolder) -> dict[str, Any]:
-    clip = run.clip
+def _sampling(clip: ClipSettings) -> dict[str, Any]:
     if clip.sampling == "dense":
         rule = f"frames {clip.stride} apart from the middle of the video, counted from 0"
         formula = "min(max(floor((N - 1 - (T - 1) * S) / 2), 0) + (k - 1) * S, N - 1)"
@@ -112,19 +108,18 @@ def _sampling(run: RunFolder) -> dict[str, Any]:
         rule = "frames evenly spaced over the whole video (Ou and Sun 2019, eqs 13-14), counted from 0"
         formula = "min(k * max(floor(N / T), 1), N) - 1"
         numbers = "N frames in the video and T sampled ones"
-    return {
+    sampling: dict[str, Any] = {
         "frames": clip.frames,
         "sampling": clip.sampling,
         "stride": clip.stride,
         "rule": f"{rule}; a video of fewer frames repeats its last one",
         "formula": f"position(k) = {formula} for k = 1..T, with {numbers}",
     }
-
-
-def _flow_window(run: RunFolder) -> dict[str, Any]:
-    half, fields = run.clip.flow_fields // 2, run.clip.flow_fields
-    return {
-        "flow_fields": fields,
-        "flow_window": f"around a sampled frame t the {fields} fields that start at t - {half} .. t + {half - 1}, each "
-        "clamped to 0 .. N - 2; of a video of one frame, all codes are no motion",
-    }
+    if clip.reads_flow:
+        fields, half = clip.flow_fields, clip.flow_fields // 2
+        sampling["flow_fields"] = fields
+        sampling["flow_window"] = (
+            f"around a sampled frame t the {fields} fields that start at t - {half} .. t + {half - 1}, each clamped "
+            "to 0 .. N - 2; of a video of one frame, all codes are no motion"
+        )
+    return sampling

@@ -1,14 +1,13 @@
-"""The command ``export``: a run as a model file for other programs, with all that is needed to use it without ours.
+"""The command ``export``: a run as a model file for other programs, usable without this package.
 
 The folder holds the model, ``model.json`` (what goes in and out, and how a clip is cut), and ``check/``: the inputs of
-one clip as raw bytes with the answer, by which a program that uses the model can check that it uses it rightly.
+one clip as raw bytes with the answer, so that a program can check that it uses the model correctly.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -34,10 +33,10 @@ from actionfusion.inference.runtimes.prepared import (
     open_prepared,
     weights_digest,
 )
-from actionfusion.inference.runtimes.sub_models import Array, SubModel, clip_model
-from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.inference.runtimes.sub_models import Array, clip_model
+from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
-from actionfusion.video.clip import Clip, cut_clip
+from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.video_source import VideoSource
 
 FormatName = Literal["onnx", "openvino"]
@@ -63,7 +62,7 @@ def export(
         out: folder to write; it must not hold anything.
         format: onnx, or openvino (model.xml and model.bin).
         precision: fp32, or int8: calibrated on the run's training videos, and refused where it costs more than a
-            point of accuracy; what is measured is kept beside the run.
+            point of accuracy; the measurements are kept beside the run.
         root: folder of the run's data set, or its address, for int8.
         store: folder of its prepared clips, or its address, for int8; none reads the videos themselves.
         video: the clip to check by is cut from it; from a synthetic moving picture where none is given.
@@ -81,16 +80,16 @@ def export(
         raise SettingsError("precision", f"{precision!r} is not exported", "choose fp32 or int8")
     check_precision(format, precision)
     folder = open_run(run)
-    clip = _clip(folder, video)
+    clip = _cut_check_clip(folder.clip, video)
     sub_model = clip_model(folder.load_network, folder.model_class, folder.network, folder.clip)
     with ExitStack() as keep:
         artifact = Artifact(folder, sub_model, format, precision, root, store)
-        # What int8 costs to make and to measure is not thrown away.
+        # int8 is expensive to make and to measure, so it is kept beside the run.
         prepared = open_prepared(artifact, keep=keep)[1] if precision == "int8" else find_prepared(artifact)[0]
         try:
             with replacing_folder(out) as target:
                 model = _write_model(artifact, target, prepared)
-                answer = _write_check(artifact, target, model, clip, "made up" if video is None else video.name)
+                answer = _write_check(artifact, target, model, clip, "synthetic" if video is None else video.name)
                 int8 = prepared.about["int8"] if precision == "int8" and prepared is not None else None
                 files = {file.name: file.stat().st_size for file in sorted(target.iterdir()) if file.is_file()}
                 about = describe(folder, sub_model, format, precision, weights_digest(folder))
@@ -108,15 +107,14 @@ def export(
     return out
 
 
-def _clip(run: RunFolder, video: Path | None) -> Clip:
-    clip = run.clip
+def _cut_check_clip(clip: ClipSettings, video: Path | None) -> Clip:
     if video is not None:
         return cut_clip(VideoSource(video, clip.flow, frame_size=clip.frame_size), clip)
     return cut_clip(SyntheticVideo(clip, max(4, clip.stride) * clip.frames), clip)
 
 
 def _write_model(artifact: Artifact, target: Path, prepared: Prepared | None) -> str:
-    """Write the model; the name of its file."""
+    """Write the model and return the name of its file."""
     if prepared is not None and (artifact.precision == "int8" or artifact.runtime == "onnx"):
         for file in sorted(prepared.folder.glob(f"{prepared.model.stem}.*")):
             shutil.copyfile(file, target / file.name)
@@ -137,19 +135,17 @@ def _write_model(artifact: Artifact, target: Path, prepared: Prepared | None) ->
 
 
 def _write_check(artifact: Artifact, target: Path, model: str, clip: Clip, source: str) -> dict[str, Any]:
-    """Write the inputs of a clip and the model's answer, which must be the network's.
+    """Write the inputs of a clip and the model's answer, and check it against the network's.
 
     Raises:
-        RuntimeUnavailable: it is not.
+        RuntimeUnavailable: the answers differ.
     """
     inputs: dict[str, Array] = {name: array[None] for name, array in clip.inputs(artifact.run.clip.streams).items()}
     sub_model, labels = artifact.sub_model, artifact.run.labels
     assert artifact.precision != "bf16"
-    made = open_model(target / model, artifact.runtime, artifact.precision, sub_model.inputs, sub_model.outputs).run(
-        inputs
-    )
-    eager = _probabilities(TorchBackend(sub_model, "fp32", torch.device("cpu")).run(inputs), sub_model)
-    answer = _probabilities(made, sub_model)
+    exported = open_model(target / model, artifact.runtime, artifact.precision, sub_model.inputs, sub_model.outputs)
+    eager = TorchBackend(sub_model, "fp32", torch.device("cpu")).run(inputs)["probabilities"][0]
+    answer: Any = exported.run(inputs)["probabilities"][0]
     difference = float(np.abs(answer - eager).max())
     if artifact.precision == "fp32" and not difference <= TOLERANCE:
         reason = f"its probabilities are {difference:.1g} off PyTorch's, more than {TOLERANCE:g}"
@@ -171,7 +167,3 @@ def _write_check(artifact: Artifact, target: Path, model: str, clip: Clip, sourc
     expected |= {name: f"{name}.bin" for name in inputs}
     write_atomically(folder / "expected.json", json.dumps(expected, indent=2, ensure_ascii=False))
     return expected
-
-
-def _probabilities(outputs: Mapping[str, Any], sub_model: SubModel) -> Any:
-    return outputs[sub_model.outputs[0]][0]

@@ -1,4 +1,4 @@
-"""A folder that ``export`` wrote: a model, and ``model.json``, which says all that is needed to use it."""
+"""A folder that ``export`` wrote: a model, and ``model.json``, which describes how to use it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Export:
         return self.folder / str(self.about["model"])
 
     def no_network(self) -> NoReturn:
-        """Say that there are no weights for PyTorch.
+        """Refuse, since there are no weights for PyTorch.
 
         Raises:
             WeightsError: always.
@@ -78,7 +78,7 @@ class Export:
     def open(
         self, runtime: RuntimeName, precision: PrecisionName | None, device: str | None
     ) -> tuple[Backend, RuntimeChoice]:
-        """A runtime on the model.
+        """Open the model in a runtime.
 
         Args:
             runtime: auto, openvino, or onnx for a model in that format.
@@ -86,7 +86,7 @@ class Export:
             device: the CPU, or None.
 
         Raises:
-            SettingsError: what does not go together.
+            SettingsError: settings that do not go together.
             RuntimeUnavailable: the runtime is not installed.
             ExportError: the model is damaged.
         """
@@ -126,15 +126,15 @@ class Export:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder is one that ``export`` wrote, of whatever version."""
+    """Return whether ``export`` wrote a folder, of any version."""
     return (folder / ABOUT).is_file()
 
 
 def open_export(folder: Path) -> Export:
-    """Read what an export says of itself, and see that its files are there.
+    """Read an export's ``model.json``, and check that its files are there.
 
     Raises:
-        ExportError: it is not whole, damaged, or of another version.
+        ExportError: it is incomplete, damaged, or of another version.
     """
     path = folder / ABOUT
     about = read_json(path, ExportError, _AGAIN)
@@ -171,7 +171,7 @@ def open_export(folder: Path) -> Export:
 
 
 def _clip_of_format_1(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the clip settings of what version 0.1 wrote, whose models all took both streams."""
+    """Make clip settings from the description of version 0.1, whose models all took both streams."""
     sampling = about.get("sampling")
     stated = (
         {name: sampling[name] for name in ("frames", "flow_fields") if name in sampling}

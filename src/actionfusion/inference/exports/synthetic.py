@@ -37,7 +37,7 @@ class SyntheticVideo:
     def read(
         self, frames: Sequence[int], fields: Sequence[int]
     ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
-        """As ``ClipSource`` says, at 25 frames a second."""
+        """Read frames and flow as ``ClipSource`` says, at 25 frames a second."""
         of_fields = {*fields, *(start + 1 for start in fields)}
         codes = flow_fields(
             {index: resized(self._at(index), self.recipe.size) for index in of_fields}, fields, self.recipe

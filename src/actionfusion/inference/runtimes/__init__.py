@@ -1,1 +1,1 @@
-"""What runs a network: PyTorch, OpenVINO or ONNX Runtime, in several precisions, prepared once."""
+"""Runtimes for a network: PyTorch, OpenVINO or ONNX Runtime, in several precisions, prepared once."""

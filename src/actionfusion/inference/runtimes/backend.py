@@ -1,4 +1,4 @@
-"""What runs a sub-model: PyTorch, OpenVINO or ONNX Runtime, behind one small protocol.
+"""Backends that run a sub-model: PyTorch, OpenVINO or ONNX Runtime, behind one small protocol.
 
 OpenVINO and ONNX Runtime run on the CPU, from a file that ``prepared.py`` or ``export.py`` made.  Each is given
 its precision; none may choose a lower one by itself.
@@ -28,7 +28,7 @@ PRECISIONS: Mapping[BackendName, tuple[PrecisionName, ...]] = {
     "openvino": ("fp32", "bf16", "int8"),
     "onnx": ("fp32", "int8"),
 }
-# What each imports, and from which extra of ours it comes.
+# The package that each imports.
 PACKAGES: Mapping[BackendName, str] = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
 COMPILED = "compiled.blob"
 
@@ -52,7 +52,7 @@ class Backend(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name of inputs by name.
+        """Compute outputs by name from inputs by name.
 
         Raises:
             SettingsError: an input is missing, or has another shape or type.
@@ -79,7 +79,7 @@ class TorchBackend:
         self._module = sub_model.make_module().eval().to(device)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name; the network checks the shapes."""
+        """Compute outputs by name; the network checks the shapes."""
         given = []
         for spec in self._sub_model.inputs:
             if spec.name not in inputs:
@@ -98,7 +98,7 @@ class OpenVINOBackend:
     """OpenVINO on the CPU.
 
     Args:
-        compiled: the model, compiled for this machine, and what it lies in.
+        compiled: the model, compiled for this machine, and the memory that holds it.
         precision: what it was compiled for.
         inputs: what it takes.
         outputs: names of what it gives, in its order.
@@ -121,13 +121,13 @@ class OpenVINOBackend:
         self._lock = threading.Lock()  # a request runs one clip at a time
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name."""
+        """Compute outputs by name."""
         check_inputs(self._inputs, inputs)
         given = {spec.name: np.ascontiguousarray(inputs[spec.name]) for spec in self._inputs}
         with self._lock:
             self._request.infer(given)
             return {
-                name: self._request.get_output_tensor(place).data.copy() for place, name in enumerate(self._outputs)
+                name: self._request.get_output_tensor(index).data.copy() for index, name in enumerate(self._outputs)
             }
 
 
@@ -151,14 +151,14 @@ class OnnxBackend:
         self._session, self._inputs, self._outputs = session, inputs, outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name."""
+        """Compute outputs by name."""
         check_inputs(self._inputs, inputs)
         made = self._session.run(list(self._outputs), {spec.name: inputs[spec.name] for spec in self._inputs})
         return dict(zip(self._outputs, made, strict=True))
 
 
 def check_precision(name: BackendName, precision: PrecisionName) -> None:
-    """Refuse a precision that a runtime does not have here.
+    """Check that a runtime offers a precision here.
 
     Raises:
         SettingsError: no such precision.
@@ -176,7 +176,7 @@ def check_precision(name: BackendName, precision: PrecisionName) -> None:
 
 
 def is_offered(name: BackendName, precision: PrecisionName) -> bool:
-    """Whether ``check_precision`` would pass."""
+    """Return whether ``check_precision`` would pass."""
     if precision not in PRECISIONS[name] or not is_installed(PACKAGES[name]):
         return False
     try:
@@ -191,11 +191,11 @@ _CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 
 @cache
 def _core() -> Any:
-    """OpenVINO, once in a process and never closed.
+    """Open OpenVINO, once in a process, and never close it.
 
     A core gives its thread a stack for signal handlers, and puts the one before it back when it closes.  Of two cores
     the first to come must not be the first to go: the second would put back a stack that is no longer there, and the
-    next signal with a handler, be it Ctrl-C or the end of a child, would end the process without a word.
+    next signal with a handler, be it Ctrl-C or the end of a child, would end the process silently.
     """
     try:
         from openvino import Core  # noqa: PLC0415
@@ -206,14 +206,14 @@ def _core() -> Any:
 
 
 def openvino_machine() -> str:
-    """What compiled models depend on: the CPU, and what it can multiply in."""
+    """Name what compiled models depend on: the CPU, and the precisions it can multiply in."""
     core = _core()
     capabilities = ",".join(sorted(core.get_property("CPU", _CAPABILITIES)))
     return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
 
 
 def read_openvino(path: Path) -> Any:
-    """The model in a ``.onnx`` or ``.xml`` file.
+    """Read the model in a ``.onnx`` or ``.xml`` file.
 
     Raises:
         RuntimeUnavailable: OpenVINO is not installed.
@@ -223,7 +223,7 @@ def read_openvino(path: Path) -> Any:
 
 
 def compile_openvino(model: Any, precision: PrecisionName) -> Any:
-    """The model compiled for this CPU, for the least time of a single answer.
+    """Compile the model for this CPU, for the least time of a single answer.
 
     Raises:
         RuntimeUnavailable: OpenVINO is not installed.
@@ -233,7 +233,7 @@ def compile_openvino(model: Any, precision: PrecisionName) -> Any:
 
 
 def import_openvino(path: Path, precision: PrecisionName) -> tuple[Any, Any]:
-    """A model that was compiled before on a machine like this by the same version of OpenVINO, and what it lies in.
+    """Load a compiled model of the same machine and version of OpenVINO, with the memory that holds it.
 
     Raises:
         RuntimeError: it is damaged, or another machine's.
@@ -255,7 +255,7 @@ def _openvino_settings(precision: PrecisionName) -> dict[str, str]:
 def open_onnx(
     path: Path, precision: PrecisionName, inputs: tuple[TensorSpec, ...], outputs: tuple[str, ...]
 ) -> OnnxBackend:
-    """ONNX Runtime on a file.
+    """Open a file in ONNX Runtime.
 
     Raises:
         RuntimeUnavailable: it is not installed.
@@ -280,7 +280,7 @@ def open_model(
     *,
     compiled: Path | None = None,
 ) -> Backend:
-    """A runtime on a model file.
+    """Open a model file in a runtime.
 
     Args:
         path: ``.onnx``, or OpenVINO's ``.xml``.

@@ -1,4 +1,4 @@
-"""Which runtime answers for a run: the one asked for, or the fastest that is worth its preparation."""
+"""The choice of a runtime for a run: the one asked for, or the fastest that is worth preparing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORTH_PREPARING = 100e9
 
 @dataclass(frozen=True)
 class RuntimeChoice:
-    """What answers for a run, and why.
+    """The runtime of a run, and why.
 
     Attributes:
         name: torch, openvino or onnx.
@@ -68,8 +68,8 @@ def choose(
         flops: counts the floating point operations of an answer.
 
     Raises:
-        SettingsError: things that do not go together.
-        RuntimeUnavailable: what was asked for is not installed, or not for this machine.
+        SettingsError: settings that do not go together.
+        RuntimeUnavailable: the runtime asked for is not installed, or not for this machine.
     """
     if runtime not in ("auto", *PRECISIONS):
         raise SettingsError("runtime", f"{runtime!r} is none", f"choose auto, {', '.join(PRECISIONS)}")
@@ -94,10 +94,10 @@ def _fastest(
     artifact_of: Callable[[BackendName, PrecisionName], Artifact],
     flops: Callable[[], int],
 ) -> RuntimeChoice:
-    place = _device(device)
-    if place != "cpu" and precision in PRECISIONS["torch"]:
-        return RuntimeChoice("torch", precision, "a device was named" if device else "there is a GPU", place)
-    if place != "cpu" and device is not None:
+    where = _device(device)
+    if where != "cpu" and precision in PRECISIONS["torch"]:
+        return RuntimeChoice("torch", precision, "a device was named" if device else "there is a GPU", where)
+    if where != "cpu" and device is not None:
         raise SettingsError("precision", f"{precision} is for CPUs, not for {device}", "take fp32 or bf16")
     offered = [name for name in CPU_BACKENDS if is_offered(name, precision)]
     for name in offered:
@@ -111,9 +111,9 @@ def _fastest(
         return RuntimeChoice(able[0], precision, f"the fastest with {precision}")
     if not able:
         names = " nor ".join(PACKAGES[name] for name in CPU_BACKENDS)
-        return RuntimeChoice("torch", precision, f"neither {names} can be prepared here", place)
+        return RuntimeChoice("torch", precision, f"neither {names} can be prepared here", where)
     cost = flops()
     if cost > WORTH_PREPARING:
         reason = f"the network takes {cost / 1e9:,.0f} GFLOP a clip, and there is no GPU"
         return RuntimeChoice(able[0], precision, reason)
-    return RuntimeChoice("torch", precision, f"at {cost / 1e9:.2g} GFLOP a clip it answers at once", place)
+    return RuntimeChoice("torch", precision, f"at {cost / 1e9:.2g} GFLOP a clip it answers at once", where)

@@ -1,4 +1,4 @@
-"""A sub-model as an ONNX file, the one form that all runtimes but PyTorch read."""
+"""A sub-model as an ONNX file, the format that all runtimes except PyTorch read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actionfusion.inference.runtimes.sub_models import SubModel
 
 MODEL = "model.onnx"
 OPSET = 20
-# Above this the weights lie in a file of their own, which runtimes map instead of copying.
+# Above this the weights are in a file of their own, which runtimes map instead of copying.
 _LARGE = 64 * 2**20
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -27,7 +27,7 @@ def export_onnx(sub_model: SubModel, path: Path) -> None:
     """Write a sub-model as ONNX; weights of a large one go to ``{path}.data``.
 
     Raises:
-        RuntimeUnavailable: the exporter is not installed, or cannot export this sub_model.
+        RuntimeUnavailable: the exporter is not installed, or cannot export this sub-model.
     """
     needed("onnx", "onnxscript", extra="onnx")
     module = sub_model.make_module().eval()
@@ -60,9 +60,9 @@ def export_onnx(sub_model: SubModel, path: Path) -> None:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Keep what libraries say while they work from users: standard output, warnings, and these loggers below errors."""
+    """Silence libraries while they work: standard output, warnings, and these loggers below errors."""
     named = [logging.getLogger(name) for name in loggers]
-    # torch gives loggers far down levels of their own.
+    # torch sets levels on loggers deep in its tree.
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.startswith(tuple(f"{start}." for start in loggers)):
             named.append(logger)
@@ -79,13 +79,12 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 
 def products_to_quantise(model: Any, sub_model: SubModel) -> set[str]:
-    """Names of the matrix products of an ONNX model that are the sub-model's ``quantised`` layers."""
-    return {
-        node.name for node in model.graph.node if node.op_type in {"MatMul", "Gemm"} and _of(node, sub_model.quantised)
-    }
-
-
-def _of(node: Any, layers: tuple[str, ...]) -> bool:
-    scopes = next((item.value for item in node.metadata_props if item.key == _SCOPES), "")
-    # The exporter writes a list of the modules around a node; the model itself lies within what is exported.
-    return any(f"'{layer}'" in scopes or f".{layer}'" in scopes for layer in layers)
+    """Name the matrix products of an ONNX model that are the sub-model's ``quantised`` layers."""
+    names = set()
+    for node in model.graph.node:
+        if node.op_type in {"MatMul", "Gemm"}:
+            # The exporter writes a list of the modules around a node; the model itself is within the exported module.
+            scopes = next((item.value for item in node.metadata_props if item.key == _SCOPES), "")
+            if any(f"'{layer}'" in scopes or f".{layer}'" in scopes for layer in sub_model.quantised):
+                names.add(node.name)
+    return names

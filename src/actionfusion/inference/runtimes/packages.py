@@ -1,4 +1,4 @@
-"""Packages that only some ways of running a network need: whether they are there, and what to say if they are not."""
+"""Packages that only some runtimes need: whether they are installed, and the error if they are not."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from actionfusion.errors import RuntimeUnavailable
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be found; it is not imported."""
+    """Return whether a package is installed, without importing it."""
     return find_spec(package) is not None
 
 
 def needed(*packages: str, extra: str) -> None:
-    """See that packages are installed.
+    """Check that packages are installed.
 
     Raises:
-        RuntimeUnavailable: one is not; names the extra of ours that brings it.
+        RuntimeUnavailable: one is not; the message names the extra that installs it.
     """
     for package in packages:
         if not is_installed(package):
@@ -27,7 +27,7 @@ def needed(*packages: str, extra: str) -> None:
 
 @cache
 def version_of(package: str) -> str:
-    """The installed version, without its local part (``+cpu``); empty if there is none."""
+    """Return the installed version without its local part (``+cpu``); empty if there is none."""
     try:
         return version(package).split("+", maxsplit=1)[0]
     except PackageNotFoundError:

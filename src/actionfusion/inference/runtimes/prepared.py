@@ -1,7 +1,7 @@
 """A sub-model of a run made ready for another runtime, once, and kept in the run folder.
 
 ``RUN/prepared/{part}-{runtime}-{precision}/`` holds the model, what OpenVINO compiled of it, and ``prepared.json``:
-of which weights, settings and versions it was made.  What does not fit any more, or is damaged, is made anew.
+of which weights, settings and versions it was made.  What no longer fits, or is damaged, is made again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is prepared: of which run and sub-model, for what.
+    """A sub-model of a run, to prepare for a runtime and precision.
 
     Attributes:
         run: the run.
@@ -83,7 +83,7 @@ class Artifact:
         return self.run.path / PREPARED / f"{self.sub_model.name}-{self.runtime}-{self.precision}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """All but the weights that what is prepared depends on, as JSON gives it back."""
+        """Collect everything but the weights that the prepared model depends on, as JSON would return it."""
         versions = {"actionfusion": __version__} | {
             name: version_of(name)
             for name in ("torch", PACKAGES[self.runtime], *(("nncf",) if self.precision == "int8" else ()))
@@ -122,7 +122,7 @@ class Prepared:
 
 
 def weights_digest(run: RunFolder) -> str:
-    """SHA-256 of the run's weights.
+    """Return the SHA-256 of the run's weights.
 
     Raises:
         WeightsError: there are none.
@@ -131,7 +131,7 @@ def weights_digest(run: RunFolder) -> str:
 
 
 def find_prepared(artifact: Artifact) -> tuple[Prepared | None, str]:
-    """What is prepared and still fits, or None with the reason why there is nothing to use (empty if there is nothing).
+    """Find what is prepared and still fits, or None with the reason (empty if nothing is prepared).
 
     Raises:
         WeightsError: the run has no weights.
@@ -147,7 +147,7 @@ def find_prepared(artifact: Artifact) -> tuple[Prepared | None, str]:
             if about.get(name) != value:
                 return None, f"it was made with another {name}"
         known = {weights: about["weights"]} | {artifact.folder / name: each for name, each in about["files"].items()}
-        _refuse_other_places(artifact, about)
+        _check_files(artifact, about)
         now = {file: _identity(file, identity) for file, identity in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, "it is damaged"
@@ -155,15 +155,15 @@ def find_prepared(artifact: Artifact) -> tuple[Prepared | None, str]:
         if now[file]["sha256"] != identity["sha256"]:
             return None, "the weights have changed" if file == weights else f"its {file.name} is damaged"
     if now != known:
-        # The same bytes in another place, such as a copied run: the next start need not read them again.
+        # The same bytes in another location, such as a copied run: the next start need not read them again.
         about |= {"weights": now.pop(weights), "files": {file.name: identity for file, identity in now.items()}}
         with suppress(OSError):
             write_atomically(path, json.dumps(about, indent=1))
     return Prepared(artifact.folder, about), ""
 
 
-def _refuse_other_places(artifact: Artifact, about: Mapping[str, Any]) -> None:
-    """See that nothing outside the folder is read, and that what is asked for later is there."""
+def _check_files(artifact: Artifact, about: Mapping[str, Any]) -> None:
+    """Raise KeyError if something is missing, or ValueError for a file outside the folder."""
     needed = {"model", "files"} | ({"int8"} if artifact.precision == "int8" else set())
     if not needed <= about.keys() or about["model"] not in about["files"]:
         raise KeyError(*needed)
@@ -176,7 +176,7 @@ def open_artifact(artifact: Artifact, *, keep: ExitStack) -> Backend:
 
     Args:
         artifact: what is wanted; not runtime torch.
-        keep: gets the temporary folder of what cannot be kept beside the run, and must outlive the runtime.
+        keep: holds the temporary folder of what cannot be kept beside the run; it must outlive the runtime.
 
     Raises:
         RuntimeUnavailable: packages are missing, or the runtime's answers are not the network's.
@@ -188,7 +188,7 @@ def open_artifact(artifact: Artifact, *, keep: ExitStack) -> Backend:
 
 
 def open_prepared(artifact: Artifact, *, keep: ExitStack) -> tuple[Backend, Prepared]:
-    """As ``open_artifact``, with where the runtime's model lies."""
+    """Open a backend as ``open_artifact`` does, and return the prepared folder too."""
     check_precision(artifact.runtime, artifact.precision)
     prepared, stale = find_prepared(artifact)
     if prepared is not None:
@@ -210,12 +210,14 @@ def open_prepared(artifact: Artifact, *, keep: ExitStack) -> tuple[Backend, Prep
 
 def _open(artifact: Artifact, prepared: Prepared) -> Backend:
     sub_model = artifact.sub_model
-    if prepared.about.get("machine") and prepared.about["machine"] == openvino_machine():
-        compiled: Path | None = prepared.folder / COMPILED
-    else:
-        compiled = None
+    machine = prepared.about.get("machine")
     return open_model(
-        prepared.model, artifact.runtime, artifact.precision, sub_model.inputs, sub_model.outputs, compiled=compiled
+        prepared.model,
+        artifact.runtime,
+        artifact.precision,
+        sub_model.inputs,
+        sub_model.outputs,
+        compiled=prepared.folder / COMPILED if machine and machine == openvino_machine() else None,
     )
 
 
@@ -225,7 +227,7 @@ def prepare(artifact: Artifact, *, stale: str, keep: ExitStack, beyond: Prepared
     Args:
         artifact: what is wanted.
         stale: why what is there cannot be used, for the message; empty if nothing is there.
-        keep: gets the temporary folder, if one is needed.
+        keep: holds the temporary folder, if one is needed.
         beyond: what is there and fits by its hashes, but cannot be used.
 
     Raises:
@@ -237,7 +239,7 @@ def prepare(artifact: Artifact, *, stale: str, keep: ExitStack, beyond: Prepared
     with ExitStack() as locked:
         try:
             artifact.folder.parent.mkdir(exist_ok=True)
-            locked.enter_context(_alone(artifact.folder.parent / ".lock"))
+            locked.enter_context(_one_process_at_a_time(artifact.folder.parent / ".lock"))
             other, _ = find_prepared(artifact)
             if other is not None and (beyond is None or other.about != beyond.about):
                 return other
@@ -260,7 +262,7 @@ def _prepare_beside(artifact: Artifact, samples: RunClips | None) -> Prepared:
     except ActionFusionError:
         raise
     except OSError:
-        # Without locks another process may have been quicker; what it made is as good.
+        # Without locks another process may have been faster; its model is as good.
         other, _ = find_prepared(artifact)
         if other is None:
             raise
@@ -269,8 +271,8 @@ def _prepare_beside(artifact: Artifact, samples: RunClips | None) -> Prepared:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process prepare; others wait and then find what it made.  Where there are no locks, nobody waits."""
+def _one_process_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process prepare; others wait and then find its result.  Where locks are not available, none waits."""
     lock = None
     with suppress(OSError):
         lock = take_lock(path)
@@ -286,9 +288,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _make(artifact: Artifact, folder: Path, samples: RunClips | None) -> Prepared:
     about: dict[str, Any] = artifact.fingerprint()
-    about["weights"] = _identity(
-        _weights(artifact.run)
-    )  # before they are loaded: should they change meanwhile, it shows
+    # Before the weights are loaded, so that a change meanwhile is noticed.
+    about["weights"] = _identity(_weights(artifact.run))
     with _step("loading the network"):
         module = artifact.sub_model.make_module()
     artifact = replace(artifact, sub_model=replace(artifact.sub_model, make_module=lambda: module))
@@ -301,31 +302,26 @@ def _make(artifact: Artifact, folder: Path, samples: RunClips | None) -> Prepare
         about |= _make_int8(artifact, folder, samples)
     if artifact.runtime == "openvino":
         with _step("compiling it for this machine"):
-            compiled = compile_openvino(read_openvino(folder / about["model"]), artifact.precision)
-            (folder / COMPILED).write_bytes(_bytes(compiled.export_model()))
+            compiled = compile_openvino(read_openvino(folder / about["model"]), artifact.precision).export_model()
+            (folder / COMPILED).write_bytes(compiled.getvalue() if hasattr(compiled, "getvalue") else compiled)
         about["machine"] = openvino_machine()
     about["files"] = {file.name: _identity(file) for file in sorted(folder.iterdir())}
     write_atomically(folder / ABOUT, json.dumps(about, indent=1))
     return Prepared(folder, about)
 
 
-def _bytes(exported: Any) -> bytes:
-    return bytes(exported.getvalue() if hasattr(exported, "getvalue") else exported)
-
-
 def _difference(artifact: Artifact, model: Path) -> float:
-    """The largest difference between eager PyTorch and the runtime, fp32, on random values.
+    """Measure the largest difference between eager PyTorch and the runtime, fp32, on random values.
 
     Raises:
         RuntimeUnavailable: it is larger than tolerated.
     """
     import torch  # noqa: PLC0415
 
-    example = artifact.sub_model.example()
-    wanted = TorchBackend(artifact.sub_model, "fp32", torch.device("cpu")).run(example)
-    made = open_model(model, artifact.runtime, "fp32", artifact.sub_model.inputs, artifact.sub_model.outputs).run(
-        example
-    )
+    sub_model = artifact.sub_model
+    example = sub_model.example()
+    wanted = TorchBackend(sub_model, "fp32", torch.device("cpu")).run(example)
+    made = open_model(model, artifact.runtime, "fp32", sub_model.inputs, sub_model.outputs).run(example)
     worst = 0.0
     for name, value in wanted.items():
         scale = max(1.0, float(np.abs(value).max(initial=0)))
@@ -337,13 +333,13 @@ def _difference(artifact: Artifact, model: Path) -> float:
 
 
 def _make_int8(artifact: Artifact, folder: Path, samples: RunClips) -> dict[str, Any]:
-    """Put the model in 8 bits in place of the plain one, if its answers are good enough."""
+    """Replace the model by one in 8 bits, if its answers are good enough."""
     sub_model, inputs, outputs = artifact.sub_model, artifact.sub_model.inputs, artifact.sub_model.outputs
     fp32 = open_model(folder / MODEL, artifact.runtime, "fp32", inputs, outputs)
     with _step("cutting clips to calibrate on"):
         cut, count = calibration_inputs(samples, sub_model, fp32.run)
     with _step(f"quantising on {count} clips"):
-        name = _save(quantise(folder / MODEL, sub_model, cut, artifact.runtime), folder, artifact.runtime)
+        name = _save_int8(quantise(folder / MODEL, sub_model, cut, artifact.runtime), folder, artifact.runtime)
     del cut
     int8 = open_model(folder / name, artifact.runtime, "int8", inputs, outputs)
     accuracy = measure(sub_model, fp32, int8, samples, count)
@@ -354,7 +350,7 @@ def _make_int8(artifact: Artifact, folder: Path, samples: RunClips) -> dict[str,
     return {"model": name, "int8": accuracy.as_json()}
 
 
-def _save(model: Any, folder: Path, runtime: BackendName) -> str:
+def _save_int8(model: Any, folder: Path, runtime: BackendName) -> str:
     if runtime == "openvino":
         from openvino import save_model  # noqa: PLC0415
 
@@ -375,7 +371,7 @@ def _weights(run: RunFolder) -> Path:
 
 
 def _identity(path: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """SHA-256 of a file with what shows that it is the same file; ``known`` saves reading it if that is as it was."""
+    """Return a file's SHA-256, size, time and inode; if the last three equal ``known``, the file is not read."""
     status = path.stat()
     mark = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
     if known is not None and {name: known.get(name) for name in mark} == mark:
@@ -390,7 +386,7 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _step(text: str) -> Iterator[None]:
-    """Show what is being done, where there is a terminal."""
+    """Show the current step, where there is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield

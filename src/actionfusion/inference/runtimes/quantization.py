@@ -36,16 +36,16 @@ _PREPARE = "actionfusion predict RUN VIDEO --precision int8 --root DATA, once, o
 
 @dataclass(frozen=True)
 class Int8Accuracy:
-    """What 8 bits cost on clips that the run was not trained on.
+    """The cost of 8 bits on clips that the run was not trained on.
 
     Attributes:
         part: of the run's split: val, or test where it has no validation part.
-        clips: that both were asked.
+        clips: that both answered.
         available: videos of that part; ``clips`` are spread evenly over them if there are too many.
         unreadable: videos left out because they could not be read.
         correct_fp32: top-1 hits of the network as it is.
         correct_int8: top-1 hits in 8 bits.
-        agreeing: clips that both give the same label.
+        agreeing: clips for which both give the same label.
         calibration_clips: of the training part, that the ranges were measured on.
     """
 
@@ -64,7 +64,7 @@ class Int8Accuracy:
         return (self.correct_fp32 - self.correct_int8) / self.clips
 
     def as_json(self) -> dict[str, Any]:
-        """Counts and the accuracies that they make."""
+        """Return the counts and their accuracies."""
         accuracies = {"top1_fp32": self.correct_fp32 / self.clips, "top1_int8": self.correct_int8 / self.clips}
         return asdict(self) | accuracies
 
@@ -76,7 +76,7 @@ class Int8Accuracy:
 
 
 class RunClips:
-    """Clips of the videos that a run was trained or tested on, cut anew.
+    """Clips of the videos that a run was trained or tested on, cut again.
 
     Args:
         run: whose split names them.
@@ -127,13 +127,13 @@ class RunClips:
                     yield {str(name): array[None] for name, array in found.inputs(clip.streams).items()}, source.target
 
 
-def calibration_inputs(clips: RunClips, part: SubModel, run: Run) -> tuple[list[dict[str, Array]], int]:
-    """Inputs of a part that ranges are measured on, and of how many training clips.
+def calibration_inputs(clips: RunClips, sub_model: SubModel, run: Run) -> tuple[list[dict[str, Array]], int]:
+    """Collect a sub-model's inputs to measure ranges on, and count the training clips they came from.
 
     Args:
         clips: of the run.
-        part: what is to be quantised; the whole network takes the clips as they are.
-        run: runs it as it is, for what its later inputs need of earlier ones.
+        sub_model: to be quantised; the whole network takes the clips as they are.
+        run: runs it in full precision, since a stream's later inputs need its earlier outputs.
 
     Raises:
         SettingsError: none of the clips can be read.
@@ -141,7 +141,7 @@ def calibration_inputs(clips: RunClips, part: SubModel, run: Run) -> tuple[list[
     cut = [item[0] for item in clips.cut("train", CALIBRATION_CLIPS) if item is not None]
     if not cut:
         raise SettingsError("int8", "not one training video of the run can be read", "take fp32")
-    if all(spec.name in cut[0] and spec.shape == cut[0][spec.name].shape for spec in part.inputs):
+    if all(spec.name in cut[0] and spec.shape == cut[0][spec.name].shape for spec in sub_model.inputs):
         return cut, len(cut)
     found: list[dict[str, Array]] = []
     for clip in cut:
@@ -151,17 +151,17 @@ def calibration_inputs(clips: RunClips, part: SubModel, run: Run) -> tuple[list[
             given.append(dict(inputs))
             return run(inputs)
 
-        part.answer(recorded, clip)
-        found += [given[place] for place in sorted({0, len(given) // 2, len(given) - 1})]
+        sub_model.answer(recorded, clip)
+        found += [given[index] for index in sorted({0, len(given) // 2, len(given) - 1})]
     return found, len(cut)
 
 
-def quantise(model: Path, part: SubModel, samples: Sequence[dict[str, Array]], runtime: BackendName) -> Any:
-    """The ONNX model of a part in 8 bits, as OpenVINO's or ONNX's object.
+def quantise(model: Path, sub_model: SubModel, samples: Sequence[dict[str, Array]], runtime: BackendName) -> Any:
+    """Quantise a sub-model's ONNX model to 8 bits, as OpenVINO's or ONNX's object.
 
     Args:
         model: ``.onnx``.
-        part: what it was exported from.
+        sub_model: what it was exported from.
         samples: inputs to measure ranges on.
         runtime: for which of the two; each reads its own form best.
 
@@ -172,7 +172,7 @@ def quantise(model: Path, part: SubModel, samples: Sequence[dict[str, Array]], r
     import onnx  # noqa: PLC0415
 
     plain = onnx.load(model, load_external_data=runtime == "onnx")
-    kept = products_to_quantise(plain, part)
+    kept = products_to_quantise(plain, sub_model)
     if runtime == "openvino":
         graph: Any = read_openvino(model)
         nodes = [(node.friendly_name, node.get_type_name()) for node in graph.get_ordered_ops()]
@@ -193,10 +193,10 @@ def quantise(model: Path, part: SubModel, samples: Sequence[dict[str, Array]], r
         raise
     except Exception as error:
         reason = f"NNCF cannot quantise it ({' '.join(str(error).split())[:200]})"
-        raise RuntimeUnavailable(f"part {part.name!r}", reason, "take fp32") from error
+        raise RuntimeUnavailable(f"sub-model {sub_model.name!r}", reason, "take fp32") from error
 
 
-# Whatever NNCF would quantise beside convolutions, by both formats' names.
+# What NNCF would quantise besides convolutions, by both formats' names.
 _LEFT_ALONE = {
     *("Add", "Div", "Divide", "Gemm", "LayerNormalization", "MVN", "MatMul", "Max", "Maximum", "Mul", "Multiply"),
     *("ReduceMax", "ReduceMean", "Sub", "Subtract"),
@@ -205,7 +205,7 @@ _LEFT_ALONE = {
 
 @contextmanager
 def _nncf() -> Iterator[Any]:
-    """NNCF, silent, and without the reports that it would send to its makers."""
+    """Import NNCF, silent, and without the usage reports that it would send."""
     setting = "NNCF_CI"
     before = os.environ.get(setting)
     os.environ[setting] = "1"
@@ -221,12 +221,12 @@ def _nncf() -> Iterator[Any]:
             os.environ[setting] = before
 
 
-def measure(part: SubModel, fp32: Backend, int8: Backend, clips: RunClips, calibrated: int) -> Int8Accuracy:
-    """Ask both for the labels of clips that the run was not trained on.
+def measure(sub_model: SubModel, fp32: Backend, int8: Backend, clips: RunClips, calibrated: int) -> Int8Accuracy:
+    """Compare the labels of both on clips that the run was not trained on.
 
     Raises:
         SettingsError: none of them can be read.
-        QuantizationRefused: int8 names more than a point less of them rightly than fp32.
+        QuantizationRefused: int8 is more than a point less accurate than fp32.
     """
     counts = dict.fromkeys(("clips", "unreadable", "correct_fp32", "correct_int8", "agreeing"), 0)
     console = Console(stderr=True)
@@ -238,7 +238,7 @@ def measure(part: SubModel, fp32: Backend, int8: Backend, clips: RunClips, calib
                 counts["unreadable"] += 1
                 continue
             inputs, target = item
-            plain, small = (int(part.answer(runtime.run, inputs).argmax()) for runtime in (fp32, int8))
+            plain, small = (int(sub_model.answer(runtime.run, inputs).argmax()) for runtime in (fp32, int8))
             counts["clips"] += 1
             counts["correct_fp32"] += plain == target
             counts["correct_int8"] += small == target

@@ -26,7 +26,7 @@ def step_model(
     clip: ClipSettings,
     shape: StreamShape,
 ) -> SubModel:
-    """One sample: each stream's pictures ``[1, C, H, W]``, uint8, and what is open of the samples before.
+    """Make the sub-model of one sample: each stream's pictures ``[1, C, H, W]``, uint8, and the open sums before it.
 
     Where the model joins no neighbours nothing is ever open, and that input and output are not there.
 
@@ -64,7 +64,7 @@ class StepRun:
     """A `SampleStep` of a runtime's runs.
 
     Args:
-        run: runs the sub_model.
+        run: runs the sub-model.
         shape: of what goes in and comes out.
         takes_batches: whether several samples can go in at once.
     """
@@ -75,7 +75,7 @@ class StepRun:
         self._takes_batches = takes_batches
 
     def __call__(self, pictures: Pictures, opened: FloatArray) -> list[FloatArray]:
-        """As `SampleReader.forward`."""
+        """Read samples as `SampleReader.forward` does."""
         count = len(next(iter(pictures.values())))
         size = count if self._takes_batches else 1
         rows: dict[str, list[Array]] = {name: [] for name in self._shape.branches}
@@ -99,7 +99,7 @@ class _Step(nn.Module):
         self.streams = streams
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Read N samples of the streams in their order, and what is open if anything ever is."""
+        """Read N samples of the streams in their order, and the open sums where there are any."""
         clips = dict(zip(self.streams, inputs, strict=False))
         if len(inputs) > len(self.streams):
             return tuple(made.float() for made in self.reader(clips, inputs[-1]))

@@ -1,7 +1,7 @@
 """Sub-models as other runtimes see them: a module with named inputs and outputs of fixed shapes.
 
-The whole network from a clip to probabilities is one; whatever else is to run outside PyTorch is described in the same
-way, and exported, prepared, quantised and run by the same code.
+The whole network from a clip to probabilities is one; a single sample of a stream is another (`step_model`).  The same
+code exports, prepares, quantises and runs both.
 """
 
 from __future__ import annotations
@@ -24,10 +24,6 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """What `Backend.run` is."""
 
 
-def _at_once(run: Run, clip: Mapping[str, Array]) -> Array:
-    return run(clip)["probabilities"]
-
-
 @dataclass(frozen=True)
 class TensorSpec:
     """An input by name, shape and NumPy's name of its type, such as ``uint8``."""
@@ -48,7 +44,7 @@ class SubModel:
         outputs: names, in the order of what it returns.
         quantised: the model's linear layers that int8 may hold in 8 bits, by their names in it; all convolutions are.
         answer: the probabilities ``[1, K]`` of a clip (``rgb`` and ``flow`` as the whole network takes them) by runs of
-            the sub_model.
+            the sub-model.
     """
 
     name: str
@@ -56,18 +52,10 @@ class SubModel:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     quantised: tuple[str, ...] = ()
-    answer: Callable[[Run, Mapping[str, Array]], Array] = _at_once
-
-    def check(self, inputs: Mapping[str, Array]) -> None:
-        """Refuse what does not fit.
-
-        Raises:
-            SettingsError: naming what was wanted and what came.
-        """
-        check_inputs(self.inputs, inputs)
+    answer: Callable[[Run, Mapping[str, Array]], Array] = lambda run, clip: run(clip)["probabilities"]
 
     def example(self, seed: int = 0) -> dict[str, Array]:
-        """Inputs of random values: all of 0..255 for whole numbers, else of a standard normal distribution."""
+        """Make inputs of random values: 0..255 for integers, else of a standard normal distribution."""
         generator = np.random.default_rng(seed)
         made: dict[str, Array] = {}
         for spec in self.inputs:
@@ -79,10 +67,10 @@ class SubModel:
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:
-    """Refuse inputs of other names, shapes or types.
+    """Check the names, shapes and types of inputs.
 
     Raises:
-        SettingsError: naming what was wanted and what came.
+        SettingsError: one does not match; the message names what was wanted and what came.
     """
     for spec in specs:
         if spec.name not in inputs:
@@ -106,17 +94,14 @@ class _Probabilities(nn.Module):
 
 
 def picture_specs(network: ModelSettings, streams: Sequence[StreamName], *before: int) -> tuple[TensorSpec, ...]:
-    """The streams of a model as inputs ``[*before, C, H, W]``, uint8."""
-    return tuple(
-        TensorSpec(name, (*before, network.channels_of(name), *2 * (network.size_of(name),)), "uint8")
-        for name in streams
-    )
+    """Describe the streams of a model as inputs ``[*before, C, H, W]``, uint8."""
+    return tuple(TensorSpec(name, (*before, *network.shape_of(name)), "uint8") for name in streams)
 
 
 def clip_model(
     make_network: Callable[[], VideoModel], model_class: type[VideoModel], settings: ModelSettings, clip: ClipSettings
 ) -> SubModel:
-    """The whole model: the streams of a clip ``[1, T, C, H, W]``, uint8, to probabilities ``[1, K]``.
+    """Make the sub-model of the whole model: streams of a clip ``[1, T, C, H, W]``, uint8, to probabilities ``[1, K]``.
 
     Args:
         make_network: gives it; called when its weights are needed.
@@ -135,7 +120,7 @@ def clip_model(
 
 def clip_flops(model_class: type[VideoModel], settings: ModelSettings, clip: ClipSettings) -> int:
     """Count the floating point operations of a clip (a multiply-add is two) without computing any."""
-    # Not above: it takes half a second, and who has something prepared never counts.
+    # Not above: the import takes half a second, and a prepared run never counts.
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     with torch.device("meta"), torch.inference_mode():

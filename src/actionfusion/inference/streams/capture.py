@@ -1,4 +1,4 @@
-"""The thread that captures: it decodes a source, collects each sample's frames, and waits for a source that left."""
+"""The capture thread: it decodes a source, collects each sample's frames, and waits for a source that went away."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actionfusion.video.sources import Source
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between the first tries to reach a source again, doubled from try to try, and at most."""
 
-# A thread within FFmpeg cannot be stopped; it ends by itself when the source sends something, or no more.
+# A thread within FFmpeg cannot be stopped; it ends by itself when the source sends something, or closes.
 _PATIENCE = 2.0
 
 
@@ -29,9 +29,9 @@ class Captured:
 
     Attributes:
         group: the frames.
-        newest: seconds from the start of the stream of the newest frame that was seen for it.
-        at: moment of the clock when that frame came.
-        connection: number of the connection, from 1; the frames of two have nothing to do with each other.
+        newest: seconds from the start of the stream of the newest frame that was needed for it.
+        at: time on the clock when that frame came.
+        connection: number of the connection, from 1; frames of different connections are unrelated.
     """
 
     group: FrameGroup
@@ -42,7 +42,7 @@ class Captured:
 
 @dataclass(frozen=True)
 class OutageNote:
-    """What is said while a camera or server is away, and when it is back.
+    """A notice that a camera or server is away, or is back.
 
     Attributes:
         number: which outage, from 1; 0 before the source was there at all.
@@ -81,15 +81,15 @@ class Capture:
         collector: of the stream's first frame; its interval and L.
         size: height and width that frames are scaled to.
         live: drop what is not taken in time, and play a file at its own pace.
-        wait: seconds to wait for a source that left, for each time; None for ever, but not for one that was never
-            there; 0 not at all.
+        wait: seconds to wait for a source that went away, for each time; None for ever, but not for one that was
+            never there; 0 not at all.
         timer: time.
         opener: as `open_source`.
 
     Attributes:
-        buffer: where what was captured waits, or the error that ended it.
+        buffer: of captured samples that wait, and of the error that ended the capture.
         losses: of frames that cannot be decoded.
-        outages: times that the source left.
+        outages: times that the source went away.
         frames: how many came.
     """
 
@@ -143,36 +143,34 @@ class Capture:
                 failure: VideoError = VideoMissing(self._source.name, "it stopped sending", "start it again")
             except VideoError as error:
                 failure = error
-            if self._stop.is_set():
-                return
-            now = self._timer.now()
-            if self._left is None:
-                self._refuse_to_wait(failure)
-                self._left = now
-                self.outages += self._connection > 0
-            away = now - self._left
-            if self._wait is not None and away >= self._wait:
-                raise self._given_up(failure)
-            pause = self._pause if self._wait is None else min(self._pause, self._wait - away)
-            self.buffer.note(OutageNote(self.outages, away, failure.reason, pause))
-            self._timer.pause(self._stop, pause)
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            if not self._stop.is_set():
+                self._pause_before_next_try(failure)
 
-    def _refuse_to_wait(self, failure: VideoError) -> None:
-        """Raise the failure where waiting is not asked for or of no use."""
-        was_there = self._connection > 0
-        hopeless = not was_there and (self._wait is None or not isinstance(failure, VideoMissing))
-        if not self._source.is_live or hopeless or self._wait == 0:
-            raise failure
+    def _pause_before_next_try(self, failure: VideoError) -> None:
+        """Note the outage, and pause before the next try to reach the source.
 
-    def _given_up(self, failure: VideoError) -> VideoError:
-        reason = f"it went away and was not back after {self._wait:g} s ({failure.reason})"
-        if not self._connection:
-            reason = f"it did not come within {self._wait:g} s ({failure.reason})"
-        return VideoMissing(self._source.name, reason, "check it, or wait longer with --wait")
+        Raises:
+            VideoError: waiting was not asked for, is of no use, or has lasted long enough.
+        """
+        was_there, now = self._connection > 0, self._timer.now()
+        if self._left is None:
+            hopeless = not was_there and (self._wait is None or not isinstance(failure, VideoMissing))
+            if not self._source.is_live or hopeless or self._wait == 0:
+                raise failure
+            self._left = now
+            self.outages += was_there
+        away = now - self._left
+        if self._wait is not None and away >= self._wait:
+            missed = "it went away and was not back after" if was_there else "it did not come within"
+            reason = f"{missed} {self._wait:g} s ({failure.reason})"
+            raise VideoMissing(self._source.name, reason, "check it, or wait longer with --wait")
+        pause = self._pause if self._wait is None else min(self._pause, self._wait - away)
+        self.buffer.note(OutageNote(self.outages, away, failure.reason, pause))
+        self._timer.pause(self._stop, pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _connect(self) -> bool:
-        """Capture until the source ends; True if that is the end of the video."""
+        """Capture until the source ends, and return whether that is the end of the video."""
         with self._opener(self._source, self.losses, stopped=self._stop.is_set) as opened:
             whole = opened.says_its_length
             may_drop = self._live or (self._source.is_live and not whole)
@@ -194,7 +192,7 @@ class Capture:
         collector, base, newest = self._collector, 0.0, None
         for index, picture in enumerate(pictures):
             if index == 0:
-                base = self._arrived()
+                base = self._begin_connection()
             if self._live and self._source.kind == "file":
                 self._timer.pause(self._stop, max(0.0, self._began + picture.time - self._timer.now()))
             if self._stop.is_set():
@@ -208,8 +206,8 @@ class Capture:
                     self._pause = FIRST_PAUSE
         return collector, newest
 
-    def _arrived(self) -> float:
-        """Seconds from the first frame of all to this one, the first of its connection; an outage has ended."""
+    def _begin_connection(self) -> float:
+        """End an outage if there is one, and return the seconds from the stream's first frame to this connection's."""
         now = self._timer.now()
         if self._left is not None:
             self.buffer.note(OutageNote(self.outages, now - self._left, "it is back"))

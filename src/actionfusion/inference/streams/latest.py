@@ -1,4 +1,4 @@
-"""Between who captures and who answers: one place for what comes next, so that a slow answer is never a late one."""
+"""A buffer of one item between capture and answers, so that a slow machine answers the newest sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Note = TypeVar("Note")
 MAX_NOTES = 16
 """Notes that wait at most; the oldest makes room."""
 
-# Python on Windows cannot be interrupted while it waits without an end.
+# Python on Windows cannot be interrupted while it waits without a timeout.
 _TURN = 0.5
 
 
@@ -35,11 +35,11 @@ class LatestBuffer(Generic[Item, Note]):
         self._error: BaseException | None = None
 
     def put(self, item: Item, *, may_drop: bool) -> None:
-        """Leave an item for the reader; it is let go where there is none any more.
+        """Leave an item for the reader; it is dropped if the reader has gone.
 
         Args:
             item: the newest.
-            may_drop: take the place of one that still waits, which is counted; else wait until it is taken.
+            may_drop: replace one that still waits, which is counted; else wait until it is taken.
         """
         with self._changed:
             while self._item and not may_drop and not self._closed:
@@ -59,19 +59,19 @@ class LatestBuffer(Generic[Item, Note]):
             self._changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """No item will follow; the reader gets the error after the last."""
+        """Mark the end of the items; the reader gets the error after the last."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let go of a writer that waits, since the reader has gone."""
+        """Release a writer that waits, since the reader has gone."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Item | Note]:
-        """Items and notes as they come, until the end."""
+        """Yield items and notes as they come, until the end."""
         while True:
             with self._changed:
                 while not (self._before or self._item or self._ended):

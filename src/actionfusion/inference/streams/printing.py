@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from json import dumps
 from typing import Protocol
@@ -18,13 +17,13 @@ from actionfusion.inference.recognizer import Prediction
 from actionfusion.inference.stepping import StreamMethod, StreamPrediction
 from actionfusion.inference.streams.capture import OutageNote
 
-# As many latencies as the figures at the end are made of: an endless stream must not fill the memory.
+# The latencies that the figures at the end are made of: an endless stream must not fill the memory.
 _LATENCIES = 10_000
 
 
 @dataclass(frozen=True)
 class StreamLine:
-    """What is said of the newest samples of a stream.
+    """The answer to the newest samples of a stream, as it is shown.
 
     Attributes:
         answer: the network's, with times in seconds from the first frame.
@@ -45,7 +44,7 @@ class StreamLine:
     method: StreamMethod
 
     def as_json(self) -> dict[str, object]:
-        """The line of ``stream --json``."""
+        """Make the line of ``stream --json``."""
         return {
             "time": round(self.answer.time, 6),
             "start": round(self.answer.start, 6),
@@ -61,10 +60,10 @@ class StreamLine:
 
 @dataclass
 class StreamSummary:
-    """What a stream came to.
+    """The counts of a stream.
 
     Attributes:
-        frames: that came.
+        frames: received.
         samples: answered.
         dropped: samples dropped because a newer one was there.
         lost: frames left out because they cannot be decoded.
@@ -87,7 +86,7 @@ class StreamSummary:
         return self.dropped / max(self.samples + self.dropped, 1)
 
     def latency(self, percentile: float) -> float:
-        """Seconds that so many per cent of the last answers took at most; NaN without an answer."""
+        """Return a percentile of the last answers' seconds; NaN without an answer."""
         return float(np.percentile(self.latencies, percentile)) if self.latencies else float("nan")
 
     def __str__(self) -> str:
@@ -121,12 +120,12 @@ class Printer(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the display."""
         ...
 
 
 def make_printer(*, json: bool) -> Printer:
-    """The one that fits standard output."""
+    """Make the printer that fits standard output."""
     if json:
         return _JsonLines()
     console = Console()
@@ -180,11 +179,8 @@ class _LiveLine:
 def _line(answer: StreamLine) -> str:
     # A narrow terminal cuts the end off: the less probable classes.
     numbers = f"latency {1000 * answer.latency:.0f} ms  dropped {answer.dropped_share:.1%}"
-    return f"{answer.answer.time:8.2f} s  {numbers}  {_shares(answer.predictions)}"
-
-
-def _shares(predictions: Sequence[Prediction]) -> str:
-    return "  ".join(f"{item.label} {item.probability:.1%}" for item in predictions)
+    labels = "  ".join(f"{item.label} {item.probability:.1%}" for item in answer.predictions)
+    return f"{answer.answer.time:8.2f} s  {numbers}  {labels}"
 
 
 def _outage_line(note: OutageNote) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -41,18 +40,17 @@ def stream(
     root: PathLike | None = None,
     store: PathLike | None = None,
 ) -> StreamSummary:
-    """Name the action in a video while it runs, anew with each sampled frame.
+    """Name the action in a video while it runs, again with each sampled frame.
 
     Each answer is about the last samples, as many as a clip of the run has.  The flow of a sample needs some frames
-    after it: `delay` says how many seconds.  A 3-D convolution over time also looks one sample ahead, which is not
-    waited for: the newest sample is read as the last of a clip is, and `settled`, one sample before `time`, says up to
-    where nothing will be read otherwise.
+    after it: `delay` says how many seconds.  A 3-D convolution over time looks one sample ahead; the answer does not
+    wait for that sample, so it is final only up to `settled`, one sample before `time`.
 
-    A model that can be read sample by sample keeps what each sample gave (method "exact state"); any other runs the
-    whole window again for each answer ("window again"), where a window of fewer samples repeats its last one.
+    A model that can be read sample by sample keeps its reading of each (method "exact state"); any other runs the whole
+    window again for each answer ("window again"), where a window of fewer samples repeats its last one.
 
-    A camera or server that goes away is waited for, and the window begins anew when it is back; a slow machine drops
-    samples and counts them; a frame that cannot be decoded is left out and counted, but in a file it is an error.
+    A camera or server that goes away is waited for, and the window restarts when it is back; a slow machine drops and
+    counts samples; a frame that cannot be decoded is left out and counted, but in a file it is an error.
 
     Args:
         run: the run folder that ``train`` wrote.
@@ -61,11 +59,10 @@ def stream(
         every: frames from one sample to the next; else the middle of what the run was trained on, or 6.
         top_k: classes shown for each answer.
         json: print a JSON object a line (JSON Lines): for each answer its time and that of the window's first sample
-            (start), up to where both neighbours of each sample were seen (settled, one sample before time where the
-            3-D convolution looks ahead), samples in the window, delay (seconds that the sample waited for the frames
-            of its flow), predictions, latency_ms, dropped and method; and a line with an event for each outage.
+            (start), settled, samples in the window, delay, predictions, latency_ms, dropped and method; and a line with
+            an event for each outage.
         live: drop samples that come too fast instead of holding the source up, and play a file at its own pace;
-            cameras are always live, and servers but for those that say how much they will send.
+            cameras are always live, and so are servers, except those that say how much they will send.
         wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
             ever, but not for one that was never there.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
@@ -75,12 +72,12 @@ def stream(
         store: folder of its prepared clips, or its address, likewise; none reads the videos themselves.
 
     Returns:
-        What it came to.
+        Counts of frames, answers, drops and outages.
 
     Raises:
         RunFolderError, WeightsError: as ``predict``.
         SettingsError: settings or an address that make no sense; a video too short for a sample.
-        VideoError: the source cannot be read, or went away for good.
+        VideoError: the source cannot be read, or went away and did not come back.
     """
     if top_k < 1:
         raise no_classes(top_k)
@@ -96,31 +93,34 @@ def stream(
     )
     capture = Capture(where, collector, clip.decoded_size, live=live, wait=wait)
     summary = StreamSummary(method=recognizer.stepper.method)
-    printer = make_printer(json=json)
-    try:
-        _show(StreamSession(recognizer, capture, summary, top_k), printer)
-    except KeyboardInterrupt:
-        # The only way to end what has no end.
-        if not (where.is_live or live):
-            raise
-        return summary
-    finally:
-        printer.close()
-        if summary.frames or summary.outages:
-            Console(stderr=True).print(Text(printable(f"{summary}; runtime: {recognizer.runtime}")), soft_wrap=True)
-    if not summary.samples and summary.frames:
+    session = StreamSession(recognizer, capture, summary, top_k)
+    ended = _show(session, make_printer(json=json), endless=where.is_live or live)
+    if ended and not summary.samples and summary.frames:
         reason = f"no sample in {summary.frames} frames, because the first is frame {interval}"
         raise SettingsError(where.name, reason, f"take --every {summary.frames} or less")
     return summary
 
 
-def _show(session: StreamSession, printer: Printer) -> None:
-    with closing(session.answers()) as answers:
-        for entry in answers:
-            if isinstance(entry, OutageNote):
-                printer.outage(entry)
-            else:
-                printer.answer(entry)
+def _show(session: StreamSession, printer: Printer, *, endless: bool) -> bool:
+    """Show the answers and the counts, and return False if Ctrl-C ended an endless source."""
+    try:
+        with closing(session.answers()) as answers:
+            for entry in answers:
+                if isinstance(entry, OutageNote):
+                    printer.outage(entry)
+                else:
+                    printer.answer(entry)
+    except KeyboardInterrupt:
+        if not endless:
+            raise
+        return False
+    finally:
+        printer.close()
+        summary = session.summary
+        if summary.frames or summary.outages:
+            text = f"{summary}; runtime: {session.recognizer.runtime}"
+            Console(stderr=True).print(Text(printable(text)), soft_wrap=True)
+    return True
 
 
 @dataclass
@@ -140,12 +140,12 @@ class StreamSession:
     top_k: int = 3
 
     def answers(self) -> Generator[StreamLine | OutageNote, None, None]:
-        """An answer for each sample that is not dropped, and notes of outages, until the source ends.
+        """Yield an answer for each sample that is not dropped, and notes of outages, until the source ends.
 
         Raises:
             VideoError: as `Capture`.
         """
-        stepper = self.recognizer.stepper
+        stepper, clip = self.recognizer.stepper, self.recognizer.clip_settings
         window, known, connection = stepper.start(), dict[int, UInt8Array](), 0
         try:
             with self.capture as capture:
@@ -157,20 +157,13 @@ class StreamSession:
                     if entry.connection != connection:
                         # Flow and 3-D convolution across the gap would show what was never filmed.
                         window, known, connection = stepper.start(), {}, entry.connection
-                    answer, window, known = self._answered(entry, window, known)
-                    yield self._measured(entry, answer)
+                    known = entry.group.codes(clip.flow, known)
+                    (answer,), window = stepper.answer([entry.group.sample(known, clip)], window)
+                    yield self._measure(entry, answer)
         finally:
             self._count()
 
-    def _answered(
-        self, entry: Captured, window: Any, known: Mapping[int, UInt8Array]
-    ) -> tuple[StreamPrediction, Any, dict[int, UInt8Array]]:
-        clip = self.recognizer.clip_settings
-        codes = entry.group.codes(clip.flow, known)
-        (answer,), window = self.recognizer.stepper.answer([entry.group.sample(codes, clip)], window)
-        return answer, window, codes
-
-    def _measured(self, entry: Captured, answer: StreamPrediction) -> StreamLine:
+    def _measure(self, entry: Captured, answer: StreamPrediction) -> StreamLine:
         latency = monotonic() - entry.at
         self.summary.samples += 1
         self.summary.latencies.append(latency)

@@ -15,7 +15,7 @@ _LONGEST_NAME = 120
 
 
 def as_csv(segments: Sequence[Segment]) -> str:
-    """A row a segment: ``start, end, label, probability``; the last two are empty where there is no label."""
+    """Write a row a segment: ``start, end, label, probability``; the last two are empty where there is no label."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("start", "end", "label", "probability"))
@@ -26,12 +26,12 @@ def as_csv(segments: Sequence[Segment]) -> str:
 
 
 def as_json(timeline: VideoTimeline) -> str:
-    """The video's entry of ``predict --segments --json``."""
+    """Write the video's entry of ``predict --segments --json``."""
     return json.dumps(timeline.as_json(), indent=2) + "\n"
 
 
 def as_webvtt(timeline: VideoTimeline) -> str:
-    """A cue for each segment that has a label, by the W3C's WebVTT (https://www.w3.org/TR/webvtt1/).
+    """Write a cue for each segment that has a label, in WebVTT (https://www.w3.org/TR/webvtt1/).
 
     An error is a note at the top.  A cue lasts 1 ms at least, since a cue must end after it starts.
     """
@@ -55,16 +55,16 @@ def _timestamp(milliseconds: int) -> str:
 
 
 def _cue_text(text: str) -> str:
-    """Text on one line in which nothing is markup; without ``>`` there can be no ``-->`` either."""
+    """Put text on one line and escape markup; without ``>`` there can be no ``-->`` either."""
     for sign, escape in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\0", "\N{REPLACEMENT CHARACTER}")):
         text = text.replace(sign, escape)
     return " ".join(text.splitlines())
 
 
 def file_names(videos: Iterable[str]) -> list[str]:
-    """A name without ending for each video's files: its own, made safe, with a number where another has it already.
+    """Name each video's files, without ending: its own name, made safe, with a number where it is taken.
 
-    Letters, digits, ``.``, ``_`` and ``-`` stay; case does not tell two names apart, as on many disks.
+    Letters, digits, ``.``, ``_`` and ``-`` stay; names that differ only in case count as the same, as on many disks.
     """
     taken: set[str] = set()
     names = []

@@ -26,7 +26,7 @@ _LONGEST_NAME = 40
 
 
 def draw_timeline(timeline: VideoTimeline) -> bytes:
-    """PNG of a video's segments: the darker a bar, the more probable; the same segments give the same bytes.
+    """Draw a video's segments as a PNG: the darker a bar, the more probable; equal segments give equal bytes.
 
     A video that could not be read to its end says so in red, with a line where the reading ended.
     """
@@ -39,16 +39,16 @@ def draw_timeline(timeline: VideoTimeline) -> bytes:
         height = _FRAME_INCHES + _ROW_INCHES * max(len(rows), 1)
         figure = Figure(figsize=(9.2, height), facecolor=PRINTED.paper, layout="constrained")
         axes = figure.subplots()
-        # A name may hold a $, which is no formula here.
+        # A name may contain a $, which is not a formula here.
         axes.set_title(
             _shortened(Path(timeline.video).name), loc="left", fontweight="bold", color=PRINTED.ink, parse_math=False
         )
         for item in segments:
             _draw_bar(axes, item, rows.index(item.label), segments[-1].end)
         _mark_fault(axes, timeline)
-        _scale(axes, rows, segments[-1].end if segments else 1.0)
+        _label_axes(axes, rows, segments[-1].end if segments else 1.0)
         with warnings.catch_warnings():
-            # A label in a script that matplotlib's own font lacks shows as boxes; the other files have it right.
+            # A label in a script that matplotlib's font lacks shows as boxes; the other files show it correctly.
             warnings.filterwarnings("ignore", "Glyph", UserWarning)
             figure.savefig(content, format="png", dpi=160, metadata={"Software": None})
     return content.getvalue()
@@ -57,7 +57,7 @@ def draw_timeline(timeline: VideoTimeline) -> bytes:
 def _draw_bar(axes: Axes, item: Segment, row: int, end: float) -> None:
     length = item.end - item.start
     share = item.probability if item.probability is not None else 0.0
-    color = PRINTED.grid if item.probability is None else _mixed(_PALEST + (1 - _PALEST) * share)
+    color = PRINTED.grid if item.probability is None else _mix(_PALEST + (1 - _PALEST) * share)
     axes.broken_barh(
         [(item.start, length)], (row - 0.36, 0.72), facecolor=color, edgecolor=PRINTED.paper, linewidth=0.6
     )
@@ -67,8 +67,8 @@ def _draw_bar(axes: Axes, item: Segment, row: int, end: float) -> None:
         axes.text(middle, row, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=7)
 
 
-def _mixed(share: float) -> tuple[float, float, float]:
-    """So much of the colour on the paper."""
+def _mix(share: float) -> tuple[float, float, float]:
+    """Mix a share of the colour with the paper's."""
     ink, paper = to_rgb(PRINTED.validation), to_rgb(PRINTED.paper)
     red, green, blue = (share * of_ink + (1 - share) * of_paper for of_ink, of_paper in zip(ink, paper, strict=True))
     return red, green, blue
@@ -77,13 +77,13 @@ def _mixed(share: float) -> tuple[float, float, float]:
 def _mark_fault(axes: Axes, timeline: VideoTimeline) -> None:
     if timeline.error is None:
         return
-    said = f"read no further: {timeline.error.kind}" if timeline.segments else f"not read: {timeline.error.kind}"
-    axes.set_title(said, loc="right", color=FAULT)
+    title = f"read no further: {timeline.error.kind}" if timeline.segments else f"not read: {timeline.error.kind}"
+    axes.set_title(title, loc="right", color=FAULT)
     if timeline.segments:
         axes.axvline(timeline.segments[-1].end, color=FAULT, linewidth=1.2, linestyle=(0, (2, 2)), clip_on=False)
 
 
-def _scale(axes: Axes, rows: Sequence[str | None], end: float) -> None:
+def _label_axes(axes: Axes, rows: Sequence[str | None], end: float) -> None:
     axes.set_xlim(0, end)
     axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value, end)))
@@ -100,7 +100,7 @@ def _scale(axes: Axes, rows: Sequence[str | None], end: float) -> None:
 
 
 def _clock(seconds: float, end: float) -> str:
-    """Seconds, minutes or hours as the length of the video asks for."""
+    """Format seconds as seconds, minutes or hours, by the length of the video."""
     if end < 120:
         return f"{seconds:g} s"
     minutes, rest = divmod(round(seconds), 60)

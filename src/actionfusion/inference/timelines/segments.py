@@ -29,7 +29,7 @@ VideoTimelines = VideoResults[VideoTimeline]
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """What ``predict`` takes for ``--segments`` alone; see there."""
+    """Options of ``predict`` that only ``--segments`` uses; see there."""
 
     every: int | None = None
     stride: int = 1
@@ -38,7 +38,7 @@ class SegmentOptions:
     out: Path | None = None
 
     def refuse_without_segments(self) -> None:
-        """Raise SettingsError for an option that would go unused."""
+        """Raise SettingsError for an option that would be ignored."""
         unused = [name for name in vars(self) if getattr(self, name) != getattr(SegmentOptions, name)]
         if unused:
             raise SettingsError(unused[0], "is for timelines", "give --segments too, or leave it out")
@@ -59,7 +59,7 @@ def predict_segments(
         run: the run.
         load: gives its recogniser.
         videos: video files.
-        options: what is asked for.
+        options: of the command.
         top_k: classes shown for each segment with ``json``.
         json: print one JSON list instead of a table.
 
@@ -88,7 +88,7 @@ def predict_segments(
 
 
 def _write(timeline: VideoTimeline, path: Path) -> None:
-    from actionfusion.inference.timelines.picture import draw_timeline  # noqa: PLC0415  # half a second that few need
+    from actionfusion.inference.timelines.picture import draw_timeline  # noqa: PLC0415  # loads for half a second
 
     contents: list[tuple[str, str | bytes]] = [
         (".csv", as_csv(timeline.segments)),
@@ -112,12 +112,12 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _watching(console: Console, video: str | Path, title: str) -> Iterator[Callable[[int], object] | None]:
-    """A bar of the frames decoded, of as many as the packets suggest; nothing where there is no terminal."""
+    """Show a bar of decoded frames, out of as many as the packets suggest; nothing where there is no terminal."""
     if not console.is_terminal:
         yield None
         return
     total: int | None = None
-    with suppress(VideoError):  # the reading meets the same fault, and says it
+    with suppress(VideoError):  # reading meets the same fault, and reports it
         total = count_frames(video)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -134,10 +134,10 @@ def _table(results: Sequence[VideoTimeline]) -> Table:
     table.add_column("probability", justify="right")
     for item in results:
         name = Text(printable(item.video))
-        for place, segment in enumerate(item.segments):
+        for index, segment in enumerate(item.segments):
             label = Text("no label", style="dim") if segment.label is None else Text(segment.label)
             share = Text("" if segment.probability is None else f"{segment.probability:.1%}")
-            first = name if place == 0 else Text("")
+            first = name if index == 0 else Text("")
             table.add_row(first, _clock(segment.start), _clock(segment.end), label, share)
         if item.error:
             first = Text("") if item.segments else name
@@ -147,7 +147,7 @@ def _table(results: Sequence[VideoTimeline]) -> Table:
 
 
 def _clock(seconds: float) -> str:
-    """``m:ss.s``, with hours in front where there are any."""
+    """Format seconds as ``m:ss.s``, with hours in front where there are any."""
     tenths = round(seconds * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

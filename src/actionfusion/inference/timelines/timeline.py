@@ -1,6 +1,6 @@
 """What happens when in a video that is not cut to one action: overlapping windows become segments.
 
-Nothing here knows of videos or networks: moments, windows and probabilities come in, segments go out.
+This module knows neither videos nor networks: moments, windows and probabilities come in, segments go out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NO_LABEL = -1
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """What the network says of some samples that follow each other.
+    """The network's answer to some consecutive samples.
 
     Attributes:
         first: number of the first sample, from 0.
@@ -74,30 +74,30 @@ class Span:
 
 
 def moment_probabilities(windows: Iterable[Window], count: int) -> FloatArray:
-    """Each sample's probabilities ``[count, K]``: the mean over all windows that it lies in.
+    """Compute each sample's probabilities ``[count, K]``: the mean over all windows that contain it.
 
-    A window speaks of all its samples alike, so a moment hears every window that saw it.  The other choice, the one
-    window whose centre is nearest, lets a single odd window flip the label, and the first and last half window share
-    one answer.  On joined clips of known labels (generated, UT-Interaction, UCF101) it gave one and a half to three
-    times as many segments, and no more moments their right label.
+    A window's answer holds for all its samples alike, so every window that contains a sample counts.  The other choice,
+    the one window whose centre is nearest, lets a single odd window flip the label, and the first and last half window
+    share one answer.  On joined clips of known labels (generated, UT-Interaction, UCF101) it gave one and a half to
+    three times as many segments, and no more moments their correct label.
 
     Raises:
         ValueError: a sample that no window covers.
     """
     sums: FloatArray | None = None
-    heard = np.zeros(count, np.int64)
+    counts = np.zeros(count, np.int64)
     for window in windows:
         if sums is None:
             sums = np.zeros((count, len(window.probabilities)))
         sums[window.first : window.last + 1] += window.probabilities
-        heard[window.first : window.last + 1] += 1
-    if sums is None or not heard.all():
-        raise ValueError(f"no window covers sample {int(heard.argmin())} of {count}")
-    return sums / heard[:, None]
+        counts[window.first : window.last + 1] += 1
+    if sums is None or not counts.all():
+        raise ValueError(f"no window covers sample {int(counts.argmin())} of {count}")
+    return sums / counts[:, None]
 
 
 def moment_edges(times: Sequence[float], end: float) -> FloatArray:
-    """Where the moments around samples meet, ``[len(times) + 1]`` seconds: half-way between neighbours.
+    """Find where the moments around samples meet, ``[len(times) + 1]`` seconds: half-way between neighbours.
 
     The first moment begins with the video and the last ends with it, at ``end``.
     """
@@ -124,17 +124,17 @@ def find_spans(edges: FloatArray, probabilities: FloatArray, rules: TimelineRule
     while len(starts) > 1:
         # To a microsecond: 1 s summed from 25ths of a second must count as 1 s, and equal lengths as equal.
         lengths = np.diff(edges[np.append(starts, len(labels))]).round(6)
-        place = int(lengths.argmin())
-        if lengths[place] >= rules.shortest - 1e-6:
+        index = int(lengths.argmin())
+        if lengths[index] >= rules.shortest - 1e-6:
             break
-        first, stop = _run(starts, place, len(labels))
+        first, stop = _run(starts, index, len(labels))
         neighbours = [labels[at] for at in (first - 1, stop) if 0 <= at < len(labels)]
         mean = probabilities[first:stop].mean(axis=0)
         labels[first:stop] = max(neighbours, key=lambda label: -1.0 if label == NO_LABEL else mean[label])
         starts = _starts(labels)
     spans = []
-    for place in range(len(starts)):
-        first, stop = _run(starts, place, len(labels))
+    for index in range(len(starts)):
+        first, stop = _run(starts, index, len(labels))
         label = None if labels[first] == NO_LABEL else int(labels[first])
         mean = probabilities[first:stop].mean(axis=0)
         spans.append(Span(float(edges[first]), float(edges[stop]), label, mean))
@@ -142,10 +142,10 @@ def find_spans(edges: FloatArray, probabilities: FloatArray, rules: TimelineRule
 
 
 def _starts(labels: IntArray) -> IntArray:
-    """First moments of the runs of one label."""
+    """Find the first moments of the runs of one label."""
     return np.flatnonzero(np.concatenate(([True], labels[1:] != labels[:-1])))
 
 
-def _run(starts: IntArray, place: int, count: int) -> tuple[int, int]:
-    """First moment of a run, and the one after its last."""
-    return int(starts[place]), int(starts[place + 1]) if place + 1 < len(starts) else count
+def _run(starts: IntArray, index: int, count: int) -> tuple[int, int]:
+    """Return the first moment of a run, and the one after its last."""
+    return int(starts[index]), int(starts[index + 1]) if index + 1 < len(starts) else count

@@ -1,7 +1,7 @@
-"""A video that is not cut to one action, read once: its overlapping windows share every frame, field and tower pass.
+"""A video that is not cut to one action, read once: its overlapping windows share frames, flow and features.
 
-A frame is held while a sample to come needs it, a sample until its batch is full.  What grows with the video is a time
-and K probabilities for each sample and window.
+A frame is held while a later sample needs it, a sample until its batch is full.  Only a time and K probabilities for
+each sample and window grow with the video.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from actionfusion.video.reading import iterate_frames
 from actionfusion.video.samples import FrameCollector, Sample
 
 BATCH = 16
-"""Samples that go through the towers at once: fastest of 1 to 32 on a CPU, and no more than the paper's clip of 17."""
+"""Samples that go through the backbones at once: fastest of 1 to 32 on a CPU, no more than the paper's clip of 17."""
 
-# Seconds that a video of one frame lasts, which says nothing of it.
+# Seconds of a video of one frame, whose times do not show its length.
 _ONE_FRAME = 1 / 25
 
 
@@ -59,7 +59,7 @@ class Segment:
     predictions: tuple[Prediction, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """The entry of ``predict --segments --json``; times to a millisecond."""
+        """Make the entry of ``predict --segments --json``; times to a millisecond."""
         return asdict(self) | {"start": round(self.start, 3), "end": round(self.end, 3)}
 
 
@@ -80,14 +80,14 @@ class VideoTimeline:
     method: StreamMethod | None = None
 
     def as_json(self) -> dict[str, object]:
-        """The entry of ``predict --segments --json``."""
+        """Make the entry of ``predict --segments --json``."""
         segments = [item.as_json() for item in self.segments]
         return {"video": self.video, "method": self.method, "segments": segments, "error": error_as_json(self.error)}
 
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """How windows lie over a video.
+    """How windows are spread over a video.
 
     Args:
         every: frames from one sample to the next.
@@ -109,7 +109,7 @@ class WindowSettings:
 
 @dataclass(frozen=True, eq=False)
 class SeenVideo:
-    """What was seen of a video.
+    """A video's samples and the answers to its windows.
 
     Attributes:
         times: of each sample, in seconds.
@@ -133,7 +133,7 @@ def find_segments(
     top_k: int = 5,
     watch: Callable[[int], object] | None = None,
 ) -> VideoTimeline:
-    """Say what happens when in a video.
+    """Find what happens when in a video.
 
     The network was trained on clips that each show one action from its beginning to its end: it has no class for
     "nothing", so it names one of its actions at any moment, and less surely where there is none.
@@ -145,7 +145,7 @@ def find_segments(
     Args:
         recognizer: the trained run.
         video: a video file.
-        windows: how windows lie over it.
+        windows: how windows are spread over it.
         rules: how their answers become segments.
         top_k: classes given for each segment.
         watch: called with the number of frames decoded so far, now and then.
@@ -189,7 +189,7 @@ def see_video(
         video: a video file.
         stepper: makes the answers.
         clip: T, L and the flow recipe.
-        settings: how the windows lie.
+        settings: how the windows are spread.
         watch: called with the number of frames decoded so far, for each.
     """
     reading = VideoSamples(video, clip, settings.every, watch)
@@ -215,7 +215,7 @@ def see_video(
 
 @dataclass
 class VideoSamples:
-    """The samples of a video file, read once; a fault ends them, and stands in ``error`` then.
+    """The samples of a video file, read once; a fault ends them, and ``error`` holds it then.
 
     Args:
         path: the file.

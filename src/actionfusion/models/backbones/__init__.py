@@ -30,7 +30,7 @@ def make_backbone(name: BackboneName, in_channels: int, *, batch_norm: bool = Fa
         name: of the table; ``timm:resnet50`` and the like for any model of the package timm; or the widths of a VGG's
             convolutions with ``"M"`` for each pooling.
         in_channels: channels of a picture.
-        batch_norm: normalise after each convolution of a VGG; the others have batch norm or have not.
+        batch_norm: normalise after each convolution of a VGG; the other backbones decide for themselves.
 
     Raises:
         SettingsError: no such backbone, or the package timm is not installed.
@@ -46,8 +46,8 @@ def make_backbone(name: BackboneName, in_channels: int, *, batch_norm: bool = Fa
     if name not in BACKBONES:
         remedy = f"choose one of {', '.join(BACKBONES)}, or {TIMM}NAME"
         raise SettingsError("network.backbone", f"{name!r} is no backbone", remedy)
-    module, _, found = BACKBONES[name].partition(":")
-    make: Callable[..., Backbone] = getattr(import_module(module), found)
+    module, _, class_name = BACKBONES[name].partition(":")
+    make: Callable[..., Backbone] = getattr(import_module(module), class_name)
     return make(in_channels, batch_norm=batch_norm)
 
 

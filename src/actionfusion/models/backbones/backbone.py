@@ -1,6 +1,6 @@
-"""What a backbone is: 2-D layers from a picture of any number of channels to a feature map, pretrained or not.
+"""The contract of every backbone: 2-D layers from a picture of any number of channels to a feature map.
 
-A backbone is one file with its facts and one line in ``backbones.BACKBONES``; nobody outside knows its name.
+A backbone is one file with its facts and one line in ``backbones.BACKBONES``; no other code knows its name.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """2-D layers that run over each picture alone.
+    """2-D layers that process each picture independently.
 
     A subclass makes its layers, sets the facts, and defines `units` and `stage_ends`.
 
     Attributes:
         in_channels: channels of a picture: 3 for RGB, 2L for a stack of L flow frames.
         out_channels: channels of the map.
-        stride: pixels of the picture for one place of the map.
+        stride: pixels of the picture for one position of the map.
         mean: of RGB in 0..1 that its pretrained weights expect.
         std: likewise.
         pretrained_from: where ``pretrained: imagenet`` comes from, for messages; None if there is nothing.
-        dense_shape: of the weight of the first fully connected layer behind it that its pretrained weights have too.
+        dense_shape: shape of the first fully connected layer's weight, where the pretrained weights have that layer.
         recompute_frames: None, or how many pictures at a time keep their activations while gradients are computed; the
-            others' are computed anew in the backward pass.
+            others' are computed again in the backward pass.
         num_frozen: how many of `units`, from the first on, are frozen.
-        channels_last: whether pictures lie channels last in memory, the quicker order of 2-D convolutions on CPUs, and
-            on GPUs in half precision.
+        channels_last: whether pictures are stored channels last, the faster order of 2-D convolutions on CPUs, and on
+            GPUs in half precision.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         return tuple(self.stage_ends)
 
     def map_size(self, image_size: int) -> int:
-        """Height and width of the map of a square picture."""
+        """Return height and width of the map of a square picture."""
         return -(-image_size // self.stride)
 
     def freeze(self, through: str | None) -> None:
@@ -90,17 +90,17 @@ class Backbone(nn.Module):
         if through not in (None, "all", *ends):
             raise SettingsError("training.freeze", f"{through!r} is no stage", f"choose {', '.join(ends)} or all")
         frozen = len(units) if through == "all" else ends[through] if through else 0
-        # What has nothing to learn, such as a pooling behind the stage, is frozen with it.
+        # Layers without parameters, such as a pooling after the stage, are frozen with it.
         while 0 < frozen < len(units) and not any(True for _ in units[frozen].parameters()):
             frozen += 1
         self.num_frozen = frozen
-        for place, layer in enumerate(units):
-            layer.requires_grad_(place >= frozen)
+        for index, layer in enumerate(units):
+            layer.requires_grad_(index >= frozen)
         self.train(self.training)
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the whole backbone is."""
+        """Whether the whole backbone is frozen."""
         return self.num_frozen == len(self.units)
 
     def set_recompute(self, frames: int | None) -> None:
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Map pictures ``[N, C, H, W]``, normalised, to ``[N, D, h, w]``.
 
-        Pictures do not see each other, but for the statistics of batch norm in training.
+        Pictures are independent, except for the statistics of batch norm in training.
         """
         if self.channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
@@ -132,9 +132,9 @@ class Backbone(nn.Module):
         if not torch.is_grad_enabled() or not (self.num_frozen or self.recompute_frames):
             return _run(units, pictures)
         chunks = torch.split(pictures, self.recompute_frames or len(pictures))
-        return torch.cat([self._learning(units, chunk) for chunk in chunks])
+        return torch.cat([self._run_with_gradients(units, chunk) for chunk in chunks])
 
-    def _learning(self, units: Sequence[nn.Module], pictures: Tensor) -> Tensor:
+    def _run_with_gradients(self, units: Sequence[nn.Module], pictures: Tensor) -> Tensor:
         """Run the frozen layers without gradients and the others with them."""
         with torch.no_grad():
             pictures = _run(units[: self.num_frozen], pictures)
@@ -148,7 +148,7 @@ class Backbone(nn.Module):
         return maps
 
     def stage_maps(self, pictures: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
-        """Maps ``[N, D, h, w]`` at the end of some stages, by name."""
+        """Return the maps ``[N, D, h, w]`` at the end of some stages, by name."""
         ends, found, done = self.stage_ends, dict[str, Tensor](), 0
         for stage in sorted(stages, key=lambda name: ends[name]):
             pictures = _run(self.units[done : ends[stage]], pictures)
@@ -159,7 +159,7 @@ class Backbone(nn.Module):
         """Read pretrained weights: ``imagenet``, or a file.
 
         Raises:
-            WeightsError: nothing to be had, or a file that is missing, unsafe or damaged.
+            WeightsError: there are no such weights, or a file that is missing, unsafe or damaged.
         """
         if str(source) == "imagenet":
             return self.fetch_imagenet()
@@ -178,7 +178,7 @@ class Backbone(nn.Module):
         return tensors
 
     def first_layer(self) -> str:
-        """Name the first layer, whose weights fit pictures of three channels alone."""
+        """Name the first layer, whose pretrained weights fit only pictures of three channels."""
         raise NotImplementedError
 
     def pretrained_parameters(self) -> set[str]:
@@ -191,7 +191,7 @@ class Backbone(nn.Module):
         """Pick this backbone's values out of a checkpoint.
 
         Returns:
-            By the backbone's own names; the first layer is left out where its channels are others.
+            By the backbone's own names; the first layer is left out where its number of channels differs.
 
         Raises:
             WeightsError: a tensor is missing, or has another shape.
@@ -209,7 +209,7 @@ class Backbone(nn.Module):
         return {name: tensors[name] for name in wanted}
 
     def dense_values(self, given: Checkpoint) -> tuple[Tensor, Tensor] | None:
-        """Pick weight and bias of the first fully connected layer behind this backbone, where a checkpoint has it."""
+        """Pick weight and bias of the first fully connected layer after this backbone, where a checkpoint has it."""
         del given
         return None
 

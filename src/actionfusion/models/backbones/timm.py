@@ -1,6 +1,6 @@
 """Any model of the package timm as a backbone, ``timm:NAME``, with timm's own facts and parameter names.
 
-Only this module imports timm, and only when such a backbone is made: timm needs torchvision.
+Only this module imports timm, and only when such a backbone is made, since timm needs torchvision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HUB_FILE = "model.safetensors"
 def _timm(name: str) -> ModuleType:
     try:
         import timm  # noqa: PLC0415
-    except (ImportError, RuntimeError) as error:  # the latter where torch and torchvision do not fit each other
+    except (ImportError, RuntimeError) as error:  # the latter where torch and torchvision do not match
         reason = f"timm:{name} needs timm, which cannot be imported here ({str(error).splitlines()[0]})"
         raise SettingsError("network.backbone", reason, "run pip install 'actionfusion[timm]'") from error
     package: ModuleType = timm
@@ -64,11 +64,11 @@ class TimmBackbone(Backbone):
         self.out_channels = self.model.feature_info.channels()[-1]
 
     def _units(self) -> dict[str, nn.Module]:
-        """List timm's layers in the order of their definition; parts that hold stages are opened."""
+        """List timm's layers in the order of their definition, with the children of containers that hold stages."""
         layers: dict[str, nn.Module] = {}
         opened = {stage.partition(".")[0] for stage in self._stage_names() if "." in stage}
         for name, layer in self.model.model.named_children():
-            inner = {f"{name}.{place}": part for place, part in layer.named_children()}
+            inner = {f"{name}.{inner_name}": part for inner_name, part in layer.named_children()}
             layers |= inner if name in opened else {name: layer}
         return layers
 
@@ -87,7 +87,7 @@ class TimmBackbone(Backbone):
         return {stage: names.index(stage) + 1 for stage in self._stage_names() if stage in names}
 
     def map_size(self, image_size: int) -> int:
-        """Height and width of the map of a square picture.
+        """Return height and width of the map of a square picture.
 
         Raises:
             SettingsError: the model does not take pictures of this size.
@@ -117,10 +117,10 @@ class TimmBackbone(Backbone):
         return maps
 
     def stage_maps(self, pictures: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
-        """Maps ``[N, D, h, w]`` at the end of some stages, by name."""
+        """Return the maps ``[N, D, h, w]`` at the end of some stages, by name."""
         names = sorted(stages, key=self._stage_names().index)
-        places = [self._stage_names().index(name) for name in names]
-        maps = self.model.model.forward_intermediates(pictures, indices=places, intermediates_only=True)
+        indices = [self._stage_names().index(name) for name in names]
+        maps = self.model.model.forward_intermediates(pictures, indices=indices, intermediates_only=True)
         return dict(zip(names, maps, strict=True))
 
     def fetch_imagenet(self) -> Checkpoint:
@@ -137,7 +137,7 @@ class TimmBackbone(Backbone):
         return read_checkpoint(path, f"{repository}/{file}")
 
     def translate(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Put timm's names under this backbone's part."""
+        """Prefix timm's names with the path of timm's model in this backbone."""
         return {f"model.model.{name}": tensor for name, tensor in tensors.items()}
 
     def first_layer(self) -> str:

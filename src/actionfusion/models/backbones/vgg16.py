@@ -28,7 +28,7 @@ NARROW_LAYOUT: Layout = (8, "M", 16, "M", 32, "M", 32)
 
 
 def check_layout(layout: Layout) -> None:
-    """Refuse what is no layout: it ends with a convolution and holds only widths and ``"M"``.
+    """Check that a layout holds only widths and ``"M"`` and ends with a convolution.
 
     Raises:
         SettingsError: naming the entry at fault.
@@ -45,7 +45,7 @@ def check_layout(layout: Layout) -> None:
 
 
 def convolution_names(layout: Layout) -> list[str]:
-    """Names of the convolutions as the VGG papers count them: conv1_1, conv1_2, conv2_1, ...; pooling ends a block."""
+    """Name the convolutions as the VGG papers count them: conv1_1, conv1_2, conv2_1, ...; pooling ends a block."""
     names, block, number = [], 1, 0
     for entry in layout:
         if isinstance(entry, str):
@@ -60,7 +60,7 @@ class VGG(Backbone):
     """3x3 convolutions with ReLU and 2x2 max pooling, shared by all pictures, under torchvision's parameter names.
 
     ``features.N.weight`` and ``features.N.bias`` count the layers as torchvision's ``vgg16`` (or, with batch norm,
-    ``vgg16_bn``) does, so its checkpoints load as they are; the layers behind the last ReLU are not there.  The stages
+    ``vgg16_bn``) does, so its checkpoints load as they are; the layers after the last ReLU are left out.  The stages
     are the convolutions, conv1_1 and so on.
 
     Args:
@@ -95,7 +95,7 @@ class VGG(Backbone):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw He's normal start with zero biases, which keeps the spread of the maps through the ReLUs."""
+        """Initialise as He et al. 2015 with zero biases, which keeps the spread of the maps through the ReLUs."""
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -110,15 +110,15 @@ class VGG(Backbone):
     @property
     def stage_ends(self) -> Mapping[str, int]:
         """Up to the ReLU of each convolution."""
-        ends = [place + 1 for place, layer in enumerate(self.features) if isinstance(layer, nn.ReLU)]
+        ends = [index + 1 for index, layer in enumerate(self.features) if isinstance(layer, nn.ReLU)]
         return dict(zip(convolution_names(self.layout), ends, strict=True))
 
     def map_size(self, image_size: int) -> int:
-        """Height and width of the map of a square picture: each pooling halves and rounds down."""
+        """Return height and width of the map of a square picture: each pooling halves and rounds down."""
         return image_size // self.stride
 
     def first_layer(self) -> str:
-        """The first convolution."""
+        """Name the first convolution."""
         return "features.0"
 
     def fetch_imagenet(self) -> Checkpoint:
@@ -136,7 +136,7 @@ class VGG(Backbone):
 
 
 class Narrow(VGG):
-    """Four convolutions of 8 to 32 channels, for CPUs and tests; there are no pretrained weights of it."""
+    """Four convolutions of 8 to 32 channels, for CPUs and tests; without pretrained weights."""
 
     pretrained_from: ClassVar[str | None] = None
     dense_shape: ClassVar[tuple[int, int] | None] = None
@@ -145,5 +145,5 @@ class Narrow(VGG):
         super().__init__(in_channels, NARROW_LAYOUT, batch_norm=batch_norm)
 
     def fetch_imagenet(self) -> Checkpoint:
-        """Say that there are none."""
+        """Refuse, since there are none."""
         return Backbone.fetch_imagenet(self)
