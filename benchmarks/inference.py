@@ -178,8 +178,8 @@ def _measure(name: str, arguments: argparse.Namespace) -> Figure:
     _, runtime, precision = CASES[name]
     recognizer = Recognizer.load(_run_folder(arguments), runtime=runtime, precision=precision)
     if name == "plain":
-        for tower in recognizer.network.towers:
-            tower.channels_last = False
+        for backbone in recognizer.network.all_backbones().values():
+            backbone.channels_last = False
     recognizer.predict(_video(arguments))
     start_up = time.time() - arguments.started
     clip = recognizer.clip(_video(arguments))

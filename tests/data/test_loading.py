@@ -27,6 +27,7 @@ class Noise:
 
     def __init__(self, number: int, num_frames: int = 20) -> None:
         self.number, self.num_frames, self.recipe = number, num_frames, SETTINGS.flow
+        self.frame_size = self.recipe.size
         self.frame_size = SETTINGS.frame_size
 
     def read(self, frames, fields):

@@ -102,7 +102,8 @@ class C3D(VideoModel):
         channels = 3
         for name, widths, _ in _LAYERS:
             convolution = nn.Conv3d(channels, widths * settings.width, 3, padding=1)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            if not convolution.weight.is_meta:  # else PyTorch would load all of torch.compile to draw nothing
+                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             assert convolution.bias is not None
             nn.init.zeros_(convolution.bias)
             self.add_module(name, convolution)

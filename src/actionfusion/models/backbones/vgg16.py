@@ -98,7 +98,9 @@ class VGG(Backbone):
         """Initialise as He et al. 2015 with zero biases, which keeps the spread of the maps through the ReLUs."""
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                # On weights without memory PyTorch would first load all of torch.compile to draw nothing.
+                if not layer.weight.is_meta:
+                    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
