@@ -109,44 +109,52 @@ def _prepare(arguments: argparse.Namespace) -> dict[str, float]:
     """
     import torch  # noqa: PLC0415
 
-    from actionfusion import Recognizer  # noqa: PLC0415
-    from actionfusion.models import FusionNetwork  # noqa: PLC0415
-    from actionfusion.models.fusion_network import FusionNetworkSettings  # noqa: PLC0415
+    from actionfusion import DataSettings, Recipe, Recognizer  # noqa: PLC0415
+    from actionfusion.data.dataset import open_data  # noqa: PLC0415
+    from actionfusion.data.recorded_split import write_split  # noqa: PLC0415
+    from actionfusion.models import FusionNetwork, FusionNetworkSettings  # noqa: PLC0415
     from actionfusion.run_folder import SPLIT, create_run  # noqa: PLC0415
+    from actionfusion.training.plan import describe_data  # noqa: PLC0415
     from actionfusion.video.clip import ClipSettings  # noqa: PLC0415
     from actionfusion.video.flow import FlowRecipe  # noqa: PLC0415
 
     arguments.work.mkdir(parents=True, exist_ok=True)
     if not _video(arguments).is_file():
         _join_clips(arguments.data / "UCF-101", _video(arguments))
+    _write_clips(arguments.data.resolve() / "UCF-101", _clips(arguments))
     path = _run_folder(arguments)
     if not path.exists():
         kind = FusionNetworkSettings.tiny if arguments.quick else FusionNetworkSettings.faithful
-        settings = kind(101)
-        clip = ClipSettings(flow=FlowRecipe("dis", size=settings.image_size))
-        labels = [f"class {number}" for number in range(101)]
+        videos = open_data(DataSettings(_clips(arguments), "csv", "column", validation="none"))
+        labels = [*videos.listing.labels, *(f"class {number}" for number in range(len(videos.listing.labels), 101))]
+        clip = ClipSettings(flow=FlowRecipe("dis", size=kind().image_size))
+        recipe = Recipe(clip=clip, network=kind()).fitted(101)
         torch.manual_seed(0)
-        network = FusionNetwork(settings)
-        create_run(path, clip=clip, network=settings, labels=labels, further={}).save_weights(network)
-        _write_split(arguments.data / "UCF-101", path / SPLIT)
+        network = FusionNetwork(recipe.network)
+        further = {"data": describe_data(videos)}
+        run = create_run(path, model="fusion", clip=recipe.clip, network=recipe.network, labels=labels, further=further)
+        run.save_weights(network)
+        write_split(path / SPLIT, videos)
     taken = {}
     for name in arguments.only:
         _, runtime, precision = CASES[name]
         started = time.perf_counter()
-        root = arguments.data / "UCF-101"
-        _ = Recognizer.load(path, runtime=runtime, precision=precision, root=root).stepper
+        _ = Recognizer.load(path, runtime=runtime, precision=precision, root=_clips(arguments)).stepper
         taken[name] = rounded(time.perf_counter() - started)
     return taken
 
 
-def _write_split(root: Path, path: Path) -> None:
-    """Eight clips to calibrate on and four to be held to, each of another class."""
+def _clips(arguments: argparse.Namespace) -> Path:
+    return arguments.work / "clips.csv"  # type: ignore[no-any-return]
+
+
+def _write_clips(root: Path, path: Path) -> None:
+    """Eight clips to calibrate on and eight for the gate, each of another class."""
     videos = [sorted(folder.glob("*.avi"))[0] for folder in sorted(root.iterdir()) if folder.is_dir()]
     rows = [(video, "train") for video in videos[:8]]
-    rows += [(sorted(video.parent.glob("*.avi"))[1], "test") for video in videos[:4]]
-    lines = ["path,label,group,double_of,part"]
-    lines += [f"{video.relative_to(root).as_posix()},class 0,,,{part}" for video, part in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows += [(sorted(video.parent.glob("*.avi"))[1], "test") for video in videos[:8]]
+    lines = [f"{video},{video.parent.name},{part}" for video, part in rows]
+    path.write_text("\n".join(["path,label,split", *lines]) + "\n", encoding="utf-8")
 
 
 def _join_clips(root: Path, path: Path) -> None:
@@ -171,8 +179,6 @@ def _join_clips(root: Path, path: Path) -> None:
 
 def _measure(name: str, arguments: argparse.Namespace) -> Figure:
     """The child's work: start, answer, and be timed."""
-    import torch  # noqa: PLC0415
-
     from actionfusion import Recognizer  # noqa: PLC0415
 
     _, runtime, precision = CASES[name]
@@ -183,8 +189,8 @@ def _measure(name: str, arguments: argparse.Namespace) -> Figure:
     recognizer.predict(_video(arguments))
     start_up = time.time() - arguments.started
     clip = recognizer.clip(_video(arguments))
-    rgb, flow = torch.from_numpy(clip.rgb[None]), torch.from_numpy(clip.flow[None])
-    network = seconds_of(lambda: recognizer.scores(rgb, flow), arguments.repetitions)
+    batch = {name: array[None] for name, array in clip.inputs(recognizer.clip_settings.streams).items()}
+    network = seconds_of(lambda: recognizer.scores(batch), arguments.repetitions)
     whole = seconds_of(lambda: recognizer.predict(_video(arguments)), arguments.repetitions)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report: Figure = {"network": network, "whole": whole, "start_up": start_up, "memory": memory}
@@ -242,7 +248,7 @@ def _result(
     from actionfusion.run_folder import open_run  # noqa: PLC0415
 
     folder = open_run(_run_folder(arguments))
-    flops = clip_flops(folder.network, folder.clip.frames)
+    flops = clip_flops(folder.model_class, folder.network, folder.clip)
     gathered = {
         name: {part: _all(each, part) for part in ("network", "whole", "step")} for name, each in rounds.items()
     }
