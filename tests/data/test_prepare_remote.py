@@ -433,7 +433,7 @@ def test_prepare_train_and_evaluate_on_addresses(shapes_root, shelf, memory, scr
     assert f"found in zip://shapes::file://{tmp_path}/shapes.zip" in said
     out = tmp_path / "run"
     words = ["train", "--config", "tiny", "--data.root", root, "--data.store", "shelf://store", "--out", str(out)]
-    words += ["--data.split", "folders", "--data.validation", "test", "--training.sessions"]
+    words += ["--data.split", "folders", "--data.validation", "test", "--training.stages"]
     words += ["[{learning_rate: 0.001, max_epochs: 1, patience: 1}]", "--training.batch_size", "8"]
     assert main([*words, "--training.workers", "1"]) == 0
     capsys.readouterr()
