@@ -166,10 +166,10 @@ def test_a_run_that_is_evaluated(trap, run, refused, shapes_root, name, attack):
 
 @pytest.mark.parametrize("command", [("train",), ("protocol", "official")])
 @pytest.mark.parametrize("attack", SECTIONS)
-@pytest.mark.parametrize("section", ["clip", "clip.flow", "training", "training.sessions", "training.sessions.0"])
+@pytest.mark.parametrize("section", ["clip", "clip.flow", "training", "training.stages", "training.stages.0"])
 def test_a_recipe(trap, refused, tmp_path, command, section, attack):
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("clip: {flow: {}}\ntraining: {sessions: [{}]}\n")
+    recipe.write_text("clip: {flow: {}}\ntraining: {stages: [{}]}\n")
     _change(recipe, section, trap.set(SECTIONS[attack]))
     assert "mine.yaml" in refused(*command, "--config", recipe, "--data.root", tmp_path, "--out", tmp_path / "out")
 
@@ -193,12 +193,12 @@ def test_the_whole_file_of_a_recipe(trap, refused, tmp_path, attack):
         ["train", "--clip.class_path", "{module}.X"],
         ["train", "--clip.init_args.frames", "8"],
         ["train", "--clip.help", "{module}.X"],
-        ["train", "--training.sessions", '[{{"class_path": "{module}.X"}}]'],
-        ["train", "--training.sessions", '["{file}"]'],
-        ["train", "--training.sessions={file}"],
-        ["train", "--training.sessions", "{module}.X"],
-        ["train", "--training.sessions+", '{{"class_path": "{module}.X"}}'],
-        ["train", "--training.sessions.class_path", "{module}.X"],
+        ["train", "--training.stages", '[{{"class_path": "{module}.X"}}]'],
+        ["train", "--training.stages", '["{file}"]'],
+        ["train", "--training.stages={file}"],
+        ["train", "--training.stages", "{module}.X"],
+        ["train", "--training.stages+", '{{"class_path": "{module}.X"}}'],
+        ["train", "--training.stages.class_path", "{module}.X"],
         ["train", "--network.tower", '{{"class_path": "{module}.X"}}'],
         ["train", "--network.tower", "{file}"],
         ["train", "--data.root", '{{"class_path": "{module}.X"}}'],
@@ -227,7 +227,7 @@ def test_the_unfinished_run_can_be_gone_on_with(unfinished, capsys):
 
 @pytest.mark.parametrize("attack", SECTIONS)
 @pytest.mark.parametrize(
-    "section", ["clip", "training", "training.sessions", "training.sessions.0", "data", "network", "augmentation"]
+    "section", ["clip", "training", "training.stages", "training.stages.0", "data", "network", "augmentation"]
 )
 def test_a_run_that_is_resumed(trap, unfinished, refused, section, attack):
     _change(unfinished / "config.yaml", section, trap.set(SECTIONS[attack]))
