@@ -26,7 +26,7 @@ _PARTS: dict[str, Any] = {
     **dict.fromkeys(("top1", "confidence"), int | float),
     **dict.fromkeys(("interval", "labels", "confusion", "per_class", "failed", "videos"), list),
 }
-_OF_LATER_VERSIONS: dict[str, Any] = {"leaks": dict, "group": str | None}
+_OF_LATER_VERSIONS: dict[str, Any] = {"group": str | None}
 _ENTRIES: dict[str, dict[str, Any]] = {
     "per_class": {"label": str, "count": int, "correct": int, "interval": list},
     "failed": {"video": str, "kind": str, "message": str},
@@ -205,6 +205,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         check_evaluation(found)
     except SettingsError as error:
         raise RunFolderError(path, error.reason, error.remedy) from error
+    # A protocol sums the leaks of such files; a page leaves out those that it cannot read.
+    if not isinstance(leaks := found.get("leaks", {}), dict):
+        raise RunFolderError(path, f"leaks is {leaks!r:.40}", _REMEDY)
     return found
 
 
