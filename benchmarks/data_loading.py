@@ -27,8 +27,8 @@ from actionfusion.training.recipe import load_recipe
 from actionfusion.video import flow as flow_module
 from actionfusion.video import reading, video_source
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.field_maker import FieldMaker
 from actionfusion.video.flow import FlowRecipe
+from actionfusion.video.flow_maker import FlowMaker
 from actionfusion.video.pictures import PictureConverter
 from actionfusion.video.threads import one_opencv_thread
 from actionfusion.video.video_source import VideoSource
@@ -183,7 +183,7 @@ def _in_parts(setup: Setup, clips: ClipDataset) -> tuple[Stopwatch, float]:
         watch.time(video_source, "count_frames", "decoding")
         watch.time_generator(reading, "_decode", "decoding")
         watch.time(PictureConverter, "__call__", "conversion")
-        watch.time(FieldMaker, "add", "flow")
+        watch.time(FlowMaker, "add", "flow")
         watch.time_made(flow_module, "flow_engine", "engine")
         watch.time(cv2, "imdecode", "JPEG")
         watch.time(loading, "augment", "augmentation")

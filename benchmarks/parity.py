@@ -30,7 +30,7 @@ from actionfusion.video.flow import FlowRecipe
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 CLASSES = 101
-CLIP = ClipSettings(frames=17, flow_fields=4, flow=FlowRecipe("dis", 20.0, 224))
+CLIP = ClipSettings(frames=17, flow_frames=4, flow=FlowRecipe("dis", 20.0, 224))
 NETWORKS = {
     "faithful": FusionNetworkSettings.faithful(CLASSES),
     "practical": FusionNetworkSettings.practical(CLASSES),

@@ -44,7 +44,7 @@ from actionfusion.version import __version__
 from actionfusion.video import whole_files
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.clip_reader import clips_ahead
-from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.flow import FlowRecipe, compute_flow
 from actionfusion.video.reading import iterate_frames, read_frames
 from actionfusion.video.seeking import scan_packets
 from actionfusion.video.video_source import VideoSource
@@ -52,7 +52,7 @@ from measuring import Cost, Figure, Neighbours, in_turn, machine, ratio, rounded
 
 RESULTS = Path(__file__).parent / "results" / "whole_path.json"
 PARTS = ["preparation", "many", "film", "memory"]
-FULL_SIZE = ClipSettings(frames=17, flow_fields=4, flow=FlowRecipe("dis", size=224))
+FULL_SIZE = ClipSettings(frames=17, flow_frames=4, flow=FlowRecipe("dis", size=224))
 CODECS = {"mpeg4 in AVI": ("clip.avi", "mpeg4", {"b": "700k"}), "H.264 in MP4": ("clip.mp4", "libx264", {"crf": "23"})}
 
 
@@ -66,7 +66,11 @@ class FirstDecodeThenFlow(VideoSource):
         self._verify(video.num_frames)
         row = {index: place for place, index in enumerate(needed)}
         rows = [row[index] for index in frames]
-        return video.images[rows], flow_fields(video.images, [row[at] for at in fields], self.recipe), video.times[rows]
+        return (
+            video.images[rows],
+            compute_flow(video.images, [row[at] for at in fields], self.recipe),
+            video.times[rows],
+        )
 
 
 def write_film(path: Path, pictures: Iterator[np.ndarray], codec: str, options: dict[str, str]) -> Path:

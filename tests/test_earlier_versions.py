@@ -85,7 +85,7 @@ def of_arrays(recognizer, video):
     """The answer to the made arrays, in a clip of the run's own kind."""
     cut = recognizer.clip(video)
     settings = recognizer.clip_settings
-    rgb, flow = clips().arrays(settings.frames, 2 * settings.flow_fields, settings.flow.size)
+    rgb, flow = clips().arrays(settings.frames, 2 * settings.flow_frames, settings.flow.size)
     row = recognizer.probabilities([replace(cut, rgb=rgb, flow=flow)])[0]
     return dict(zip(recognizer.labels, row.tolist(), strict=True))
 

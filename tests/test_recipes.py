@@ -57,7 +57,7 @@ def test_faithful_is_the_paper_line_by_line(name):
     """Section 3.6, and the model card where the paper leaves a choice."""
     settings = load_recipe(f"{name}-faithful")
     clip, data, augmentation, training = (settings.clip, settings.data, settings.augmentation, settings.training)
-    assert (clip.frames, clip.flow_fields, clip.flow.size) == (17, 4, 224)
+    assert (clip.frames, clip.flow_frames, clip.flow.size) == (17, 4, 224)
     assert clip.flow.engine == "tvl1"
     assert settings.network == FusionNetworkSettings.faithful(101)
     assert augmentation == Augmentation(intervals=(2, 10))

@@ -11,6 +11,7 @@ from typing import Any
 FORMAT = 2
 
 RENAMED = {
+    "clip.flow_fields": "clip.flow_frames",
     "network.tower": "network.backbone",
     "training.sessions": "training.stages",
     "training.freeze_towers": "training.freeze",

@@ -19,7 +19,7 @@ from actionfusion.errors import SettingsError, VideoDamaged
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
-SETTINGS = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe("dis", size=16))
+SETTINGS = ClipSettings(frames=3, flow_frames=2, flow=FlowRecipe("dis", size=16))
 
 
 class Noise:

@@ -380,7 +380,7 @@ def test_a_clip_is_read_from_a_remote_store_by_its_own_pictures_alone(clips, she
     (tmp_path / "long.avi").write_bytes(buffer.getvalue())
     prepare([(tmp_path / "long.avi", "long.avi")], "shelf://store", large, workers=0)
     log(shelf)
-    settings = ClipSettings(frames=3, flow_fields=2, flow=large)
+    settings = ClipSettings(frames=3, flow_frames=2, flow=large)
     far = cut_clip(StoredVideo("shelf://store/long.avi.zip"), settings)
     reads = [line.split() for line in log(shelf) if line.startswith("read")]
     near = cut_clip(StoredVideo(shelf / "store/long.avi.zip"), settings)

@@ -26,7 +26,7 @@ from actionfusion.data.shapes import (
 )
 from actionfusion.data.shapes_pictures import path, render
 from actionfusion.errors import SettingsError
-from actionfusion.video.flow import FlowRecipe, flow_engine, flow_fields, flow_window
+from actionfusion.video.flow import FlowRecipe, compute_flow, flow_engine, flow_window
 from actionfusion.video.sampling import evenly_spaced
 
 RECIPE = FlowRecipe("dis", size=64)
@@ -199,7 +199,7 @@ def test_order_class_names_the_first_motion():
 def moments(scene, positions):
     """What the network sees at each position, RGB picture and flow window, as bytes."""
     planes = render(scene)
-    fields = flow_fields([np.repeat(luma[..., None], 3, axis=2) for luma in planes[:, 0]], range(63), RECIPE)
+    fields = compute_flow([np.repeat(luma[..., None], 3, axis=2) for luma in planes[:, 0]], range(63), RECIPE)
     return [planes[t].tobytes() + fields[flow_window(t, 4, 64)].tobytes() for t in positions]
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from actionfusion.data.store import Contents, SourceIdentity, StoredVideo, check_quality, entry_path, write_stored_video
 from actionfusion.errors import DatasetError, NoFrames, SettingsError
 from actionfusion.video.clip import ClipSettings, cut_clip
-from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.flow import FlowRecipe, compute_flow
 from actionfusion.video.reading import Frame
 
 SIZE = 48
@@ -112,7 +112,7 @@ def test_frames_may_have_another_size_than_flow(tmp_path):
     assert clip.rgb.shape == (4, 3, 96, 96)
     assert clip.flow.shape == (4, 4, SIZE, SIZE)
     small = [cv2.resize(frame.image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for frame in frames]
-    wanted = RECIPE.decode(flow_fields(small, [0], RECIPE))
+    wanted = RECIPE.decode(compute_flow(small, [0], RECIPE))
     read = RECIPE.decode(StoredVideo(path).read([0], [0])[1])
     assert np.abs(read - wanted).mean() < 0.05
 
@@ -121,7 +121,7 @@ def test_pictures_and_flow_come_back_within_the_loss_of_jpeg(entry, frames):
     video = StoredVideo(entry)
     rgb, codes, times = video.read(range(NUM_FRAMES), range(NUM_FRAMES - 1))
     originals = np.stack([frame.image for frame in frames])
-    wanted = RECIPE.decode(flow_fields(originals, range(NUM_FRAMES - 1), RECIPE))
+    wanted = RECIPE.decode(compute_flow(originals, range(NUM_FRAMES - 1), RECIPE))
     assert rgb.dtype == codes.dtype == np.uint8
     assert np.abs(rgb.astype(int) - originals).mean() < 2.0
     error = np.abs(RECIPE.decode(codes) - wanted)

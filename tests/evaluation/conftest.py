@@ -31,7 +31,7 @@ def quick_arguments(grouped_root) -> dict[str, object]:
         recipe.data, root=grouped_root, split="random-7:3", validation="hold_out", validation_fraction=0.3,
         group_pattern=r"(?P<group>p\d)_",
     )  # fmt: skip
-    clip = replace(recipe.clip, frames=2, flow_fields=2, flow=replace(recipe.clip.flow, size=32))
+    clip = replace(recipe.clip, frames=2, flow_frames=2, flow=replace(recipe.clip.flow, size=32))
     network = replace(recipe.network, backbone=(4, "M", 8), fc6_width=8, hidden=6)
     training = replace(recipe.training, stages=(Stage(1e-3, 1, None),), batch_size=4, workers=0)
     return {"recipe": recipe.changed(data=data, clip=clip, network=network, training=training)}

@@ -45,7 +45,7 @@ def make_run(tmp_path, grouped_root):
     def make(name, network, **clip):
         videos = open_data(DataSettings(grouped_root, split="stratified-7:3", validation="none"))
         settings = ClipSettings(
-            frames=network.frames, flow_fields=network.flow_channels // 2, streams=model_class(name).streams(network),
+            frames=network.frames, flow_frames=network.flow_channels // 2, streams=model_class(name).streams(network),
             size=network.image_size, flow=FlowRecipe("dis", 8.0, network.size_of("flow")), **clip,
         )  # fmt: skip
         data = plain(videos.settings) | {"root": None, "digest": videos.digest(), "split_name": videos.split.name}

@@ -27,7 +27,7 @@ from actionfusion.training.learner import Learner
 
 RECIPE = {
     "data": {"dataset": "folder", "validation": "none", "group_pattern": r"(?P<group>p\d)_"},
-    "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
+    "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
         "backbone": [4, "M", 8], "batch_norm": True, "conv_reduce": "max", "fc6_width": 8, "hidden": 6,
         "head": "linear",

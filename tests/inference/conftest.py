@@ -73,7 +73,7 @@ def small_run_source(tmp_path_factory, small_root) -> Path:
     settings = FusionNetworkSettings.tiny(
         5, frames=3, image_size=16, flow_channels=4, backbone=(8, "M", 16), fc6_width=16, hidden=8, norm="tf"
     )
-    clip = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe("dis", 8.0, 16))
+    clip = ClipSettings(frames=3, flow_frames=2, flow=FlowRecipe("dis", 8.0, 16))
     labels = [f"class {number}" for number in range(5)]
     with torch.no_grad():
         network = _randomise(FusionNetwork(settings), seed=1)

@@ -101,7 +101,7 @@ def test_the_description_says_how_a_clip_is_cut(exports, prepared_run):
     about = _about(exports["onnx"])
     settings = Recognizer.load(prepared_run, runtime="torch").clip_settings
     assert about["flow_recipe"] == {"engine": "dis", "bound": 8.0, "size": 16}
-    assert (about["sampling"]["frames"], about["sampling"]["flow_fields"]) == (settings.frames, settings.flow_fields)
+    assert (about["sampling"]["frames"], about["sampling"]["flow_fields"]) == (settings.frames, settings.flow_frames)
     assert [(item["name"], item["shape"], item["range"]) for item in about["inputs"]] == [
         ("rgb", [1, 3, 3, 16, 16], [0, 255]),
         ("flow", [1, 3, 4, 16, 16], [1, 255]),

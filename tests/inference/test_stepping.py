@@ -159,9 +159,9 @@ class _Source:
         self.pictures, self.recipe, self.num_frames, self.frame_size = pictures, recipe, len(pictures), SIZE
 
     def read(self, frames: list[int], fields: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        from actionfusion.video.flow import flow_fields
+        from actionfusion.video.flow import compute_flow
 
-        codes = flow_fields(self.pictures, fields, self.recipe)
+        codes = compute_flow(self.pictures, fields, self.recipe)
         return self.pictures[frames], codes, np.array(frames) / 25
 
 

@@ -36,7 +36,7 @@ def _field(u: float, v: float) -> np.ndarray:
 
 
 class _NumberedFields:
-    """A source whose flow field n is n pixels to the right."""
+    """A source whose flow frame n is n pixels to the right."""
 
     recipe = FlowRecipe("dis", bound=127.0, size=16)
     frame_size = 16

@@ -23,7 +23,7 @@ from actionfusion.training.train import train
 
 RECIPE = {
     "data": {"dataset": "folder", "split": "folders", "validation": "test"},
-    "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
+    "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
         "backbone": [4, "M", 8], "fc6_width": 8, "hidden": 6, "head": "linear",
         "dropout_fc6": 0.0, "dropout_lstm": 0.0, "dropout_last": 0.0,

@@ -30,7 +30,7 @@ from actionfusion.training.features import FeatureSettings, train_from_features
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
-CLIP = ClipSettings(frames=3, flow_fields=2, flow=FlowRecipe("dis", size=16))
+CLIP = ClipSettings(frames=3, flow_frames=2, flow=FlowRecipe("dis", size=16))
 VIDEOS = 5
 
 
@@ -250,7 +250,7 @@ def test_what_differs_is_kept_apart(tmp_path):
     make_maps(folder)
     other_clip = make_clips()
     other_clip.settings = replace(CLIP, frames=4)
-    frames = ClipDataset(make_clips().sources, replace(CLIP, flow_fields=4), augmentation=make_clips().augmentation)
+    frames = ClipDataset(make_clips().sources, replace(CLIP, flow_frames=4), augmentation=make_clips().augmentation)
     for changes, made in (
         ({"network": make_network(seed=1)}, 2 * VIDEOS),
         ({"network": make_network(batch_norm=True)}, 2 * VIDEOS),

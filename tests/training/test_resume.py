@@ -26,7 +26,7 @@ from actionfusion.training.train import train
 TIMES = {"seconds", "samples_per_second", "data_wait", "tflops", "peak_share"}
 RECIPE = {
     "data": {"dataset": "folder", "split": "folders", "validation": "test"},
-    "clip": {"frames": 2, "flow_fields": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
+    "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {
         "backbone": [4, "M", 8], "batch_norm": True, "fc6_width": 8, "hidden": 6, "head": "linear",
         "dropout_fc6": 0.5, "dropout_lstm": 0.25,

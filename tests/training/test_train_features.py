@@ -52,7 +52,7 @@ def arguments(tmp_path_factory, shapes_root) -> dict[str, object]:
     sessions = (Stage(0.01, EPOCHS - 1, None), Stage(0.001, 1, None))
     return {
         "data": DataSettings(root=str(root), split="folders", validation="test"),
-        "clip": ClipSettings(frames=2, flow_fields=2, flow=FlowRecipe(bound=8.0, size=32)),
+        "clip": ClipSettings(frames=2, flow_frames=2, flow=FlowRecipe(bound=8.0, size=32)),
         "network": network,
         "augmentation": Augmentation(intervals=(2, 6), flip=True),
         "training": TrainingSettings(sessions, batch_size=3, workers=0, checkpoint_steps=1, weight_decay=0.01),

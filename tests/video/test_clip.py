@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from actionfusion.errors import RecipeMismatch, SettingsError, VideoDamaged
 from actionfusion.video.clip import ClipSettings, FrameCountChanged, cut_clip
-from actionfusion.video.flow import FlowRecipe, flow_engine, flow_fields
+from actionfusion.video.flow import FlowRecipe, compute_flow, flow_engine
 from actionfusion.video.sampling import random_interval, sample_generator
 
 SIZE = 16
@@ -40,7 +40,7 @@ class MemorySource:
 
 
 def clip_settings(frames=17, fields=4, recipe=RECIPE):
-    return ClipSettings(frames=frames, flow_fields=fields, flow=recipe)
+    return ClipSettings(frames=frames, flow_frames=fields, flow=recipe)
 
 
 def naive_clip(source, positions, num_fields):
@@ -160,7 +160,7 @@ def test_real_flow_reaches_the_clip_at_its_place():
 
     class FlowSource(MemorySource):
         def read(self, frames, fields):
-            return pictures[frames], flow_fields(pictures, fields, recipe), np.array(frames, float)
+            return pictures[frames], compute_flow(pictures, fields, recipe), np.array(frames, float)
 
     clip = cut_clip(FlowSource(len(ways), recipe=recipe), clip_settings(3, 2, recipe))
     grey = [np.rint(picture @ [0.299, 0.587, 0.114]).astype(np.uint8) for picture in pictures]
@@ -219,7 +219,7 @@ def test_a_sampler_that_misses_the_clip_or_the_video_is_refused(positions):
 
 @pytest.mark.parametrize(
     ("arguments", "subject"),
-    [({"frames": 0}, "clip.frames"), ({"fields": 0}, "clip.flow_fields"), ({"fields": 3}, "clip.flow_fields")],
+    [({"frames": 0}, "clip.frames"), ({"fields": 0}, "clip.flow_frames"), ({"fields": 3}, "clip.flow_frames")],
 )
 def test_settings_that_make_no_clip_are_refused_by_name(arguments, subject):
     with pytest.raises(SettingsError) as caught:
@@ -228,4 +228,4 @@ def test_settings_that_make_no_clip_are_refused_by_name(arguments, subject):
 
 
 def test_the_papers_clip_is_the_default():
-    assert ClipSettings() == ClipSettings(frames=17, flow_fields=4, flow=FlowRecipe("tvl1", 20.0, 224))
+    assert ClipSettings() == ClipSettings(frames=17, flow_frames=4, flow=FlowRecipe("tvl1", 20.0, 224))

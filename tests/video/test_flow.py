@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from actionfusion.errors import SettingsError
-from actionfusion.video.flow import FlowRecipe, flow_engine, flow_fields, flow_window
+from actionfusion.video.flow import FlowRecipe, compute_flow, flow_engine, flow_window
 
 ENGINES = ("dis", "tvl1", "farneback")
 
@@ -99,7 +99,7 @@ def test_how_far_the_engines_see(engine, size, distance):
 def test_the_8_bit_recipe_adds_half_a_code_step_at_most(engine, bound):
     texture, shift = Texture(), (1.3, -0.7)
     recipe = FlowRecipe(engine, bound, 64)
-    codes = flow_fields([rgb(texture.moved(0, 0)), rgb(texture.moved(*shift))], [0], recipe)
+    codes = compute_flow([rgb(texture.moved(0, 0)), rgb(texture.moved(*shift))], [0], recipe)
     assert codes.shape == (1, 64, 64, 2)
     assert codes.dtype == np.uint8
     error = np.abs(middle(recipe.decode(codes[0]) - shift)).mean(axis=(0, 1))
@@ -137,7 +137,7 @@ def test_no_motion_is_exactly_code_128(engine):
     assert field.shape == (64, 64, 2)
     assert field.dtype == np.float32
     assert (field == 0).all()
-    codes = flow_fields([rgb(still), rgb(still), rgb(still.copy())], [0, 1], FlowRecipe(engine, size=64))
+    codes = compute_flow([rgb(still), rgb(still), rgb(still.copy())], [0, 1], FlowRecipe(engine, size=64))
     assert (codes == 128).all()
 
 
@@ -195,7 +195,7 @@ def test_flow_is_computed_on_the_luma_of_bt_601():
     frames = [np.stack([red.moved(*r), green.moved(*g), blue.moved(*b)], 2) for r, g, b in shifts]
     luma = [np.rint(frame @ [0.299, 0.587, 0.114]).astype(np.uint8) for frame in frames]
     recipe = FlowRecipe("dis", 5.0, 64)
-    codes = flow_fields(frames, [0], recipe)[0].astype(int)
+    codes = compute_flow(frames, [0], recipe)[0].astype(int)
     expected = recipe.encode(flow_engine("dis")(*luma)).astype(int)
     assert np.mean(np.abs(codes - expected) <= 1) > 0.98
 
@@ -205,18 +205,18 @@ def test_fields_are_those_of_the_pairs_asked_for_in_their_order():
     ways = [(0.0, 0.0), (1.5, 0.0), (1.5, 2.0), (-1.0, 2.0), (-1.0, -1.0)]
     frames = np.stack([rgb(texture.moved(*way)) for way in ways])
     pairs = [3, 0, 1, 1]
-    codes = flow_fields(frames, pairs, recipe)
+    codes = compute_flow(frames, pairs, recipe)
     for row, start in enumerate(pairs):
         step = np.subtract(ways[start + 1], ways[start])
         assert mean_endpoint_error(recipe.decode(codes[row]), step) < 0.2
-    assert flow_fields(frames, [], recipe).shape == (0, 64, 64, 2)
+    assert compute_flow(frames, [], recipe).shape == (0, 64, 64, 2)
 
 
 def test_only_the_frames_of_the_pairs_need_be_there():
     texture, recipe = Texture(), FlowRecipe("dis", 20.0, 64)
     frames = {number: rgb(texture.moved(number, 0)) for number in (7, 8, 9)}
     np.testing.assert_array_equal(
-        flow_fields(frames, [7, 8], recipe), flow_fields([frames[7], frames[8], frames[9]], [0, 1], recipe)
+        compute_flow(frames, [7, 8], recipe), compute_flow([frames[7], frames[8], frames[9]], [0, 1], recipe)
     )
 
 
@@ -227,7 +227,7 @@ def test_only_the_frames_of_the_pairs_need_be_there():
 )
 def test_a_frame_that_does_not_fit_the_recipe_is_refused(frame):
     with pytest.raises(SettingsError, match=r"flow\.size"):
-        flow_fields([frame, frame], [0], FlowRecipe(size=64))
+        compute_flow([frame, frame], [0], FlowRecipe(size=64))
 
 
 finite_fields = arrays(np.float32, (3, 4, 2), elements=st.floats(-60, 60, width=32))

@@ -22,7 +22,7 @@ from actionfusion.video.video_source import VideoSource
 
 COUNT = 90
 RECIPE = FlowRecipe("dis", size=48)
-SETTINGS = ClipSettings(frames=4, flow_fields=2, flow=RECIPE)
+SETTINGS = ClipSettings(frames=4, flow_frames=2, flow=RECIPE)
 
 
 def _pictures(count: int = COUNT) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from actionfusion.video.reading import count_frames, iterate_frames
 from actionfusion.video.video_source import VideoSource
 
 RECIPE = FlowRecipe("dis", size=48)
-SETTINGS = ClipSettings(frames=17, flow_fields=4, flow=RECIPE)
+SETTINGS = ClipSettings(frames=17, flow_frames=4, flow=RECIPE)
 # An MPEG-4 picture with vop_coded = 0 (ISO/IEC 14496-2, section 6.2.5): "nothing here", as in real DivX and Xvid files.
 NOT_CODED = b"\0\0\1\xb6\x50\xcf"
 

@@ -19,7 +19,7 @@ from actionfusion.data.layouts.tree import frame_files
 from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.storage import AnyPath, local_copy
-from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.flow import FlowRecipe, compute_flow
 from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 
@@ -143,7 +143,7 @@ class PictureFolderSource:
             size = max(self.frame_size, self.recipe.size) if fields else self.frame_size
             needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
             pictures = {number: _scaled(_decode(files[number]), size) for number in needed}
-        codes = flow_fields(
+        codes = compute_flow(
             {number: resized(picture, self.recipe.size) for number, picture in pictures.items()} if fields else {},
             fields,
             self.recipe,

@@ -43,7 +43,7 @@ class Views:
 def cut_views(source: ClipSource, settings: ClipSettings, views: Views) -> list[Clip]:
     """Cut the clips of a video, the one of eqs 13-14 first; of equal samples of a short video one is left.
 
-    The video is read once, and each frame and flow field of it once, whatever the number of samples.
+    The video is read once, and each frame and flow frame of it once, whatever the number of samples.
 
     Args:
         source: a video.

@@ -132,7 +132,7 @@ def common_scale(clips: Sequence[Clip]) -> float:
 
 
 def flow_colours(field: FloatArray, scale: float) -> UInt8Array:
-    """Draw a flow field in colour.
+    """Draw a flow frame in colour.
 
     Args:
         field: ``[H, W, 2]``, u to the right and v down, in pixels.

@@ -24,7 +24,7 @@ from actionfusion.explanation.target import FloatArray
 from actionfusion.files import replacing
 from actionfusion.reporting.filmstrip import UInt8Array, flow_colours
 from actionfusion.reporting.heatmaps import heat_over, text_font
-from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.flow import FlowRecipe, compute_flow
 from actionfusion.video.reading import Frame, iterate_frames, probe
 
 Colour = tuple[int, int, int]
@@ -155,7 +155,7 @@ def _with_flow(video: Path, overlay: Overlay) -> Iterator[tuple[Frame, FloatArra
             small = cv2.resize(frame.image, (recipe.size, recipe.size), interpolation=cv2.INTER_AREA)
             if before is not None:
                 field = recipe.decode(
-                    flow_fields({0: before[1], 1: small.astype(np.uint8, copy=False)}, [0], recipe)[0]
+                    compute_flow({0: before[1], 1: small.astype(np.uint8, copy=False)}, [0], recipe)[0]
                 )
                 yield before[0], field
             before = frame, small.astype(np.uint8, copy=False)

@@ -136,7 +136,7 @@ def _of_stream(clip: ClipSettings, stream: StreamName) -> dict[str, Any]:
     facts |= {"stride": clip.stride} if clip.sampling == "dense" else {}
     if stream == "rgb":
         return facts | {"size": clip.frame_size}
-    return facts | {"flow_fields": clip.flow_fields, "flow": plain(clip.flow)}
+    return facts | {"flow_frames": clip.flow_frames, "flow": plain(clip.flow)}
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

@@ -1,7 +1,7 @@
 """Cut clips from videos, in the one place that every part takes them from.
 
 Training, evaluation, prediction, the report and the exported model all come through ``cut_clip``, so they cannot
-disagree about a frame, a resize or a flow field.
+disagree about a frame, a resize or a flow frame.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ClipSettings:
 
     Args:
         frames: T, frames a clip (17 in the paper, section 3.6).
-        flow_fields: L, flow fields around each frame (4 in the paper); the flow input has 2L channels.
+        flow_frames: L, flow frames around each frame (4 in the paper); the flow input has 2L channels.
         flow: the recipe of the 8-bit flow.
         streams: what the model reads; train takes it from the model.  Without flow none is ever computed.
         size: height and width of the RGB frames in pixels; none is the flow's size.
@@ -42,7 +42,7 @@ class ClipSettings:
     """
 
     frames: int = 17
-    flow_fields: int = 4
+    flow_frames: int = 4
     flow: FlowRecipe = field(default_factory=FlowRecipe)
     streams: tuple[StreamName, ...] = STREAMS
     size: int | None = None
@@ -61,15 +61,15 @@ class ClipSettings:
             raise SettingsError("clip.sampling", f"{self.sampling!r} is no choice", "choose spread or dense")
         if self.stride < 1:
             raise SettingsError("clip.stride", f"{self.stride} frames from one to the next", "take 1 or more")
-        if self.flow_fields < 2 or self.flow_fields % 2:
+        if self.flow_frames < 2 or self.flow_frames % 2:
             raise SettingsError(
-                "clip.flow_fields", f"{self.flow_fields} fields cannot be centred on a frame", "take 2, 4, 6, ..."
+                "clip.flow_frames", f"{self.flow_frames} flow frames cannot be centred on a frame", "take 2, 4, 6, ..."
             )
 
     @property
     def flow_channels(self) -> int:
         """2L, the channels of the flow input."""
-        return 2 * self.flow_fields
+        return 2 * self.flow_frames
 
     @property
     def reads_flow(self) -> bool:
@@ -79,7 +79,7 @@ class ClipSettings:
     @property
     def flow_length(self) -> int:
         """L, or 0 where no flow is read."""
-        return self.flow_fields if self.reads_flow else 0
+        return self.flow_frames if self.reads_flow else 0
 
     @property
     def frame_size(self) -> int:
@@ -169,7 +169,7 @@ class ClipSource(Protocol):
 
         Args:
             frames: frame numbers, ascending, without repeats.
-            fields: first frames of flow fields, ascending, without repeats; where there are none, no flow is computed.
+            fields: first frames of flow frames, ascending, without repeats; where there are none, no flow is computed.
 
         Returns:
             Frames ``[len(frames), frame_size, frame_size, 3]`` RGB, codes ``[len(fields), size, size, 2]``, and the
@@ -228,7 +228,7 @@ def _cut(source: ClipSource, settings: ClipSettings, sampler: Sampler | None) ->
     if not settings.reads_flow:
         return Clip(rgb, None, times[frame_rows], positions, settings.flow)
     size = settings.flow.size
-    flow = np.full((settings.frames, settings.flow_fields, 2, size, size), ZERO_CODE, np.uint8)
+    flow = np.full((settings.frames, settings.flow_frames, 2, size, size), ZERO_CODE, np.uint8)
     # A video of one frame has no field, the window is empty, and no motion is what there is.
     for moment, rows in enumerate(field_rows.reshape(windows.shape)):
         for place, row in enumerate(rows):

@@ -157,7 +157,7 @@ def flow_engine(name: EngineName) -> FlowEngine:
     return _Engine(_MAKERS[name])
 
 
-def flow_fields(
+def compute_flow(
     frames: Sequence[UInt8Array] | Mapping[int, UInt8Array] | UInt8Array, pairs: Sequence[int], recipe: FlowRecipe
 ) -> UInt8Array:
     """Compute 8-bit flow from ``frames[p]`` to ``frames[p + 1]`` for every p of ``pairs``.
@@ -221,7 +221,9 @@ def flow_window(position: int, length: int, num_frames: int) -> list[int]:
     Source: Ou and Sun 2019, section 3.5 ("centre point time L/2").
     """
     if length < 0 or length % 2:
-        raise SettingsError("clip.flow_fields", f"{length} fields cannot be centred on a frame", "take 2, 4, 6, ...")
+        raise SettingsError(
+            "clip.flow_frames", f"{length} flow frames cannot be centred on a frame", "take 2, 4, 6, ..."
+        )
     if num_frames < 2:
         return []
     first = position - length // 2

@@ -15,7 +15,7 @@ import numpy as np
 from actionfusion.errors import SettingsError
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.flow import ZERO_CODE, FlowRecipe, flow_fields, flow_window
+from actionfusion.video.flow import ZERO_CODE, FlowRecipe, compute_flow, flow_window
 from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame
 
@@ -50,7 +50,7 @@ class FrameGroup:
         position: frame number of the sampled one, from 0.
         time: its seconds from the first frame.
         pictures: square RGB ``[n, n, 3]`` by frame number.
-        fields: first frames of the L flow fields; none where the video has but one frame, or no flow is read.
+        fields: first frames of the L flow frames; none where the video has but one frame, or no flow is read.
     """
 
     position: int
@@ -64,7 +64,7 @@ class FrameGroup:
         missing = sorted(set(self.fields) - found.keys())
         needed = {index for start in missing for index in (start, start + 1)}
         pictures = {index: resized(self.pictures[index], recipe.size) for index in needed}
-        return found | dict(zip(missing, flow_fields(pictures, missing, recipe), strict=True))
+        return found | dict(zip(missing, compute_flow(pictures, missing, recipe), strict=True))
 
     def sample(self, codes: Mapping[int, UInt8Array], clip: ClipSettings) -> Sample:
         """Make the sample with the flow that ``codes`` has computed."""
@@ -72,7 +72,7 @@ class FrameGroup:
         rgb = np.ascontiguousarray(picture.transpose(2, 0, 1))
         if not clip.reads_flow:
             return Sample(self.position, self.time, rgb, None)
-        length, size = clip.flow_fields, clip.flow.size
+        length, size = clip.flow_frames, clip.flow.size
         flow = np.full((length, 2, size, size), ZERO_CODE, np.uint8)
         for place, start in enumerate(self.fields):
             flow[place] = codes[start].transpose(2, 0, 1)
@@ -85,7 +85,7 @@ class FrameCollector:
 
     Args:
         every: frames from one sample to the next, and to the end of the first sample.
-        length: L, flow fields around a sample; 0 where no flow is read.
+        length: L, flow frames around a sample; 0 where no flow is read.
         frames: the last ones seen, as many as groups to come may need.
 
     Raises:

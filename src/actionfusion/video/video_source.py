@@ -12,8 +12,8 @@ import numpy.typing as npt
 from actionfusion.errors import NoFrames, SettingsError
 from actionfusion.video.clip import FrameCountChanged
 from actionfusion.video.containers import LocalPath
-from actionfusion.video.field_maker import FieldMaker
 from actionfusion.video.flow import FlowRecipe
+from actionfusion.video.flow_maker import FlowMaker
 from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 from actionfusion.video.seeking import PacketIndex, PacketScan, SeekingFailed, scan_packets, seek_frames
@@ -109,7 +109,7 @@ class VideoSource:
         images, times = np.empty((len(frames), size, size, 3), np.uint8), np.zeros(len(frames))
         row = {index: place for place, index in enumerate(frames)}
         found = 0
-        with closing(video), FieldMaker(fields, self.recipe) as flow:
+        with closing(video), FlowMaker(fields, self.recipe) as flow:
             while not self._is_verified or found < len(needed):
                 try:
                     frame = next(video)

@@ -54,7 +54,7 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
 
 
 def _channels(clip: ClipSettings) -> dict[str, dict[str, Any]]:
-    numbers = range(1, clip.flow_fields + 1)
+    numbers = range(1, clip.flow_frames + 1)
     return {
         "rgb": {
             "range": [0, 255],
@@ -116,7 +116,7 @@ def _sampling(clip: ClipSettings) -> dict[str, Any]:
         "formula": f"position(k) = {formula} for k = 1..T, with {numbers}",
     }
     if clip.reads_flow:
-        fields, half = clip.flow_fields, clip.flow_fields // 2
+        fields, half = clip.flow_frames, clip.flow_frames // 2
         sampling["flow_fields"] = fields
         sampling["flow_window"] = (
             f"around a sampled frame t the {fields} fields that start at t - {half} .. t + {half - 1}, each clamped "

@@ -173,10 +173,8 @@ def open_export(folder: Path) -> Export:
 def _clip_of_format_1(about: Mapping[str, Any]) -> dict[str, Any]:
     """Make clip settings from the description of version 0.1, whose models all took both streams."""
     sampling = about.get("sampling")
-    stated = (
-        {name: sampling[name] for name in ("frames", "flow_fields") if name in sampling}
-        if isinstance(sampling, Mapping)
-        else {}
-    )
+    names = {"frames": "frames", "flow_fields": "flow_frames"}
+    known = sampling if isinstance(sampling, Mapping) else {}
+    stated = {new: known[old] for old, new in names.items() if old in known}
     constant = {"streams": ["rgb", "flow"], "size": None, "sampling": "spread", "stride": 1}
     return {**stated, **({"flow": about["flow_recipe"]} if "flow_recipe" in about else {}), **constant}

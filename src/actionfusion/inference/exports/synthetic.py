@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.video.clip import ClipSettings, UInt8Array
-from actionfusion.video.flow import flow_fields
+from actionfusion.video.flow import compute_flow
 from actionfusion.video.pictures import resized
 
 _STEP = (1, 2)  # pixels that each frame moves down and to the right
@@ -39,7 +39,7 @@ class SyntheticVideo:
     ) -> tuple[UInt8Array, UInt8Array, npt.NDArray[np.float64]]:
         """Read frames and flow as ``ClipSource`` says, at 25 frames a second."""
         of_fields = {*fields, *(start + 1 for start in fields)}
-        codes = flow_fields(
+        codes = compute_flow(
             {index: resized(self._at(index), self.recipe.size) for index in of_fields}, fields, self.recipe
         )
         pictures = [resized(self._at(index), self.frame_size) for index in frames]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from actionfusion.errors import SettingsError
-from actionfusion.video.field_maker import FieldMaker
-from actionfusion.video.flow import FlowRecipe, flow_fields
+from actionfusion.video.flow import FlowRecipe, compute_flow
+from actionfusion.video.flow_maker import FlowMaker
 from actionfusion.video.threads import ReadingStopped, Share, one_opencv_thread, sharing
 
 RECIPE = FlowRecipe("dis", size=64)
@@ -25,13 +25,13 @@ def _pictures(count: int) -> list[np.ndarray]:
 def test_the_fields_are_those_of_flow_fields(threads, pairs):
     pictures = _pictures(12)
     before = threading.active_count(), cv2.getNumThreads()
-    with sharing(Share(threads, threading.Event())), FieldMaker(pairs, RECIPE) as maker:
+    with sharing(Share(threads, threading.Event())), FlowMaker(pairs, RECIPE) as maker:
         for index in sorted({*pairs, *(start + 1 for start in pairs), 7}):
             maker.add(index, pictures[index])
         fields = maker.fields()
     assert (threading.active_count(), cv2.getNumThreads()) == before
     assert fields.dtype == np.uint8
-    np.testing.assert_array_equal(fields, flow_fields(pictures, pairs, RECIPE))
+    np.testing.assert_array_equal(fields, compute_flow(pictures, pairs, RECIPE))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -39,13 +39,13 @@ def test_a_stop_and_a_fault_leave_no_thread_behind(threads):
     pictures = _pictures(6)
     before = threading.active_count(), cv2.getNumThreads()
     share = Share(threads, threading.Event())
-    with sharing(share), FieldMaker(range(5), RECIPE) as maker:
+    with sharing(share), FlowMaker(range(5), RECIPE) as maker:
         maker.add(0, pictures[0])
         maker.add(1, pictures[1])
         share.stop.set()
         with pytest.raises(ReadingStopped):
             maker.add(2, pictures[2])
-    with FieldMaker(range(5), RECIPE) as maker, pytest.raises(SettingsError, match=r"give uint8 \[64, 64, 3\]"):
+    with FlowMaker(range(5), RECIPE) as maker, pytest.raises(SettingsError, match=r"give uint8 \[64, 64, 3\]"):
         maker.add(0, pictures[0][:, :32])
     assert (threading.active_count(), cv2.getNumThreads()) == before
 

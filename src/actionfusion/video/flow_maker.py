@@ -14,7 +14,7 @@ from actionfusion.video.pictures import resized
 from actionfusion.video.threads import check_stop, flow_threads, one_opencv_thread
 
 
-class FieldMaker:
+class FlowMaker:
     """Takes the pictures of a video one by one and computes the flow of each pair as soon as it is complete.
 
     Used as a context manager; leaving it ends its threads.  Every thread computes the same flow
@@ -34,7 +34,7 @@ class FieldMaker:
         self._threads: ThreadPoolExecutor | None = None
         self._exit = ExitStack()
 
-    def __enter__(self) -> FieldMaker:
+    def __enter__(self) -> FlowMaker:
         count = flow_threads()
         if count > 1 and self._rows:
             self._exit.enter_context(one_opencv_thread())
