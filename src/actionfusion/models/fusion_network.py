@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.backbones import BackboneName, backbone_facts, make_backbone
-from actionfusion.models.fusion import RGB_SHARE, FusionName, make_fusion
+from actionfusion.models.fusion import RGB_SHARE, ConvFusion, FusionName, make_fusion
 from actionfusion.models.heads import HeadName, make_head
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
 from actionfusion.models.model import Features, ModelSettings, Source, VideoModel
-from actionfusion.models.streaming import SampleReader, StreamShape
+from actionfusion.models.streaming import FrameReader, NeighbourReader, SampleReader, StreamShape
 from actionfusion.models.weights import Checkpoint
 from actionfusion.streams import StreamName
 
@@ -382,16 +382,28 @@ class FusionNetwork(VideoModel):
 
     @classmethod
     def stream_shape(cls, settings: ModelSettings) -> StreamShape:
-        """Describe how a stream is read sample by sample, with exact answers; see `fusion_streaming`."""
-        from actionfusion.models.fusion_streaming import stream_shape  # noqa: PLC0415
-
-        return stream_shape(cast("FusionNetworkSettings", settings))
+        """Describe how a stream is read sample by sample, with exact answers."""
+        own = cast("FusionNetworkSettings", settings)
+        looks_ahead = own.streams == "both" and own.fusion == "conv3d" and own.fusion_time_kernel == 3
+        return StreamShape(
+            looks_ahead,
+            ("conv", "fc") if own.branches == "both" else (own.branches,),
+            (3 if looks_ahead else 0, backbone_facts(own.backbone).out_channels, own.map_size, own.map_size),
+        )
 
     def sample_reader(self) -> SampleReader:
         """Make the reader that runs backbones, fusion and the LSTM*s' input products on new samples."""
-        from actionfusion.models.fusion_streaming import FusionSampleReader  # noqa: PLC0415
+        shape = self.stream_shape(self.settings)
 
-        return FusionSampleReader(self)
+        def read(maps: Tensor) -> list[Tensor]:
+            readings = self.branch_features(maps)
+            if self.settings.temporal_head == "lstm":
+                readings = {name: self.branch_lstm(name).project(values) for name, values in readings.items()}
+            return [readings[name] for name in shape.branches]
+
+        if not shape.looks_ahead:
+            return FrameReader(self, shape, lambda clips: read(self.fuse(self.features(clips))))
+        return NeighbourReader(self, shape, cast("ConvFusion", self.fusion), self.features, read)
 
     def answer_window(self, readings: Mapping[str, Tensor]) -> Tensor:
         """Run the LSTMs and the head over the readings ``[B, n, F]`` of a window."""
