@@ -324,6 +324,7 @@ def test_a_feature_store(trap, run, tmp_path, attack):
     opened = open_run(run)
     recipe = feature_recipes(opened.load_network(), opened.clip, "float32", prepared=False)["rgb"]
     store = FeatureStore(tmp_path / "features", recipe)
+    store.begin()
     assert FeatureStore(tmp_path / "features", recipe).folder == store.folder
     trap.write(store.folder / "recipe.json", JSON_TEXTS[attack])
     with pytest.raises(DatasetError, match="features"):
