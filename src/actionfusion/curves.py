@@ -216,6 +216,11 @@ def draw_curves(axes: Axes, curves: Curves, quantity: Quantity, palette: Palette
         )
     _scale(axes, curves, quantity)
     _mark_stages(axes, curves, palette)
+    quieten(axes, palette)
+
+
+def quieten(axes: Axes, palette: Palette) -> None:
+    """Leave the axes a base line and a faint grid."""
     axes.patch.set_visible(False)
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.spines["bottom"].set_color(palette.muted)

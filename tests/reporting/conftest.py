@@ -1,6 +1,12 @@
-"""Invented clips, evaluations and epochs, and a parser that holds a page to being well formed."""
+"""Invented clips, evaluations and epochs, a parser that holds a page to being well formed, and a real browser."""
 
+import html
+import json
 import math
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 
@@ -9,6 +15,23 @@ import pytest
 
 from actionfusion.video.clip import Clip
 from actionfusion.video.flow import FlowRecipe
+
+BROWSER_FLAGS = [
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=8000",
+    "--dump-dom",
+]
+FRAME = (
+    '<iframe id="{name}" style="width:{width}px;height:900px;border:0" onload="look(this)" srcdoc="{page}"></iframe>'
+)
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "col"}
 
@@ -191,3 +214,27 @@ def make_epochs() -> Callable[..., list[dict]]:
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def open_in_browser(tmp_path_factory) -> Callable[..., tuple[dict, list[str]]]:
+    """Opens pages in frames of a width, each handed to the script's ``look``; gives its report and the console."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium to open the page in (Debian: apt-get install chromium)")
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    command = [browser, *BROWSER_FLAGS, *sandbox]
+
+    def open_(script: str, frames: dict[str, tuple[int, str]], *flags: str) -> tuple[dict, list[str]]:
+        made = [FRAME.format(name=name, width=w, page=html.escape(page)) for name, (w, page) in frames.items()]
+        folder = tmp_path_factory.mktemp("browser")
+        probe = folder / "probe.html"
+        probe.write_text(script + "".join(made), encoding="utf-8")
+        words = [*command, *flags, f"--user-data-dir={folder / 'profile'}", probe.as_uri()]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=True)
+        found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+        assert found, done.stderr[-2000:]
+        messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return json.loads(html.unescape(found[1])), messages
+
+    return open_

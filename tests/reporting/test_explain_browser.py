@@ -1,29 +1,9 @@
 """The page of ``explain`` in a real browser, at the width of a phone and of a desk."""
 
-import html
-import json
-import os
-import re
-import shutil
-import subprocess
-
 import pytest
 
 from actionfusion.reporting.explain import explain
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OPTIONS = [
-    "--headless",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=8000",
-    "--dump-dom",
-]
 # The page sits in a frame, since its own policy lets no script look at it.
 LOOK = """<!doctype html><meta charset="utf-8"><pre id="found"></pre><script>
 const report = {};
@@ -45,21 +25,10 @@ const look = (frame) => {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in (Debian: apt-get install chromium)")
-def test_the_page_opens_whole_at_every_width(tiny_run, shapes_root, tmp_path):
+def test_the_page_opens_whole_at_every_width(open_in_browser, tiny_run, shapes_root, tmp_path):
     video = next((shapes_root / "test" / "order_left_right").glob("*.mp4"))
-    page = html.escape(explain(tiny_run, video, out=tmp_path / "out").read_text(encoding="utf-8"))
-    frames = "".join(
-        f'<iframe id="at_{width}" style="width:{width}px;height:900px;border:0" onload="look(this)" srcdoc="{page}">'
-        "</iframe>"
-        for width in (320, 390, 1280)
-    )
-    (tmp_path / "probe.html").write_text(LOOK + frames, encoding="utf-8")
-    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    command = [BROWSER, *OPTIONS, *sandbox, f"--user-data-dir={tmp_path / 'profile'}"]
-    command.append((tmp_path / "probe.html").as_uri())
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
-    seen = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    page = explain(tiny_run, video, out=tmp_path / "out").read_text(encoding="utf-8")
+    seen, messages = open_in_browser(LOOK, {f"at_{width}": (width, page) for width in (320, 390, 1280)})
+    assert messages == []
     whole = {"overflow": 0, "broken": 0, "images": 27, "failed": [None], "outside": [], "charts": 3}
     assert seen == dict.fromkeys(["at_320", "at_390", "at_1280"], whole)

@@ -1,35 +1,15 @@
 """The page in a real browser, at the width of a phone and of a desk."""
 
-import html
-import json
-import os
-import re
-import shutil
-import subprocess
-
 import pytest
 
 from actionfusion.reporting.comparison_page import ComparedRun, render_comparison
 from actionfusion.reporting.filmstrip import FilmStrip
 from actionfusion.reporting.page import GroupAccuracy, Report, accuracy_headline, render_report
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = [
-    "--headless",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=8000",
-]
 # The page sits in a frame, since its own policy lets no script look at it.  What is cut off by a box that scrolls, or
 # hidden on purpose, is not too wide.
 PROBE = """<!doctype html><meta charset="utf-8">
-<meta name="color-scheme" content="light dark"><pre id="found"></pre>%s<script>
+<meta name="color-scheme" content="light dark"><pre id="found"></pre><script>
 const report = {};
 const names = (table) => [...table.tBodies[0].rows].filter((row) => !row.matches(".axis"))
   .map((row) => row.cells[0].textContent.trim());
@@ -83,24 +63,6 @@ const look = (frame) => {
   found.textContent = JSON.stringify(report);
 };
 </script>"""
-FRAME = (
-    '<iframe id="{name}" style="width:{width}px;height:900px;border:0" onload="look(this)" srcdoc="{page}"></iframe>'
-)
-
-
-def _open_in_browser(tmp_path, frames: dict[str, tuple[int, str]], *flags: str) -> tuple[dict, list[str]]:
-    script, after = PROBE.split("%s")
-    made = [FRAME.format(name=n, width=w, page=html.escape(page)) for n, (w, page) in frames.items()]
-    (tmp_path / "probe.html").write_text(script + after + "".join(made), encoding="utf-8")
-    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    command = [BROWSER, *QUIET, *sandbox, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run(
-        [*command, (tmp_path / "probe.html").as_uri()], capture_output=True, text=True, timeout=90, check=True
-    )
-    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return json.loads(html.unescape(found[1])), messages
 
 
 def _big_confusion(classes: int = 101) -> list[list[int]]:
@@ -110,8 +72,7 @@ def _big_confusion(classes: int = 101) -> list[list[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in (Debian: apt-get install chromium)")
-def test_pages_open_whole_at_every_width(tmp_path, make_clip, make_evaluation, make_epochs):
+def test_pages_open_whole_at_every_width(open_in_browser, make_clip, make_evaluation, make_epochs):
     long_name = "a_label_that_goes_on_and_on_without_any_blank_to_break_at"
     small = make_evaluation([[9, 1], [2, 8]], [long_name, "run"])
     demo = Report(
@@ -135,7 +96,7 @@ def test_pages_open_whole_at_every_width(tmp_path, make_clip, make_evaluation, m
         )
         for width in (320, 390, 1280)
     }
-    found, messages = _open_in_browser(tmp_path, frames)
+    found, messages = open_in_browser(PROBE, frames)
     assert messages == []
     assert set(found) == set(frames)
     for name, seen in found.items():
@@ -160,16 +121,15 @@ COUNTS[("jump", "jump")] = "10"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in (Debian: apt-get install chromium)")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_clicks_sort_and_the_pointer_reads_cells(tmp_path, make_evaluation, dark):
+def test_clicks_sort_and_the_pointer_reads_cells(open_in_browser, make_evaluation, dark):
     evaluation = make_evaluation([[9, 1, 0], [3, 6, 9], [0, 0, 10]], ["walk", "Run", "jump"])
     page = render_report(Report("A run", evaluation=evaluation))
     other = make_evaluation([[5, 5, 0], [0, 10, 0], [0, 0, 10]], ["walk", "Run", "jump"])
     runs = render_comparison([ComparedRun("a", evaluation), ComparedRun("b", other)])
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     frames = {"run": (390, page), "runs": (390, runs), "big": (1280, _big_page(make_evaluation))}
-    found, messages = _open_in_browser(tmp_path, frames, scheme)
+    found, messages = open_in_browser(PROBE, frames, scheme)
     assert messages == []
     assert found["run"]["dark"] is dark
     assert found["run"]["paper"] == ("rgb(21, 24, 27)" if dark else "rgb(255, 255, 255)")

@@ -1,8 +1,9 @@
-"""What the tests of training share: a recipe file beside the store of its data."""
+"""What the tests of training share: a recipe file beside the store of its data, and trainings that stop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from actionfusion.data.prepare import prepare
+from actionfusion.training.learner import Learner
 from actionfusion.video.flow import FlowRecipe
 
 
@@ -26,3 +28,25 @@ def stored_recipe(tmp_path_factory) -> Callable[[Path, Mapping[str, Any]], Path]
         return folder / "recipe.yaml"
 
     return write
+
+
+@pytest.fixture
+def stopped_at(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Makes the training inside fail before a step, as a killed one would: without a word in the checkpoint."""
+
+    @contextmanager
+    def stopped(step: int) -> Iterator[None]:
+        real, seen = Learner.step, []
+
+        def counted(*arguments):
+            seen.append(1)
+            if len(seen) == step:
+                raise ZeroDivisionError
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Learner, "step", counted)
+            with pytest.raises(ZeroDivisionError):
+                yield
+
+    return stopped

@@ -29,7 +29,6 @@ from actionfusion.run_folder import open_run
 from actionfusion.training.checkpoint import load_network
 from actionfusion.training.cost import step_cost, training_cost
 from actionfusion.training.features import FeatureSettings
-from actionfusion.training.learner import Learner
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
@@ -130,27 +129,12 @@ def test_a_finished_run_names_no_path_and_says_what_it_learnt_from(run, folder):
     assert "features: 20 clips computed" in log
 
 
-def stop_at(monkeypatch, step: int) -> None:
-    """Make the training fail before a step, as a killed one would: without a word in the checkpoint."""
-    real, seen = Learner.step, []
-
-    def counted(*arguments):
-        seen.append(1)
-        if len(seen) == step:
-            raise ZeroDivisionError
-        return real(*arguments)
-
-    monkeypatch.setattr(Learner, "step", counted)
-
-
 @pytest.fixture
-def stopped(arguments, folder, run, tmp_path, monkeypatch) -> Path:
+def stopped(arguments, folder, run, tmp_path, stopped_at) -> Path:
     """The same run, stopped in the middle of the second epoch."""
     del run  # has filled the folder
-    with monkeypatch.context() as patch:
-        stop_at(patch, 5)
-        with pytest.raises(ZeroDivisionError):
-            train(**arguments, features=from_features(folder), out=tmp_path / "run")
+    with stopped_at(5):
+        train(**arguments, features=from_features(folder), out=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "resume.json").read_text())["features"] == {"folder": str(folder)}
     return tmp_path / "run"
 
@@ -168,7 +152,7 @@ def test_resumed_it_knows_the_features_and_ends_the_same(stopped, run, folder, h
     assert "resumed with features" in (stopped / "train.log").read_text()
 
 
-def test_what_contradicts_the_run_is_refused(stopped, arguments, folder, tmp_path, monkeypatch, capsys):
+def test_what_contradicts_the_run_is_refused(stopped, arguments, folder, tmp_path, stopped_at, capsys):
     words = ["train", "--resume", "--out", str(stopped)]
     before = (stopped / "checkpoint.safetensors").read_bytes()
     assert main([*words, "--features.views", "3"]) == 1
@@ -180,10 +164,8 @@ def test_what_contradicts_the_run_is_refused(stopped, arguments, folder, tmp_pat
     assert re.search(r"features\.folder: .*--features\.folder DIR", capsys.readouterr().err)
     assert (stopped / "checkpoint.safetensors").read_bytes() == before
 
-    with monkeypatch.context() as patch:
-        stop_at(patch, 2)
-        with pytest.raises(ZeroDivisionError):
-            train(**arguments, out=tmp_path / "end to end")
+    with stopped_at(2):
+        train(**arguments, out=tmp_path / "end to end")
     assert main(["train", "--resume", "--out", str(tmp_path / "end to end"), "--features.folder", str(folder)]) == 1
     assert "features.views is null in the run and 4 now" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from actionfusion.curves import Curves, Palette, Quantity, draw_curves, own_style
+from actionfusion.curves import Curves, Palette, Quantity, draw_curves, own_style, quieten
 from actionfusion.evaluation.calibration import ReliabilityBin
 from actionfusion.reporting.rendering import known
 
@@ -108,7 +108,7 @@ def overlay_svg(runs: Sequence[Curves | None], quantity: Quantity, description: 
         else:
             axes.set_ylim(0, highest * 1.06 or 1.0)
             axes.yaxis.set_major_locator(MaxNLocator(5))
-        _quieten(axes)
+        quieten(axes, _PAGE)
         figure.savefig(text, format="svg", metadata={"Date": None})
     return _for_page(text.getvalue(), f"{quantity}-", description)
 
@@ -136,7 +136,7 @@ def reliability_svg(bins: Sequence[ReliabilityBin], description: str) -> str:
         _share_axis(axes, "y")
         for part in (axes, below):
             _share_axis(part, "x")
-            _quieten(part)
+            quieten(part, _PAGE)
         axes.tick_params(labelbottom=False)
         figure.savefig(text, format="svg", metadata={"Date": None})
     return _for_page(text.getvalue(), "reliability-", description)
@@ -147,16 +147,6 @@ def _share_axis(axes: Axes, name: str) -> None:
     (axes.set_xlim if name == "x" else axes.set_ylim)(0, 1)
     axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-
-
-def _quieten(axes: Axes) -> None:
-    axes.patch.set_visible(False)
-    axes.spines[["left", "right", "top"]].set_visible(False)
-    axes.spines["bottom"].set_color(_PAGE.muted)
-    axes.spines["bottom"].set_linewidth(0.8)
-    axes.grid(axis="y", color=_PAGE.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=4, labelcolor=_PAGE.muted)
 
 
 def _for_page(svg: str, prefix: str, description: str) -> str:
