@@ -20,7 +20,8 @@ from actionfusion.evaluation.result import Evaluation
 from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.filmstrip import FilmStrip
-from actionfusion.reporting.page import GroupAccuracy, Report, accuracy_headline, render_report
+from actionfusion.reporting.findings import accuracy_headline
+from actionfusion.reporting.page import GroupAccuracy, Report, render_report
 from actionfusion.reporting.rendering import write_page
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.training.recipe import load_recipe

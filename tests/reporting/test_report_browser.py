@@ -4,7 +4,8 @@ import pytest
 
 from actionfusion.reporting.comparison_page import ComparedRun, render_comparison
 from actionfusion.reporting.filmstrip import FilmStrip
-from actionfusion.reporting.page import GroupAccuracy, Report, accuracy_headline, render_report
+from actionfusion.reporting.findings import accuracy_headline
+from actionfusion.reporting.page import GroupAccuracy, Report, render_report
 
 # The page sits in a frame, since its own policy lets no script look at it.  What is cut off by a box that scrolls, or
 # hidden on purpose, is not too wide.

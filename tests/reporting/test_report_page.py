@@ -12,14 +12,9 @@ import actionfusion.reporting.page as page_module
 from actionfusion.errors import SettingsError
 from actionfusion.models.model import Source
 from actionfusion.reporting.filmstrip import FilmStrip
+from actionfusion.reporting.findings import Headline, accuracy_headline
 from actionfusion.reporting.model_facts import ModelFacts, PublishedFigure
-from actionfusion.reporting.page import (
-    GroupAccuracy,
-    Headline,
-    Report,
-    accuracy_headline,
-    render_report,
-)
+from actionfusion.reporting.page import GroupAccuracy, Report, render_report
 from actionfusion.reporting.rendering import write_page
 
 NASTY = '<script>alert("1")</script>"\'><img src=x onerror=alert(1)> & {{ 7 * 7 }}'

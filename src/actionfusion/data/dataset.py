@@ -13,7 +13,7 @@ from typing import Literal
 from actionfusion.data.duplicates import with_equal_files
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.listing import Leaks, Listing, Part, Split
+from actionfusion.data.listing import PARTS, Leaks, Listing, Part, Split
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.source_videos import PictureFolderSource
@@ -130,7 +130,7 @@ class LabelledVideos:
     def digest(self) -> str:
         """Compute a hash of which videos are in which part, the same on every machine."""
         digest = hashlib.sha256()
-        for name in ("train", "val", "test"):
+        for name in PARTS:
             for path in sorted(self.listing.entries[index].path for index in getattr(self.split, name)):
                 digest.update(f"{name}\0{path}\0".encode())
         return digest.hexdigest()[:16]

@@ -11,13 +11,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import AnyPath
 
 Kind = Literal["file", "frames"]
 Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def canonical(text: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -26,10 +26,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from actionfusion.data.augment import Augmentation, augment
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.streams import StreamName
-from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
+from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip, stacked_inputs
 from actionfusion.video.sampling import random_interval, sample_generator
 
 OpenSource = Callable[[], ClipSource]
+Item = TypeVar("Item")
 
 # Of the 107 bytes that a socket's path may have, multiprocessing takes 32 for "/pymp-xxxxxxxx/listener-xxxxxxxx".
 _LONGEST_TEMPORARY = 107 - 32
@@ -155,7 +156,13 @@ class ClipDataset(KeyedDataset):
 
     def collate(self, samples: Sequence[Sample | ActionFusionError]) -> Batch | ActionFusionError:
         """Put clips side by side, or return the first error among them."""
-        return collate(samples, self.settings.streams)
+        good = good_or_error(samples)
+        if isinstance(good, ActionFusionError):
+            return good
+        clips, targets, names = zip(*good, strict=True)
+        stacked = stacked_inputs(clips, self.settings.streams)
+        inputs = {name: torch.from_numpy(arrays) for name, arrays in stacked.items()}
+        return Batch(inputs, torch.tensor(targets, dtype=torch.int64), tuple(names))
 
     def _random_positions(self, epoch: int, index: int, num_frames: int) -> np.ndarray:
         assert self.augmentation is not None
@@ -384,20 +391,14 @@ def _refuse_long_sockets(workers: int) -> None:
         raise SettingsError(folder, reason, "set TMPDIR to a shorter path, or take 0 workers")
 
 
-def collate(samples: Sequence[Sample | ActionFusionError], streams: Sequence[StreamName]) -> Batch | ActionFusionError:
-    """Put the streams of clips side by side, or return the first error among them."""
-    good: list[Sample] = []
+def good_or_error(samples: Sequence[Item | ActionFusionError]) -> list[Item] | ActionFusionError:
+    """Return the samples, or the first error among them."""
+    good: list[Item] = []
     for sample in samples:
         if isinstance(sample, ActionFusionError):
             return sample
         good.append(sample)
-    clips, targets, names = zip(*good, strict=True)
-    given = [clip.inputs(streams) for clip in clips]
-    return Batch(
-        inputs={name: torch.from_numpy(np.stack([arrays[name] for arrays in given])) for name in streams},
-        targets=torch.tensor(targets, dtype=torch.int64),
-        names=tuple(names),
-    )
+    return good
 
 
 def _init_worker(worker: int) -> None:  # noqa: ARG001

@@ -13,13 +13,12 @@ from actionfusion.data.dataset import DataSettings, LabelledVideos, with_leakage
 from actionfusion.data.duplicates import Duplicate, clusters, equal_files
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.table import read_rows
-from actionfusion.data.listing import Listing, Split, VideoEntry, some
+from actionfusion.data.listing import PARTS, Listing, Split, VideoEntry, some
 from actionfusion.data.manifest import write_table
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
 from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, typed
 from actionfusion.storage import PathLike
 
-PARTS = ("train", "val", "test")
 _COLUMNS = ("path", "label", "group", "double_of", "part")
 _THE_SAME_ROOT = "give the folder that the run was trained on"
 _COPY_AGAIN = "copy the whole run folder again"

@@ -33,7 +33,7 @@ from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoErro
 from actionfusion.settings import build_each, parse_json
 from actionfusion.storage import AnyPath, PathLike, local_copy, open_end_first, read_ranges, to_path
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.flow import FlowRecipe, flow_engine, grey_picture
+from actionfusion.video.flow import FlowRecipe, encoded_field, grey_picture
 from actionfusion.video.pictures import resized
 
 if TYPE_CHECKING:  # Reading a store needs no decoder.
@@ -166,7 +166,7 @@ def write_stored_video(
         NoFrames: ``frames`` is empty.
         OSError: the stream cannot be written.
     """
-    recipe, engine = contents.flow, flow_engine(contents.flow.engine)
+    recipe = contents.flow
     times: list[float] = []
     last_grey: UInt8Array | None = None
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
@@ -178,7 +178,7 @@ def write_stored_video(
                 continue
             grey = grey_picture(resized(frame.image, recipe.size), recipe.size)
             if last_grey is not None:
-                codes = recipe.encode(engine(last_grey, grey))
+                codes = encoded_field(last_grey, grey, recipe)
                 planes = np.concatenate((codes[..., 0], codes[..., 1]))
                 archive.writestr(_zip_info(_flow_name(number - 1)), _jpeg(planes, quality))
             last_grey = grey

@@ -227,7 +227,7 @@ def _train_and_measure(path: Path, fold: Fold, given: Recipe, device: str | None
     data = fold.data(given.data)
     train(given.changed(data=data, seed=fold.seed), out=path, device=device, resume=_goes_on(path))
     run = open_run(path)
-    # A fold whose videos all have doubles in training, as leave-one-out makes them, is marked; it stops nothing.
+    # A fold whose videos all have duplicates in training, as leave-one-out makes them, is marked; it stops nothing.
     evaluation = measure(run, reopen_data(run, data.root, data.store), force=True, device=device)
     with _writing(path):
         write_evaluation(evaluation, evaluation_path(path, "test"))

@@ -48,6 +48,16 @@ def default_layers(depth: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(1 + round((layer - 1) * (depth - 1) / (PAPER_DEPTH - 1)) for layer in PAPER_LAYERS))
 
 
+def check_channels(channels: int) -> None:
+    """Refuse to show no channel.
+
+    Raises:
+        SettingsError: a number below 1.
+    """
+    if channels < 1:
+        raise SettingsError("channels", f"{channels} channels cannot be shown", "take 1 or more")
+
+
 def check_layers(model: VideoModel, layers: Sequence[int]) -> None:
     """Refuse stages that a backbone of the model does not have.
 
@@ -98,8 +108,7 @@ def layer_activations(
     if layers is None:
         layers = default_layers(len(backbone.stages))
     check_layers(model, layers)
-    if channels < 1:
-        raise SettingsError("channels", f"{channels} channels cannot be shown", "take 1 or more")
+    check_channels(channels)
     if not 0 <= position < target.num_frames:
         reason = f"there is no sampled frame {position}"
         raise SettingsError("position", reason, f"take 0 to {target.num_frames - 1}")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from actionfusion.errors import SettingsError
 from actionfusion.explanation.activations import (
     PAPER_CHANNELS,
     LayerActivations,
+    check_channels,
     check_layers,
     layer_activations,
 )
@@ -190,5 +190,4 @@ def check_options(model: VideoModel, layers: Sequence[int] | None, channels: int
         raise no_maps()
     if layers is not None:
         check_layers(model, layers)
-    if channels < 1:
-        raise SettingsError("channels", f"{channels} channels cannot be shown", "take 1 or more")
+    check_channels(channels)

@@ -22,7 +22,7 @@ from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
 from actionfusion.streams import StreamName
-from actionfusion.video.clip import Clip, ClipSettings, cut_clip
+from actionfusion.video.clip import Clip, ClipSettings, cut_clip, stacked_inputs
 from actionfusion.video.pictures import scaled_picture
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector
@@ -157,9 +157,7 @@ class Recognizer:
             if self.clip_settings.reads_flow and clip.recipe != self.clip_settings.flow:
                 reason = f"flow made by {clip.recipe}, the run was trained on {self.clip_settings.flow}"
                 raise RecipeMismatch("clip", reason, "cut it with the run's own settings")
-        streams = self.clip_settings.streams
-        given = [clip.inputs(streams) for clip in clips]
-        return self.scores({name: np.stack([arrays[name] for arrays in given]) for name in streams})
+        return self.scores(stacked_inputs(clips, self.clip_settings.streams))
 
     def scores(self, batch: Mapping[StreamName, Array]) -> npt.NDArray[np.float32]:
         """Compute probabilities ``[B, K]`` of a batch by stream ``[B, T, C, H, W]``, cut with the run's settings."""

@@ -20,7 +20,7 @@ from actionfusion.inference.runtimes.sub_models import Array, Run
 from actionfusion.models.model import VideoModel
 from actionfusion.models.streaming import StreamShape
 from actionfusion.streams import StreamName
-from actionfusion.video.clip import ClipSettings
+from actionfusion.video.clip import ClipSettings, stacked_inputs
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector, Sample
 
@@ -115,9 +115,7 @@ class Stepper(ABC, Generic[Window]):
             return None, replace(state, collector=collector, num_frames=num_frames)
         codes = group.codes(self._clip.flow, state.known)
         answers, window = self.answer([group.sample(codes, self._clip)], state.window)
-        reach = collector.next_position - collector.delay
-        known = {start: codes[start] for start in codes if start >= reach}
-        return answers[0], StreamState(collector, window, known, num_frames)
+        return answers[0], StreamState(collector, window, collector.reusable(codes), num_frames)
 
     def finish(self, state: StreamState[Window]) -> list[StreamPrediction]:
         """Answer the last samples, whose flow the end of the stream cuts short; it repeats the last field there is."""
@@ -189,8 +187,7 @@ class ExactStepper(Stepper[Readings]):
 
     def windows(self, samples: Sequence[Sample], window: Readings) -> list[Readings]:
         """Read the samples, all at once."""
-        given = [sample.inputs(self._clip.streams) for sample in samples]
-        pictures = {name: np.stack([arrays[name] for arrays in given]) for name in self._clip.streams}
+        pictures = stacked_inputs(samples, self._clip.streams)
         return self.read(pictures, [sample.time for sample in samples], window)
 
     def read(self, pictures: Pictures, times: Sequence[float], window: Readings) -> list[Readings]:
@@ -291,11 +288,9 @@ class WindowStepper(Stepper[tuple[Sample, ...]]):
         """Run the model on each window, one after the other: a clip takes much memory."""
         answers = []
         for window in windows:
-            given = [sample.inputs(self._clip.streams) for sample in window]
-            given += given[-1:] * (self._clip.frames - len(window))
-            clip: dict[str, Array] = {
-                name: np.stack([arrays[name] for arrays in given])[None] for name in self._clip.streams
-            }
+            filled = (*window, *window[-1:] * (self._clip.frames - len(window)))
+            pictures = stacked_inputs(filled, self._clip.streams)
+            clip: dict[str, Array] = {name: arrays[None] for name, arrays in pictures.items()}
             probabilities = np.asarray(self._run(clip)["probabilities"][0], np.float32)
             first, last = window[0].time, window[-1].time
             answers.append(StreamPrediction(probabilities, first, last, len(window), last))

@@ -419,8 +419,7 @@ class FusionNetwork(VideoModel):
                 part.to("meta")
         if self.settings.temporal_head == "lstm":
             for name in self.branch_lstms:
-                lstm = self.branch_lstm(name)
-                lstm.weight_ih = nn.Parameter(lstm.weight_ih.to("meta"))
+                self.branch_lstm(name).keep_only_recurrence()
         return self
 
     def beside_backbones(self, given: Checkpoint) -> dict[str, Tensor]:

@@ -275,6 +275,10 @@ class LayerNormLSTM(nn.Module):
         states, _ = self._run(projected)
         return torch.stack(states, dim=1) if self.return_sequence else states[-1]
 
+    def keep_only_recurrence(self) -> None:
+        """Free the weight of the input product, which ``recur`` and ``step`` do not use."""
+        self.weight_ih = nn.Parameter(self.weight_ih.to("meta"))
+
     def gates(self, inputs: Tensor) -> Tensor:
         """Return how far each unit's gates are open over ``[B, T, D]``, by the same computation as `forward`.
 

@@ -205,5 +205,5 @@ class LRCN(VideoModel):
     def keep_only_memory(self) -> Self:
         """Free everything before the LSTM's recurrence, its input product included."""
         super().keep_only_memory()
-        self.lstm.weight_ih = nn.Parameter(self.lstm.weight_ih.to("meta"))
+        self.lstm.keep_only_recurrence()
         return self

@@ -5,7 +5,8 @@
     logits   [B, K], or [B, T, K] of a model that answers at each step
 
 A model is one file with a settings dataclass, a class and its facts, and one line in ``models.MODELS``.  All rooms
-above (training, cached features, prediction, streaming, export, explanation) know this file and no other of the room.
+above (training, cached features, prediction, streaming, export, explanation) know no model by name, and of
+this room only the contract, the table, the shapes of a stream and the names of an LSTM's gates.
 """
 
 from __future__ import annotations

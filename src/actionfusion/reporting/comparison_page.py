@@ -21,7 +21,7 @@ from actionfusion.reporting.figures import SERIES, overlay_svg
 from actionfusion.reporting.findings import confidence, mean_class_accuracy, remarks
 from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.orders import by_name, by_value, orders
-from actionfusion.reporting.rendering import environment, percent, plural, write_page
+from actionfusion.reporting.rendering import decimal, environment, percent, plural, write_page
 from actionfusion.reporting.run_report import evaluation_of, read_epochs
 from actionfusion.reporting.tables import Bar, Evaluation, finite_interval, section
 from actionfusion.run_folder import open_run
@@ -72,12 +72,11 @@ def report_comparison(runs: Sequence[str | Path], *, part: Part = "test", out: P
     return out
 
 
-def render_comparison(runs: Sequence[ComparedRun], title: str = "Comparison of runs") -> str:
+def render_comparison(runs: Sequence[ComparedRun]) -> str:
     """Render the page.
 
     Args:
         runs: two or more; the others are compared with the first.
-        title: of the page.
 
     Raises:
         SettingsError: an evaluation whose parts contradict each other.
@@ -91,7 +90,7 @@ def render_comparison(runs: Sequence[ComparedRun], title: str = "Comparison of r
     sections = [("runs", "Runs"), ("pairs", "Video by video"), ("classes", "Classes")]
     template = environment().get_template("comparison.html.j2")
     return template.render(
-        title=title,
+        title="Comparison of runs",
         summary=f"{plural(len(runs), 'run')}, each compared with {first.name}.",
         sections=sections + ([("training", "Training")] if training else []),
         unlike=unlike([run.evaluation for run in runs]),
@@ -169,7 +168,7 @@ def _training(runs: Sequence[ComparedRun]) -> dict[str, Any] | None:
 
 
 def _describe(runs: Sequence[ComparedRun], curves: Sequence[Curves | None], quantity: Quantity) -> str:
-    parts = []
+    parts, form = [], percent if quantity == "accuracy" else decimal
     for run, part in zip(runs, curves, strict=True):
         if part is None:
             continue
@@ -177,6 +176,5 @@ def _describe(runs: Sequence[ComparedRun], curves: Sequence[Curves | None], quan
         column = validation if np.isfinite(validation).any() else train
         finite = column[np.isfinite(column)]
         if len(finite):
-            last = percent(finite[-1]) if quantity == "accuracy" else f"{finite[-1]:.3f}"
-            parts.append(f"{run.name} ends at {last}")
+            parts.append(f"{run.name} ends at {form(finite[-1])}")
     return f"{quantity} against epochs: {'; '.join(parts)}"

@@ -139,7 +139,7 @@ def _activations(explanation: Explanation, scale: float) -> list[tuple[str, str]
     """Draw Figure 7 for each stream with a backbone: its name and the picture."""
     clip, position = explanation.clip, explanation.position
     inputs = {"rgb": square(clip.rgb[position].transpose(1, 2, 0))}
-    if clip.flow is not None:
+    if clip.flow is not None and "flow" in explanation.activations:
         inputs["flow"] = drawn_flow(clip, scale)[position]
     return [
         (STREAM_NAMES[stream], webp_uri(activation_picture(inputs[stream], layers)))

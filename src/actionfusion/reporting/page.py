@@ -29,7 +29,7 @@ from actionfusion.reporting.filmstrip import (
     frame_pictures,
     heat_pictures,
 )
-from actionfusion.reporting.findings import Headline, accuracy_headline, confidence, headlines, remarks
+from actionfusion.reporting.findings import Headline, confidence, remarks
 from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.rendering import decimal, environment, percent
 from actionfusion.reporting.tables import (
@@ -43,8 +43,6 @@ from actionfusion.reporting.tables import (
 )
 
 MOST_LISTED_PREDICTIONS = 5
-
-__all__ = ["GroupAccuracy", "Headline", "Report", "accuracy_headline", "headlines", "render_report"]
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ def _training(rows: Sequence[EpochRow]) -> dict[str, Any] | None:
             (name, Markup(curves_svg(curves, name, _describe(curves, name))))  # noqa: S704  # matplotlib's own markup
             for name in quantities
         ],
-        "sessions": [(stage, _rates(stage)) for stage in curves.stage_list()],
+        "stages": [(stage, _rates(stage)) for stage in curves.stage_list()],
         "best": None if best is None else (int(curves.epochs[best]), float(curves.val_accuracy[best])),
         "duration": _duration(float(sum(seconds for seconds in curves.seconds if math.isfinite(seconds)))),
         "rows": list(zip(heads, zip(*(column.tolist() for column in columns), strict=True), strict=True)),

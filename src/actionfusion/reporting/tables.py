@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from actionfusion.evaluation.intervals import Interval
 from actionfusion.reporting.orders import Order, by_name, by_similarity, by_value, orders
+from actionfusion.reporting.rendering import known
 
 Evaluation = Mapping[str, Any]
 Density = Literal["roomy", "close", "dense"]
@@ -233,6 +234,6 @@ def section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def finite_interval(ends: Sequence[float] | None) -> Interval | None:
     """Return both ends, or None where one of them is missing or not finite."""
-    if ends is None or len(ends) != 2 or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+    if ends is None or len(ends) != 2 or not all(map(known, ends)):
         return None
     return float(ends[0]), float(ends[1])

@@ -177,7 +177,7 @@ class FeatureStore:
         path, remedy = self.folder / RECIPE, "remove the folder, or choose another --features.folder"
         try:
             refuse_foreign(folder)
-            if path.is_file() and read_json(path, DatasetError, remedy) != json.loads(json.dumps(recipe.as_json())):
+            if path.is_file() and read_json(path, DatasetError, remedy) != recipe.as_json():
                 raise DatasetError(path, "is damaged", remedy)
         except OSError as error:
             reason = f"cannot be read ({error.strerror or error})"

@@ -23,7 +23,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from actionfusion.data.loading import Batch, ClipDataset, KeyedDataset, LabelledSource, batches_of
+from actionfusion.data.loading import Batch, ClipDataset, KeyedDataset, LabelledSource, batches_of, good_or_error
 from actionfusion.errors import ActionFusionError, DatasetError, SettingsError
 from actionfusion.models.model import VideoModel
 from actionfusion.streams import StreamName
@@ -116,11 +116,9 @@ class FeatureDataset(KeyedDataset):
 
     def collate(self, samples: Sequence[FeatureSample | ActionFusionError]) -> Batch | ActionFusionError:
         """Put features side by side, or give the first error among them."""
-        good: list[FeatureSample] = []
-        for sample in samples:
-            if isinstance(sample, ActionFusionError):
-                return sample
-            good.append(sample)
+        good = good_or_error(samples)
+        if isinstance(good, ActionFusionError):
+            return good
         features, targets, names = zip(*good, strict=True)
         inputs = {stream: torch.stack([each[stream] for each in features]) for stream in self.stores}
         return Batch(inputs, torch.tensor(targets, dtype=torch.int64), tuple(names), cached=True)

@@ -6,7 +6,7 @@ disagree about a frame, a resize or a flow frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -135,6 +135,23 @@ class Clip:
             raise RecipeMismatch("clip", "it was cut without flow", "cut it with the run's own settings")
         arrays: dict[StreamName, UInt8Array | None] = {"rgb": self.rgb, "flow": self.flow}
         return {name: array for name in streams if (array := arrays[name]) is not None}
+
+
+class ModelInput(Protocol):
+    """What a model reads: a clip, or one sample of a stream."""
+
+    def inputs(self, streams: Sequence[StreamName]) -> dict[StreamName, UInt8Array]:
+        """Return the inputs of a model that reads these streams."""
+
+
+def stacked_inputs(given: Iterable[ModelInput], streams: Sequence[StreamName]) -> dict[StreamName, UInt8Array]:
+    """Put the inputs of clips or samples side by side: each stream of them as one array with a new first axis.
+
+    Raises:
+        RecipeMismatch: flow is wanted, and a clip was cut without it.
+    """
+    arrays = [each.inputs(streams) for each in given]
+    return {name: np.stack([array[name] for array in arrays]) for name in streams}
 
 
 class FrameCountChanged(Exception):

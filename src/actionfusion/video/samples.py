@@ -112,6 +112,10 @@ class FrameCollector:
         """Check whether any group needs the frame of that number."""
         return (index - self.every + 1 + self.delay) % self.every <= self.length
 
+    def reusable(self, codes: Mapping[int, UInt8Array]) -> dict[int, UInt8Array]:
+        """Pick the computed codes that groups to come may need."""
+        return {start: code for start, code in codes.items() if start >= self.next_position - self.delay}
+
     def push(self, frame: Frame) -> tuple[Self, FrameGroup | None]:
         """Take the next frame that is wanted, scaled to the recipe's size, and give the group that it completes.
 

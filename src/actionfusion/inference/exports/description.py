@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from actionfusion.inference.exports.exported import FORMAT
@@ -37,7 +36,7 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
         "precision": precision,
         "weights_sha256": weights,
         "model_name": run.model,
-        "inputs": [plain(asdict(spec)) | {"layout": _LAYOUT} | channels[spec.name] for spec in sub_model.inputs],
+        "inputs": [plain(spec) | {"layout": _LAYOUT} | channels[spec.name] for spec in sub_model.inputs],
         "output": {
             "name": sub_model.outputs[0],
             "shape": [1, len(run.labels)],

@@ -97,8 +97,6 @@ def export(
                 write_atomically(target / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
                 open_export(target)
         except OSError as error:
-            if isinstance(error, ExportError):
-                raise
             raise ExportError(out, f"cannot be written ({error.strerror or error})", "choose another --out") from error
     size = sum(files.values()) / 2**20
     text = f"{out}: {format} {precision}, {size:.1f} MiB; {answer['label']!r} for its check clip, "

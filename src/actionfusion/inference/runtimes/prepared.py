@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +88,18 @@ class Artifact:
             name: version_of(name)
             for name in ("torch", PACKAGES[self.runtime], *(("nncf",) if self.precision == "int8" else ()))
         }
-        facts = {
+        return {
             "format": FORMAT,
             "part": self.sub_model.name,
             "runtime": self.runtime,
             "precision": self.precision,
-            "inputs": [asdict(spec) for spec in self.sub_model.inputs],
+            "inputs": [plain(spec) for spec in self.sub_model.inputs],
             "outputs": list(self.sub_model.outputs),
             "model_name": self.run.model,
             "network": plain(self.run.network),
             "clip": plain(self.run.clip),
             "versions": versions,
         }
-        return dict(json.loads(json.dumps(facts)))
 
 
 @dataclass(frozen=True)

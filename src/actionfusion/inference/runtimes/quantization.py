@@ -1,7 +1,7 @@
 """A network in 8 bits: calibrated on clips that the run was trained on, and held to its own accuracy on others.
 
-Post-training, by NNCF: convolutions and the first fully connected layer; what the LSTMs compute stays as it is, since
-it is a hundredth of the arithmetic and feeds back into itself.
+Post-training, by NNCF: all convolutions, and the linear layers that the model names (``quantized_layers``).  What an
+LSTM computes stays as it is: of the fusion network it is a hundredth of the arithmetic, and it feeds back into itself.
 """
 
 from __future__ import annotations

@@ -260,8 +260,7 @@ class VideoSamples:
                     collector, group = collector.push(frame)
                     if group is not None:
                         codes = group.codes(self.clip.flow, known)
-                        reach = collector.next_position - collector.delay
-                        known = {start: codes[start] for start in codes if start >= reach}
+                        known = collector.reusable(codes)
                         yield group.sample(codes, self.clip)
         except VideoError as error:
             self.error = error

@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """2-D layers that process each picture independently.
 
-    A subclass makes its layers, sets the facts, and defines `units` and `stage_ends`.
+    A subclass makes its layers, sets the facts, and defines `units`, `stage_ends` and `first_layer`.
 
     Attributes:
         in_channels: channels of a picture: 3 for RGB, 2L for a stack of L flow frames.
@@ -33,7 +33,6 @@ class Backbone(nn.Module):
         stride: pixels of the picture for one position of the map.
         mean: of RGB in 0..1 that its pretrained weights expect.
         std: likewise.
-        pretrained_from: where ``pretrained: imagenet`` comes from, for messages; None if there is nothing.
         dense_shape: shape of the first fully connected layer's weight, where the pretrained weights have that layer.
         recompute_frames: None, or how many pictures at a time keep their activations while gradients are computed; the
             others' are computed again in the backward pass.
@@ -44,7 +43,6 @@ class Backbone(nn.Module):
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    pretrained_from: ClassVar[str | None] = None
     dense_shape: ClassVar[tuple[int, int] | None] = None
     out_channels: int
     stride: int
@@ -197,7 +195,8 @@ class Backbone(nn.Module):
             WeightsError: a tensor is missing, or has another shape.
         """
         tensors, state = self.translate(given.tensors), self.state_dict()
-        wanted = [name for name in state if name in self.pretrained_parameters()]
+        known = self.pretrained_parameters()
+        wanted = [name for name in state if name in known]
         if missing := [name for name in wanted if name not in tensors]:
             more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
             reason = f"it lacks {len(missing)} tensors: {', '.join(missing[:6])}{more}"

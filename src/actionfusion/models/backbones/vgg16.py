@@ -72,7 +72,6 @@ class VGG(Backbone):
         SettingsError: a layout that makes no network.
     """
 
-    pretrained_from: ClassVar[str | None] = f"{HUB_REPOSITORY} on the Hugging Face hub"
     dense_shape: ClassVar[tuple[int, int] | None] = (4096, 512 * 7 * 7)
 
     def __init__(self, in_channels: int, layout: Layout = VGG16_LAYOUT, *, batch_norm: bool = False) -> None:
@@ -140,7 +139,6 @@ class VGG(Backbone):
 class Narrow(VGG):
     """Four convolutions of 8 to 32 channels, for CPUs and tests; without pretrained weights."""
 
-    pretrained_from: ClassVar[str | None] = None
     dense_shape: ClassVar[tuple[int, int] | None] = None
 
     def __init__(self, in_channels: int, *, batch_norm: bool = False) -> None:
