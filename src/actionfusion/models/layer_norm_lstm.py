@@ -276,7 +276,7 @@ class LayerNormLSTM(nn.Module):
         return torch.stack(states, dim=1) if self.return_sequence else states[-1]
 
     def keep_only_recurrence(self) -> None:
-        """Free the weight of the input product, which ``recur`` and ``step`` do not use."""
+        """Free the weight of the input product, which ``recur`` does not use."""
         self.weight_ih = nn.Parameter(self.weight_ih.to("meta"))
 
     def gates(self, inputs: Tensor) -> Tensor:
