@@ -33,6 +33,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def vgg16_file() -> Path:
+    """ImageNet's thirteen convolutions of VGG-16, which never come with the repository."""
+    shared = Path(os.environ.get("ACTIONFUSION_SHARED", Path(__file__).parents[2] / "shared"))
+    path = shared / "weights" / "vgg16_imagenet_conv.safetensors"
+    if not path.is_file():
+        pytest.skip("the weights are not on this machine (set ACTIONFUSION_SHARED to their folder's parent)")
+    return path
+
+
+@pytest.fixture(scope="session")
 def shapes_root(tmp_path_factory) -> Path:
     """Four training and two test clips of each of the eight generated classes."""
     from actionfusion.data.shapes_files import make_shapes

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from actionfusion.errors import WeightsError
 from actionfusion.models import FusionNetwork, weights
+from actionfusion.models.backbones import make_backbone
 from actionfusion.models.backbones.vgg16 import VGG, VGG16_LAYOUT
+from actionfusion.models.lrcn import LRCN, LRCNSettings
 
 NARROW = tuple(entry if isinstance(entry, str) else entry // 64 for entry in VGG16_LAYOUT)  # 1, 1, M, 2, 2, M, ...
 FC6 = 6
@@ -105,7 +107,7 @@ def test_the_report_reads_as_a_line(tmp_path: Path) -> None:
     loaded, random = str(_network().load_pretrained(path)).split("; ")
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    assert loaded == f"{path} (SHA-256 {digest}): loaded backbones.rgb (26), backbones.flow (24), fc6 (2)"
+    assert loaded == f"{path.name} (SHA-256 {digest}): loaded backbones.rgb (26), backbones.flow (24), fc6 (2)"
     assert random.startswith("left random backbones.flow (2), fusion (2), branch_lstms (")
 
 
@@ -127,7 +129,90 @@ def test_fc6_of_another_shape_stays_random(changes: dict[str, int], tmp_path: Pa
     report = network.load_pretrained(_saved(tmp_path / "vgg16.pth", _torchvision()))
 
     assert {"fc6.weight", "fc6.bias"} <= set(report.random)
-    assert set(report.loaded) == network.pretrained_parameters()
+    assert set(report.loaded) == network.pretrained_parameters() - {"fc6.weight", "fc6.bias"}
+    assert str(report).endswith("of these in another shape there fc6 (2)")
+
+
+def test_fc6_can_be_left_random(tmp_path: Path) -> None:
+    network = _network()
+    assert network.fc6 is not None
+    before = network.fc6.weight.clone()
+    report = network.load_pretrained(_saved(tmp_path / "vgg16.pth", _torchvision()), fc6="random")
+
+    assert torch.equal(network.fc6.weight, before)
+    assert {"fc6.weight", "fc6.bias"} <= set(report.random)
+    assert len(report.loaded) == 26 + 24
+
+
+def test_the_mean_of_the_rgb_filters_starts_the_flow(tmp_path: Path) -> None:
+    vgg, network = _torchvision(), _network()
+    report = network.load_pretrained(_saved(tmp_path / "vgg16.pth", vgg), flow_start="mean")
+
+    rgb, flow = vgg["features.0.weight"], network.state_dict()["backbones.flow.features.0.weight"]
+    assert flow.shape == (1, 8, 3, 3)
+    for channel in range(8):
+        for row in range(3):
+            for column in range(3):
+                red, green, blue = rgb[0, :, row, column].tolist()
+                assert flow[0, channel, row, column].item() == pytest.approx((red + green + blue) / 8, rel=1e-5)
+    assert torch.equal(network.state_dict()["backbones.flow.features.0.bias"], vgg["features.0.bias"])
+    assert torch.equal(network.state_dict()["backbones.rgb.features.0.weight"], rgb)
+    assert {name for name in report.random if name.startswith("backbones")} == set()
+    assert report.averaged == ("backbones.flow.features.0.weight",)
+    assert "by the mean of its RGB filters backbones.flow.features.0.weight; left random fusion (2)" in str(report)
+    # It learns as a new layer does.
+    assert "backbones.flow.features.0.weight" not in network.pretrained_parameters()
+
+
+@pytest.mark.parametrize("name", [NARROW, "efficientnet_lite0"], ids=str)
+@pytest.mark.parametrize("channels", [1, 4, 8, 20])
+def test_flow_of_equal_channels_starts_as_a_grey_picture(name: Any, channels: int) -> None:
+    torch.manual_seed(0)
+    rgb, flow = make_backbone(name, 3).eval(), make_backbone(name, channels).eval()
+    given = weights.Checkpoint("a file", "a file", "", dict(rgb.state_dict()))
+    flow.load_state_dict(flow.pretrained_values(given, "mean"), strict=False)
+    grey = torch.randn(2, 1, 32, 32)
+
+    torch.testing.assert_close(flow(grey.expand(-1, channels, -1, -1)), rgb(grey.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [(None, r"lacks 1 tensors: features\.0\.weight"), ((), r"shape \[\]"), ((1, 3, 5, 5), r"wants \[1, 8, 3, 3\]")],
+)
+def test_no_filters_to_take_the_mean_of_are_refused(
+    shape: tuple[int, ...] | None, message: str, tmp_path: Path
+) -> None:
+    tensors = _torchvision()
+    del tensors["features.0.weight"]
+    if shape is not None:
+        tensors["features.0.weight"] = torch.zeros(shape)
+    with pytest.raises(WeightsError, match=message):
+        _network(streams="flow").load_pretrained(_saved(tmp_path / "vgg16.pth", tensors), flow_start="mean")
+
+
+def test_filters_of_pictures_fit_the_flow_image_of_lrcn_as_they_are(tmp_path: Path) -> None:
+    network = LRCN(LRCNSettings(5, backbone=NARROW, streams="flow", flow_input="image", hidden=4))
+    vgg = _torchvision()
+    report = network.load_pretrained(_saved(tmp_path / "vgg16.pth", vgg), flow_start="mean")
+
+    assert torch.equal(network.state_dict()["backbones.flow.features.0.weight"], vgg["features.0.weight"])
+    assert report.averaged == ()
+    assert str(report).split(": ")[1].startswith("loaded backbones.flow (26); left random lstm (")
+
+
+def test_all_that_fits_of_a_whole_model_is_taken() -> None:
+    before, after = _network(), FusionNetwork.practical(7, backbone=NARROW, fc6_width=FC6, hidden=4)
+    given = weights.Checkpoint("a run", "a run", "", {**before.state_dict(), "of_another": torch.zeros(3)})
+    report = after.load_fitting(given)
+    old, new = before.state_dict(), after.state_dict()
+
+    fits = {name for name, value in new.items() if old[name].shape == value.shape}
+    assert all(torch.equal(new[name], old[name]) for name in fits)
+    assert set(report.loaded) == fits & {name for name, _ in after.named_parameters()}
+    assert report.misfits == report.random
+    assert {name.split(".")[0] for name in report.random} == {"last_lstm"}
+    assert "fc6.weight" in _network().load_fitting(given, fc6="random").random
 
 
 @pytest.mark.parametrize(

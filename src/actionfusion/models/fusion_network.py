@@ -423,9 +423,9 @@ class FusionNetwork(VideoModel):
         return self
 
     def beside_backbones(self, given: Checkpoint) -> dict[str, Tensor]:
-        """Take fc6 where the checkpoint has a layer of its shape, as VGG-16's does for frames of 224 pixels."""
+        """Take fc6 where the checkpoint has one; VGG-16's fits frames of 224 pixels."""
         found = next(iter(self.all_backbones().values())).dense_values(given)
-        if self.fc6 is None or found is None or found[0].shape != self.fc6.weight.shape:
+        if self.fc6 is None or found is None:
             return {}
         return {"fc6.weight": found[0], "fc6.bias": found[1]}
 

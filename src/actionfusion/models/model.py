@@ -11,7 +11,7 @@ this room only the contract, the table, the shapes of a stream and the names of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
@@ -24,7 +24,7 @@ from actionfusion.errors import SettingsError, WeightsError
 from actionfusion.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM
 from actionfusion.models.streaming import SampleReader, StreamShape
-from actionfusion.models.weights import Checkpoint, LoadReport
+from actionfusion.models.weights import Checkpoint, Fc6Start, FlowStart, LoadReport
 from actionfusion.streams import STREAMS, StreamName
 
 Clips = Mapping[StreamName, Tensor]
@@ -380,11 +380,15 @@ class VideoModel(nn.Module):
         for backbone in self.all_backbones().values():
             backbone.set_recompute(frames)
 
-    def load_pretrained(self, source: str | Path) -> LoadReport:
+    def load_pretrained(
+        self, source: str | Path, *, fc6: Fc6Start = "file", flow_start: FlowStart = "random"
+    ) -> LoadReport:
         """Put pretrained weights into all backbones, in place; nothing is changed if anything does not fit.
 
         Args:
             source: ``imagenet``, or a file of weights for the backbones.
+            fc6: ``file`` takes what the source has for `beside_backbones` too, if its shape fits; ``random`` does not.
+            flow_start: of the first layer of pictures of other than three channels; `Backbone.pretrained_values`.
 
         Raises:
             WeightsError: no backbone; no file or network; a file that is unsafe, damaged, or of other names or shapes.
@@ -393,24 +397,55 @@ class VideoModel(nn.Module):
         if not backbones:
             raise WeightsError(str(source), "the model has no backbone to put weights into", "leave --pretrained out")
         given = next(iter(backbones.values())).checkpoint(source)
-        values = self.beside_backbones(given)
+        state, averaged = self.state_dict(), set[str]()
+        beside = self.beside_backbones(given) if fc6 == "file" else {}
+        fits = all(value.shape == state[name].shape for name, value in beside.items())
+        values = dict(beside) if fits else {}
         for stream, backbone in backbones.items():
-            own = backbone.pretrained_values(given)
+            own = backbone.pretrained_values(given, flow_start)
             values |= {f"backbones.{stream}.{name}": value for name, value in own.items()}
+            if flow_start == "mean" and backbone.in_channels != 3:
+                averaged.add(f"backbones.{stream}.{backbone.first_layer()}.weight")
+        return self._take(given, values, averaged, misfits=set() if fits else set(beside))
+
+    def load_fitting(self, given: Checkpoint, *, fc6: Fc6Start = "file") -> LoadReport:
+        """Put in, in place, all tensors of a checkpoint of a whole model whose names and shapes fit this one.
+
+        Args:
+            given: such as the weights of an earlier run; what it lacks or has in another shape stays as it is.
+            fc6: ``random`` leaves fc6 as it is, too.
+        """
+        state = self.state_dict()
+        same = {
+            name: value
+            for name, value in given.tensors.items()
+            if name in state and not (fc6 == "random" and name.startswith("fc6."))
+        }
+        values = {name: value for name, value in same.items() if value.shape == state[name].shape}
+        return self._take(given, values, misfits=same.keys() - values.keys())
+
+    def _take(
+        self, given: Checkpoint, values: Mapping[str, Tensor], averaged: Set[str] = frozenset(), *, misfits: Set[str]
+    ) -> LoadReport:
         state = self.state_dict(keep_vars=True)
         with torch.no_grad():
             for name, value in values.items():
                 state[name].copy_(value)
         learned = [name for name, value in state.items() if isinstance(value, nn.Parameter)]
         return LoadReport(
-            given.source,
+            given.name,
             given.sha256,
             loaded=tuple(name for name in learned if name in values),
             random=tuple(name for name in learned if name not in values),
+            averaged=tuple(name for name in learned if name in averaged),
+            misfits=tuple(name for name in learned if name in misfits),
         )
 
     def beside_backbones(self, given: Checkpoint) -> dict[str, Tensor]:
-        """Pick values for further parameters out of a checkpoint of the backbones, by the model's own names."""
+        """Pick values for further parameters out of a checkpoint of the backbones, by the model's own names.
+
+        They are taken if all of them have the model's shapes.
+        """
         del given
         return {}
 

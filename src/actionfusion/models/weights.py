@@ -6,9 +6,10 @@ import hashlib
 import logging
 import pickle
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -18,6 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from actionfusion.errors import WeightsError
+
+Fc6Start = Literal["file", "random"]
+"""What fc6 starts from: the pretrained file where it has an fc6 that fits, or random weights."""
+FlowStart = Literal["random", "mean"]
+"""What the flow's first layer starts from: random weights, or the mean of the RGB filters."""
 
 _TORCH_SUFFIXES = {".pth", ".pt", ".bin"}
 # The hub's HTTP library changed between its versions; what it raises is the base of the hub's own HTTP error.
@@ -30,11 +36,13 @@ class Checkpoint:
 
     Attributes:
         source: the file, or the hub's name for it.
+        name: the same without a path of this machine, for what is kept.
         sha256: of the file.
         tensors: by name.
     """
 
     source: str
+    name: str
     sha256: str
     tensors: dict[str, Tensor]
 
@@ -44,30 +52,44 @@ class LoadReport:
     """What a model took from a checkpoint; ``str()`` of it is a message for users.
 
     Attributes:
-        source: the file, or the hub's name for it.
+        source: name of the file without its folder, or the hub's name for it.
         sha256: of the file.
         loaded: parameters of the model that came from the checkpoint.
         random: parameters of the model that stayed as they were.
+        averaged: those of ``loaded`` that are the mean of the checkpoint's RGB filters.
+        misfits: those of ``random`` that the checkpoint has in another shape.
     """
 
     source: str
     sha256: str
     loaded: tuple[str, ...]
     random: tuple[str, ...]
+    averaged: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        loaded, random = _by_module(self.loaded), _by_module(self.random)
-        return f"{self.source} (SHA-256 {self.sha256[:12]}): loaded {loaded}; left random {random}"
+        line = f"{self.source} (SHA-256 {self.sha256[:12]}): loaded {modules_line(by_module(self.loaded))}"
+        if self.averaged:
+            line += f", of these by the mean of its RGB filters {', '.join(self.averaged)}"
+        line += f"; left random {modules_line(by_module(self.random))}"
+        if self.misfits:
+            line += f", of these in another shape there {modules_line(by_module(self.misfits))}"
+        return line
 
 
-def _by_module(names: Iterable[str]) -> str:
-    """Summarise parameters by module, in order, with a tensor count each: ``backbones.flow (24), fc6 (2)``."""
+def modules_line(counts: Mapping[str, int]) -> str:
+    """Write what `by_module` counted as ``backbones.flow (24), fc6 (2)``."""
+    return ", ".join(f"{module} ({count})" for module, count in counts.items()) or "nothing"
+
+
+def by_module(names: Iterable[str]) -> dict[str, int]:
+    """Count parameters by module, in order; each backbone counts as one."""
     counts: dict[str, int] = {}
     for name in names:
         parts = name.split(".")
         module = ".".join(parts[:2]) if parts[0] == "backbones" else parts[0]
         counts[module] = counts.get(module, 0) + 1
-    return ", ".join(f"{module} ({count})" for module, count in counts.items()) or "nothing"
+    return counts
 
 
 def fetch_from_hub(repository: str, file: str, remedy: str) -> Path:
@@ -116,8 +138,13 @@ def read_checkpoint(path: Path, source: str | None = None) -> Checkpoint:
             tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise WeightsError(path, "not a whole safetensors file", "download it again") from error
+    return Checkpoint(source or str(path), source or path.name, file_sha256(path), tensors)
+
+
+def file_sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file."""
     with path.open("rb") as file:
-        return Checkpoint(source or str(path), hashlib.file_digest(file, "sha256").hexdigest(), tensors)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unpickle_tensors(path: Path) -> dict[str, Tensor]:

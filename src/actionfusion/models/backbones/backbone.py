@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from actionfusion.errors import SettingsError, WeightsError
-from actionfusion.models.weights import Checkpoint, read_checkpoint
+from actionfusion.models.weights import Checkpoint, FlowStart, read_checkpoint
 
 # Of the pictures of ImageNet in 0..1, as torchvision and timm normalise them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -176,26 +176,44 @@ class Backbone(nn.Module):
         return tensors
 
     def first_layer(self) -> str:
-        """Name the first layer, whose pretrained weights fit only pictures of three channels."""
+        """Name the first layer, whose pretrained weights fit only pictures of three channels as they are."""
         raise NotImplementedError
 
     def pretrained_parameters(self) -> set[str]:
-        """Name the parameters and statistics that pretrained weights have a value for."""
+        """Name the parameters and statistics that pretrained weights have a value for as they are.
+
+        The first layer of pictures of other than three channels is not among them, also where it starts from the mean
+        of the RGB filters: it has never seen such pictures, and learns at the rate of new layers.
+        """
         counters = {name for name in self.state_dict() if name.endswith("num_batches_tracked")}
         first = set() if self.in_channels == 3 else {f"{self.first_layer()}.{kind}" for kind in ("weight", "bias")}
         return set(self.state_dict()) - counters - first
 
-    def pretrained_values(self, given: Checkpoint) -> dict[str, Tensor]:
+    def pretrained_values(self, given: Checkpoint, flow_start: FlowStart = "random") -> dict[str, Tensor]:
         """Pick this backbone's values out of a checkpoint.
 
+        Args:
+            given: of pictures of three channels.
+            flow_start: for pictures of another number of channels C, ``random`` leaves the first layer out.  ``mean``
+                takes its bias, and for each channel the mean of the filters over RGB, as temporal segment networks
+                (Wang et al. 2016) do.  Unlike them it scales that by 3/C, so that C equal channels give what a grey
+                picture of these values gives: theirs has a batch norm after it that takes C/3 back, and VGG has none.
+
         Returns:
-            By the backbone's own names; the first layer is left out where its number of channels differs.
+            By the backbone's own names.
 
         Raises:
             WeightsError: a tensor is missing, or has another shape.
         """
         tensors, state = self.translate(given.tensors), self.state_dict()
         known = self.pretrained_parameters()
+        if flow_start == "mean" and self.in_channels != 3:
+            weight, bias = (f"{self.first_layer()}.{kind}" for kind in ("weight", "bias"))
+            known |= {weight, bias}
+            if weight in tensors and tensors[weight].ndim > 1:
+                filters, channels = tensors[weight].float(), self.in_channels
+                mean = filters.mean(1, keepdim=True) * (filters.shape[1] / channels)
+                tensors = {**tensors, weight: mean.repeat_interleave(channels, 1)}
         wanted = [name for name in state if name in known]
         if missing := [name for name in wanted if name not in tensors]:
             more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
