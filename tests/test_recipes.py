@@ -69,7 +69,7 @@ def test_faithful_is_the_paper_line_by_line(name):
     assert all(one.patience for one in training.stages)
     assert (training.backbone_rate_scale, training.weight_decay, training.clip_norm) == (1, 0, None)
     assert training.label_smoothing == 0
-    assert settings.pretrained == "imagenet"
+    assert (settings.pretrained, settings.pretrained_fc6, settings.flow_start) == ("imagenet", "file", "random")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,7 @@ def test_practical_never_looks_at_the_test_part(name, split):
     assert (settings.data.dataset, settings.data.split) == (name, split)
     assert settings.data.validation == "hold_out"
     assert settings.network == FusionNetworkSettings.practical(101)
+    assert (settings.pretrained, settings.flow_start) == ("imagenet", "mean")
     training = settings.training
     assert training.stages[0].learning_rate * training.backbone_rate_scale == pytest.approx(1e-5)
     assert 5 <= training.clip_norm <= 10

@@ -44,6 +44,9 @@ _FURTHER: Mapping[str, Any] = {
     "versions": Mapping[str, Any],
     "seed": int,
     "pretrained": str | None,
+    "pretrained_fc6": str,
+    "flow_start": str,
+    "start": Mapping[str, Any],
 }
 
 

@@ -19,6 +19,9 @@ RENAMED = {
 }
 """Settings by their earlier names; recipes may hold them too."""
 
+_ADDED = {"pretrained_fc6": "file", "flow_start": "random"}
+"""Settings that came within format 2, as everything was done before."""
+
 _TENSORS = {"rgb_tower.": "backbones.rgb.", "flow_tower.": "backbones.flow."}
 
 
@@ -44,8 +47,9 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: its plain values; what is damaged in them is left for the reader to refuse.
     """
+    config = {**_ADDED, **config}
     if "format" in config:
-        return dict(config)
+        return config
     config = with_new_names(config)
     clip, network = config.get("clip"), config.get("network")
     if isinstance(clip, Mapping) and isinstance(network, Mapping):

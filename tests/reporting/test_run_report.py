@@ -47,6 +47,7 @@ def test_a_run_with_its_videos_has_every_section(run, shapes_root, parse, capsys
     assert heated == 1
     assert 1 + 2 * frames * len(strips) < len(root.find("img")) <= 1 + 3 * frames * len(strips)
     assert "Among the most confident mistakes" in strips[0].text
+    assert "start all weights at random" in " ".join(root.find("section", id="repeat")[0].text.split())
     assert str(shapes_root) not in page.read_text(encoding="utf-8")
     assert str(page) in capsys.readouterr().err
 

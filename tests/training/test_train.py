@@ -77,9 +77,12 @@ def test_what_was_loaded_is_printed_and_logged(tmp_path, train_arguments, monkey
 
     report = LoadReport("vgg16.safetensors", "0" * 64, ("backbones.rgb.features.0.weight",), ("fc6.weight",))
     asked_for = []
-    monkeypatch.setattr(FusionNetwork, "load_pretrained", lambda _, source: asked_for.append(source) or report)
-    train(**train_arguments | {"out": tmp_path / "run", "pretrained": "vgg16.safetensors"})
-    assert asked_for == ["vgg16.safetensors"]
+    monkeypatch.setattr(
+        FusionNetwork, "load_pretrained", lambda _, *given, **how: asked_for.append((given, how)) or report
+    )
+    changes = {"pretrained": "vgg16.safetensors", "pretrained_fc6": "random", "flow_start": "mean"}
+    train(**train_arguments | {"out": tmp_path / "run"} | changes)
+    assert asked_for == [(("vgg16.safetensors",), {"fc6": "random", "flow_start": "mean"})]
     assert str(report) in capsys.readouterr().err
     assert str(report) in (tmp_path / "run" / "train.log").read_text()
 

@@ -256,15 +256,15 @@ def test_wrong_ways_to_train_the_backbones_are_refused_before_a_run_folder_is_ma
 
 def test_a_random_layer_that_stays_so_is_told(arguments, tmp_path, monkeypatch, capsys):
     report = LoadReport("vgg16", "0" * 64, ("backbones.rgb.features.0.weight",), ("backbones.flow.features.0.weight",))
-    monkeypatch.setattr(FusionNetwork, "load_pretrained", lambda *_: report)
+    monkeypatch.setattr(FusionNetwork, "load_pretrained", lambda *_, **__: report)
     settings = replace(arguments["training"], freeze="conv1_1", stages=(Stage(0.01, 1, None),))
     given = arguments | {"training": settings, "pretrained": "vgg16.safetensors", "dry_run": True}
     train(**given, out=tmp_path / "run")
     told = capsys.readouterr().err
     assert "the backbones' layers up to conv1_1 stay as they are\n" in told
-    assert "the first layer of the flow has no pretrained weights: it is random, and stays so" in told
+    assert "note: among them these start at random, and stay so: backbones.flow (1)\n" in told
     train(**given | {"network": replace(arguments["network"], streams="rgb")}, out=tmp_path / "run")
-    assert "first layer of the flow" not in capsys.readouterr().err
+    assert "stay so" not in capsys.readouterr().err
 
 
 def test_recomputed_backbones_learn_the_same(arguments, tmp_path):

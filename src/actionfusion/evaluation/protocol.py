@@ -171,7 +171,9 @@ def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
             "augmentation": plain(given.augmentation),
             "training": plain(given.training),
             "features": None if given.features.folder is None else features,
-            "pretrained": "imagenet" if given.pretrained else None,
+            "pretrained": given.pretrained_name,
+            "pretrained_fc6": given.pretrained_fc6,
+            "flow_start": given.flow_start,
         }
     )
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -25,6 +23,7 @@ from actionfusion.reporting.tables import Evaluation, section
 from actionfusion.run_folder import METRICS, RunFolder, open_run
 from actionfusion.storage import PathLike
 from actionfusion.training.resume import recorded_values
+from actionfusion.training.start import start_line
 
 
 def report(
@@ -79,7 +78,7 @@ def report(
         epochs=read_epochs(folder),
         strips=strips,
         commands=_commands(folder, part),
-        versions=_versions(folder.config),
+        versions=_versions(folder),
         no_strips=without,
         recipe=_recipe(folder),
     )
@@ -159,14 +158,16 @@ def _commands(folder: RunFolder, part: Part) -> list[str]:
     ]
 
 
-def _versions(config: Mapping[str, Any]) -> dict[str, str]:
+def _versions(folder: RunFolder) -> dict[str, str]:
+    config = folder.config
     versions = {str(name): str(value) for name, value in section(config, "versions").items()}
     git = section(config, "git")
     if git.get("commit"):
         versions["git commit"] = f"{git['commit']}{', with changes' if git.get('changed') else ''}"
-    for name in ("seed", "pretrained"):
-        if config.get(name) is not None:
-            versions[name] = str(config[name])
+    start = start_line(folder) or config.get("pretrained")
+    for name, value in (("seed", config.get("seed")), ("start", start)):
+        if value is not None:
+            versions[name] = str(value)
     if digest := section(config, "data").get("digest"):
         versions["digest of the split"] = str(digest)
     return versions

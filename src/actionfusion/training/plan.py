@@ -30,6 +30,7 @@ from actionfusion.training.distributed import Processes
 from actionfusion.training.features import Progress, train_from_features
 from actionfusion.training.guards import refuse_full_disk, refuse_too_large, refuse_unlearnable, refuse_wrong_gradients
 from actionfusion.training.recipe import Recipe
+from actionfusion.training.start import Start, start_from
 from actionfusion.upgrade import FORMAT
 from actionfusion.version import __version__
 
@@ -98,24 +99,6 @@ class Plan:
         """Whether the backbones' features are read in place of clips."""
         return self.recipe.features.folder is not None
 
-    def frozen_notes(self) -> list[str]:
-        """Say which of the backbones' layers do not learn, and whether that leaves any of them random."""
-        given = self.recipe
-        frozen = "all" if self.from_features else given.training.freeze
-        if frozen is None:
-            return []
-        layers = "the backbones" if frozen == "all" else f"the backbones' layers up to {frozen}"
-        notes = [f"{layers} stay as they are"]
-        if self.from_features:
-            views, seed = given.features.views, given.features.seed
-            taken = f"{views} augmented views of --features.seed {seed} in turn" if views else "no augmented views"
-            notes[0] += f", and their features are read: {taken}, where training end to end draws new ones each epoch"
-        if given.pretrained is None:
-            notes.append(f"note: {layers} start at random, and stay so")
-        elif "flow" in given.clip.streams and given.network.channels_of("flow") != 3:
-            notes.append("note: the first layer of the flow has no pretrained weights: it is random, and stays so")
-        return notes
-
     def free_memory(self) -> int | None:
         """Find the bytes that this process could still take; none where it is not known."""
         free, device = free_memory(self.processes.device), self.processes.device
@@ -139,21 +122,28 @@ class Plan:
             "augmentation": plain(given.augmentation),
             "training": plain(given.training),
             "features": None if given.features.folder is None else plain(replace(given.features, folder=None)),
-            "pretrained": "imagenet" if given.pretrained else None,
+            "pretrained": given.pretrained_name,
+            "pretrained_fc6": given.pretrained_fc6,
+            "flow_start": given.flow_start,
             "seed": given.seed,
             "processes": self.processes.share.processes,
             "versions": _versions(),
             "git": _git_state(),
         }
 
-    def create_run(self, out: Path) -> RunFolder:
+    def create_run(self, out: Path, start: Start) -> RunFolder:
         """Start the run folder.
+
+        Args:
+            out: the folder.
+            start: what the weights start from.
 
         Raises:
             RunFolderError: it holds something already, or cannot be written.
         """
         own = {"format", "model", "clip", "network"}
         further = {name: part for name, part in self.config().items() if name not in own}
+        further["start"] = start.record
         given, videos = self.recipe, self.videos
         run = create_run(
             out,
@@ -172,23 +162,21 @@ class Plan:
         given = self.recipe
         return RunFolder(out, given.model, given.clip, given.network, self.videos.listing.labels, self.config())
 
-    def make_network(self, *, load: bool = True) -> tuple[VideoModel, str]:
-        """Make the network before its first step, on the CPU, and a line that says what it starts from.
-
-        Args:
-            load: whether to read the pretrained weights, which a checkpoint would replace at once.
-
-        Raises:
-            WeightsError: the pretrained weights are missing or do not fit.
-        """
+    def make_network(self) -> VideoModel:
+        """Make the network with random weights, on the CPU."""
         torch.manual_seed(self.recipe.seed)
         network = self.model(self.recipe.network)
         network.freeze_backbones(self.recipe.training.freeze)
         network.recompute_backbones(self.recipe.training.recompute_frames)
-        source = self.recipe.pretrained
-        if source is None or not load:
-            return network, "all weights start at random"
-        return network, str(network.load_pretrained(source))
+        return network
+
+    def start(self, network: VideoModel) -> Start:
+        """Put the weights that the recipe starts from into the new network.
+
+        Raises:
+            ActionFusionError: the pretrained weights are missing or do not fit.
+        """
+        return start_from(network, self.recipe, self.videos.listing.labels)
 
     def clips(self) -> tuple[ClipDataset, ClipDataset | None]:
         """Give the training clips, and the clips that end the stages if there are any.

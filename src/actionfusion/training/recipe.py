@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.models import model_class
 from actionfusion.models.model import ModelSettings
+from actionfusion.models.weights import Fc6Start, FlowStart
 from actionfusion.recipes import find_recipe
 from actionfusion.settings import build_each, field_kinds, read_yaml
 from actionfusion.training.features import FeatureSettings
@@ -33,7 +34,12 @@ class Recipe:
         augmentation: how training clips vary.
         training: how the model learns.
         features: whether the backbones stay as they are, and their features are computed once before the run begins.
-        pretrained: weights that the backbones start from: ``imagenet``, or a file; none starts from random weights.
+        pretrained: what the backbones start from: ``imagenet``, a file of weights, or a run folder, of which all is
+            taken that fits; none starts from random weights.
+        pretrained_fc6: of fc6: file takes it from there too, where it is there and fits; random leaves it random, as
+            section 3.6 of the paper may be read.
+        flow_start: of the flow's first layer, where pretrained weights are of pictures: random (the paper), or mean, of
+            the RGB filters for each channel.  A run folder brings its own.
         seed: of weights, order, sampling, augmentation and dropout.
 
     Raises:
@@ -48,6 +54,8 @@ class Recipe:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     pretrained: str | None = None
+    pretrained_fc6: Fc6Start = "file"
+    flow_start: FlowStart = "random"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +65,16 @@ class Recipe:
         elif type(self.network) is not settings:
             reason = f"{type(self.network).__name__} are not the settings of model {self.model!r}"
             raise SettingsError("network", reason, f"give {settings.__name__}")
+        for name, kind in (("pretrained_fc6", Fc6Start), ("flow_start", FlowStart)):
+            value, choices = getattr(self, name), get_args(kind)
+            if value not in choices:
+                raise SettingsError(name, f"{value!r} is no choice", f"choose one of {', '.join(choices)}")
+
+    @property
+    def pretrained_name(self) -> str | None:
+        """``pretrained`` as it is kept: of a file or a run folder its name alone."""
+        given = self.pretrained
+        return given if given is None or given == "imagenet" else Path(given).absolute().name
 
     def changed(self, **changes: Any) -> Recipe:
         """Replace fields; another model takes its own default settings where none are given."""

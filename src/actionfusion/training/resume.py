@@ -112,7 +112,7 @@ def recorded_recipe(path: Path) -> tuple[Recipe, str | None]:
 
 
 def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """See that a run is gone on with as it was begun; versions of libraries may differ.
+    """See that a run is gone on with as it was begun; versions of libraries may differ, and weights are the run's.
 
     Args:
         recorded: ``config.yaml`` of the run.
@@ -122,7 +122,7 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
     Raises:
         SettingsError: a setting differs; all that do are named.
     """
-    passing = {"versions", "git"}
+    passing = {"versions", "git", "start"}
     before = {name: value for name, value in _flat(recorded) if name.split(".")[0] not in passing}
     after = {name: value for name, value in _flat(now) if name.split(".")[0] not in passing}
     differing = [

@@ -29,8 +29,8 @@ class TrainingSettings:
         accumulate: batches that make one step of the optimiser, with the mean over all their clips; batch norm still
             sees one batch at a time.
         backbone_rate_scale: learning rate of the layers that pretrained weights exist for (the backbones but
-            the flow's first layer, and VGG-16's fc6) over that of the stage, which the new layers have; 1 is the
-            paper's single rate, 0 leaves them as they are.
+            the flow's first layer, however that starts, and VGG-16's fc6) over that of the stage, which the new
+            layers have; 1 is the paper's single rate, 0 leaves them as they are.
         weight_decay: decoupled, as in AdamW, on weight matrices and kernels alone; 0 is the paper's plain Adam.
         clip_norm: largest norm of all gradients together; none clips nothing.
         label_smoothing: share of the target that is spread over all classes, 0 to below 1.

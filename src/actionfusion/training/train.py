@@ -34,6 +34,7 @@ from actionfusion.training.resume import (
     refuse_unknown_paths,
     remember_paths,
 )
+from actionfusion.training.start import Start
 
 log = logging.getLogger("actionfusion.training")
 
@@ -80,7 +81,8 @@ def train(
     if processes.main:
         refuse_taken(out)
     cost = plan.check(out)
-    model, start = plan.make_network()
+    model = plan.make_network()
+    start = plan.start(model)
     if dry_run:
         _introduce(plan, start)
         with _explained(plan, cost):
@@ -90,7 +92,7 @@ def train(
     learn, check, computed = _samples(plan, model, cost)
     if not processes.main:
         return _help(plan, cost, model, plan.run_folder(out), plan.loaders(learn, check), resume=False)
-    run = plan.create_run(out)
+    run = plan.create_run(out, start)
     remember_paths(run, given.data, given.features.folder, device)
     with _log_file(out / LOG), _explained(plan, cost):
         _introduce(plan, start)
@@ -116,7 +118,7 @@ def _go_on(out: Path | None, recipe: Recipe | None, device: str | None, changes:
     now = plan.config()
     refuse_contradictions(run.config, now, out)
     cost = plan.check(out)
-    model, _ = plan.make_network(load=False)
+    model = plan.make_network()
     if plan.from_features:
         load_network(run, model)  # features are those of its backbones
     learn, check, computed = _samples(plan, model, cost)
@@ -166,14 +168,14 @@ def _help(plan: Plan, cost: StepCost, model: VideoModel, run: RunFolder, loaders
     return run.path
 
 
-def _introduce(plan: Plan, start: str) -> None:
+def _introduce(plan: Plan, start: Start) -> None:
     videos = plan.videos
     _say(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
     for note in (*videos.listing.notes, *videos.split.notes):
         _say(f"note: {note}")
     if videos.settings.validation == "test":
         _say("note: the test part ends the stages and chooses the weights, so its accuracy flatters")
-    for line in (start, *plan.frozen_notes()):
+    for line in start.lines:
         _say(line)
 
 

@@ -1,0 +1,147 @@
+"""What the weights of a new training start from: random numbers, pretrained backbones, or an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actionfusion.errors import RunFolderError, WeightsError
+from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.weights import Checkpoint, LoadReport, by_module, file_sha256, modules_line
+from actionfusion.run_folder import CONFIG, WEIGHTS, RunFolder, open_run
+from actionfusion.settings import build, plain
+from actionfusion.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class StartRecord:
+    """The section ``start`` of ``config.yaml``; parameters are counted by module.
+
+    Attributes:
+        source: name of the file without its folder, or the hub's name for it; None where all weights are random.
+        sha256: of the file.
+        loaded: parameters that are the source's.
+        averaged: those of them that are the mean of its RGB filters.
+        random: the others.
+    """
+
+    source: str | None
+    sha256: str | None
+    loaded: Mapping[str, int]
+    averaged: Mapping[str, int]
+    random: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Attributes:
+        lines: for the user: what was loaded from where, what stayed random, and what of that stays so.
+        record: what the run keeps of it.
+    """
+
+    lines: tuple[str, ...]
+    record: StartRecord
+
+
+def start_from(network: VideoModel, given: Recipe, labels: Sequence[str]) -> Start:
+    """Put the weights that a recipe starts from into a new network.
+
+    Args:
+        network: of the recipe, its weights random, its layers frozen as they are to be.
+        given: the recipe, resolved.
+        labels: classes that are to be learned.
+
+    Raises:
+        WeightsError: the weights are missing, damaged or of another backbone.
+        RunFolderError: a folder that is no run.
+    """
+    notes: list[str] = []
+    source = given.pretrained
+    if source is None:
+        report = LoadReport("", "", (), tuple(name for name, _ in network.named_parameters()))
+        first = "all weights start at random"
+    else:
+        if source != "imagenet" and Path(source).is_dir():
+            run = open_run(source)
+            report, notes = _load_run(network, run, given), _run_notes(run, given, labels)
+        else:
+            report = network.load_pretrained(source, fc6=given.pretrained_fc6, flow_start=given.flow_start)
+        first = str(report)
+    counts = {name: by_module(getattr(report, name)) for name in ("loaded", "averaged", "random")}
+    record = StartRecord(report.source or None, report.sha256 or None, **counts)
+    return Start((first, *notes, *_frozen_notes(network, given, report)), record)
+
+
+def _load_run(network: VideoModel, run: RunFolder, given: Recipe) -> LoadReport:
+    path = run.path / WEIGHTS
+    tensors = run.read_weights()
+    checkpoint = Checkpoint(str(path), f"{given.pretrained_name}/{WEIGHTS}", file_sha256(path), tensors)
+    report = network.load_fitting(checkpoint, fc6=given.pretrained_fc6)
+    start = "backbones." if network.backbones else ""
+    if not any(name.startswith(start) for name in report.loaded):
+        there, here = _described(run.model, run.network), _described(given.model, given.network)
+        reason = f"it is of {there}, of which {'no backbone' if start else 'nothing'} fits {here}"
+        raise WeightsError(run.path, reason, "take that model and backbone, or other weights")
+    return report
+
+
+def _described(model: str, settings: ModelSettings) -> str:
+    backbone = getattr(settings, "backbone", None)
+    return f"model {model}" if backbone is None else f"model {model} with backbone {plain(backbone)}"
+
+
+def _run_notes(run: RunFolder, given: Recipe, labels: Sequence[str]) -> list[str]:
+    """Say how what the run has seen differs from what it is to see."""
+    notes = []
+    if run.clip.reads_flow and given.clip.reads_flow and run.clip.flow != given.clip.flow:
+        notes.append(f"note: the weights have learned from flow by {run.clip.flow}; now it is {given.clip.flow}")
+    if len(run.labels) == len(labels) and run.labels != tuple(labels):
+        notes.append("note: the run tells as many classes apart, but others or in another order")
+    return notes
+
+
+def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> list[str]:
+    """Say which of the backbones' layers do not learn, and which of them stay random."""
+    cached = given.features.folder is not None
+    frozen = "all" if cached else given.training.freeze
+    if frozen is None:
+        return []
+    layers = "the backbones" if frozen == "all" else f"the backbones' layers up to {frozen}"
+    notes = [f"{layers} stay as they are"]
+    if cached:
+        views, seed = given.features.views, given.features.seed
+        taken = f"{views} augmented views of --features.seed {seed} in turn" if views else "no augmented views"
+        notes[0] += f", and their features are read: {taken}, where training end to end draws new ones each epoch"
+    kept = {
+        name
+        for name, parameter in network.named_parameters()
+        if name.startswith("backbones.") and (cached or not parameter.requires_grad)
+    }
+    random = [name for name in report.random if name in kept]
+    if given.pretrained is None:
+        notes.append(f"note: {layers} start at random, and stay so")
+    elif random:
+        notes.append(f"note: among them these start at random, and stay so: {modules_line(by_module(random))}")
+    return notes
+
+
+def start_line(run: RunFolder) -> str | None:
+    """Write what a run records of its start as a line; None where it is of a version that recorded nothing.
+
+    Raises:
+        RunFolderError: the record is damaged.
+    """
+    if "start" not in run.config:
+        return None
+    start = build(StartRecord, run.config["start"], run.path / CONFIG, RunFolderError, within="start")
+    if start.source is None:
+        return "all weights at random"
+    line = f"{start.source} (SHA-256 {str(start.sha256)[:12]})"
+    if run.config.get("pretrained") == "imagenet":
+        line = f"imagenet: {line}"
+    if start.averaged:
+        line += f", the first layer of {', '.join(start.averaged)} by the mean of the RGB filters"
+    return f"{line}, random: {', '.join(start.random) or 'nothing'}"
