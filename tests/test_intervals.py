@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, t
 
-from actionfusion.evaluation.intervals import bootstrap_mean, clustered_wilson, clusters, wilson
+from actionfusion.intervals import bootstrap_mean, clustered_wilson, clusters, wilson
 
 answers_in_groups = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=2, max_size=12)
 
