@@ -77,6 +77,12 @@ def test_it_covers_what_others_miss():
     assert covered["bootstrap"] / 200 < 0.9
 
 
+def test_more_confidence_is_wider():
+    right, units = flat([[1] * 4, [1] * 4, [1, 1, 0, 0], [0] * 4])
+    effective = 16 / (4 / 3 * 11 / 256 / 0.015625) * (2.5758293035489 / t.ppf(0.995, 3)) ** 2
+    assert clustered_wilson(right, units, 0.99) == pytest.approx(wilson(0.625 * effective, effective, 2.5758293035489))
+
+
 def test_one_group_alone_tells_nothing():
     assert clustered_wilson([True, False], ["a", "a"]) is None
     assert bootstrap_mean([1.0, 0.0], ["a", "a"]) is None
