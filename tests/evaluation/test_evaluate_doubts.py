@@ -12,7 +12,7 @@ from actionfusion.__main__ import main
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, WeightsError
 from actionfusion.evaluation.calibration import calibration, tempered
 from actionfusion.evaluation.evaluate import evaluate
-from actionfusion.evaluation.intervals import clustered_wilson, clusters
+from actionfusion.intervals import clustered_wilson, clusters
 from actionfusion.models.fusion_network import FusionNetwork
 
 

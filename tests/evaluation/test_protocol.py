@@ -20,9 +20,9 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
 from actionfusion.evaluation.folds import Fold, make_folds
-from actionfusion.evaluation.intervals import wilson
 from actionfusion.evaluation.pooling import FinishedFold, summarize
 from actionfusion.evaluation.protocol import protocol
+from actionfusion.intervals import wilson
 from actionfusion.training.learner import Learner
 
 RECIPE = {

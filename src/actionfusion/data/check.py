@@ -1,9 +1,12 @@
-"""Run the command ``check``: read every video once, write the manifest, and report faults, duplicates and leakage."""
+"""Run the command ``check``: read every video once, write the manifest, and report what is wrong with the data.
+
+That is faults, duplicates, leakage and shortcuts.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +21,7 @@ from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
 from actionfusion.data.pools import Pool, open_pool
+from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import PathLike
@@ -73,6 +77,7 @@ class CheckReport:
         rows: a row a video, in the listing's order.
         duplicates: pairs of videos that show the same.
         splits: leakage of each split.
+        shortcuts: facts of the files that tell the label.
         out: the manifest.
         strict: whether anything wrong counts as a failure.
     """
@@ -80,6 +85,7 @@ class CheckReport:
     rows: tuple[ManifestRow, ...]
     duplicates: tuple[Duplicate, ...]
     splits: tuple[SplitFinding, ...]
+    shortcuts: Shortcuts
     out: Path
     strict: bool = False
 
@@ -92,6 +98,11 @@ class CheckReport:
     def leaks(self) -> Path:
         """Path of the table of leaking test videos, if there are any: split, path, kind, shared."""
         return self.out.with_name(f"{self.out.stem}.leaks.csv")
+
+    @property
+    def shortcut_table(self) -> Path:
+        """Path of the table of what each cue tells of the labels, if there are enough groups to say it."""
+        return self.out.with_name(f"{self.out.stem}.shortcuts.csv")
 
     @property
     def failed(self) -> bool:
@@ -115,7 +126,8 @@ def check(
     """Read every video of a data set to its end and write a manifest of contents and faults.
 
     Training, prepare and evaluation take the manifest (``--data.manifest``, ``--manifest``): videos that are not ok are
-    left out, and duplicates are known.  A second call reads only new and changed videos; a call that was stopped or
+    left out, and duplicates are known.  Facts of the files that tell the label, such as letterbox bars, are reported as
+    shortcuts.  A second call reads only new and changed videos; a call that was stopped or
     killed is resumed.
 
     Args:
@@ -150,7 +162,9 @@ def check(
         duplicates = _find_duplicates(videos, bar)
     first_of = clusters(duplicates, videos)
     rows = tuple(_row(entry, videos[entry.path], min_frames, first_of.get(entry.path, "")) for entry in listing.entries)
-    report = CheckReport(rows, tuple(duplicates), tuple(_look_at_splits(listing, rows, split, seed)), out, strict)
+    splits = tuple(_look_at_splits(listing, rows, split, seed))
+    shortcuts = _look_for_shortcuts(listing, rows, videos)
+    report = CheckReport(rows, tuple(duplicates), splits, shortcuts, out, strict)
     _write(report)
     _print(console, report)
     return report
@@ -159,14 +173,26 @@ def check(
 def _write(report: CheckReport) -> None:
     try:
         write_manifest(report.out, report.rows)
-        rows = [(split.name, leak.path, leak.kind, leak.shared) for split in report.splits for leak in split.leaking]
-        if rows:
-            write_table(report.leaks, ("split", "path", "kind", "shared"), rows)
-        else:
-            report.leaks.unlink(missing_ok=True)
+        leaks = [(split.name, leak.path, leak.kind, leak.shared) for split in report.splits for leak in split.leaking]
+        _write_table(report.leaks, ("split", "path", "kind", "shared"), leaks)
+        columns = ("cue", "videos", "classes", "groups", "chance", "accuracy", "low", "high", "shortcut")
+        cues = [
+            (cue.cue, cue.videos, cue.classes, cue.groups, cue.chance, cue.accuracy, *(cue.interval or (None, None)))
+            for cue in report.shortcuts.cues
+        ]
+        found = ["yes" if cue.found else "no" for cue in report.shortcuts.cues]
+        _write_table(report.shortcut_table, columns, [(*cue, told) for cue, told in zip(cues, found, strict=True)])
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error})"
         raise DatasetError(report.out, reason, "choose another --out") from error
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table beside the manifest; one without rows is removed instead."""
+    if rows:
+        write_table(path, columns, rows)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _bar(console: Console) -> Progress:
@@ -216,6 +242,16 @@ def _look_at_splits(listing: Listing, rows: Sequence[ManifestRow], name: str | N
         return [SplitFinding(name or "default", f"cannot be made: {error.reason}", (), sound=False)]
 
 
+def _look_for_shortcuts(listing: Listing, rows: Sequence[ManifestRow], videos: Mapping[str, CheckedVideo]) -> Shortcuts:
+    try:
+        listing = Manifest(_MANIFEST, tuple(rows), ()).applied_to(listing)
+    except DatasetError as error:
+        return Shortcuts((), (f"shortcuts were not looked for: {error.reason}",))
+    row_of = {row.path: row for row in rows}
+    chosen = [row_of[entry.path] for entry in listing.entries]
+    return find_shortcuts(listing, chosen, [videos[row.path].borders for row in chosen])
+
+
 def _look_at(listing: Listing, split: Split) -> SplitFinding:
     leaks = split.leaks(listing)
     seen = {entry.double_of: entry.path for entry in (listing.entries[index] for index in (*split.train, *split.val))}
@@ -244,6 +280,7 @@ def _print(console: Console, report: CheckReport) -> None:
     for split in report.splits:
         _say(console, f"split {split.name}: {split.summary}")
         _say_some(console, [f"  {leak}" for leak in split.leaking], report.leaks)
+    _say(console, *report.shortcuts.lines())
     _say(console, f"{len(report.rows)} videos: {counts}; {frames:,} frames in those that are ok")
     _say(console, f"written to {report.out}")
 

@@ -1,4 +1,4 @@
-"""Read every video of a data set once, in full: contents, faults and fingerprint.
+"""Read every video of a data set once, in full: contents, faults, fingerprint and borders.
 
 Findings are recorded video by video (``CheckJournal``), so that a video is not read again after a kill, or when other
 videos are added or changed.
@@ -39,6 +39,7 @@ from actionfusion.files import write_atomically
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.settings import build, parse_json
 from actionfusion.storage import AnyPath, ask_many
+from actionfusion.video.borders import BorderMeter, Borders, border_positions
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
 from actionfusion.video.reading import probe
 
@@ -69,12 +70,14 @@ class CheckedVideo:
         size: bytes of the file, or of a folder's pictures.
         modified: its latest change in nanoseconds.
         fingerprint: as ``Fingerprint.encode`` gives it; empty for a video with a fault.
+        borders: of the picture; none for a video with a fault, or one that an earlier version checked.
     """
 
     row: ManifestRow
     size: int = 0
     modified: int = 0
     fingerprint: str = field(default="", repr=False)
+    borders: Borders | None = None
 
     def with_cells(self, **facts: Any) -> CheckedVideo:
         """Return a copy with other cells in its row."""
@@ -82,7 +85,7 @@ class CheckedVideo:
 
     def faulty(self, status: str, reason: str) -> CheckedVideo:
         """Return a copy with a fault."""
-        return replace(self.with_cells(status=status, reason=reason), fingerprint="")
+        return replace(self.with_cells(status=status, reason=reason), fingerprint="", borders=None)
 
 
 def check_video(task: CheckTask) -> CheckedVideo:
@@ -131,15 +134,21 @@ def _container(source: Path) -> dict[str, Any]:
 
 def _decoded(source: Path, found: CheckedVideo) -> CheckedVideo:
     thumbnails = []
-    with closing(read_source_frames(source, PICTURE_SIZE, fingerprint_positions(guess_frames(source)))) as frames:
+    meter = BorderMeter()
+    positions = fingerprint_positions(guess_frames(source))
+    with closing(read_source_frames(source, PICTURE_SIZE, positions, border_positions(positions))) as frames:
         while True:
             try:
-                thumbnails.append(next(frames))
+                frame = next(frames)
             except StopIteration as end:
                 count: int = end.value
                 break
+            if frame.unscaled is not None:
+                meter.add(frame.unscaled)
+            thumbnails.append(replace(frame, unscaled=None))
     seen = Fingerprint.of(thumbnails, count)
-    return replace(found.with_cells(frames=count), fingerprint=seen.encode() if seen else "")
+    found = found.with_cells(frames=count)
+    return replace(found, fingerprint=seen.encode() if seen else "", borders=meter.borders())
 
 
 def _frames_before(source: Path) -> int:

@@ -48,13 +48,16 @@ def at_hand(source: AnyPath) -> Iterator[Path]:
         yield video
 
 
-def read_source_frames(source: Path, size: int, wanted: Collection[int] | None = None) -> Generator[Frame, None, int]:
+def read_source_frames(
+    source: Path, size: int, wanted: Collection[int] | None = None, unscaled: Collection[int] = ()
+) -> Generator[Frame, None, int]:
     """Yield the frames of a video file or of a folder of pictures; all are decoded.
 
     Args:
         source: the video.
         size: frames are scaled to ``size`` x ``size`` pixels.
         wanted: the frames to give; all of them where None.
+        unscaled: those among them that come at their own size too; see ``iterate_frames``.
 
     Returns:
         As the generator's return value, how many frames there are.
@@ -64,12 +67,13 @@ def read_source_frames(source: Path, size: int, wanted: Collection[int] | None =
     """
     with _reading(source):
         if not source.is_dir():
-            return (yield from iterate_frames(source, size=size, wanted=wanted))
+            return (yield from iterate_frames(source, size=size, wanted=wanted, unscaled=unscaled))
         files = _pictures(source)
         for number, path in enumerate(files):
             picture = _decode(path)
             if wanted is None or number in wanted:
-                yield Frame(number, number / PICTURES_A_SECOND, _scaled(picture, size))
+                whole = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8) if number in unscaled else None
+                yield Frame(number, number / PICTURES_A_SECOND, _scaled(picture, size), whole)
         return len(files)
 
 

@@ -23,7 +23,7 @@ _DRAWN = {"random-7:3": False, "stratified-7:3": True}
 
 
 @dataclass(frozen=True)
-class _Unit:
+class Unit:
     """Videos that stay together: a group, videos that show the same, or one video alone."""
 
     key: str
@@ -57,7 +57,7 @@ def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified:
     for repeat in range(1, repeats + 1):
         name, salt = f"{kind} 7:3, seed {seed}, repeat {repeat}", f"{seed}/{repeat}"
         if stratified:
-            singles = [_Unit(item.path, (index,), Counter([item.label])) for index, item in enumerate(listing.entries)]
+            singles = [Unit(item.path, (index,), Counter([item.label])) for index, item in enumerate(listing.entries)]
             test = _draw(singles, TEST_SHARE, salt)
         else:
             order = _shuffled([(entry.path, index) for index, entry in enumerate(listing.entries)], salt)
@@ -75,7 +75,7 @@ def grouped_7_3(listing: Listing, seed: int = 0) -> Split:
         DatasetError: no groups are known, a class has one alone, or no draw brings every class to both sides.
     """
     _need_groups(listing)
-    units = _units(listing, range(len(listing.entries)))
+    units = units_of(listing, range(len(listing.entries)))
     counts = Counter(label for unit in units for label in unit.labels)
     if lonely := [label for label in listing.labels if counts[label] == 1]:
         reason = f"class {lonely[0]!r} has one group, which cannot be on both sides"
@@ -157,7 +157,7 @@ def hold_out_validation(listing: Listing, split: Split, fraction: float = 0.2, s
         raise SettingsError("validation_fraction", f"{fraction} is no share", "take more than 0 and less than 1")
     if split.val:
         return split
-    units = _units(listing, split.train)
+    units = units_of(listing, split.train)
     val = _draw(units, fraction, f"{seed}/validation", max(fraction, 0.5))
     if not val:
         raise DatasetError(
@@ -305,7 +305,7 @@ def _shuffled(keyed: Iterable[tuple[str, int]], salt: str) -> list[int]:
     return [number for _, number in sorted(keyed, key=order)]
 
 
-def _units(listing: Listing, indices: Iterable[int]) -> list[_Unit]:
+def units_of(listing: Listing, indices: Iterable[int]) -> list[Unit]:
     """Join videos into units that stay together: groups, duplicates, and groups with a duplicate in common."""
     ties = DisjointSet()
     members: dict[str, list[int]] = {}
@@ -322,11 +322,11 @@ def _units(listing: Listing, indices: Iterable[int]) -> list[_Unit]:
     for subset in ties.subsets():
         videos = sorted(index for name in subset for index in members.get(name, ()))
         key = min(name.removeprefix("group\0") for name in subset if name in members)
-        units.append(_Unit(key, tuple(videos), Counter(listing.entries[index].label for index in videos)))
+        units.append(Unit(key, tuple(videos), Counter(listing.entries[index].label for index in videos)))
     return units
 
 
-def _draw(units: Sequence[_Unit], fraction: float, salt: str, most: float = 0.5) -> set[int]:
+def _draw(units: Sequence[Unit], fraction: float, salt: str, most: float = 0.5) -> set[int]:
     """Draw whole units at random until about that fraction of each class is taken.
 
     A unit is taken while that brings the classes' shares nearer to the fraction (in the sum of squares).  A class that
@@ -338,13 +338,13 @@ def _draw(units: Sequence[_Unit], fraction: float, salt: str, most: float = 0.5)
     chosen: set[int] = set()
     order = _shuffled([(unit.key, number) for number, unit in enumerate(units)], salt)
 
-    def gain(unit: _Unit) -> float:
+    def gain(unit: Unit) -> float:
         return sum(
             count * (2 * (fraction * totals[label] - taken[label]) - count) / totals[label] ** 2
             for label, count in unit.labels.items()
         )
 
-    def spares(unit: _Unit) -> bool:
+    def spares(unit: Unit) -> bool:
         after = {label: taken[label] + count for label, count in unit.labels.items()}
         return all(count <= most * totals[label] and count < totals[label] for label, count in after.items())
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from actionfusion.evaluation.intervals import CONFIDENCE, percent_range, wilson
+from actionfusion.intervals import CONFIDENCE, percent_range, wilson
 
 __all__ = ["CONFIDENCE", "Accuracy", "ClassFigures", "ClassificationFigures", "classification_figures"]
 

@@ -9,8 +9,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from actionfusion.evaluation.folds import Fold
-from actionfusion.evaluation.intervals import CONFIDENCE, clustered_wilson, clusters
 from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.intervals import CONFIDENCE, clustered_wilson, clusters
 
 PROTOCOL = "protocol.json"
 KEPT = (

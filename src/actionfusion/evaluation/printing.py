@@ -8,9 +8,9 @@ from rich.text import Text
 
 from actionfusion.data.listing import some
 from actionfusion.errors import printable
-from actionfusion.evaluation.intervals import percent_range
 from actionfusion.evaluation.metrics import ClassificationFigures
 from actionfusion.evaluation.result import Evaluation
+from actionfusion.intervals import percent_range
 
 NOTHING = "–"
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import printable
-from actionfusion.evaluation.intervals import percent_range
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.printing import NOTHING
+from actionfusion.intervals import percent_range
 
 
 def print_protocol(figures: Mapping[str, Any]) -> None:

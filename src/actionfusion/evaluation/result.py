@@ -13,10 +13,10 @@ import numpy.typing as npt
 from actionfusion.data.listing import Leaks, Part
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.evaluation.calibration import Calibration, calibration, tempered
-from actionfusion.evaluation.intervals import Interval, clustered_wilson, clusters
 from actionfusion.evaluation.metrics import CONFIDENCE, Accuracy, ClassificationFigures
 from actionfusion.evaluation.predictions import FailedVideo
 from actionfusion.evaluation.views import Views
+from actionfusion.intervals import Interval, clustered_wilson, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
 
 _REMEDY = "evaluate the run again"

@@ -15,11 +15,11 @@ from scipy.stats import binomtest
 
 from actionfusion.data.listing import Part, some
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, printable
-from actionfusion.evaluation.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
+from actionfusion.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
 
 

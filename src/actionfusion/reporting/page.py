@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from actionfusion.curves import Curves, EpochRow, Quantity, Stage
 from actionfusion.errors import SettingsError
-from actionfusion.evaluation.intervals import Interval
 from actionfusion.evaluation.result import check_evaluation
+from actionfusion.intervals import Interval
 from actionfusion.reporting.figures import curves_svg, reliability_bins, reliability_svg
 from actionfusion.reporting.filmstrip import (
     FilmStrip,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actionfusion.evaluation.intervals import Interval
+from actionfusion.intervals import Interval
 from actionfusion.reporting.orders import Order, by_name, by_similarity, by_value, orders
 from actionfusion.reporting.rendering import known
 

@@ -93,11 +93,13 @@ class Frame:
         index: rank in presentation order, from 0.
         time: seconds from the first frame; grows strictly from frame to frame.
         image: ``[H, W, 3]`` uint8 RGB, C-contiguous.
+        unscaled: the same at the stored size, where that was asked for beside a scaled ``image``.
     """
 
     index: int
     time: float
     image: UInt8Array
+    unscaled: UInt8Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +173,11 @@ def count_frames(path: LocalPath) -> int:
 
 
 def iterate_frames(
-    path: LocalPath, *, wanted: Collection[int] | Callable[[int], bool] | None = None, size: int | None = None
+    path: LocalPath,
+    *,
+    wanted: Collection[int] | Callable[[int], bool] | None = None,
+    size: int | None = None,
+    unscaled: Collection[int] = (),
 ) -> Generator[Frame, None, int]:
     """Decode a video and yield its frames one by one; only the current frame is kept.
 
@@ -184,6 +190,7 @@ def iterate_frames(
             called with each index when its frame is decoded.
         size: scale to ``size`` x ``size`` pixels, the aspect not kept.  None leaves the stored size; should it change
             within the stream, all frames come at the size of the first.
+        unscaled: indices among the wanted ones of frames that come at the stored size too, as ``Frame.unscaled``.
 
     Returns:
         As the generator's return value, the number of frames in the whole video.
@@ -197,7 +204,7 @@ def iterate_frames(
     if size is not None and not 1 <= size <= isqrt(MAX_PIXELS):
         raise SettingsError("size", f"{size} px is no size for a frame", f"take 1 to {isqrt(MAX_PIXELS)}")
     chosen = wanted if wanted is None or callable(wanted) else frozenset(int(index) for index in wanted).__contains__
-    return _frames(fspath(path), chosen, size)
+    return _frames(fspath(path), chosen, size, frozenset(unscaled))
 
 
 def read_frames(
@@ -252,23 +259,29 @@ def read_frames(
     return Frames(images[rows], times[rows], asked, num_frames)
 
 
-def _frames(path: str, wanted: Callable[[int], bool] | None, size: int | None) -> Generator[Frame, None, int]:
+def _frames(
+    path: str, wanted: Callable[[int], bool] | None, size: int | None, unscaled: Collection[int]
+) -> Generator[Frame, None, int]:
     before = identity(path)
     with open_video(path) as (container, stream):
         clock = _Clock(container, stream)
         convert: PictureConverter | None = None
+        convert_unscaled: PictureConverter | None = None
         count = 0
         with closing(_decode(path, container, stream)) as pictures:
             for picture in pictures:
                 time = clock.time(picture)
                 convert = convert or PictureConverter(picture, size)
+                if unscaled:
+                    convert_unscaled = convert_unscaled or PictureConverter(picture, None)
                 if wanted is None or wanted(count):
                     try:
                         image = convert(picture)
+                        whole = convert_unscaled(picture) if convert_unscaled and count in unscaled else None
                     except av.FFmpegError as error:
                         reason = f"frame {count} has colours that cannot be converted (matrix {picture.colorspace})"
                         raise VideoDamaged(path, reason, CONVERT) from error
-                    yield Frame(count, time, image)
+                    yield Frame(count, time, image, whole)
                 count += 1
     if not count:
         raise NoFrames(path, "its video stream holds not one frame", "leave it out")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, t
 
-from actionfusion.evaluation.intervals import bootstrap_mean, clustered_wilson, clusters, wilson
+from actionfusion.intervals import bootstrap_mean, clustered_wilson, clusters, wilson
 
 answers_in_groups = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=2, max_size=12)
 
@@ -75,6 +75,12 @@ def test_it_covers_what_others_miss():
     assert covered["groups"] / 200 > 0.93
     assert covered["videos"] / 200 < 0.85
     assert covered["bootstrap"] / 200 < 0.9
+
+
+def test_more_confidence_is_wider():
+    right, units = flat([[1] * 4, [1] * 4, [1, 1, 0, 0], [0] * 4])
+    effective = 16 / (4 / 3 * 11 / 256 / 0.015625) * (2.5758293035489 / t.ppf(0.995, 3)) ** 2
+    assert clustered_wilson(right, units, 0.99) == pytest.approx(wilson(0.625 * effective, effective, 2.5758293035489))
 
 
 def test_one_group_alone_tells_nothing():

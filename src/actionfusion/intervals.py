@@ -60,7 +60,7 @@ def totals(values: npt.ArrayLike, units: Sequence[str]) -> tuple[npt.NDArray[np.
     return sums.astype(np.float64), np.bincount(number).astype(np.float64)
 
 
-def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str]) -> Interval | None:
+def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str], confidence: float = CONFIDENCE) -> Interval | None:
     """Compute Wilson's interval with the effective sample size of videos in groups; never narrower than Wilson's.
 
     The sample size is divided by the design effect (variance of the share between groups over that of as many
@@ -73,6 +73,7 @@ def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str]) -> Interval | No
     Args:
         hits: ``[N]`` whether each prediction is correct.
         units: ``[N]`` what each video is drawn with, see ``clusters``.
+        confidence: that the interval holds the share of all videos, above 0 and below 1.
 
     Returns:
         The bounds, or None for fewer than two units, between which nothing can be compared.
@@ -90,9 +91,10 @@ def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str]) -> Interval | No
     else:
         between = number / (number - 1) * float(((correct - share * sizes) ** 2).sum()) / count**2
         effective = count / max(between / (share * (1 - share) / (count - 1)), 1.0)
-    quantile = (1 + CONFIDENCE) / 2
-    effective *= float((norm.ppf(quantile) / t.ppf(quantile, number - 1)) ** 2)
-    return wilson(share * effective if share < 1 else effective, effective)
+    quantile = (1 + confidence) / 2
+    z = float(norm.ppf(quantile))
+    effective *= float((z / t.ppf(quantile, number - 1)) ** 2)
+    return wilson(share * effective if share < 1 else effective, effective, z)
 
 
 def bootstrap_mean(values: npt.ArrayLike, units: Sequence[str], seed: int = 0) -> Interval | None:
