@@ -71,9 +71,11 @@ class Plan:
         refuse_unlearnable(self.videos)
         if given.training.tensorboard:
             refuse_without_tensorboard()
+        if self.model.solved and self.processes.share.processes > 1:
+            raise SettingsError("model", f"{given.model} is solved in one process", "start it without torchrun")
         precision = given.training.precision
         refuse_wrong_gradients(self.model, given.network, precision, self.processes.device.type)
-        cost = training_cost(self.model, given.network, given.training, cached=self.from_features)
+        cost = training_cost(self.model, given.network, given.training, cached=self.from_features or self.model.solved)
         if given.training.check_memory:
             refuse_too_large(cost, given.training.batch_size, self.free_memory())
         refuse_full_disk(out, cost.disk)
@@ -101,7 +103,7 @@ class Plan:
     def frozen_notes(self) -> list[str]:
         """Say which of the backbones' layers do not learn, and whether that leaves any of them random."""
         given = self.recipe
-        frozen = "all" if self.from_features else given.training.freeze
+        frozen = "all" if self.from_features or self.model.solved else given.training.freeze
         if frozen is None:
             return []
         layers = "the backbones" if frozen == "all" else f"the backbones' layers up to {frozen}"
@@ -110,6 +112,8 @@ class Plan:
             views, seed = given.features.views, given.features.seed
             taken = f"{views} augmented views of --features.seed {seed} in turn" if views else "no augmented views"
             notes[0] += f", and their features are read: {taken}, where training end to end draws new ones each epoch"
+        elif self.model.solved:
+            notes[0] += ", and the plain clip of each video is read, without augmentation"
         if given.pretrained is None:
             notes.append(f"note: {layers} start at random, and stay so")
         elif "flow" in given.clip.streams and given.network.channels_of("flow") != 3:
