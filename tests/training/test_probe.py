@@ -83,15 +83,20 @@ def test_train_says_how_well_it_does_on_what_was_held_out(run):
     assert (found[1].views, found[1].report.count, found[1].validation_count) == (2, 8, 4)
 
 
-def test_a_run_that_is_gone_on_with_keeps_its_probe(recipe, run, tmp_path, stopped_at):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_that_is_gone_on_with_has_its_probe(recipe, run, tmp_path, stopped_at, earlier):
+    """A run that an earlier version began gets one."""
     with stopped_at(4):
         train(recipe, out=tmp_path / "run", device="cpu")
     before = (tmp_path / "run" / PROBE).read_bytes()
+    if earlier:
+        (tmp_path / "run" / PROBE).unlink()
     train(out=tmp_path / "run", resume=True)
     assert (tmp_path / "run" / PROBE).read_bytes() == before
     with safe_open(run / PROBE, framework="pt") as ours, safe_open(tmp_path / "run" / PROBE, framework="pt") as theirs:
         assert ours.metadata() == theirs.metadata()
-    assert (tmp_path / "run" / "train.log").read_text().count("linear probe on the same features") == 1
+    said = (tmp_path / "run" / "train.log").read_text().count("linear probe on the same features")
+    assert said == (2 if earlier else 1)
     assert "best epoch" in (tmp_path / "run" / "train.log").read_text()
 
 

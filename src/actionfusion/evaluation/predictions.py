@@ -101,11 +101,7 @@ def predict_videos(
             scores, beside = _answers(recognizer, probe, batch)
             rows.append(scores)
             probe_rows.append(beside)
-            finite = np.isfinite(rows[-1]).all(1)
-            if not finite.all():
-                name = owners[len(owners) - len(batch) + int(finite.argmin())].name
-                reason = f"the network's scores of {name!r} are not finite"
-                raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
+            _refuse_infinite(scores, owners[-len(batch) :])
     each = np.concatenate(rows).astype(np.float64)
     starts = [number for number, source in enumerate(owners) if number == 0 or source is not owners[number - 1]]
     counts = np.diff([*starts, len(owners)])
@@ -122,6 +118,14 @@ def predict_videos(
         tuple(failed),
         None if probe is None else means(np.concatenate(probe_rows).astype(np.float64)),
     )
+
+
+def _refuse_infinite(scores: npt.NDArray[np.float32], owners: Sequence[LabelledSource]) -> None:
+    """Raise a WeightsError that names the first video whose scores are not finite."""
+    finite = np.isfinite(scores).all(1)
+    if not finite.all():
+        reason = f"the network's scores of {owners[int(finite.argmin())].name!r} are not finite"
+        raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
 
 
 def _answers(

@@ -25,7 +25,7 @@ from actionfusion.training.guards import fitting_batch, is_lost_connection, is_o
 from actionfusion.training.interrupt import NEVER, stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, make_plan
-from actionfusion.training.probe import BesideRun, solve_beside, solve_model
+from actionfusion.training.probe import BesideRun, SolvedRun, solve_beside, solve_model
 from actionfusion.training.progress import ConsoleProgress, SilentProgress, features_progress
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import (
@@ -99,10 +99,7 @@ def train(
         if computed:
             _say(computed)
         _say(solved.line)
-        if isinstance(solved, BesideRun):
-            _fit_or_stop(plan, model, run, plan.loaders(learn, check), solved, resume=False)
-        else:
-            solved.write(plan, model, run)
+        _fit_or_stop(plan, model, run, plan.loaders(learn, check), solved, resume=False)
     return _finished(run)
 
 
@@ -198,9 +195,12 @@ def _say(line: str) -> None:
 
 
 def _fit_or_stop(
-    plan: Plan, model: VideoModel, run: RunFolder, loaders: Loaders, beside: BesideRun, *, resume: bool
+    plan: Plan, model: VideoModel, run: RunFolder, loaders: Loaders, beside: BesideRun | SolvedRun, *, resume: bool
 ) -> None:
     processes, settings = plan.processes, plan.recipe.training
+    if isinstance(beside, SolvedRun):
+        beside.write(plan, model, run)
+        return
     beside.write(run)
     # Several processes would have to agree on the step after which they stop; they stop at once instead.
     switch = stop_switch() if processes.share.processes == 1 else nullcontext(NEVER)
