@@ -4,7 +4,7 @@
 ``labels.txt`` (a class a line, in the network's order), ``split.csv`` (which video was on which side),
 ``model.safetensors``, ``metrics.csv`` (a row an epoch) with ``curves.png``, and ``train.log``.  Each file is replaced
 whole, so that a run stopped at any moment is a run that predicts.  ``checkpoint.safetensors`` is for training to go on
-from; nothing else reads it.
+from; nothing else reads it.  ``probe.safetensors`` is the linear probe beside a run on cached features.
 """
 
 from __future__ import annotations

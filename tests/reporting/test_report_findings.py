@@ -125,3 +125,24 @@ def test_a_calibration_of_bins_alone_is_shown_without_the_other_figures(make_eva
     section = parse(render_report(Report("Run", evaluation=evaluation))).find("section", id="calibration")[0]
     assert not section.find("dt")
     assert len(section.find("tr")) == 1 + 3
+
+
+def test_a_linear_probe_stands_beside_the_accuracy(make_evaluation):
+    probe = {
+        "correct": 18,
+        "count": 20,
+        "accuracy": 0.9,
+        "network_minus_probe": {"difference": -0.05, "interval": [-0.2, 0.1]},
+    }
+    evaluation = make_evaluation([[9, 1], [2, 8]], probe=probe)
+    names = [item.name for item in headlines(evaluation)]
+    assert names[:2] == ["Top-1 accuracy", "Linear probe"]
+    found = headlines(evaluation)[1]
+    assert found.value == "90.0\xa0%"
+    assert found.note == "on the same features; 18 of 20; network minus probe -5.0 points (-20.0 to +10.0)"
+    assert any("linear probe on the same frozen features is more accurate" in item.text for item in remarks(evaluation))
+    worse = make_evaluation([[9, 1], [2, 8]], probe=probe | {"correct": 17})
+    assert not any("linear probe" in item.text for item in remarks(worse))
+    for odd in (None, "x", {"count": "many"}, {"count": 20, "correct": None}):
+        names = [item.name for item in headlines(make_evaluation([[9, 1], [2, 8]], probe=odd))]
+        assert "Linear probe" not in names

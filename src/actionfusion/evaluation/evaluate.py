@@ -13,6 +13,7 @@ from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import Part
 from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.evaluation.beside import compare_probe
 from actionfusion.evaluation.calibration import fit_temperature
 from actionfusion.evaluation.metrics import classification_figures
 from actionfusion.evaluation.predictions import predict_videos
@@ -21,8 +22,10 @@ from actionfusion.evaluation.result import Evaluation, evaluation_path, is_train
 from actionfusion.evaluation.views import Views
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
+from actionfusion.training.probe import PROBE, load_probe
 
 
 def evaluate(
@@ -39,6 +42,8 @@ def evaluate(
     device: str | None = None,
 ) -> Evaluation:
     """Measure a run on the videos that its split kept from it; print the figures and write them as JSON.
+
+    A linear probe beside the run is measured with it, on the same features.
 
     Args:
         run: the run folder that ``train`` wrote.
@@ -102,9 +107,10 @@ def measure(
     """
     _check_parts(videos, part, force=force, fits_temperature=temperature is not None)
     videos.check_store(folder.clip)
-    recognizer = Recognizer.load(folder, device=device)
-    found = predict_videos(recognizer, videos.sources(videos.part(part), folder.clip), views, part)
+    recognizer, probe = _load(folder, device)
+    found = predict_videos(recognizer, videos.sources(videos.part(part), folder.clip), views, part, probe)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
+    groups = tuple(group_of[video] for video in found.videos)
     single = classification_figures(folder.labels, found.targets, found.single).top1
     return Evaluation(
         dataset=videos.listing.dataset,
@@ -114,12 +120,13 @@ def measure(
         split_seed=videos.settings.seed,
         counts={name: len(videos.part(name)) for name in get_args(Part)},
         notes=videos.split.notes,
-        selected_on_part=part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
+        selected_on_part=not folder.model_class.solved
+        and part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),
         seen_in_training=videos.seen_in_training(part),
         figures=classification_figures(folder.labels, found.targets, found.probabilities),
         videos=found.videos,
-        groups=tuple(group_of[video] for video in found.videos),
+        groups=groups,
         targets=found.targets,
         probabilities=found.probabilities,
         failed=found.failed,
@@ -127,7 +134,19 @@ def measure(
         clips=found.clips,
         single=None if views.single else single,
         temperature=None if temperature is None else _fit_temperature(recognizer, folder, videos, views),
+        probe=None
+        if found.probe is None or not found.videos
+        else compare_probe(found.videos, groups, found.targets, found.probabilities, found.probe),
     )
+
+
+def _load(folder: RunFolder, device: str | None) -> tuple[Recognizer, ProbeHead | None]:
+    """Load a run and the probe beside it; with a probe by PyTorch, since other runtimes give no features."""
+    if not (folder.path / PROBE).is_file():
+        return Recognizer.load(folder, device=device), None
+    recognizer = Recognizer.load(folder, runtime="torch", device=device)
+    found = load_probe(folder, recognizer.network)
+    return recognizer, found[0].to(recognizer.runtime.device) if found else None
 
 
 def _check_parts(videos: LabelledVideos, part: Part, *, force: bool, fits_temperature: bool) -> None:

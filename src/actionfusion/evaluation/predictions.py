@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -16,6 +17,7 @@ from actionfusion.data.loading import LabelledSource
 from actionfusion.errors import VideoError, WeightsError
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.models.probe import ProbeHead
 from actionfusion.video.clip import Clip
 from actionfusion.video.clip_reader import clips_ahead
 
@@ -42,6 +44,7 @@ class Predictions:
         single: ``[N, K]``, of the clip of eqs 13-14 alone.
         clips: how many the network saw.
         failed: videos that could not be read.
+        probe: ``[N, K]``, of the linear probe beside the run, as ``probabilities``; None without one.
     """
 
     videos: tuple[str, ...]
@@ -50,9 +53,16 @@ class Predictions:
     single: npt.NDArray[np.float64]
     clips: int
     failed: tuple[FailedVideo, ...]
+    probe: npt.NDArray[np.float64] | None = None
 
 
-def predict_videos(recognizer: Recognizer, sources: Sequence[LabelledSource], views: Views, title: str) -> Predictions:
+def predict_videos(
+    recognizer: Recognizer,
+    sources: Sequence[LabelledSource],
+    views: Views,
+    title: str,
+    probe: ProbeHead | None = None,
+) -> Predictions:
     """Predict every video, in batches of ``BATCH_SIZE`` clips, while threads cut those that come next.
 
     Args:
@@ -60,6 +70,7 @@ def predict_videos(recognizer: Recognizer, sources: Sequence[LabelledSource], vi
         sources: the videos.
         views: the clips of each.
         title: for the progress bar.
+        probe: beside the run; the backbones run once for both, by PyTorch.
 
     Raises:
         WeightsError: a score of a video is not finite.
@@ -80,26 +91,51 @@ def predict_videos(recognizer: Recognizer, sources: Sequence[LabelledSource], vi
                 yield clip
 
     rows = [np.zeros((0, len(recognizer.labels)), np.float32)]
+    probe_rows = rows[:]
     on_a_gpu = recognizer.runtime.device != "cpu"
     console = Console(stderr=True)
     with closing(clips_ahead(cut, sources, overlap=on_a_gpu, clips_each=views.clips)) as read:
         shown = track(read, title, len(sources), console=console, transient=True, disable=not console.is_terminal)
         waiting = clips(shown)
         while batch := list(islice(waiting, BATCH_SIZE)):
-            rows.append(recognizer.probabilities(batch))
-            finite = np.isfinite(rows[-1]).all(1)
-            if not finite.all():
-                name = owners[len(owners) - len(batch) + int(finite.argmin())].name
-                reason = f"the network's scores of {name!r} are not finite"
-                raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
+            scores, beside = _answers(recognizer, probe, batch)
+            rows.append(scores)
+            probe_rows.append(beside)
+            _refuse_infinite(scores, owners[-len(batch) :])
     each = np.concatenate(rows).astype(np.float64)
     starts = [number for number, source in enumerate(owners) if number == 0 or source is not owners[number - 1]]
     counts = np.diff([*starts, len(owners)])
+
+    def means(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.add.reduceat(values, starts) / counts[:, None] if starts else values
+
     return Predictions(
         tuple(owners[start].name for start in starts),
         np.array([owners[start].target for start in starts], np.int64),
-        np.add.reduceat(each, starts) / counts[:, None] if starts else each,
+        means(each),
         each[starts],
         len(each),
         tuple(failed),
+        None if probe is None else means(np.concatenate(probe_rows).astype(np.float64)),
     )
+
+
+def _refuse_infinite(scores: npt.NDArray[np.float32], owners: Sequence[LabelledSource]) -> None:
+    """Raise a WeightsError that names the first video whose scores are not finite."""
+    finite = np.isfinite(scores).all(1)
+    if not finite.all():
+        reason = f"the network's scores of {owners[int(finite.argmin())].name!r} are not finite"
+        raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
+
+
+def _answers(
+    recognizer: Recognizer, probe: ProbeHead | None, clips: Sequence[Clip]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Compute the probabilities ``[B, K]`` of the network, and of the probe from the same features; none without it."""
+    if probe is None:
+        scores = recognizer.probabilities(clips)
+        return scores, scores[:0]
+    network, features = recognizer.network, recognizer.features(clips)
+    with torch.inference_mode():
+        own, beside = network.scores(network.classify(features)), probe(features).softmax(-1)
+    return own.cpu().numpy(), beside.cpu().numpy()

@@ -43,6 +43,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def _further(evaluation: Evaluation) -> list[str]:
     figures = evaluation.figures
     lines = []
+    if evaluation.probe is not None:
+        lines.append(f"linear probe {evaluation.probe}")
+        if evaluation.probe.top1.correct > figures.top1.correct:
+            lines.append("note: the linear probe on the same features is more accurate than the network")
     if interval := evaluation.group_interval:
         drawn = f"{evaluation.group_count} groups of videos, not single videos, taken as drawn"
         lines.append(f"top-1 with {drawn}: 95 % interval {percent_range(interval)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from actionfusion.evaluation.predictions import FailedVideo
 from actionfusion.evaluation.views import Views
 from actionfusion.intervals import Interval, clustered_wilson, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
+
+if TYPE_CHECKING:
+    from actionfusion.evaluation.beside import ProbeFigures
 
 _REMEDY = "evaluate the run again"
 _PARTS: dict[str, Any] = {
@@ -59,6 +62,7 @@ class Evaluation:
         clips: how many the network saw in all.
         single: top-1 of the one clip that ``predict`` takes, where more were averaged.
         temperature: fitted on the validation part, where that was asked for.
+        probe: the linear probe beside the run, and what the network adds to it; None without one.
     """
 
     dataset: str
@@ -81,6 +85,7 @@ class Evaluation:
     clips: int = 0
     single: Accuracy | None = None
     temperature: float | None = None
+    probe: ProbeFigures | None = None
 
     @property
     def trained_on(self) -> bool:
@@ -139,6 +144,7 @@ class Evaluation:
             "mean_class_accuracy": self.figures.mean_class_accuracy,
             "missing_classes": list(self.figures.missing_classes),
             "calibration": self._calibration_json(),
+            "probe": self.probe and self.probe.as_json(),
             "labels": list(self.figures.labels),
             "per_class": [
                 {"label": label} | accuracy.as_json() | asdict(figures)

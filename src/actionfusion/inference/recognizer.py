@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from actionfusion.errors import RecipeMismatch, SettingsError
 from actionfusion.inference.backends import Backends, SubModelName
@@ -18,7 +19,7 @@ from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.runtimes.choice import RuntimeChoice
 from actionfusion.inference.runtimes.sub_models import Array
 from actionfusion.inference.stepping import Stepper, StreamPrediction, StreamState
-from actionfusion.models.model import VideoModel
+from actionfusion.models.model import Features, VideoModel
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
 from actionfusion.streams import StreamName
@@ -153,11 +154,26 @@ class Recognizer:
         Raises:
             RecipeMismatch: a clip's flow was made by another recipe than the run's.
         """
+        return self.scores(self._inputs(clips))
+
+    def features(self, clips: Sequence[Clip]) -> Features:
+        """Compute what the backbones make of clips, by PyTorch whatever the runtime; `network` classifies them.
+
+        Raises:
+            RecipeMismatch: as `probabilities`.
+        """
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            given = {stream: torch.from_numpy(array).to(device) for stream, array in self._inputs(clips).items()}
+            return self.network.features(given)
+
+    def _inputs(self, clips: Sequence[Clip]) -> Mapping[StreamName, npt.NDArray[np.uint8]]:
+        """Stack clips by stream, and see that they are of the run's own recipe."""
         for clip in clips:
             if self.clip_settings.reads_flow and clip.recipe != self.clip_settings.flow:
                 reason = f"flow made by {clip.recipe}, the run was trained on {self.clip_settings.flow}"
                 raise RecipeMismatch("clip", reason, "cut it with the run's own settings")
-        return self.scores(stacked_inputs(clips, self.clip_settings.streams))
+        return stacked_inputs(clips, self.clip_settings.streams)
 
     def scores(self, batch: Mapping[StreamName, Array]) -> npt.NDArray[np.float32]:
         """Compute probabilities ``[B, K]`` of a batch by stream ``[B, T, C, H, W]``, cut with the run's settings."""

@@ -16,6 +16,7 @@ MODELS: Mapping[str, str] = {
     "fusion": "actionfusion.models.fusion_network:FusionNetwork",
     "c3d": "actionfusion.models.c3d:C3D",
     "lrcn": "actionfusion.models.lrcn:LRCN",
+    "probe": "actionfusion.models.probe:Probe",
 }
 
 

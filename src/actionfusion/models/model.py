@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from actionfusion.errors import SettingsError, WeightsError
 from actionfusion.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM
+from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.models.streaming import SampleReader, StreamShape
 from actionfusion.models.weights import Checkpoint, Fc6Start, FlowStart, LoadReport
 from actionfusion.streams import STREAMS, StreamName
@@ -189,6 +190,8 @@ class VideoModel(nn.Module):
     Attributes:
         Settings: its settings dataclass.
         source: where it comes from.
+        solved: whether no gradient trains it: its backbones stay as they are, and `solve` finds all other weights from
+            the training clips at once.
         fixed_frames: whether it takes clips of exactly ``settings.frames`` frames.
         explained_layer: module whose output Grad-CAM and `explain --hide map` work on; None has no such maps.  What
             `classify` runs after it takes the number of clips from that output, not from the features.
@@ -197,6 +200,7 @@ class VideoModel(nn.Module):
 
     Settings: ClassVar[type[ModelSettings]]
     source: ClassVar[Source]
+    solved: ClassVar[bool] = False
     fixed_frames: ClassVar[bool] = False
     explained_layer: ClassVar[str | None] = None
     quantized_layers: ClassVar[tuple[str, ...]] = ()
@@ -322,6 +326,24 @@ class VideoModel(nn.Module):
     def explained_maps(self, output: Tensor) -> Tensor:
         """Show what ``explained_layer`` gives as maps ``[B, t, C, h, w]``, a view of it, with t steps over the clip."""
         return output
+
+    def describe(self, features: Features) -> Tensor:
+        """Make what `solve` needs of each clip, ``[B, F]``, of features; only where ``solved``."""
+        raise NotImplementedError
+
+    def answer_described(self, values: Tensor) -> Tensor:
+        """Make logits ``[B, K]`` of described clips ``[B, F]``, as `classify` does; only where ``solved``."""
+        raise NotImplementedError
+
+    def solve(self, clips: DescribedClips) -> SolveReport:
+        """Find the weights from all training clips at once, and say how well that does; only where ``solved``.
+
+        The same clips give the same weights.  What is chosen is chosen within these clips.
+
+        Raises:
+            DatasetError: clips that nothing can be learned from.
+        """
+        raise NotImplementedError
 
     @property
     def memories(self) -> dict[str, LayerNormLSTM]:

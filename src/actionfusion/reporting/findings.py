@@ -47,7 +47,7 @@ def accuracy_headline(evaluation: Evaluation) -> Headline:
 
 def headlines(evaluation: Evaluation) -> list[Headline]:
     """Write top-1, top-5, mean class accuracy and the calibration error, as far as they are known."""
-    found = [accuracy_headline(evaluation)]
+    found = [accuracy_headline(evaluation), *_probe_headline(evaluation)]
     top5 = section(evaluation, "top5")
     if top5.get("count") and known(top5.get("correct")):
         share, interval = top5["correct"] / top5["count"], finite_interval(top5.get("interval"))
@@ -68,6 +68,20 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
     return found
 
 
+def _probe_headline(evaluation: Evaluation) -> list[Headline]:
+    """Write the accuracy of the linear probe beside the run, with what the network adds to it, if there is one."""
+    probe = section(evaluation, "probe")
+    if not probe.get("count") or not all(known(probe.get(name)) for name in ("count", "correct")):
+        return []
+    difference = section(probe, "network_minus_probe")
+    note = f"on the same features; {probe['correct']:,} of {probe['count']:,}"
+    if known(difference.get("difference")):
+        ends = finite_interval(difference.get("interval"))
+        between = f" ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f})" if ends else ""
+        note += f"; network minus probe {100 * difference['difference']:+.1f} points{between}"
+    return [Headline("Linear probe", percent(probe["correct"] / probe["count"]), note)]
+
+
 def mean_class_accuracy(evaluation: Evaluation) -> float | None:
     """Compute the mean over the classes with a clip; None without any."""
     shares = [entry["correct"] / entry["count"] for entry in evaluation["per_class"] if entry["count"]]
@@ -83,6 +97,10 @@ def remarks(evaluation: Evaluation) -> list[Remark]:
     if evaluation.get("selected_on_part"):
         text = "Training was stopped by the accuracy on these same clips, so the figures here flatter the run."
         found.append(Remark(text, grave=True))
+    probe = section(evaluation, "probe").get("correct")
+    if known(probe) and probe > evaluation["correct"]:
+        text = "A linear probe on the same frozen features is more accurate than this network."
+        found.append(Remark(text))
     found += _leaks(evaluation)
     notes = evaluation.get("notes")
     if isinstance(notes, list | tuple):

@@ -20,6 +20,7 @@ from actionfusion.training.guards import giga, refuse_targets_out_of_range
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
 from actionfusion.training.plan import Plan
+from actionfusion.training.probe import describe_clips
 
 _TRIES = 2  # the first pass warms up
 
@@ -61,6 +62,9 @@ def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, say: Callable
     """
     network.to(plan.processes.device)
     clips = plan.clips()
+    if network.solved:
+        _try_one_clip(plan, network, clips, cost, say)
+        return
     learn, check = plan.loaders(*clips)
     settings = plan.recipe.training
     refuse_targets_out_of_range(network.settings.num_classes, learn, check)
@@ -84,6 +88,27 @@ def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, say: Callable
         f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.processes.device}"
         + (f", {giga(free)} are free" if free is not None else "")
     )
+    say(f"disk: {giga(cost.disk)} for weights and checkpoint")
+    say("a dry run: nothing was written")
+
+
+def _try_one_clip(
+    plan: Plan,
+    network: VideoModel,
+    clips: tuple[ClipDataset, ClipDataset | None],
+    cost: StepCost,
+    say: Callable[[str], None],
+) -> None:
+    """Describe a clip of a model that is solved, and say what all of them will take."""
+    learn, check = clips
+    one = ClipDataset(learn.sources[:1], learn.settings, seed=learn.seed)
+    seconds = min(
+        _seconds(lambda: describe_clips(plan, network, network, one), plan.processes.device) for _ in range(2)
+    )
+    views = plan.recipe.features.views if plan.from_features else 0
+    count = len(learn) * max(views, 1) + (len(check) if check else 0)
+    say(f"network: {cost.parameters:,} parameters, {cost.trainable:,} of them solved from all training clips at once")
+    say(f"a clip: {seconds:.3g} s to read and describe; all {count}: about {_duration(count * seconds)} in one process")
     say(f"disk: {giga(cost.disk)} for weights and checkpoint")
     say("a dry run: nothing was written")
 

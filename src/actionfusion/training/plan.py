@@ -72,9 +72,11 @@ class Plan:
         refuse_unlearnable(self.videos)
         if given.training.tensorboard:
             refuse_without_tensorboard()
+        if self.model.solved and self.processes.share.processes > 1:
+            raise SettingsError("model", f"{given.model} is solved in one process", "start it without torchrun")
         precision = given.training.precision
         refuse_wrong_gradients(self.model, given.network, precision, self.processes.device.type)
-        cost = training_cost(self.model, given.network, given.training, cached=self.from_features)
+        cost = training_cost(self.model, given.network, given.training, cached=self.from_features or self.model.solved)
         if given.training.check_memory:
             refuse_too_large(cost, given.training.batch_size, self.free_memory())
         refuse_full_disk(out, cost.disk)

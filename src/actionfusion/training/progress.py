@@ -87,21 +87,25 @@ class ConsoleProgress:
 
 
 @contextmanager
-def features_progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
+def features_progress(
+    *, shown: bool, title: str = "features", lines: bool = True
+) -> Iterator[Callable[[int, int], None]]:
     """Show a bar for the clips whose features are computed; a line for each tenth where there is no terminal.
 
     Args:
         shown: whether this process is the one that talks.
+        title: of the bar.
+        lines: whether there are lines where there is no terminal.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
-        task = bar.add_task("features", total=None, visible=False)
+        task = bar.add_task(title, total=None, visible=False)
 
         def clip_done(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)
-            if shown and not console.is_terminal and 10 * done // total > 10 * (done - 1) // total:
-                console.print(f"features: {done} of {total} clips computed", highlight=False)
+            if shown and lines and not console.is_terminal and 10 * done // total > 10 * (done - 1) // total:
+                console.print(f"{title}: {done} of {total} clips computed", highlight=False)
 
         yield clip_done
 

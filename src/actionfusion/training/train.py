@@ -25,6 +25,7 @@ from actionfusion.training.guards import fitting_batch, is_lost_connection, is_o
 from actionfusion.training.interrupt import NEVER, stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, make_plan
+from actionfusion.training.probe import BesideRun, SolvedRun, solve_beside, solve_model
 from actionfusion.training.progress import ConsoleProgress, SilentProgress, features_progress
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import (
@@ -92,13 +93,15 @@ def train(
     learn, check, computed = _samples(plan, model, cost)
     if not processes.main:
         return _help(plan, cost, model, plan.run_folder(out), plan.loaders(learn, check), resume=False)
+    solved = solve_model(plan, model, learn, check) if model.solved else solve_beside(plan, model, learn, check)
     run = plan.create_run(out, start)
     remember_paths(run, given.data, given.features.folder, device)
     with _log_file(out / LOG), _explained(plan, cost):
         _introduce(plan, start)
         if computed:
             _say(computed)
-        _fit_or_stop(plan, model, run, plan.loaders(learn, check), resume=False)
+        _say(solved.line)
+        _fit_or_stop(plan, model, run, plan.loaders(learn, check), solved, resume=False)
     return _finished(run)
 
 
@@ -125,6 +128,7 @@ def _go_on(out: Path | None, recipe: Recipe | None, device: str | None, changes:
     loaders = plan.loaders(learn, check)
     if not processes.main:
         return _help(plan, cost, model, run, loaders, resume=True)
+    beside = solve_beside(plan, model, learn, check, run)
     _turn_back(out, state["log_size"])
     with _log_file(out / LOG), _explained(plan, cost):
         for name in ("versions", "git"):
@@ -133,7 +137,9 @@ def _go_on(out: Path | None, recipe: Recipe | None, device: str | None, changes:
         _say(f"resumed in stage {state['stage'] + 1} after {len(state['rows'])} epochs and {state['step']} steps")
         if computed:
             _say(f"resumed with {computed}")
-        _fit_or_stop(plan, model, run, loaders, resume=True)
+        if beside.head is not None:
+            _say(beside.line)
+        _fit_or_stop(plan, model, run, loaders, beside, resume=True)
     return _finished(run)
 
 
@@ -173,7 +179,7 @@ def _introduce(plan: Plan, start: Start) -> None:
     _say(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
     for note in (*videos.listing.notes, *videos.split.notes):
         _say(f"note: {note}")
-    if videos.settings.validation == "test":
+    if videos.settings.validation == "test" and not plan.model.solved:
         _say("note: the test part ends the stages and chooses the weights, so its accuracy flatters")
     for line in start.lines:
         _say(line)
@@ -190,8 +196,14 @@ def _say(line: str) -> None:
     Console(stderr=True).print(Text(line), soft_wrap=True)
 
 
-def _fit_or_stop(plan: Plan, model: VideoModel, run: RunFolder, loaders: Loaders, *, resume: bool) -> None:
+def _fit_or_stop(
+    plan: Plan, model: VideoModel, run: RunFolder, loaders: Loaders, beside: BesideRun | SolvedRun, *, resume: bool
+) -> None:
     processes, settings = plan.processes, plan.recipe.training
+    if isinstance(beside, SolvedRun):
+        beside.write(plan, model, run)
+        return
+    beside.write(run)
     # Several processes would have to agree on the step after which they stop; they stop at once instead.
     switch = stop_switch() if processes.share.processes == 1 else nullcontext(NEVER)
     try:
@@ -200,6 +212,8 @@ def _fit_or_stop(plan: Plan, model: VideoModel, run: RunFolder, loaders: Loaders
                 model.to(processes.device), *loaders, settings,
                 run=run, progress=progress, resume=resume, stop=stop, processes=processes,
             )  # fmt: skip
+        if compared := beside.against(run):
+            _say(compared)
     except (KeyboardInterrupt, TrainingError) as error:
         if not (run.path / WEIGHTS).is_file():
             model.load_state_dict(read_network(run))
