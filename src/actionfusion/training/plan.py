@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class Plan:
             "data": describe_data(self.videos),
             "augmentation": plain(given.augmentation),
             "training": plain(given.training),
-            "features": None if given.features.folder is None else plain(replace(given.features, folder=None)),
+            "features": given.features.recorded(),
             "pretrained": "imagenet" if given.pretrained else None,
             "seed": given.seed,
             "processes": self.processes.share.processes,
