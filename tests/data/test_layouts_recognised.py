@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from actionfusion.data.dataset import DataSettings, open_data
 from actionfusion.data.layouts import LAYOUTS, SIGNS, open_dataset
@@ -181,6 +182,20 @@ def test_what_holds_no_videos_is_named(tmp_path, given, said):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=rf"{given}: .*{said}"):
         open_dataset(None, tmp_path / given)
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize("below", [False, True])
+def test_an_address_is_recognised_too(below):
+    top = UPath("memory://bucket/clips")
+    for name in TREES["ucf101"]:
+        path = (top / "UCF-101" if below else top) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    listing = open_dataset(None, "memory://bucket/clips")
+    assert (listing.dataset, len(listing.groups)) == ("ucf101", 6)
+    with pytest.raises(DatasetError, match="the folder above it does"):
+        open_dataset(None, f"memory://bucket/clips/{'UCF-101/' if below else ''}YoYo")
 
 
 def test_a_single_class_is_refused(tmp_path):

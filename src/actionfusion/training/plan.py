@@ -85,13 +85,13 @@ class Plan:
         return model_class(self.recipe.model)
 
     def _refuse_idle_settings(self) -> None:
-        training = self.recipe.training
+        training, without = self.recipe.training, "take --features.cache false and no --features.folder"
         if self.from_features and training.freeze not in (None, "all"):
             reason = f"{training.freeze} leaves layers that learn, and cached features are of backbones that do not"
-            raise SettingsError("training.freeze", reason, "leave it out, or leave out --features.folder")
+            raise SettingsError("training.freeze", reason, f"leave it out, or {without}")
         if self.from_features and training.recompute_frames is not None:
             reason = "the backbones do not run where their features are cached"
-            raise SettingsError("training.recompute_frames", reason, "set it to null, or leave out --features.folder")
+            raise SettingsError("training.recompute_frames", reason, f"set it to null, or {without}")
 
     @property
     def from_features(self) -> bool:
