@@ -2,7 +2,7 @@
 
 python benchmarks/flow_engines.py DATA    # the folder that holds UCF-101/, ucfTrainTestlist/ and ut-interaction/
 
-Everything but the engine is the same: recipe ``small`` with ``streams: flow``, seeds, order, augmentation, number of
+Everything but the engine is the same: recipe ``scratch`` with ``streams: flow``, seeds, order, augmentation, number of
 epochs (fixed before the first run; no run chooses its weights by the test part).  UT-Interaction leaves two sequences
 out at a time, so that each clip is tested once a seed.  The difference is paired clip by clip; its interval is a
 bootstrap over the groups of clips, which share scene and actors.  Runs that are there are not made again.
@@ -66,7 +66,7 @@ def main() -> None:
 
 def _run(name: str, engine: EngineName, seed: int, data: Path, work: Path) -> Answers:
     """What the temporal stream says of each test clip."""
-    recipe = load_recipe("small")
+    recipe = load_recipe("scratch")
     clip = replace(recipe.clip, flow=replace(recipe.clip.flow, engine=engine))
     store = work / f"store_{name}_{engine}"
     prepare(SETS[name].dataset, data / SETS[name].folder, store=store, flow=clip.flow, workers=1)
@@ -108,7 +108,7 @@ def _record(rows: list[dict[str, Any]]) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        "recipe": "small, streams: flow, 96 px, T = 8, L = 4, from scratch",
+        "recipe": "scratch, streams: flow, 96 px, T = 8, L = 4, from scratch",
         "resamples": RESAMPLES,
         "rows": rows,
     }

@@ -2,7 +2,7 @@
 
     python benchmarks/real_clips.py DATA [--sets ucf101 ...] [--seeds 0 1 2] [--work DIR] [--train_only]
 
-DATA holds ``UCF-101``, ``ucfTrainTestlist``, ``ut-interaction`` and ``weizmann``.  The recipe ``small`` with flow by
+DATA holds ``UCF-101``, ``ucfTrainTestlist``, ``ut-interaction`` and ``weizmann``.  The recipe ``scratch`` with flow by
 TV-L1, in bfloat16, runs all its epochs, whose number was fixed before the first run, and its last weights are measured
 once.  The interval of a mean over seeds, and of a difference, is a bootstrap over the groups of clips, which share
 scene and actors.  Runs that are there are not made again; a set is written down when all its runs are there.
@@ -74,7 +74,7 @@ def _run_set(
     name: str, data: Path, work: Path, seeds: Sequence[int], networks: Sequence[str]
 ) -> dict[str, list[Answers]]:
     """Of each network what it answered, a seed each."""
-    clip_set, recipe = SETS[name], load_recipe("small")
+    clip_set, recipe = SETS[name], load_recipe("scratch")
     clip = replace(recipe.clip, flow=replace(recipe.clip.flow, engine="tvl1"))
     training = replace(recipe.training, precision="bfloat16", workers=0)
     store = work / f"store_{name}_tvl1"
@@ -130,7 +130,7 @@ def _record(name: str, rows: list[dict[str, Any]]) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        "recipe": "small, flow by TV-L1, bfloat16, 96 px, T = 8, L = 4, from scratch",
+        "recipe": "scratch, flow by TV-L1, bfloat16, 96 px, T = 8, L = 4, from scratch",
         "resamples": RESAMPLES,
         "sets": sets | {name: rows},
     }

@@ -133,7 +133,7 @@ def random_recognizer(recipe: str) -> Recognizer:
 def many(clips: Sequence[Path], repetitions: int) -> list[Figure]:
     """Many videos, one by one or with the next clips cut meanwhile."""
     rows = []
-    for recipe in ("tiny", "small"):
+    for recipe in ("tiny", "scratch"):
         recognizer = random_recognizer(recipe)
 
         def plain(recognizer: Recognizer = recognizer) -> None:

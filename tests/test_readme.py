@@ -24,7 +24,7 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("line", LINES)
 def test_every_command_parses(line, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "mine").symlink_to(ROOT / "tests" / "earlier_versions" / "v0_1" / "run_unfinished")
+    (tmp_path / "runs" / "my_clips").symlink_to(ROOT / "tests" / "earlier_versions" / "v0_1" / "run_unfinished")
     monkeypatch.chdir(tmp_path)  # a training is resumed by the recipe of its run
     _, name, *words = shlex.split(line)
     function = getattr(import_module(COMMANDS[name].module), name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from actionfusion.commands import COMMANDS, RECIPE_COMMANDS
 from actionfusion.errors import ActionFusionError, WrongWord
-from actionfusion.recipes import find_recipe, read_recipe
+from actionfusion.recipes import default_recipe, find_recipe, read_recipe
 from actionfusion.settings import read_yaml, single_settings
 from actionfusion.version import __version__
 from actionfusion.words import checked_words
@@ -83,7 +83,7 @@ def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dic
         WrongWord: an argument that there is not.
         SettingsError: a recipe that cannot be read, or that sets what the command does not know.
     """
-    kinds = _recipe_kinds(name, words)
+    kinds, given = _recipe_kinds(name, words), words
     parser, words, defaults = parser_and_words(name, function, words)
     parsed = parser.parse_args(words)
     if not kinds:
@@ -97,7 +97,18 @@ def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dic
         parsed = parser.parse_args(words)
     values = dict(vars(parser.instantiate(parsed)))
     values.pop("config")
-    return values | {"recipe": Recipe(**{field: values.pop(field) for field in kinds})}
+    if root := values.get("root"):
+        _refuse_other_root(root, _given(given, "data.root"))
+    fields = {field: values.pop(field) for field in kinds}
+    # What no recipe was named for is left to the command, which chooses the same one and says so.
+    return values | (fields if _chosen_recipe(name, given) else {"recipe": Recipe(**fields)})
+
+
+def _refuse_other_root(root: str, named: Sequence[str]) -> None:
+    from actionfusion.training.chosen import differ  # noqa: PLC0415
+
+    if others := [other for other in named if differ(root, other)]:
+        raise WrongWord("--data.root", f"is {others[0]}, and {root} is given too", "give one of them")
 
 
 def parser_and_words(
@@ -105,23 +116,25 @@ def parser_and_words(
 ) -> tuple[ArgumentParser, list[str], dict[str, Any]]:
     """Make a command's parser with the recipes among the words as defaults; give the other words, and what recipes set.
 
-    A later recipe stands above an earlier one, and a word above all, wherever it stands.
+    Where no recipe is among them, that of the model is taken.  A later one stands above an earlier one, and a word
+    above all, wherever it stands.
     """
-    kinds = _recipe_kinds(name, words)
-    words, recipes = checked_words(name, words, kinds | _named(function), takes_recipes=bool(kinds))
+    kinds, chosen = _recipe_kinds(name, words), _chosen_recipe(name, words)
+    words, recipes = checked_words(name, words, kinds | _named(name, function), takes_recipes=bool(kinds))
     parser = _parser(name, function, kinds)
+    recipes = [str(chosen)] if chosen else recipes
     defaults = {key: value for recipe in recipes for key, value in single_settings(kinds, read_recipe(recipe, kinds))}
     parser.set_defaults(defaults)
     return parser, words, defaults
 
 
-def _named(function: Callable[..., Any]) -> dict[str, Any]:
+def _named(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     """Find the arguments that are flags, with their types."""
     kinds = get_type_hints(function)
     return {
         part.name: kinds[part.name]
         for part in signature(function).parameters.values()
-        if part.name != "recipe"
+        if part.name not in {"recipe", *(["root"] if COMMANDS[name].root else [])}
         and part.kind is not part.VAR_KEYWORD
         and (part.kind is part.KEYWORD_ONLY or part.default != part.empty)
     }
@@ -136,18 +149,27 @@ def _recipe_kinds(name: str, words: list[str]) -> dict[str, Any]:
         return {}
     from actionfusion.training.recipe import Recipe, recipe_kinds  # noqa: PLC0415
 
-    def given(flag: str) -> list[str]:
-        joined = [word.partition("=")[2] for word in words if word.startswith(f"--{flag}=")]
-        return joined + [after for word, after in pairwise(words) if word == f"--{flag}"]
-
-    if models := given("model"):
+    if models := _given(words, "model"):
         return recipe_kinds(models[-1])
-    for recipe in reversed(given("config")):
+    for recipe in reversed(_given(words, "config")):
         if model := read_yaml(find_recipe(recipe)).get("model"):
             return recipe_kinds(str(model))
-    if "--resume" in words and (out := given("out")):
+    if "--resume" in words and (out := _given(words, "out")):
         return recipe_kinds(str(_recorded(out[-1])["model"]))
     return recipe_kinds(Recipe.model)
+
+
+def _chosen_recipe(name: str, words: list[str]) -> Path | None:
+    """Find the recipe for a command line that names none, and goes on with no run."""
+    if name not in RECIPE_COMMANDS or "--resume" in words or _given(words, "config"):
+        return None
+    return default_recipe(next(reversed(_given(words, "model")), None))
+
+
+def _given(words: list[str], flag: str) -> list[str]:
+    """List the values that a flag is given."""
+    joined = [word.partition("=")[2] for word in words if word.startswith(f"--{flag}=")]
+    return joined + [after for word, after in pairwise(words) if word == f"--{flag}"]
 
 
 def _recorded(out: str) -> dict[str, Any]:
@@ -173,6 +195,9 @@ def _parser(name: str, function: Callable[..., Any], recipe: dict[str, Any]) -> 
     # jsonargparse would want `--json true` and a JSON list of files; a person types `--json` and `a.avi b.avi`.
     flags = [part for part, kind in kinds.items() if kind is bool and part in parameters]
     special: set[str | int] = {*flags, *([command.files] if command.files else [])}
+    if command.root:
+        special.add("root")
+        parser.add_argument("root", nargs="?", type=str, help=meanings["root"])
     if recipe:
         parser.add_argument("--config", type=str, help="a recipe: its name or a YAML file")
         special |= {"recipe", *(part for part, kind in parameters.items() if kind.kind is kind.VAR_KEYWORD)}

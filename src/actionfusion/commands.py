@@ -9,18 +9,22 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """Where a command's function lives, what it does, and the parameters that take files after the flags."""
+    """Where a command's function lives, what it does, and its parameters that are words without a flag.
+
+    ``files`` takes one or more; ``root`` says whether the parameter of that name takes one or none.
+    """
 
     module: str
     summary: str
     files: str | None = None
+    root: bool = False
 
 
 COMMANDS = {
     "demo": Command("actionfusion.demonstration", "the whole chain on generated clips, with a report to look at"),
     "check": Command("actionfusion.data.check", "what is broken, too short or doubled in a data set, as a manifest"),
     "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
-    "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder"),
+    "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder", root=True),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
     "versus": Command("actionfusion.evaluation.versus", "whether one of two evaluated runs is better than the other"),
     "protocol": Command("actionfusion.evaluation.protocol", "train and evaluate every split of a protocol"),

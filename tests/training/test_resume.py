@@ -315,7 +315,7 @@ def test_the_settings_of_a_run_are_those_it_was_given(unfinished, root, recipe):
     recorded, device = recorded_recipe(unfinished)
     assert device is None
     assert recorded.data == DataSettings(
-        root=str(root), store=str(recipe.with_name("store")), split="folders", validation="test"
+        root=str(root), dataset="folder", store=str(recipe.with_name("store")), split="folders", validation="test"
     )
     assert recorded.training.stages[1].schedule == "cosine"
     tiny = load_recipe("tiny").network

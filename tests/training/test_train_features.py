@@ -29,6 +29,7 @@ from actionfusion.run_folder import open_run
 from actionfusion.training.checkpoint import load_network
 from actionfusion.training.cost import step_cost, training_cost
 from actionfusion.training.features import FeatureSettings
+from actionfusion.training.recipe import Recipe
 from actionfusion.training.settings import TrainingSettings
 from actionfusion.training.stages import Stage
 from actionfusion.training.train import train
@@ -50,6 +51,7 @@ def arguments(tmp_path_factory, shapes_root) -> dict[str, object]:
     network = FusionNetworkSettings.tiny(2, backbone=(4, "M", 8), fc6_width=8, hidden=6, dropout_fc6=0.5)
     sessions = (Stage(0.01, EPOCHS - 1, None), Stage(0.001, 1, None))
     return {
+        "recipe": Recipe(),
         "data": DataSettings(root=str(root), split="folders", validation="test"),
         "clip": ClipSettings(frames=2, flow_frames=2, flow=FlowRecipe(bound=8.0, size=32)),
         "network": network,

@@ -35,7 +35,7 @@ class DataSettings:
     Args:
         root: folder of the data set, or its address (s3://bucket/clips and all else that fsspec opens).
         dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or
-            shapes (generated).
+            shapes (generated); none recognises it.
         split: name of the split; none takes the layout's default (official lists, else the folder's own parts, else
             7:3 by groups, else a random 7:3).
         seed: of a random split.
@@ -54,7 +54,7 @@ class DataSettings:
     """
 
     root: PathLike | None = None
-    dataset: str = "folder"
+    dataset: str | None = None
     split: str | None = None
     seed: int = 0
     validation: Literal["hold_out", "test", "none"] = "hold_out"
@@ -151,17 +151,19 @@ class LabelledVideos:
 
 
 def open_data(settings: DataSettings) -> LabelledVideos:
-    """Find the videos and split them.
+    """Find the videos and split them; the settings that come back name the layout.
 
     Raises:
         SettingsError: no root was given, or an address that cannot be opened here.
-        DatasetError: the folder is not what its layout says, or a part of the split is empty.
+        DatasetError: the folder is not what its layout says, has one class alone, or a part of the split is empty.
     """
     if settings.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
-    return split_listing(
-        open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest), settings
-    )
+    listing = open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest)
+    if len(listing.labels) < 2:
+        reason = f"holds videos of one class alone, {listing.labels[0]!r}"
+        raise DatasetError(listing.root, reason, "put the videos of each class into a folder of its own")
+    return split_listing(listing, replace(settings, dataset=listing.dataset))
 
 
 def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:
@@ -179,7 +181,7 @@ def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:
     return LabelledVideos(listing, with_leakage_note(listing, split), settings)
 
 
-def open_listing(dataset: str, root: PathLike, group_pattern: str | None, manifest: Path | None) -> Listing:
+def open_listing(dataset: str | None, root: PathLike, group_pattern: str | None, manifest: Path | None) -> Listing:
     """List the videos of a data set with what a manifest knows of them, or else with equal files marked.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -168,6 +169,7 @@ class Listing:
         official: splits that come with the data, by the name that ``make_split`` takes: ``official-1``, ``folders``
             (train/, val/ and test/ of the folder itself) or ``column`` (of a table).
         notes: what is missing or was left out, one line each.
+        recognised_by: the sign by which the layout was recognised; none where it was given.
 
     Raises:
         DatasetError: a path that is absolute, leaves the root or comes twice, a label that is not among ``labels``,
@@ -180,6 +182,7 @@ class Listing:
     labels: tuple[str, ...]
     official: Mapping[str, Split] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    recognised_by: str | None = None
 
     def __post_init__(self) -> None:
         if not self.entries:
@@ -211,6 +214,19 @@ class Listing:
         frames = f" ({folders} as folders of pictures)" if folders else ""
         found = f"{len(self.labels)} classes, {len(self.entries)} videos{frames}, {groups}"
         return f"{self.dataset}: {found}, found in {shown(str(self.root))}"
+
+    def describe_choice(self) -> list[str]:
+        """Return a line that says how the layout was recognised; none where it was given."""
+        if self.recognised_by is None:
+            return []
+        return [f"layout: {self.dataset} (chosen: {self.recognised_by}; --data.dataset sets it)"]
+
+    def describe_classes(self, most: int = 12) -> str:
+        """Return one line: the first classes with their numbers of videos, and how many more there are."""
+        counts = Counter(entry.label for entry in self.entries)
+        named = ", ".join(f"{shown(label)} ({counts[label]})" for label in self.labels[:most])
+        more = f" and {len(self.labels) - most} more" if len(self.labels) > most else ""
+        return f"classes: {named}{more}"
 
     def select(self, indices: Iterable[int], note: str = "") -> Listing:
         """Return a listing of these videos alone; its splits follow, and ``note`` explains the rest.

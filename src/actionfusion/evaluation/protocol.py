@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from actionfusion.files import write_atomically
 from actionfusion.models.model import ModelSettings
 from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, refuse_taken
 from actionfusion.settings import field_kinds, plain, read_yaml
+from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import refuse_contradictions
 from actionfusion.training.train import train
@@ -74,7 +75,7 @@ def protocol(
     Args:
         name: official (all official splits that are there), random-7:3 (the paper's), stratified-7:3, grouped-7:3,
             leave-one-group-out, leave-one-out, column (of a table) or folders (the folder's own parts).
-        recipe: as in train; the protocol says how the videos are split. None is `Recipe()`.
+        recipe: as in train; the protocol says how the videos are split.
         out: folder for a run folder of each fold, protocol.json with all figures, and protocol.yaml with the recipe.
         repeats: draws of a random split, with ``data.seed`` and the numbers after it.
         seeds: of the trainings, such as [0,1,2], each over all splits; none takes the recipe's alone.
@@ -91,17 +92,21 @@ def protocol(
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SettingsError("protocol", "runs in one process", "leave out torchrun")
-    given = (recipe or Recipe()).changed(**changes)
+    given, chosen = chosen_recipe(recipe, changes)
     data = given.data
     if data.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
     listing = open_listing(data.dataset, data.root, data.group_pattern, data.manifest)
+    data = replace(data, dataset=listing.dataset)
+    given = given.changed(data=data)
     folds = make_folds(listing, name, data.seed, repeats, seeds or (given.seed,))
     common = _recipe(name, given)
     _refuse_other(out, common)
     _check(out, listing, data, folds)
     with _writing(out):
         write_atomically(out / RECIPE, yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
+    for line in (*chosen, *listing.describe_choice()):
+        _say(line)
     record = _Record(out, name, listing.dataset, folds)
     if record.finished:
         _say(f"{len(record.finished)} of {len(folds)} folds are done already")
@@ -159,7 +164,6 @@ def _finished(fold: Fold, path: Path) -> FinishedFold:
 def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
     """Collect what all folds have in common, without a path of this machine; seeds and repeats may grow."""
     data = {key: value for key, value in plain(given.data).items() if key not in _PLACES_AND_SPLIT}
-    features = {key: value for key, value in plain(given.features).items() if key != "folder"}
     return _without_resolved(
         {
             "format": FORMAT,
@@ -170,7 +174,7 @@ def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
             "network": plain(given.network),
             "augmentation": plain(given.augmentation),
             "training": plain(given.training),
-            "features": None if given.features.folder is None else features,
+            "features": given.features.recorded(),
             "pretrained": given.pretrained_name,
             "pretrained_fc6": given.pretrained_fc6,
             "flow_start": given.flow_start,

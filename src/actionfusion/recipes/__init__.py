@@ -11,6 +11,7 @@ from actionfusion.settings import build_each, read_yaml
 from actionfusion.upgrade import with_new_names
 
 FOLDER = Path(__file__).parent
+_DEFAULTS = {None: "small", "fusion": "small"}  # other models have a recipe of their own name
 
 
 def recipe_path(name: str) -> Path:
@@ -34,6 +35,19 @@ def find_recipe(name: str) -> Path:
 def recipe_names() -> list[str]:
     """List the names of the recipes that ship with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def default_recipe(model: str | None) -> Path | None:
+    """Find the recipe that is taken where none is given: ``small``, or that of the model.
+
+    Args:
+        model: as given, if it is.
+
+    Returns:
+        Its file; None for a model without one, which takes its default settings.
+    """
+    name = _DEFAULTS.get(model, model)
+    return FOLDER / f"{name}.yaml" if name in recipe_names() else None
 
 
 def read_recipe(name: str, kinds: Mapping[str, Any]) -> dict[str, Any]:

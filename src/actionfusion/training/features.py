@@ -15,10 +15,10 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from torch import Tensor
 from actionfusion.data.loading import Batch, ClipDataset, KeyedDataset, LabelledSource, batches_of, good_or_error
 from actionfusion.errors import ActionFusionError, DatasetError, SettingsError
 from actionfusion.models.model import VideoModel
+from actionfusion.settings import plain
 from actionfusion.streams import StreamName
 from actionfusion.training.feature_store import (
     AugmentedViews,
@@ -39,6 +40,8 @@ from actionfusion.video.clip import ClipSettings
 
 log = logging.getLogger("actionfusion.training")
 
+FOLDER = "features"
+
 Progress = Callable[[int, int], None]
 """Called with the number of clips done and of all clips to compute."""
 
@@ -51,7 +54,8 @@ class FeatureSettings:
 
     Args:
         folder: of the features, which all runs and models can share; what is missing there is computed before the first
-            step.  None trains end to end.
+            step.  None trains end to end, but for ``cache``.
+        cache: keep them in the folder ``features`` beside the run where no ``folder`` is given.
         views: augmented views kept of each training video; epochs take them in turn, so that more of them are nearer to
             the ever new clips of a training end to end.  0 keeps the plain clip alone.
         dtype: precision of the kept features: float16, bfloat16 or float32, which takes twice the space.
@@ -62,6 +66,7 @@ class FeatureSettings:
     """
 
     folder: Path | None = None
+    cache: bool = False
     views: int = 4
     dtype: DtypeName = "float16"
     seed: int = 0
@@ -73,6 +78,16 @@ class FeatureSettings:
             raise SettingsError("features.seed", f"{self.seed}", "take 0 or more")
         if self.dtype not in get_args(DtypeName):
             raise SettingsError("features.dtype", f"{self.dtype!r}", f"take one of {', '.join(get_args(DtypeName))}")
+
+    def beside(self, out: Path) -> FeatureSettings:
+        """Name the folder of a run where ``cache`` leaves it open."""
+        return replace(self, folder=out.parent / FOLDER) if self.cache and self.folder is None else self
+
+    def recorded(self) -> dict[str, Any] | None:
+        """Give what a run records of them, which is nothing of where they are; None where there are none."""
+        if self.folder is None and not self.cache:
+            return None
+        return {name: value for name, value in plain(self).items() if name != "cache"} | {"folder": None}
 
 
 FeatureSample = tuple[dict[StreamName, Tensor], int, str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,13 @@ class Plan:
         return model_class(self.recipe.model)
 
     def _refuse_idle_settings(self) -> None:
-        training = self.recipe.training
+        training, without = self.recipe.training, "take --features.cache false and no --features.folder"
         if self.from_features and training.freeze not in (None, "all"):
             reason = f"{training.freeze} leaves layers that learn, and cached features are of backbones that do not"
-            raise SettingsError("training.freeze", reason, "leave it out, or leave out --features.folder")
+            raise SettingsError("training.freeze", reason, f"leave it out, or {without}")
         if self.from_features and training.recompute_frames is not None:
             reason = "the backbones do not run where their features are cached"
-            raise SettingsError("training.recompute_frames", reason, "set it to null, or leave out --features.folder")
+            raise SettingsError("training.recompute_frames", reason, f"set it to null, or {without}")
 
     @property
     def from_features(self) -> bool:
@@ -123,7 +123,7 @@ class Plan:
             "data": describe_data(self.videos),
             "augmentation": plain(given.augmentation),
             "training": plain(given.training),
-            "features": None if given.features.folder is None else plain(replace(given.features, folder=None)),
+            "features": given.features.recorded(),
             "pretrained": given.pretrained_name,
             "pretrained_fc6": given.pretrained_fc6,
             "flow_start": given.flow_start,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,11 +12,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from actionfusion.data.listing import shown
 from actionfusion.data.loading import EpochLoader, KeyedDataset
-from actionfusion.errors import SettingsError, TrainingError
+from actionfusion.errors import SettingsError, TrainingError, WeightsError
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
+from actionfusion.storage import PathLike
 from actionfusion.training.checkpoint import load_network, read_network, read_state
+from actionfusion.training.chosen import choose, rooted
 from actionfusion.training.cost import StepCost
 from actionfusion.training.distributed import find_processes
 from actionfusion.training.dry_run import try_one_batch
@@ -45,6 +47,7 @@ Loaders = tuple[EpochLoader, EpochLoader | None]
 def train(
     recipe: Recipe | None = None,
     *,
+    root: PathLike | None = None,
     out: Path | None = None,
     device: str | None = None,
     resume: bool = False,
@@ -57,8 +60,11 @@ def train(
     with the weights of the best epoch so far, and that ``resume`` goes on with.
 
     Args:
-        recipe: what is trained, on what, and how; None is `Recipe()`, and with ``resume`` the run's own.
-        out: the run folder to write; it must not exist yet, or be empty. None writes ``runs/<date>-<time>``.
+        recipe: what is trained, on what, and how; None is the run's own with ``resume``, else the recipe of the model's
+            name, and ``small`` for fusion.
+        root: folder of the videos, a folder for each class, or a table of them, or an address; the same as data.root.
+        out: the run folder to write; it must not exist yet, or be empty. None writes ``runs/<name of the root>``, with
+            a number where that is taken.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         resume: go on with the run in ``out`` from its last checkpoint, to the result of an uninterrupted training; the
             recipe is the run's, and a setting that contradicts it is refused.
@@ -74,18 +80,20 @@ def train(
     if dry_run and (resume or int(os.environ.get("WORLD_SIZE", "1")) > 1):
         raise SettingsError("dry_run", "tries a new training in one process", "leave out --resume and torchrun")
     if resume:
-        return _go_on(out, recipe, device, changes)
-    given = (recipe or Recipe()).changed(**changes)
+        return _go_on(out, recipe, root, device, changes)
     processes = find_processes(device)
-    out = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    given, out, chosen = choose(recipe, root, out, changes)
+    processes.wait()  # that none finds the run folder which another has begun, and takes the next name
     plan = make_plan(given, processes)
     if processes.main:
         refuse_taken(out)
     cost = plan.check(out)
     model = plan.make_network()
-    start = plan.start(model)
+    start = _start(plan, model)
+    said = tuple(_introduction(plan, start))
+    if processes.main:
+        _show(*chosen, f"videos: {shown(str(plan.videos.listing.root))}", *said)
     if dry_run:
-        _introduce(plan, start)
         with _explained(plan, cost):
             try_one_batch(plan, model, cost, _say)
         return out
@@ -97,20 +105,24 @@ def train(
     run = plan.create_run(out, start)
     remember_paths(run, given.data, given.features.folder, device)
     with _log_file(out / LOG), _explained(plan, cost):
-        _introduce(plan, start)
+        for line in (*said, *filter(None, [computed])):
+            log.info("%s", line)
         if computed:
-            _say(computed)
+            _show(f"{computed}, kept in {given.features.folder}; they can be deleted")
         _say(solved.line)
         _fit_or_stop(plan, model, run, plan.loaders(learn, check), solved, resume=False)
     return _finished(run)
 
 
-def _go_on(out: Path | None, recipe: Recipe | None, device: str | None, changes: Mapping[str, Any]) -> Path:
+def _go_on(
+    out: Path | None, recipe: Recipe | None, root: PathLike | None, device: str | None, changes: Mapping[str, Any]
+) -> Path:
     if out is None:
         raise SettingsError("out", "is not given", "say which run to go on with: --resume --out RUN")
     run, state = open_run(out), read_state(out)
     recorded, recorded_device = recorded_recipe(out)
-    given = (recipe or recorded).changed(**changes)
+    given = rooted((recipe or recorded).changed(**changes), root, changes)
+    given = given.changed(features=given.features.beside(out))
     processes = find_processes(device or recorded_device)
     if state["stage"] >= len(given.training.stages):
         if processes.main:
@@ -174,15 +186,28 @@ def _help(plan: Plan, cost: StepCost, model: VideoModel, run: RunFolder, loaders
     return run.path
 
 
-def _introduce(plan: Plan, start: Start) -> None:
+def _start(plan: Plan, model: VideoModel) -> Start:
+    """Load what the model starts from; where ImageNet's weights are not here, the way without them is offered too."""
+    try:
+        return plan.start(model)
+    except WeightsError as error:
+        if plan.recipe.pretrained != "imagenet" or plan.recipe.model != Recipe.model:
+            raise
+        remedy = f"{error.remedy}, or train from scratch: --config scratch"
+        raise WeightsError(error.subject, error.reason, remedy) from error
+
+
+def _introduction(plan: Plan, start: Start) -> Iterator[str]:
+    """Say what is trained on what; no line names a path of this machine, so that the log can have them all."""
     videos = plan.videos
-    _say(f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}")
+    yield from videos.listing.describe_choice()
+    yield f"{videos.listing.dataset}, {len(videos.listing.labels)} classes, split {videos.split.describe()}"
+    yield videos.listing.describe_classes()
     for note in (*videos.listing.notes, *videos.split.notes):
-        _say(f"note: {note}")
+        yield f"note: {note}"
     if videos.settings.validation == "test" and not plan.model.solved:
-        _say("note: the test part ends the stages and chooses the weights, so its accuracy flatters")
-    for line in start.lines:
-        _say(line)
+        yield "note: the test part ends the stages and chooses the weights, so its accuracy flatters"
+    yield from start.lines
 
 
 def _finished(run: RunFolder) -> Path:
@@ -193,7 +218,12 @@ def _finished(run: RunFolder) -> Path:
 
 def _say(line: str) -> None:
     log.info("%s", line)
-    Console(stderr=True).print(Text(line), soft_wrap=True)
+    _show(line)
+
+
+def _show(*lines: str) -> None:
+    for line in lines:
+        Console(stderr=True).print(Text(line), soft_wrap=True)
 
 
 def _fit_or_stop(

@@ -32,10 +32,22 @@ def open_folder(given: AnyPath) -> Listing:
         DatasetError: no class folder in reach.
     """
     root = find_root(given, _fits, (), "folder for each class with videos in it")
-    if _part(root) and _parts(root.parent):
+    if is_part(root):
         root = root.parent
     parts = _parts(root)
     return _open_parts(root, parts) if parts else _open_classes(root)
+
+
+def recognise_folder(root: AnyPath) -> str | None:
+    """Say by what this folder is recognised as a folder of classes; one whose classes are further down is not."""
+    if not _fits(root):
+        return None
+    return "a folder for each class in each of its parts" if _parts(root) else "a folder for each class"
+
+
+def is_part(folder: AnyPath) -> bool:
+    """Tell whether this is the train, val or test folder of a data set."""
+    return _part(folder) is not None and bool(_parts(folder.parent))
 
 
 def _part(folder: AnyPath) -> str | None:

@@ -21,6 +21,7 @@ from actionfusion.data.layouts.tree import (
     holds,
     lines_of,
     refuse_twins,
+    sign_of_names,
     stem_key,
 )
 from actionfusion.data.listing import Listing, Split, VideoEntry, canonical, caseless, some, sorted_entries
@@ -67,6 +68,13 @@ def open_hmdb51(given: AnyPath) -> Listing:
         official, missing = _official(lists, entries)
         notes += missing
     return Listing("hmdb51", root, entries, tuple(sorted(folders)), official, tuple(notes))
+
+
+def recognise_hmdb51(root: AnyPath) -> str | None:
+    """Say by what this folder is recognised as HMDB51: every video's name ends in the set's seven marks."""
+    inner = ((folder, folder / folder.name) for folder in folders_in(root))  # doubled: see _is_class
+    folders = (doubled if doubled.is_dir() else folder for folder, doubled in inner)
+    return sign_of_names(folders, lambda _, stem: _TAIL.fullmatch(stem))
 
 
 def _is_class(folder: AnyPath) -> bool:

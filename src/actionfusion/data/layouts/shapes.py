@@ -49,6 +49,11 @@ def open_shapes(given: AnyPath) -> Listing:
     return replace(listing, dataset="shapes", entries=tuple(entries))
 
 
+def recognise_shapes(root: AnyPath) -> str | None:
+    """Say by what this folder is recognised as generated clips: the file of their settings."""
+    return f"its {SETTINGS_FILE}" if (root / SETTINGS_FILE).is_file() else None
+
+
 def _make(folder: Path) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

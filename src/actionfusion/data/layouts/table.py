@@ -89,15 +89,31 @@ def open_table(given: AnyPath) -> Listing:
     return Listing("csv", root, entries, labels, official, tuple(notes))
 
 
+def recognise_table(given: AnyPath) -> str | None:
+    """Say by what this is recognised as a table of videos: its ending; a folder, by the one table in it."""
+    if not given.is_dir():
+        return f"{shown(given.name)} is a table" if _is_table(given) else None
+    tables = [file for file in scan(given, LeftOut())[1] if _is_table(file)]
+    if len(tables) != 1:
+        return None
+    try:
+        next(read_rows(tables[0]), None)
+    except DatasetError:
+        return None
+    return f"{shown(tables[0].name)} in it is a table with columns path and label"
+
+
+def _is_table(file: AnyPath) -> bool:
+    return file.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES
+
+
 def _find_table(given: AnyPath) -> AnyPath:
     if not given.is_dir():
-        if given.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES:
+        if _is_table(given):
             return given
         raise DatasetError(given, "is no table by its ending", "give a .csv, .tsv or .parquet file")
     for folder in (given, given.parent):
-        tables = [
-            file for file in scan(folder, LeftOut())[1] if file.suffix.lower() in TEXT_SUFFIXES | PARQUET_SUFFIXES
-        ]
+        tables = [file for file in scan(folder, LeftOut())[1] if _is_table(file)]
         if len(tables) == 1:
             return tables[0]
         if tables:

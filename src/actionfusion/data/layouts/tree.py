@@ -246,6 +246,19 @@ def holds(folder: AnyPath, matches: Callable[[str], object]) -> bool:
         return False
 
 
+def sign_of_names(folders: Iterable[AnyPath], matches: Callable[[str, str], object]) -> str | None:
+    """Say by which names a data set is recognised; None where there is no video, or one has another name.
+
+    Args:
+        folders: that hold the videos.
+        matches: called with the name of the folder and the stem of each video in it.
+    """
+    videos = [(folder, file) for folder in folders for file in scan(folder, LeftOut())[1] if is_video(file)]
+    if not videos or not all(matches(folder.name, file.stem) for folder, file in videos):
+        return None
+    return f"names like {shown(videos[0][1].name)}"
+
+
 def folders_in(folder: AnyPath) -> list[AnyPath]:
     """List its folders without the hidden ones.
 

@@ -21,6 +21,7 @@ from actionfusion.data.layouts.tree import (
     holds,
     lines_of,
     refuse_twins,
+    sign_of_names,
     stem_key,
 )
 from actionfusion.data.listing import Listing, Split, VideoEntry, caseless, some, sorted_entries
@@ -73,6 +74,16 @@ def open_ucf101(given: AnyPath) -> Listing:
     last = len(index) + 1
     order = sorted(labels, key=lambda label: (index.get(caseless(label), (last,))[0], label))
     return Listing("ucf101", root, entries, tuple(order), official, tuple(notes))
+
+
+def recognise_ucf101(root: AnyPath) -> str | None:
+    """Say by what this folder is recognised as UCF101: every video is named after its class folder and its group."""
+
+    def of_the_set(label: str, stem: str) -> bool:
+        name = _NAME.fullmatch(stem)
+        return name is not None and caseless(name["label"]) == caseless(label)
+
+    return sign_of_names(folders_in(root), of_the_set)
 
 
 def _notes(entries: tuple[VideoEntry, ...], index: Index, left_out: LeftOut) -> list[str]:

@@ -16,8 +16,9 @@ from actionfusion.data.layouts.tree import (
     group_entry,
     holds,
     refuse_twins,
+    sign_of_names,
 )
-from actionfusion.data.listing import Listing, VideoEntry, some, sorted_entries
+from actionfusion.data.listing import Listing, VideoEntry, caseless, some, sorted_entries
 from actionfusion.errors import DatasetError
 from actionfusion.storage import AnyPath
 
@@ -64,6 +65,19 @@ def open_ucf11(given: AnyPath) -> Listing:
     )
     refuse_twins(entries)
     return Listing("ucf11", root, entries, tuple(sorted(folders)), notes=tuple(_notes(entries, left_out)))
+
+
+def recognise_ucf11(root: AnyPath) -> str | None:
+    """Say by what this folder is recognised as UCF11: only classes of the set, of groups that name their videos."""
+    classes = folders_in(root)
+    if any(caseless(folder.name) not in CLASSES or holds(folder, lambda _: True) for folder in classes):
+        return None
+    groups = [group for folder in classes for group in folders_in(folder)]
+
+    def of_the_set(group: str, stem: str) -> bool:
+        return _GROUP.fullmatch(group) is not None and re.fullmatch(rf"{re.escape(group)}_\d+", stem) is not None
+
+    return sign_of_names(groups, of_the_set)
 
 
 def _is_class(folder: AnyPath) -> bool:

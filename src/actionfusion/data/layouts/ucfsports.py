@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from actionfusion.data.layouts.tree import LeftOut, find_root, folders_in, is_picture, is_video, scan
-from actionfusion.data.listing import Listing, VideoEntry, caseless, some, sorted_entries
+from actionfusion.data.listing import Listing, VideoEntry, caseless, shown, some, sorted_entries
 from actionfusion.storage import AnyPath, relative
 
 VIDEOS = 150
@@ -63,6 +63,16 @@ def open_ucfsports(given: AnyPath) -> Listing:
     entries = sorted_entries(found)
     notes = _notes(entries, several, unknown) + left_out.notes()
     return Listing("ucfsports", root, entries, tuple(sorted({entry.label for entry in entries})), notes=tuple(notes))
+
+
+def recognise_ucfsports(root: AnyPath) -> str | None:
+    """Say by what this folder is recognised as UCF Sports: only class folders of the set, of numbered sequences."""
+    folders = folders_in(root)
+    sequences = [sequence.name for folder in folders for sequence in folders_in(folder)]
+    if not sequences or not all(_key(folder.name) in MERGED for folder in folders):
+        return None
+    named = f"class folders like {shown(folders[0].name)}, and numbered sequences in them"
+    return named if all(name.isdecimal() for name in sequences) else None
 
 
 def _key(name: str) -> str:

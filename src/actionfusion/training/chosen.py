@@ -1,0 +1,92 @@
+"""What is chosen where nothing is given: the recipe, and the name of the run folder.  What is chosen is always said."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actionfusion.errors import SettingsError
+from actionfusion.recipes import default_recipe
+from actionfusion.storage import PathLike, to_path
+from actionfusion.training.features import FOLDER
+from actionfusion.training.recipe import Recipe, load_recipe
+
+RUNS = Path("runs")
+
+
+def choose(
+    recipe: Recipe | None, root: PathLike | None, out: Path | None, changes: Mapping[str, Any]
+) -> tuple[Recipe, Path, list[str]]:
+    """Complete what ``train`` is given by what it is not, with a line for each choice.
+
+    Args:
+        recipe: as given.
+        root: of the videos, if it is given apart from the recipe.
+        out: the run folder.
+        changes: fields of the recipe to replace.
+
+    Returns:
+        The recipe, with the folder of the features where they are to be kept; the run folder; the lines.
+
+    Raises:
+        SettingsError: no such model, settings of another one, or two roots.
+    """
+    given, lines = chosen_recipe(recipe, changes)
+    given = rooted(given, root, changes)
+    if out is None:
+        out = _free_run_folder(given.data.root)
+        lines.append(f"run folder: {out} (chosen; --out sets it)")
+    return given.changed(features=given.features.beside(out)), out, lines
+
+
+def chosen_recipe(recipe: Recipe | None, changes: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
+    """Give the recipe with its changes; where there is none, that of the model, and the line that says so.
+
+    Args:
+        recipe: as given.
+        changes: fields to replace, the model among them.
+
+    Raises:
+        SettingsError: no such model, or settings of another one.
+    """
+    if recipe is None and (path := default_recipe(changes.get("model"))):
+        return load_recipe(path).changed(**changes), [f"recipe: {path.stem} (chosen; --config sets it)"]
+    return (recipe or Recipe()).changed(**changes), []
+
+
+def rooted(recipe: Recipe, root: PathLike | None, changes: Mapping[str, Any]) -> Recipe:
+    """Let a recipe read the videos at ``root``, where that is given.
+
+    Args:
+        recipe: with its changes.
+        root: of the videos.
+        changes: that were made; they must not name another root.
+
+    Raises:
+        SettingsError: they do.
+    """
+    if root is None:
+        return recipe
+    if "data" in changes and differ(root, named := changes["data"].root):
+        raise SettingsError("root", f"is {root}, and data.root is {named}", "give one of them")
+    return recipe.changed(data=replace(recipe.data, root=root))
+
+
+def differ(root: PathLike, other: PathLike | None) -> bool:
+    """Tell whether another root is given that is not the same."""
+    return other is not None and to_path(root).expanduser().absolute() != to_path(other).expanduser().absolute()
+
+
+def _free_run_folder(root: PathLike | None) -> Path:
+    """Name a run folder after its videos, with a number where something has that name."""
+    given = to_path(root or "").expanduser().absolute()
+    name = given.stem if isinstance(given, Path) and given.is_file() else given.name
+    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name) or "run"
+    number = 1
+    while os.path.lexists(out := RUNS / (name if number == 1 else f"{name}-{number}")) or out.name == FOLDER:
+        number += 1
+    return out
