@@ -84,6 +84,7 @@ CHANGES: list[dict[str, Any]] = [
     {"branches": "conv"},
     {"branches": "fc"},
     {"conv_reduce": "flatten", "norm_inputs": True, "merge_dim": 7},
+    {"fusion": "concat", "branches": "conv", "temporal_head": "mean", "head": "linear", "norm_streams": True},
     {"streams": "rgb"},
     {"streams": "flow"},
     {"head": "literal"},

@@ -191,3 +191,28 @@ def test_channels_first_gives_the_same(make_clips: MakeClips) -> None:
         backbone.channels_last = False
 
     torch.testing.assert_close(network(*clips), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", (4, "M", 6, 8)])
+def test_evaluating_folds_batch_norms_and_puts_them_back(backbone: str | tuple[int | str, ...]) -> None:
+    network = _network(backbone=backbone, batch_norm=True, image_size=96, conv_reduce="average").double()
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.running_var, module.weight, module.bias):
+                assert values is not None
+                nn.init.uniform_(values, 0.5, 1.5)
+    clip = torch.randint(0, 256, (1, 2, 3, 96, 96))
+    plain = network.eval().stream_features("rgb", clip.to(torch.uint8))
+    before = network.train().state_dict()
+
+    with network.evaluating() as folded:
+        maps = folded.stream_features("rgb", clip.to(torch.uint8))
+        norms = [module for module in folded.backbones.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    assert not norms
+    torch.testing.assert_close(maps, plain.detach(), rtol=1e-9, atol=1e-9)
+    assert network.training
+    assert network.backbones.training
+    assert list(network.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -53,6 +53,8 @@ def _small(num_classes: int = 5, **changes: Any) -> FusionNetwork:
         {"norm": "batch"},
         {"norm": "none"},
         {"norm_inputs": True},
+        {"norm_streams": True, "fusion": "concat"},
+        {"norm_streams": True, "streams": "flow"},
         {"batch_norm": True},
         {"image_size": 38},
         {"flow_channels": 20},
@@ -201,6 +203,20 @@ def test_normed_inputs_have_mean_zero_and_spread_one() -> None:
     for features in seen.values():
         torch.testing.assert_close(features.mean(-1), torch.zeros(2, 3), rtol=0, atol=1e-5)
         torch.testing.assert_close(features.std(-1, correction=0), torch.ones(2, 3), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("reduce", ["flatten", "pool", "max"])
+def test_streams_are_normed_apart(reduce: str) -> None:
+    network = _small(norm_streams=True, fusion="concat", conv_reduce=reduce).eval()
+    rgb, flow = torch.rand(2, 3, 8, 8, 8), 100 * torch.rand(2, 3, 8, 8, 8)
+    plain = _small(fusion="concat", conv_reduce=reduce).eval()
+    maps = plain.fuse({"rgb": rgb, "flow": flow})
+    given, seen = _lstm_inputs(plain, maps)["conv"], _lstm_inputs(network, maps)["conv"]
+
+    channel = torch.arange(seen.shape[-1]) // (seen.shape[-1] // 16)
+    for stream in (0, 1):
+        own = channel % 2 == stream
+        torch.testing.assert_close(seen[..., own], F.layer_norm(given[..., own], (int(own.sum()),)))
 
 
 def test_the_last_lstm_reads_both_branches_step_by_step() -> None:

@@ -113,6 +113,7 @@ def test_named_modes_take_changes() -> None:
         ({"hidden": 0}, "network.hidden"),
         ({"merge_dim": -1}, "network.merge_dim"),
         ({"norm": "layer"}, "network.norm"),
+        ({"norm_streams": True}, "network.norm_streams"),
         ({"head": "softmax"}, "network.head"),
         ({"dropout_fc6": 1.0}, "network.dropout_fc6"),
         ({"dropout_lstm": -0.1}, "network.dropout_lstm"),

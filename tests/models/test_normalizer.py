@@ -6,7 +6,7 @@ from torch import Tensor
 
 from actionfusion.errors import SettingsError
 from actionfusion.models import FusionNetwork
-from actionfusion.models.model import Normalizer
+from actionfusion.models.normalizer import Normalizer
 
 FRAMES = Normalizer("rgb", 3, 16)
 FLOW = Normalizer("flow", 8, 16)

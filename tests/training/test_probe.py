@@ -141,7 +141,7 @@ def test_evaluate_measures_both_on_the_same_features(recipe, run, tmp_path, caps
     alone = evaluate(plain, root, device="cpu", force=True)
     assert alone.probe is None
     assert json.loads((plain / "evaluation_test.json").read_text())["probe"] is None
-    np.testing.assert_array_equal(alone.probabilities, evaluation.probabilities)
+    np.testing.assert_allclose(alone.probabilities, evaluation.probabilities, atol=1e-6)  # batch norms are folded
 
 
 @pytest.mark.parametrize(

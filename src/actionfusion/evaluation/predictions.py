@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
@@ -94,7 +94,10 @@ def predict_videos(
     probe_rows = rows[:]
     on_a_gpu = recognizer.runtime.device != "cpu"
     console = Console(stderr=True)
-    with closing(clips_ahead(cut, sources, overlap=on_a_gpu, clips_each=views.clips)) as read:
+    with (
+        closing(clips_ahead(cut, sources, overlap=on_a_gpu, clips_each=views.clips)) as read,
+        nullcontext() if probe is None else recognizer.network.evaluating(),
+    ):
         shown = track(read, title, len(sources), console=console, transient=True, disable=not console.is_terminal)
         waiting = clips(shown)
         while batch := list(islice(waiting, BATCH_SIZE)):

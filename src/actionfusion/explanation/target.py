@@ -20,7 +20,8 @@ from torch import Tensor
 
 from actionfusion.errors import SettingsError
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.models.model import FLOW_ZERO, Clips, Features, VideoModel
+from actionfusion.models.model import Clips, Features, VideoModel
+from actionfusion.models.normalizer import FLOW_ZERO
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import Clip
 

@@ -67,6 +67,8 @@ class FusionNetworkSettings(ModelSettings):
         merge_dim: width of a linear map between the branches and the last LSTM; 0 joins them as they are.
         norm: tf, gates, ba, batch or none; see models/layer_norm_lstm.py.
         norm_inputs: layer-norm the features of each branch before its LSTM*.
+        norm_streams: layer-norm what the conv branch reads of each stream apart, so that neither outweighs the other;
+            for one stream, or concat, which leaves them side by side.
         head: literal (logits are h itself), scaled (h times a learned factor) or linear (a dense layer).
         dropout_fc6: share of fc6 that training drops.
         dropout_lstm: share of the LSTM* outputs that training drops.
@@ -95,6 +97,7 @@ class FusionNetworkSettings(ModelSettings):
     merge_dim: int = 0
     norm: NormName = "tf"
     norm_inputs: bool = False
+    norm_streams: bool = False
     head: HeadName = "scaled"
     dropout_fc6: float = 0.5
     dropout_lstm: float = 0.25
@@ -119,6 +122,9 @@ class FusionNetworkSettings(ModelSettings):
         if self.temporal_head == "mean" and self.head != "linear":
             reason = f"{self.head!r} takes a hidden state for logits, and the mean head has none"
             raise SettingsError("network.head", reason, "choose linear")
+        if self.norm_streams and self.streams == "both" and self.fusion != "concat":
+            reason = f"{self.fusion} has mixed the streams before they could be normalised apart"
+            raise SettingsError("network.norm_streams", reason, "choose fusion concat, or set it to false")
         if self.last_hidden == 2 and self.temporal_head == "lstm" and self.norm in {"tf", "gates", "ba"}:
             # Two values less their mean, over their spread, are (+1, -1) or (-1, +1): only a sign is left.
             reason = "layer norm over the last LSTM's 2 units leaves only a sign, which cannot be trained"
@@ -363,6 +369,8 @@ class FusionNetwork(VideoModel):
         features: dict[str, Tensor] = {}
         if settings.branches != "fc":
             features["conv"] = _reduce(settings.conv_reduce, maps, pooled)
+            if settings.norm_streams:
+                features["conv"] = _norm_each(features["conv"], len(self.reads), self.map_channels)
         if self.fc6 is not None:
             features["fc"] = self.dropout_fc6(F.relu(self.fc6(pooled.flatten(2))))
         if settings.norm_inputs:
@@ -446,3 +454,10 @@ def _reduce(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:
             return maps.mean(dim=(-2, -1))
         case "max":
             return maps.amax(dim=(-2, -1))
+
+
+def _norm_each(values: Tensor, streams: int, channels: int) -> Tensor:
+    """Layer-norm each stream's part of ``[B, T, C * area]``, whose C channels are interleaved."""
+    apart = values.reshape(*values.shape[:-1], channels // streams, streams, -1).transpose(-3, -2)
+    normed = F.layer_norm(apart, apart.shape[-2:])
+    return normed.transpose(-3, -2).flatten(-3)

@@ -11,7 +11,8 @@ this room only the contract, the table, the shapes of a stream and the names of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError, WeightsError
-from actionfusion.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from actionfusion.models.backbones.backbone import Backbone
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM
+from actionfusion.models.normalizer import Normalizer
 from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.models.streaming import SampleReader, StreamShape
 from actionfusion.models.weights import Checkpoint, Fc6Start, FlowStart, LoadReport
@@ -30,8 +32,6 @@ from actionfusion.streams import STREAMS, StreamName
 
 Clips = Mapping[StreamName, Tensor]
 Features = Mapping[StreamName, Tensor]
-
-FLOW_ZERO = 128.0
 
 
 class Source(NamedTuple):
@@ -117,61 +117,6 @@ class ModelSettings:
     def shape_of(self, stream: StreamName) -> tuple[int, int, int]:
         """Return channels, height and width of a stream's pictures."""
         return self.channels_of(stream), self.size_of(stream), self.size_of(stream)
-
-
-class Normalizer(nn.Module):
-    """Check the shape of a stream's pictures and bring their values about zero.
-
-    RGB 0..255 becomes (value / 255 - mean) / std for each channel; flow codes become (code - 128) / (255 * s) with the
-    mean s of the three std, so that no motion is exactly 0 and a flow code weighs as much as a grey level.  This is
-    part of the network, so that training, prediction and an exported model cannot disagree.  **Values in 0..1 are
-    not refused, and are wrong.**
-
-    Args:
-        stream: rgb or flow.
-        channels: of its pictures.
-        size: their height and width.
-        mean: of RGB in 0..1.
-        std: likewise.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(
-        self,
-        stream: StreamName,
-        channels: int,
-        size: int,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-    ) -> None:
-        super().__init__()
-        self.stream: StreamName = stream
-        self.channels, self.size = channels, size
-        if stream == "rgb":
-            means, stds = torch.tensor(mean), torch.tensor(std)
-            scale, shift = (1 / (255 * stds)).view(3, 1, 1), (-means / stds).view(3, 1, 1)
-        else:
-            scale, shift = torch.tensor(1 / (255 * sum(std) / 3)), torch.tensor(FLOW_ZERO)
-        # Not persistent: they are part of the code, not of what was learned.
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Normalise ``[B, T, C, H, W]``, 0..255, to the network's own precision.
-
-        Raises:
-            SettingsError: another shape or type; the message names what was wanted and what came.
-        """
-        wanted = (self.channels, self.size, self.size)
-        if pictures.ndim != 5 or tuple(pictures.shape[2:]) != wanted:
-            reason = f"shape {list(pictures.shape)}, wanted [B, T, {', '.join(map(str, wanted))}]"
-            raise SettingsError(self.stream, reason, "give a clip cut with this network's settings")
-        if pictures.dtype != torch.uint8 and not pictures.is_floating_point():
-            raise SettingsError(self.stream, f"{pictures.dtype} values, wanted 0..255", "give uint8 or floating point")
-        values = pictures.to(self.scale.dtype)
-        return values * self.scale + self.shift if self.stream == "rgb" else (values - self.shift) * self.scale
 
 
 class VideoModel(nn.Module):
@@ -273,6 +218,19 @@ class VideoModel(nn.Module):
             return normalized
         maps: Tensor = backbone(normalized.flatten(0, 1))
         return maps.reshape(*normalized.shape[:2], *maps.shape[1:])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Self]:
+        """Be in evaluation mode with the backbones' batch norms folded, which is faster; afterwards as before."""
+        was_training, backbones = self.training, self.backbones
+        self.backbones = nn.ModuleDict({stream: each.folded() for stream, each in self.all_backbones().items()})
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield self
+        finally:
+            self.backbones = backbones
+            self.train(was_training)
 
     def classify(self, features: Features) -> Tensor:
         """Make logits ``[B, K]``, or ``[B, T, K]``, of features; raise SettingsError for other shapes."""

@@ -288,32 +288,22 @@ def fill_features(
     refuse_small_disk(folder, work.recipes, missing)
     for store in stores.values():
         store.begin()
-    done = 0
-    for (part, streams), together in groupby(missing, lambda clip: (clip.part, clip.missing)):
-        clips, dataset = list(together), work.parts[part][0]
-        # Of a stream whose features are there nothing is computed again, and of flow that is not read nothing at all.
-        cut = dataset.reading(streams)
-        batches = batches_of(cut, [[(clip.view or 0, clip.index)] for clip in clips], workers)
-        for clip, batch in zip(clips, batches, strict=True):
-            for stream, features in _features(network, batch, streams).items():
-                stores[stream].write(batch.names[0], clip.view, clip.index, features)
-            done += 1
-            if progress is not None:
-                progress(done, len(missing))
+    done, device = 0, next(network.parameters()).device
+    with network.evaluating():
+        for (part, streams), together in groupby(missing, lambda clip: (clip.part, clip.missing)):
+            clips, dataset = list(together), work.parts[part][0]
+            # Of a stream whose features are there nothing is computed again, and of flow that is not read nothing.
+            cut = dataset.reading(streams)
+            batches = batches_of(cut, [[(clip.view or 0, clip.index)] for clip in clips], workers)
+            for clip, batch in zip(clips, batches, strict=True):
+                for stream in streams:
+                    features = network.stream_features(stream, batch.inputs[stream].to(device))[0]
+                    stores[stream].write(batch.names[0], clip.view, clip.index, features)
+                done += 1
+                if progress is not None:
+                    progress(done, len(missing))
     size = len(wanted) * sum(recipe.clip_bytes for recipe in work.recipes.values())
     return FillReport(len(missing), len(wanted) - len(missing), size, time.perf_counter() - started)
-
-
-def _features(network: VideoModel, batch: Batch, streams: Sequence[StreamName]) -> dict[StreamName, Tensor]:
-    """Compute the features of a batch of one clip, without its batch dimension."""
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            return {stream: network.stream_features(stream, batch.inputs[stream].to(device))[0] for stream in streams}
-    finally:
-        network.train(was_training)
 
 
 def refuse_small_disk(folder: Path, recipes: Mapping[StreamName, FeatureRecipe], missing: Sequence[_Clip]) -> None:

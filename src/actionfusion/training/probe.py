@@ -223,8 +223,7 @@ def describe_clips(
     size = _CACHED_BATCH if dataset.cached else 1
     few = [keys[start : start + size] for start in range(0, len(keys), size)]
     values, targets, names = [], [], list[str]()
-    network.eval()
-    with torch.inference_mode():
+    with network.evaluating():
         for batch in batches_of(dataset, few, plan.workers):
             inputs: Features = batch.inputs
             if not dataset.cached:

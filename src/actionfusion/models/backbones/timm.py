@@ -5,7 +5,7 @@ Only this module imports timm, and only when such a backbone is made, since timm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from types import ModuleType
@@ -93,6 +93,10 @@ class TimmBackbone(Backbone):
             SettingsError: the model does not take pictures of this size.
         """
         return _map_size(self.name, image_size)
+
+    def norms(self) -> Iterator[tuple[nn.Module, str, str]]:
+        """List none: in timm's models the order of definition does not say what a batch norm reads."""
+        return iter(())
 
     def freeze(self, through: str | None) -> None:
         """Keep the layers up to the end of a stage as they are; positions and tokens are frozen with the first."""
