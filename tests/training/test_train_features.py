@@ -98,11 +98,12 @@ def test_it_learns_what_frozen_backbones_end_to_end_learn(arguments, tmp_path):
     assert len(rows(whole)) == EPOCHS
     for ours, theirs in zip(rows(cached), rows(whole), strict=True):
         for name in ("train_loss", "val_loss"):
-            # Folded batch norms differ in the last digits, and Adam's first steps are as long for the smallest gradient.
+            # Folded batch norms differ in the last digits, and Adam makes as long a step of the smallest gradient.
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=2e-3)
     weights, expected = load_file(cached / "model.safetensors"), load_file(whole / "model.safetensors")
     for name, tensor in weights.items():
-        if name != "fusion.conv.bias":  # before a batch norm its gradient is nothing but rounding
+        # The gradient of a bias before a batch norm is nothing but rounding, and the running mean follows the bias.
+        if name not in {"fusion.conv.bias", "fusion.norm.running_mean"}:
             torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-3, msg=name)
     moments = {name for name in load_file(whole / "checkpoint.safetensors") if name.startswith("optimizer.")}
     assert moments

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from actionfusion.allocator import keep_freed_memory
 from actionfusion.errors import SettingsError, WeightsError
 from actionfusion.models.backbones.backbone import Backbone
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM
@@ -222,6 +223,7 @@ class VideoModel(nn.Module):
     @contextmanager
     def evaluating(self) -> Iterator[Self]:
         """Be in evaluation mode with the backbones' batch norms folded, which is faster; afterwards as before."""
+        keep_freed_memory()
         was_training, backbones = self.training, self.backbones
         self.backbones = nn.ModuleDict({stream: each.folded() for stream, each in self.all_backbones().items()})
         self.eval()
