@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,8 +59,21 @@ _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw
 class SameConv2d(nn.Conv2d):
     """A strided convolution with TensorFlow's "same" padding: an odd row or column goes to the bottom or the right."""
 
+    widened: Tensor | None = None
+
+    def widen(self) -> None:
+        """Hold a kernel with a row and column of zeros before it, for evaluation alone.
+
+        With stride 2 and even sizes it does with equal padding on all sides what else takes a padded copy of each map.
+        """
+        if self.stride == (2, 2):
+            self.widened = F.pad(self.weight.detach(), (1, 0, 1, 0)).contiguous(memory_format=torch.channels_last)
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Convolve ``[N, C, H, W]`` to ``[N, D, ceil(H / stride), ceil(W / stride)]``."""
+        if self.widened is not None and pictures.shape[-2] % 2 == pictures.shape[-1] % 2 == 0:
+            around = self.kernel_size[0] // 2
+            return F.conv2d(pictures, self.widened, self.bias, self.stride, around, groups=self.groups)
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (
             max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -91,7 +105,7 @@ class DepthwiseSeparable(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map ``[N, C, h, w]`` to ``[N, D, h / stride, w / stride]``."""
-        maps = F.relu6(self.bn1(self.conv_dw(maps)))
+        maps = F.relu6(self.bn1(self.conv_dw(maps)), inplace=True)
         output: Tensor = self.bn2(self.conv_pw(maps))
         return output
 
@@ -112,8 +126,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map ``[N, C, h, w]`` to ``[N, D, h / stride, w / stride]``."""
-        expanded: Tensor = F.relu6(self.bn1(self.conv_pw(maps)))
-        expanded = F.relu6(self.bn2(self.conv_dw(expanded)))
+        expanded: Tensor = F.relu6(self.bn1(self.conv_pw(maps)), inplace=True)
+        expanded = F.relu6(self.bn2(self.conv_dw(expanded)), inplace=True)
         output: Tensor = self.bn3(self.conv_pwl(expanded))
         return maps + output if self.adds else output
 
@@ -136,7 +150,7 @@ class EfficientNetLite0(Backbone):
         del batch_norm
         self.conv_stem = SameConv2d(in_channels, STEM_WIDTH, 3, 2, bias=False)
         self.bn1 = _norm(STEM_WIDTH)
-        self.act = nn.ReLU6()
+        self.act = nn.ReLU6(inplace=True)
         self.blocks = nn.Sequential()
         before = STEM_WIDTH
         for number, stage in enumerate(STAGES):
@@ -160,6 +174,14 @@ class EfficientNetLite0(Backbone):
         for number, stage in enumerate(STAGES):
             ends[f"blocks.{number}"] = sum(each.blocks for each in STAGES[:number]) + stage.blocks + 3
         return ends
+
+    def folded(self) -> Self:
+        """Copy the backbone for evaluation alone: batch norms folded, and no padded copies of maps."""
+        copy = super().folded()
+        for module in copy.modules():
+            if isinstance(module, SameConv2d):
+                module.widen()
+        return copy
 
     def first_layer(self) -> str:
         """Name the stem's convolution."""
