@@ -29,7 +29,7 @@ class ClipSet:
         dataset: layout.
         splits: a fold each.
         protocol: the folds in words.
-        epochs: fixed before the first run.
+        epochs: fixed before the first run; None takes the recipe's.
         group_pattern: where the layout knows no groups.
     """
 
@@ -37,7 +37,7 @@ class ClipSet:
     dataset: str
     splits: tuple[str, ...]
     protocol: str
-    epochs: int
+    epochs: int | None
     group_pattern: str | None = None
 
     def groups(self, data: Path) -> dict[str, str]:
@@ -54,11 +54,13 @@ class Answers:
         videos: paths.
         targets: ``[N]`` class numbers.
         probabilities: ``[N, K]``.
+        probe: what the linear probes beside the networks reached, where there are any.
     """
 
     videos: tuple[str, ...]
     targets: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
+    probe: Accuracy | None = None
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -73,22 +75,23 @@ class Answers:
     def averaged(self, other: Answers) -> Answers:
         """The mean of both networks' probabilities."""
         assert self.videos == other.videos
-        return replace(self, probabilities=(self.probabilities + other.probabilities) / 2)
+        return replace(self, probabilities=(self.probabilities + other.probabilities) / 2, probe=None)
 
 
-def train_and_measure(clip_set: ClipSet, data: Path, store: Path, runs: Path, recipe: Recipe) -> Answers:
+def train_and_measure(clip_set: ClipSet, data: Path, store: Path | None, runs: Path, recipe: Recipe) -> Answers:
     """Train a network for each fold and collect what they say of their test parts.
 
     Args:
         clip_set: the clips.
         data: the folder of all data.
-        store: prepared clips.
+        store: prepared clips; None reads the videos.
         runs: beginning of the run folders' names; the number of the fold follows where there are several.
         recipe: but for the data and the number of epochs.
     """
-    stage = replace(recipe.training.stages[0], max_epochs=clip_set.epochs)
-    recipe = recipe.changed(training=replace(recipe.training, stages=(stage,)))
-    root, rows = data / clip_set.folder, []
+    if clip_set.epochs is not None:
+        stage = replace(recipe.training.stages[0], max_epochs=clip_set.epochs)
+        recipe = recipe.changed(training=replace(recipe.training, stages=(stage,)))
+    root, rows, probes = data / clip_set.folder, [], list[tuple[int, int]]()
     for fold, split in enumerate(clip_set.splits):
         chosen = DataSettings(
             root=root,
@@ -103,12 +106,15 @@ def train_and_measure(clip_set: ClipSet, data: Path, store: Path, runs: Path, re
             train(recipe, out=run, data=chosen, resume=(run / "checkpoint.safetensors").exists())
             evaluate(run, root, store=store)
         measured = json.loads((run / "evaluation_test.json").read_text(encoding="utf-8"))
+        if measured.get("probe"):
+            probes.append((measured["probe"]["correct"], measured["probe"]["count"]))
         rows += [
             (row["video"], measured["labels"].index(row["label"]), row["probabilities"]) for row in measured["videos"]
         ]
     rows.sort()
     videos, targets, probabilities = zip(*rows, strict=True)
-    return Answers(videos, np.array(targets), np.array(probabilities))
+    probe = Accuracy(*map(sum, zip(*probes, strict=True))) if probes else None
+    return Answers(videos, np.array(targets), np.array(probabilities), probe)
 
 
 def group_interval(values: npt.NDArray[np.float64], groups: Sequence[str]) -> tuple[float, float]:

@@ -38,6 +38,40 @@ def real_clips() -> str:
     return "\n".join([*lines, "", f"Recipe {result['recipe']}. {made_by(result)}"])
 
 
+def pretrained() -> str:
+    """Show what the recipe small reaches from ImageNet's weights on real clips, beside one stream, LSTMs and probe."""
+    result = read_result("pretrained")
+    lines = ["| clips | protocol | network | correct, by seed | mean | 95 % interval | fused minus this |"]
+    lines.append("|---|---|---|---|---:|---|---|")
+    for name in [name for name in SET_NAMES if name in result["sets"]]:
+        for row in result["sets"][name]:
+            seeds = row.get("seeds", [row])
+            counts = ", ".join(f"{seed['correct']}" for seed in seeds) + f" of {seeds[0]['count']}"
+            interval = _range(row.get("interval_95_by_group") or row["interval"])
+            difference = ""
+            if "fused_less_this" in row:
+                points = _points(row["difference_interval_95_by_group"])
+                difference = f"{100 * row['fused_less_this']:+.1f} points ({points})"
+            lines.append(
+                f"| {SET_NAMES[name]} | {row['protocol']} | {row['network']} | {counts} | {_percent(row['accuracy'])} "
+                f"| {interval} | {difference} |"
+            )
+    return "\n".join([*lines, "", f"Recipe {result['recipe']}. {made_by(result)}"])
+
+
+def light_heads() -> str:
+    """Show what was tried for the recipe small, on validation groups within the training part."""
+    result = read_result("light_heads")
+    lines = ["| one change to `small` | correct, by seed | mean | minus small | log loss |", "|---|---|---:|---|---:|"]
+    for row in result["trials"]:
+        counts = ", ".join(f"{seed['correct']}" for seed in row["seeds"]) + f" of {row['seeds'][0]['count']}"
+        points = _points(row["difference_interval_95_by_group"])
+        difference = "" if row["trial"] == "small" else f"{100 * row['less_small']:+.1f} points ({points})"
+        loss = f"{row['log_loss']:.3f}" if "log_loss" in row else ""
+        lines.append(f"| {row['trial']} | {counts} | {_percent(row['accuracy'])} | {difference} | {loss} |")
+    return "\n".join([*lines, "", f"{result['clips']}. {made_by(result)}"])
+
+
 def overfit() -> str:
     """Show how soon the full-size network has learned eight clips by heart."""
     result = read_result("overfit")
@@ -178,6 +212,8 @@ def made_by(result: Mapping[str, Any]) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "real_clips": real_clips,
+    "pretrained": pretrained,
+    "light_heads": light_heads,
     "overfit": overfit,
     "training": training,
     "heads": heads,
