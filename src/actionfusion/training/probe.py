@@ -16,12 +16,12 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.stats import binomtest
 from torch import Tensor
 
 from actionfusion.data.loading import ClipDataset, KeyedDataset, batches_of
 from actionfusion.errors import SettingsError, WeightsError
 from actionfusion.files import replacing
+from actionfusion.intervals import wilson
 from actionfusion.models.model import Features, VideoModel
 from actionfusion.models.probe import PoolingName, ProbeHead
 from actionfusion.models.solving import DescribedClips, SolveReport
@@ -161,7 +161,7 @@ def describe_report(report: SolveReport) -> str:
 
 
 def _share(correct: int, count: int) -> str:
-    low, high = binomtest(correct, count).proportion_ci(method="wilson")
+    low, high = wilson(correct, count)
     return f"{100 * correct / count:.1f} % ({correct} of {count}, {100 * low:.0f} to {100 * high:.0f} %)"
 
 
