@@ -20,7 +20,8 @@ RENAMED = {
 """Settings by their earlier names; recipes may hold them too."""
 
 _ADDED = {"pretrained_fc6": "file", "flow_start": "random"}
-"""Settings that came within format 2, as everything was done before."""
+_ADDED_TO_NETWORK: Mapping[str, Mapping[str, Any]] = {"fusion": {"norm_streams": False}}
+"""Settings that came within format 2, as everything was done before; the second by model."""
 
 _TENSORS = {"rgb_tower.": "backbones.rgb.", "flow_tower.": "backbones.flow."}
 
@@ -48,6 +49,8 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         config: its plain values; what is damaged in them is left for the reader to refuse.
     """
     config = {**_ADDED, **config}
+    if isinstance(network := config.get("network"), Mapping):
+        config["network"] = {**_ADDED_TO_NETWORK.get(str(config.get("model", "fusion")), {}), **network}
     if "format" in config:
         return config
     config = with_new_names(config)

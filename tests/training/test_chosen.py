@@ -264,4 +264,4 @@ def test_small_trains_on_a_few_clips_as_it_ships(here, clips):
     words = ["--training.workers", "0", "--features.views", "1"]
     assert main(["train", str(clips), *words, '--training.stages=[{"max_epochs": 1, "patience": null}]']) == 0
     config = yaml.safe_load((here / "runs" / "my_clips" / "config.yaml").read_text())
-    assert (config["clip"]["flow"]["size"], config["clip"]["frames"]) == (224, 8)
+    assert (config["clip"]["flow"]["size"], config["clip"]["frames"]) == (288, 8)

@@ -105,15 +105,15 @@ def test_losses_and_gradients_are_those_of_frozen_backbones(tmp_path, changes):
     losses, names, gradients = losses_and_gradients(network, maps, shuffle=True)
     expected = losses_and_gradients(network, make_clips(), shuffle=True)
     assert names == expected[1]
-    np.testing.assert_allclose(losses, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(losses, expected[0], rtol=1e-5)  # batch norms are folded
     assert gradients.keys() == expected[2].keys()
     assert not any("backbones" in name for name in gradients)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected[2][name], rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(gradient, expected[2][name], rtol=1e-3, atol=1e-5, msg=name)
 
     even = losses_and_gradients(network, checked, shuffle=False)[0]
     again = losses_and_gradients(network, make_clips(4, 10, augmentation=None), shuffle=False)[0]
-    np.testing.assert_allclose(even, again, rtol=1e-6)
+    np.testing.assert_allclose(even, again, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])

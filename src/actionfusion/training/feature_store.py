@@ -271,10 +271,14 @@ def refuse_foreign(folder: Path) -> None:
         OSError: it cannot be read.
     """
     remedy = "choose another --features.folder, or remove it"
-    names = [item.name for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
-    if RECIPE in names:
+    items = [item for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
+    if any(item.name == RECIPE for item in items):
         raise RecipeMismatch(folder, "holds features as version 0.1 kept them", remedy)
-    if names and not any((folder / name / RECIPE).is_file() for name in names):
+    # A stream's folder is empty for the moment that another process needs to write the recipe into it.
+    filled = [
+        item for item in items if not item.is_dir() or any(not each.name.startswith(".") for each in item.iterdir())
+    ]
+    if filled and not any((item / RECIPE).is_file() for item in filled):
         raise DatasetError(folder, "is not empty and holds no features", remedy)
 
 
