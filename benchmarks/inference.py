@@ -27,9 +27,12 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from measuring import Figure, Neighbours, machine, ratio, rounded, seconds_of, spread
+
+if TYPE_CHECKING:
+    from actionfusion import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "inference.json"
 SECONDS, RATE, WIDTH, HEIGHT = 10, 25, 320, 240
@@ -107,34 +110,20 @@ def _prepare(arguments: argparse.Namespace) -> dict[str, float]:
     Returns:
         Seconds that each runtime took, whole clips and streams together.
     """
-    import torch  # noqa: PLC0415
-
-    from actionfusion import DataSettings, Recipe, Recognizer  # noqa: PLC0415
-    from actionfusion.data.dataset import open_data  # noqa: PLC0415
-    from actionfusion.data.recorded_split import write_split  # noqa: PLC0415
-    from actionfusion.models import FusionNetwork, FusionNetworkSettings  # noqa: PLC0415
-    from actionfusion.run_folder import SPLIT, create_run  # noqa: PLC0415
-    from actionfusion.training.plan import describe_data  # noqa: PLC0415
+    from actionfusion import Recipe, Recognizer  # noqa: PLC0415
+    from actionfusion.models import FusionNetworkSettings  # noqa: PLC0415
     from actionfusion.video.clip import ClipSettings  # noqa: PLC0415
     from actionfusion.video.flow import FlowRecipe  # noqa: PLC0415
 
     arguments.work.mkdir(parents=True, exist_ok=True)
     if not _video(arguments).is_file():
-        _join_clips(arguments.data / "UCF-101", _video(arguments))
-    _write_clips(arguments.data.resolve() / "UCF-101", _clips(arguments))
+        join_clips(arguments.data / "UCF-101", _video(arguments))
+    write_clips(arguments.data.resolve() / "UCF-101", _clips(arguments))
     path = _run_folder(arguments)
     if not path.exists():
         kind = FusionNetworkSettings.tiny if arguments.quick else FusionNetworkSettings.faithful
-        videos = open_data(DataSettings(_clips(arguments), "csv", "column", validation="none"))
-        labels = [*videos.listing.labels, *(f"class {number}" for number in range(len(videos.listing.labels), 101))]
         clip = ClipSettings(flow=FlowRecipe("dis", size=kind().image_size))
-        recipe = Recipe(clip=clip, network=kind()).fitted(101)
-        torch.manual_seed(0)
-        network = FusionNetwork(recipe.network)
-        further = {"data": describe_data(videos)}
-        run = create_run(path, model="fusion", clip=recipe.clip, network=recipe.network, labels=labels, further=further)
-        run.save_weights(network)
-        write_split(path / SPLIT, videos)
+        make_run(path, Recipe(clip=clip, network=kind()), _clips(arguments))
     taken = {}
     for name in arguments.only:
         _, runtime, precision = CASES[name]
@@ -144,11 +133,41 @@ def _prepare(arguments: argparse.Namespace) -> dict[str, float]:
     return taken
 
 
+def make_run(path: Path, recipe: Recipe, clips: Path) -> None:
+    """Make a run folder of a network for 101 classes, random but for the backbones that the recipe has pretrained.
+
+    Args:
+        path: the folder.
+        recipe: of the network and its clips.
+        clips: the table that ``write_clips`` wrote, the split of the run.
+    """
+    import torch  # noqa: PLC0415
+
+    from actionfusion import DataSettings  # noqa: PLC0415
+    from actionfusion.data.dataset import open_data  # noqa: PLC0415
+    from actionfusion.data.recorded_split import write_split  # noqa: PLC0415
+    from actionfusion.models import FusionNetwork  # noqa: PLC0415
+    from actionfusion.run_folder import SPLIT, create_run  # noqa: PLC0415
+    from actionfusion.training.plan import describe_data  # noqa: PLC0415
+
+    videos = open_data(DataSettings(clips, "csv", "column", validation="none"))
+    labels = [*videos.listing.labels, *(f"class {number}" for number in range(len(videos.listing.labels), 101))]
+    recipe = recipe.fitted(101)
+    torch.manual_seed(0)
+    network = FusionNetwork(recipe.network)
+    if recipe.pretrained is not None:
+        network.load_pretrained(recipe.pretrained, flow_start=recipe.flow_start)
+    further = {"data": describe_data(videos)}
+    run = create_run(path, model="fusion", clip=recipe.clip, network=recipe.network, labels=labels, further=further)
+    run.save_weights(network)
+    write_split(path / SPLIT, videos)
+
+
 def _clips(arguments: argparse.Namespace) -> Path:
     return arguments.work / "clips.csv"  # type: ignore[no-any-return]
 
 
-def _write_clips(root: Path, path: Path) -> None:
+def write_clips(root: Path, path: Path) -> None:
     """Eight clips to calibrate on and eight for the gate, each of another class."""
     videos = [sorted(folder.glob("*.avi"))[0] for folder in sorted(root.iterdir()) if folder.is_dir()]
     rows = [(video, "train") for video in videos[:8]]
@@ -157,7 +176,7 @@ def _write_clips(root: Path, path: Path) -> None:
     path.write_text("\n".join(["path,label,split", *lines]) + "\n", encoding="utf-8")
 
 
-def _join_clips(root: Path, path: Path) -> None:
+def join_clips(root: Path, path: Path) -> None:
     """Make a video of 10 s of the first clips of a folder, H.264 with its default key frames."""
     import av  # noqa: PLC0415
 
@@ -195,11 +214,11 @@ def _measure(name: str, arguments: argparse.Namespace) -> Figure:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report: Figure = {"network": network, "whole": whole, "start_up": start_up, "memory": memory}
     if name != "plain":
-        report["step"] = _steps(recognizer, clip, arguments.repetitions)
+        report["step"] = step_seconds(recognizer, clip, arguments.repetitions)
     return report
 
 
-def _steps(recognizer: Any, clip: Any, repetitions: int) -> list[float]:
+def step_seconds(recognizer: Any, clip: Any, repetitions: int) -> list[float]:
     """Seconds of a step, flow included in neither side: as many as a window holds, each repetition their mean."""
     from actionfusion.video.samples import Sample  # noqa: PLC0415
 
@@ -250,7 +269,8 @@ def _result(
     folder = open_run(_run_folder(arguments))
     flops = clip_flops(folder.model_class, folder.network, folder.clip)
     gathered = {
-        name: {part: _all(each, part) for part in ("network", "whole", "step")} for name, each in rounds.items()
+        name: {part: gathered_from(each, part) for part in ("network", "whole", "step")}
+        for name, each in rounds.items()
     }
     plain = gathered["plain"]["network"]
     rows = []
@@ -291,7 +311,8 @@ def _result(
     }
 
 
-def _all(reports: Sequence[Figure], part: str) -> list[float]:
+def gathered_from(reports: Sequence[Figure], part: str) -> list[float]:
+    """Join what each report has of a part."""
     return [value for report in reports for value in report.get(part, ())]
 
 
