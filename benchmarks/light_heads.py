@@ -83,7 +83,7 @@ TRIALS: Mapping[str, Trial] = {
 
 
 def main() -> None:
-    """Run what is asked for, and write down all that was run."""
+    """Run what is asked for, and write it down trial by trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS))
@@ -111,7 +111,7 @@ def main() -> None:
                 correct[beside] = np.array([probe(trial, clips, changes=changes)], np.float64)
                 rows.append(_row(beside, correct, clips, arguments.seeds[:1]))
                 print(f"{beside}: {rows[-1]['accuracy']:.3f}", flush=True)
-    _record(rows)
+        _record(rows)
 
 
 @dataclass(frozen=True)

@@ -59,19 +59,6 @@ def pretrained() -> str:
     return "\n".join([*lines, "", f"Recipe {result['recipe']}. {made_by(result)}"])
 
 
-def light_heads() -> str:
-    """Show what was tried for the recipe small, on validation groups within the training part."""
-    result = read_result("light_heads")
-    lines = ["| one change to `small` | correct, by seed | mean | minus small | log loss |", "|---|---|---:|---|---:|"]
-    for row in result["trials"]:
-        counts = ", ".join(f"{seed['correct']}" for seed in row["seeds"]) + f" of {row['seeds'][0]['count']}"
-        points = _points(row["difference_interval_95_by_group"])
-        difference = "" if row["trial"] == "small" else f"{100 * row['less_small']:+.1f} points ({points})"
-        loss = f"{row['log_loss']:.3f}" if "log_loss" in row else ""
-        lines.append(f"| {row['trial']} | {counts} | {_percent(row['accuracy'])} | {difference} | {loss} |")
-    return "\n".join([*lines, "", f"{result['clips']}. {made_by(result)}"])
-
-
 def overfit() -> str:
     """Show how soon the full-size network has learned eight clips by heart."""
     result = read_result("overfit")
@@ -213,7 +200,6 @@ def made_by(result: Mapping[str, Any]) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "real_clips": real_clips,
     "pretrained": pretrained,
-    "light_heads": light_heads,
     "overfit": overfit,
     "training": training,
     "heads": heads,

@@ -15,7 +15,7 @@ _KEPT_BYTES, _LARGEST_KEPT_BLOCK = 512 * 2**20, 32 * 2**20
 def keep_freed_memory() -> bool:
     """Let the process keep up to half a GiB of freed memory, in place of zeroed pages from the system at each layer.
 
-    EfficientNet-Lite0 on eight pictures of 288 px took half the time so on two cores: see ``benchmarks/first_run.py``.
+    ``benchmarks/first_run.py`` measures what a light backbone gains by that.
 
     Returns:
         Whether the C library took it: glibc's does, on Linux.

@@ -109,7 +109,9 @@ def test_losses_and_gradients_are_those_of_frozen_backbones(tmp_path, changes):
     assert gradients.keys() == expected[2].keys()
     assert not any("backbones" in name for name in gradients)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected[2][name], rtol=1e-3, atol=1e-5, msg=name)
+        # That of a bias before a batch norm is nothing but rounding.
+        if not (changes.get("batch_norm") and name == "fusion.conv.bias"):
+            torch.testing.assert_close(gradient, expected[2][name], rtol=1e-3, atol=1e-5, msg=name)
 
     even = losses_and_gradients(network, checked, shuffle=False)[0]
     again = losses_and_gradients(network, make_clips(4, 10, augmentation=None), shuffle=False)[0]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -289,7 +289,7 @@ def fill_features(
     for store in stores.values():
         store.begin()
     done, device = 0, next(network.parameters()).device
-    with network.evaluating():
+    with network.evaluating(), _threads_beside(workers):
         for (part, streams), together in groupby(missing, lambda clip: (clip.part, clip.missing)):
             clips, dataset = list(together), work.parts[part][0]
             # Of a stream whose features are there nothing is computed again, and of flow that is not read nothing.
@@ -304,6 +304,17 @@ def fill_features(
                     progress(done, len(missing))
     size = len(wanted) * sum(recipe.clip_bytes for recipe in work.recipes.values())
     return FillReport(len(missing), len(wanted) - len(missing), size, time.perf_counter() - started)
+
+
+@contextmanager
+def _threads_beside(workers: int) -> Iterator[None]:
+    """Leave a core to each worker: threads that wait for a core that is taken do so by computing nothing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads - workers, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def refuse_small_disk(folder: Path, recipes: Mapping[StreamName, FeatureRecipe], missing: Sequence[_Clip]) -> None:

@@ -135,8 +135,7 @@ class Backbone(nn.Module):
     def folded(self) -> Self:
         """Copy the backbone with its batch norms folded into the convolutions before them, for evaluation alone.
 
-        The maps are the same to float error, in less than half the time on CPUs, where a batch norm costs as much as
-        the convolution: see ``benchmarks/first_run.py``.
+        The maps are the same to float error, and sooner there on CPUs: see ``benchmarks/first_run.py``.
         """
         copy = deepcopy(self).eval().requires_grad_(requires_grad=False)
         for parent, before, name in list(copy.norms()):
