@@ -274,6 +274,10 @@ class FusionNetwork(VideoModel):
             widths = {settings.branches: widths[settings.branches]}
         if settings.temporal_head == "mean":
             self.head = make_head("linear", sum(widths.values()), settings.num_classes)
+            # What random weights say in directions that no training clip has would stay, and few clips have few.
+            with torch.no_grad():
+                for weight in self.head.parameters():
+                    weight.mul_(0.01)
             return
         hidden, norm = settings.hidden, settings.norm
         self.branch_lstms = nn.ModuleDict(
