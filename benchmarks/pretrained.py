@@ -3,10 +3,10 @@
     python benchmarks/pretrained.py DATA [--sets ucf101 ...] [--networks fused ...] [--seeds 0 1 2] [--work DIR]
 
 DATA holds ``UCF-101``, ``ucfTrainTestlist``, ``ut-interaction`` and ``weizmann``.  The recipe was chosen on validation
-groups within UCF101's training part (``light_heads.py``); its last weights are measured on the test part once.  The
-linear probe is solved on the same features.  The interval of a mean over seeds, and of a difference, is a bootstrap
-over the groups of clips, which share scene and actors.  Runs that are there are not made again; a set is written down
-when all its runs are there.
+groups within UCF101's training part (``light_heads.py``); its last weights are measured on the test part, which was
+looked at twice: before and after the dense layer was made to begin near zero.  The probe is solved on the same
+features.  The interval of a mean over seeds, and of a difference, is a bootstrap over the groups of clips, which share
+scene and actors.  Runs that are there are not made again; a set is written down when all its runs are there.
 """
 
 from __future__ import annotations
