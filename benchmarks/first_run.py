@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
 import re
 import shutil
 import subprocess
@@ -31,8 +30,7 @@ from actionfusion.data.loading import ClipDataset
 from actionfusion.files import write_atomically
 from actionfusion.models import model_class
 from actionfusion.training.recipe import load_recipe
-from actionfusion.version import __version__
-from measuring import Neighbours, machine, ratio, rounded, seconds_of, spread
+from measuring import Neighbours, made_by, ratio, rounded, seconds_of, spread
 
 RESULTS = Path(__file__).parent / "results" / "first_run.json"
 BACKBONES = ("plain", "folded", "folded, memory kept")
@@ -58,10 +56,7 @@ def main() -> None:
         for way in BACKBONES:
             ways[way] += _child(arguments.data, way, arguments.repetitions)
     result = {
-        "command": "python benchmarks/first_run.py DATA",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        **made_by("python benchmarks/first_run.py DATA"),
         "other_processes": neighbours.share(),
         "whole": whole,
         "one_clip": {

@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from actionfusion.data.prepare_dataset import prepare
 from actionfusion.files import write_atomically
 from actionfusion.training.recipe import load_recipe
-from actionfusion.version import __version__
 from actionfusion.video.flow import EngineName
+from measuring import made_by
 from trained import RESAMPLES, Answers, ClipSet, group_interval, train_and_measure
 
 RESULTS = Path(__file__).parent / "results" / "flow_engines.json"
@@ -104,10 +100,7 @@ def _compare(
 
 def _record(rows: list[dict[str, Any]]) -> None:
     result = {
-        "command": "python benchmarks/flow_engines.py DATA",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-        "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        **made_by("python benchmarks/flow_engines.py DATA"),
         "recipe": "scratch, streams: flow, 96 px, T = 8, L = 4, from scratch",
         "resamples": RESAMPLES,
         "rows": rows,

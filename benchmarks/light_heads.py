@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,8 +36,7 @@ from actionfusion.training.features import feature_work, fill_features
 from actionfusion.training.learner import Learner
 from actionfusion.training.plan import make_plan
 from actionfusion.training.recipe import Recipe, load_recipe
-from actionfusion.version import __version__
-from measuring import machine
+from measuring import made_by
 from trained import RESAMPLES, group_interval
 
 RESULTS = Path(__file__).parent / "results" / "light_heads.json"
@@ -239,10 +236,7 @@ def _record(rows: list[dict[str, Any]]) -> None:
     before = json.loads(RESULTS.read_text(encoding="utf-8"))["trials"] if RESULTS.is_file() else []
     here = {row["trial"] for row in rows}
     result = {
-        "command": "python benchmarks/light_heads.py DATA",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        **made_by("python benchmarks/light_heads.py DATA"),
         "clips": "UCF101, 8 classes, training part of official list 1, 6 folds by group",
         "resamples": RESAMPLES,
         "trials": [row for row in before if row["trial"] not in here] + rows,

@@ -13,6 +13,9 @@ from functools import wraps
 from typing import Any, NamedTuple
 
 import psutil
+import torch
+
+from actionfusion.version import __version__
 
 Figure = dict[str, Any]
 
@@ -174,6 +177,16 @@ def _busy() -> float:
 def _own() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def made_by(command: str) -> dict[str, Any]:
+    """Say how a result was made: command, date, machine and versions."""
+    return {
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
+    }
 
 
 def machine() -> str:

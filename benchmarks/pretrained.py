@@ -13,22 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.files import write_atomically
 from actionfusion.models import FusionNetworkSettings
 from actionfusion.training.recipe import Recipe, load_recipe
-from actionfusion.version import __version__
-from measuring import machine
+from measuring import made_by
 from real_clips import AVERAGE, SETS
 from trained import RESAMPLES, Answers, group_interval, train_and_measure
 
@@ -108,10 +104,7 @@ def _rows(name: str, data: Path, work: Path, networks: Sequence[str], seeds: Seq
 def _record(name: str, rows: list[dict[str, Any]]) -> None:
     sets = json.loads(RESULTS.read_text(encoding="utf-8")).get("sets", {}) if RESULTS.is_file() else {}
     result = {
-        "command": "python benchmarks/pretrained.py DATA",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        **made_by("python benchmarks/pretrained.py DATA"),
         "recipe": "small",
         "resamples": RESAMPLES,
         "sets": sets | {name: rows},

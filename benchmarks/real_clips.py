@@ -12,21 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from actionfusion.data.prepare_dataset import prepare
 from actionfusion.files import write_atomically
 from actionfusion.training.recipe import load_recipe
-from actionfusion.version import __version__
+from measuring import made_by
 from trained import RESAMPLES, Answers, ClipSet, group_interval, train_and_measure
 
 RESULTS = Path(__file__).parent / "results" / "real_clips.json"
@@ -126,10 +122,7 @@ def _summary(
 def _record(name: str, rows: list[dict[str, Any]]) -> None:
     sets = json.loads(RESULTS.read_text(encoding="utf-8")).get("sets", {}) if RESULTS.is_file() else {}
     result = {
-        "command": "python benchmarks/real_clips.py DATA",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-        "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        **made_by("python benchmarks/real_clips.py DATA"),
         "recipe": "scratch, flow by TV-L1, bfloat16, 96 px, T = 8, L = 4, from scratch",
         "resamples": RESAMPLES,
         "sets": sets | {name: rows},

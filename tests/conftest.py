@@ -52,6 +52,16 @@ def shapes_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def three(tmp_path_factory, shapes_root) -> Path:
+    """Three of those classes."""
+    root = tmp_path_factory.mktemp("three")
+    for part in ("train", "test"):
+        for label in ("motion_up", "motion_down", "order_left_right"):
+            shutil.copytree(shapes_root / part / label, root / part / label)
+    return root
+
+
+@pytest.fixture(scope="session")
 def train_arguments(shapes_root) -> dict[str, object]:
     """Arguments of ``train`` for one quick epoch of the tiny network on the generated clips."""
     from actionfusion.training.recipe import load_recipe

@@ -43,16 +43,6 @@ def video(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory, shapes_root):
-    """The classes that the unfinished runs learn."""
-    root = tmp_path_factory.mktemp("three")
-    for part in ("train", "test"):
-        for label in ("motion_up", "motion_down", "order_left_right"):
-            shutil.copytree(shapes_root / part / label, root / part / label)
-    return root
-
-
-@pytest.fixture(scope="module")
 def unreadable(tmp_path_factory, three):
     """Files of the same names that hold no video."""
     root = tmp_path_factory.mktemp("unreadable")

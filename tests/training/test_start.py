@@ -29,16 +29,6 @@ BACKBONES = {"backbones.rgb": 16, "backbones.flow": 16}  # four convolutions and
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory, shapes_root) -> Path:
-    """Three of the eight classes that the tiny run knows."""
-    root = tmp_path_factory.mktemp("three")
-    for part in ("train", "test"):
-        for label in ("motion_up", "motion_down", "order_left_right"):
-            shutil.copytree(shapes_root / part / label, root / part / label)
-    return root
-
-
-@pytest.fixture(scope="module")
 def recipe(train_arguments, three) -> Recipe:
     given: Recipe = train_arguments["recipe"]
     # Nothing is learned, so that the run holds what it started from.

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,12 @@ from actionfusion.errors import SettingsError, WeightsError
 from actionfusion.models.backbones.backbone import Backbone
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM
 from actionfusion.models.normalizer import Normalizer
-from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.models.streaming import SampleReader, StreamShape
 from actionfusion.models.weights import Checkpoint, Fc6Start, FlowStart, LoadReport
 from actionfusion.streams import STREAMS, StreamName
+
+if TYPE_CHECKING:
+    from actionfusion.models.solving import DescribedClips, SolveReport
 
 Clips = Mapping[StreamName, Tensor]
 Features = Mapping[StreamName, Tensor]

@@ -101,13 +101,12 @@ def solve_logistic(clips: DescribedClips, num_classes: int) -> tuple[LinearSolut
     Raises:
         DatasetError: the clips are all of one class.
     """
+    from actionfusion.intervals import clusters  # noqa: PLC0415  It takes half a second.
+
     values, targets = clips.values.double().cpu().numpy(), clips.targets.cpu().numpy()
     if len(np.unique(targets)) < 2:
         raise DatasetError("the training part", "has videos of one class alone", "give videos of two classes or more")
-    units = [
-        f"video\0{video}" if group is None else f"group\0{group}"
-        for video, group in zip(clips.videos, clips.groups, strict=True)
-    ]
+    units = clusters(clips.groups, clips.videos)
     first = np.zeros(len(targets), bool)
     first[np.unique(np.asarray(clips.videos, object).astype(str), return_index=True)[1]] = True
     folds = split_folds(targets, units, first)

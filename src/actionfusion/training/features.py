@@ -308,9 +308,9 @@ def fill_features(
 
 @contextmanager
 def _threads_beside(workers: int) -> Iterator[None]:
-    """Leave a core to each worker: threads that wait for a core that is taken do so by computing nothing."""
+    """Leave a core to each worker, half of them at most: threads keep a core busy while they wait for a taken one."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(threads - workers, 1))
+    torch.set_num_threads(max(threads - workers, (threads + 1) // 2))
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -223,7 +224,8 @@ def describe_clips(
     size = _CACHED_BATCH if dataset.cached else 1
     few = [keys[start : start + size] for start in range(0, len(keys), size)]
     values, targets, names = [], [], list[str]()
-    with network.evaluating():
+    running: AbstractContextManager[object] = torch.inference_mode() if dataset.cached else network.evaluating()
+    with running:
         for batch in batches_of(dataset, few, plan.workers):
             inputs: Features = batch.inputs
             if not dataset.cached:

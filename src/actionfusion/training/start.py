@@ -105,8 +105,8 @@ def _run_notes(run: RunFolder, given: Recipe, labels: Sequence[str]) -> list[str
 
 def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> list[str]:
     """Say which of the backbones' layers do not learn, and which of them stay random."""
-    cached, solved = given.features.folder is not None, type(network).solved
-    frozen = "all" if cached or solved else given.training.freeze
+    cached = given.features.folder is not None
+    frozen = "all" if cached or network.solved else given.training.freeze
     if frozen is None:
         return []
     layers = "the backbones" if frozen == "all" else f"the backbones' layers up to {frozen}"
@@ -115,12 +115,12 @@ def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> lis
         views, seed = given.features.views, given.features.seed
         taken = f"{views} augmented views of --features.seed {seed} in turn" if views else "no augmented views"
         notes[0] += f", and their features are read: {taken}, where training end to end draws new ones each epoch"
-    elif solved:
+    elif network.solved:
         notes[0] += ", and the plain clip of each video is read, without augmentation"
     kept = {
         name
         for name, parameter in network.named_parameters()
-        if name.startswith("backbones.") and (cached or solved or not parameter.requires_grad)
+        if name.startswith("backbones.") and (frozen == "all" or not parameter.requires_grad)
     }
     random = [name for name in report.random if name in kept]
     if given.pretrained is None:
