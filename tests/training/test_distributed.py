@@ -80,11 +80,28 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
+# Says as the last thing in each process which threads of the group are still there.
+WATCHED = """
+import atexit, sys
+from pathlib import Path
+
+def tell():
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    print("threads left:", [name for name in names if "gloo" in name], flush=True)
+
+atexit.register(tell)
+from actionfusion.__main__ import main
+sys.exit(main())
+"""
+
+
 @pytest.fixture(scope="module")
 def together(recipe, tmp_path_factory):
     """A run of two processes, with what they said."""
-    run = tmp_path_factory.mktemp("together") / "run"
-    process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu")
+    folder = tmp_path_factory.mktemp("together")
+    run, program = folder / "run", folder / "watched.py"
+    program.write_text(WATCHED)
+    process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu", program=[program])
     told, _ = process.communicate(timeout=120)
     assert process.returncode == 0, told
     return run, told
@@ -109,6 +126,12 @@ def test_two_processes_learn_what_one_with_the_double_batch_learns(together, alo
             assert (ours[name] - tensor).abs().max() < 1e-4, name
         if name.endswith(":exp_avg"):
             assert (ours[name] - tensor).abs().max() <= 1e-3 * tensor.abs().max() + 1e-9, name
+
+
+@pytest.mark.slow
+def test_no_thread_of_the_group_is_at_work_when_python_ends(together):
+    # One that drops a tensor while the interpreter goes away aborts the process after all is written.
+    assert together[1].count("threads left: []") == 2, together[1]
 
 
 @pytest.mark.slow

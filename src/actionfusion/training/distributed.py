@@ -90,6 +90,8 @@ class TorchrunProcesses(Processes):
     def __init__(self, device: str | None = None) -> None:
         if device not in {None, "cpu", "cuda"}:
             raise SettingsError("device", f"{device} for several processes", "take cpu or cuda, or leave it out")
+        # Imported while there is a group, it would hold the group and its threads until Python ends (see `_leave`).
+        import torch._dynamo  # noqa: PLC0415
         from accelerate import Accelerator  # noqa: PLC0415
 
         self._accelerator: Accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
