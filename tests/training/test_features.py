@@ -13,6 +13,7 @@ from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from actionfusion.data.loading import ClipDataset, EpochLoader, LabelledSource
 from actionfusion.errors import DatasetError, SettingsError, VideoDamaged
 from actionfusion.models import FusionNetwork
 from actionfusion.settings import plain
-from actionfusion.training import features
+from actionfusion.training import feature_store, features
 from actionfusion.training.feature_store import FeatureRecipe
 from actionfusion.training.features import FeatureSettings, train_from_features
 from actionfusion.video.clip import ClipSettings
@@ -111,7 +112,8 @@ def test_losses_and_gradients_are_those_of_frozen_backbones(tmp_path, changes):
     for name, gradient in gradients.items():
         # That of a bias before a batch norm is nothing but rounding.
         if not (changes.get("batch_norm") and name == "fusion.conv.bias"):
-            torch.testing.assert_close(gradient, expected[2][name], rtol=1e-3, atol=1e-5, msg=name)
+            small = 1e-5 * max(1.0, float(expected[2][name].abs().max()))
+            torch.testing.assert_close(gradient, expected[2][name], rtol=1e-3, atol=small, msg=name)
 
     even = losses_and_gradients(network, checked, shuffle=False)[0]
     again = losses_and_gradients(network, make_clips(4, 10, augmentation=None), shuffle=False)[0]
@@ -262,7 +264,7 @@ def test_what_differs_is_kept_apart(tmp_path):
         ({"seed": 1}, 2 * VIDEOS),
         ({"views": 0}, VIDEOS),
         ({"learn": make_clips(augmentation=Augmentation(flip=True))}, 2 * VIDEOS),
-        ({"learn": make_clips(4)}, 8),  # views are numbered by the videos in their order
+        ({"learn": make_clips(4, 3)}, 4),  # two of these videos are there already
     ):
         before = contents(folder)
         assert make_maps(folder, **changes)[2].made == made, changes
@@ -270,6 +272,40 @@ def test_what_differs_is_kept_apart(tmp_path):
         assert make_maps(folder, **changes)[2].made == 0, changes
     settings = FeatureSettings(folder=folder, views=2, dtype="float32")
     assert train_from_features(make_network(), make_clips(), None, settings, prepared=True)[2].made == 2 * VIDEOS
+
+
+def test_a_video_replaced_under_its_name_is_computed_anew(tmp_path):
+    """Two folders of clips may hold `walk/1.avi` each, and share a features folder."""
+    files = [tmp_path / f"{number}.avi" for number in range(VIDEOS)]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    clips = make_clips()
+    clips.sources = [replace(source, file=file) for source, file in zip(clips.sources, files, strict=True)]
+    folder = tmp_path / "features"
+    assert make_maps(folder, learn=clips)[2].made == 2 * VIDEOS
+    assert make_maps(folder, learn=clips)[2].made == 0
+
+    for file in files[:2]:  # a copy of the same bytes, hashed once and then known by its time again
+        os.utime(file, (1, 1))
+    with mock.patch.object(feature_store, "source_hash", wraps=feature_store.source_hash) as hashed:
+        assert make_maps(folder, learn=clips)[2].made == 0
+        assert hashed.call_count == 2
+        assert make_maps(folder, learn=clips)[2].made == 0
+        assert hashed.call_count == 2
+
+    files[3].write_bytes(b"other")  # as long as before
+    maps, _, report = make_maps(folder, learn=clips)
+    assert report.made == 2
+    files[4].write_bytes(b"another")
+    make_maps(folder, learn=clips)  # another training changes them in the middle of this one
+    assert isinstance(maps[0, 4], DatasetError)
+    assert not isinstance(maps[0, 3], DatasetError)
+
+
+def test_what_one_split_computed_serves_another(tmp_path):
+    folder = tmp_path / "features"
+    make_maps(folder, learn=make_clips(4), check=make_clips(2, 4, augmentation=None))
+    assert make_maps(folder, learn=make_clips(4, 1), check=make_clips(1, 5, augmentation=None))[2].made == 2
 
 
 def test_the_weights_behind_the_backbones_do_not_matter(tmp_path):

@@ -101,7 +101,9 @@ class LabelledVideos:
         targets = {label: number for number, label in enumerate(self.listing.labels)}
         entries = self.listing.entries
         return [
-            LabelledSource(entries[index].path, partial(self._open, index, clip), targets[entries[index].label])
+            LabelledSource(
+                entries[index].path, partial(self._open, index, clip), targets[entries[index].label], self._file(index)
+            )
             for index in indices
         ]
 
@@ -135,11 +137,15 @@ class LabelledVideos:
                 digest.update(f"{name}\0{path}\0".encode())
         return digest.hexdigest()[:16]
 
-    def _open(self, index: int, clip: ClipSettings) -> ClipSource:
-        entry = self.listing.entries[index]
+    def _file(self, index: int) -> AnyPath:
         if self.store is not None:
-            return StoredVideo(entry_path(self.store, entry.path))
-        video = self.listing.path(index)
+            return entry_path(self.store, self.listing.entries[index].path)
+        return self.listing.path(index)
+
+    def _open(self, index: int, clip: ClipSettings) -> ClipSource:
+        entry, video = self.listing.entries[index], self._file(index)
+        if self.store is not None:
+            return StoredVideo(video)
         if entry.kind == "frames":
             if isinstance(video, Path):
                 return PictureFolderSource(video, clip.flow, clip.frame_size)

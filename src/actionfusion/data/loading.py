@@ -1,12 +1,13 @@
 """Turn videos into batches: the same batches whatever the number of workers.
 
-A sample is a function of (seed, epoch, index) alone: the batch sampler hands (epoch, index) to the data set, which
-draws its random numbers from these and the seed.  So an epoch can be resumed in its middle, and several processes
-can share it.
+A sample is a function of the seed, the epoch and the video's name alone: the batch sampler hands (epoch, index) to the
+data set, which draws its random numbers from these.  So an epoch can be resumed in its middle, several processes can
+share it, and a video's clips stay the same whichever others are trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from actionfusion.data.augment import Augmentation, augment
 from actionfusion.errors import ActionFusionError, SettingsError
+from actionfusion.storage import AnyPath
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip, stacked_inputs
 from actionfusion.video.sampling import random_interval, sample_generator
@@ -44,11 +46,19 @@ class LabelledSource:
         name: the video's path as the listing gives it.
         open: opens the video, or its entry in the prepared store.
         target: number of its class.
+        file: the video, the folder of its pictures, or its entry in the prepared store; None where nothing lies on a
+            disk.
     """
 
     name: str
     open: OpenSource
     target: int
+    file: AnyPath | None = None
+
+    @cached_property
+    def number(self) -> int:
+        """What its random clips are drawn by: a hash of the name."""
+        return int.from_bytes(hashlib.sha256(self.name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -148,8 +158,8 @@ class ClipDataset(KeyedDataset):
                 return cut_clip(source.open(), self.settings), source.target, source.name
             # The sampler may run twice for one clip (when a file holds fewer frames than it says): each time anew from
             # the same numbers, so that the clip does not depend on it.
-            clip = cut_clip(source.open(), self.settings, partial(self._random_positions, epoch, index))
-            changes = sample_generator(self.seed, epoch, index).spawn(1)[0]
+            clip = cut_clip(source.open(), self.settings, partial(self._random_positions, epoch, source.number))
+            changes = sample_generator(self.seed, epoch, source.number).spawn(1)[0]
             return augment(clip, self.augmentation, changes), source.target, source.name
         except ActionFusionError as error:
             return error
@@ -164,9 +174,9 @@ class ClipDataset(KeyedDataset):
         inputs = {name: torch.from_numpy(arrays) for name, arrays in stacked.items()}
         return Batch(inputs, torch.tensor(targets, dtype=torch.int64), tuple(names))
 
-    def _random_positions(self, epoch: int, index: int, num_frames: int) -> np.ndarray:
+    def _random_positions(self, epoch: int, number: int, num_frames: int) -> np.ndarray:
         assert self.augmentation is not None
-        generator, settings = sample_generator(self.seed, epoch, index), self.settings
+        generator, settings = sample_generator(self.seed, epoch, number), self.settings
         dense = settings.sampling == "dense"
         intervals = (settings.stride, settings.stride) if dense else self.augmentation.intervals
         return random_interval(num_frames, settings.frames, generator, intervals)

@@ -7,8 +7,8 @@
 
 A stream's folder is named by its recipe: the backbone's facts and weights, and what is cut from a video.  So one folder
 serves all models, and what two of them have in common is computed once.  Each file appears whole or not at all.  Its
-metadata says what it is, with a CRC-32 over that and the features.  **A video that was replaced under its old name is
-not noticed**; remove the folder then.
+metadata says what it is and of which bytes, with a CRC-32 over that and the features; its time is that of the video,
+whose bytes are hashed again only where time and size differ.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +31,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actionfusion.data.augment import Augmentation
+from actionfusion.data.loading import LabelledSource
+from actionfusion.data.source_videos import source_hash, source_status
 from actionfusion.data.store import entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch
 from actionfusion.files import replacing, write_atomically
 from actionfusion.models.model import VideoModel
+from actionfusion.remote_path import RemotePath
 from actionfusion.settings import parse_json, plain, read_json
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import ClipSettings
@@ -41,24 +47,22 @@ DtypeName = Literal["float16", "bfloat16", "float32"]
 FORMAT = 2
 RECIPE = "recipe.json"
 SUFFIX = ".safetensors"
-_METADATA, _TENSOR = "clip", "features"
+_METADATA, _TENSOR, _SOURCE = "clip", "features", "source"
 _HEADER_BYTES = 1024  # more than a file holds besides its features
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class AugmentedViews:
-    """What the augmented views of a training set follow from.
+    """What the augmented views of a video follow from, besides its name.
 
     Args:
         seed: of the views.
         augmentation: how clips vary.
-        videos: digest of the training videos' names in their order, by which they are numbered.
     """
 
     seed: int
     augmentation: Augmentation
-    videos: str
 
     @property
     def digest(self) -> str:
@@ -148,13 +152,57 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def names_digest(names: Sequence[str]) -> str:
-    """Hash names in their order."""
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def _bytes(tensor: Tensor) -> memoryview:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+class SourceFile:
+    """A video whose features are kept, with the bytes that they follow from: one replaced under its name is noticed.
+
+    Args:
+        source: the video.
+    """
+
+    def __init__(self, source: LabelledSource) -> None:
+        self.name, self._file = source.name, source.file
+        self._identity: Mapping[str, Any] | None = None
+
+    @cached_property
+    def _status(self) -> tuple[int, int]:
+        if isinstance(self._file, RemotePath):  # what the server said of it when it was listed
+            status = self._file.stat()
+            return status.st_size, status.st_mtime_ns
+        return source_status(self._file) if self._file is not None else (0, 0)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Size and SHA-256; of an address, which would have to be fetched for its hash, size and time.
+
+        Raises:
+            VideoError: it is not there, or cannot be read.
+        """
+        if self._identity is None:
+            size, modified = self._status
+            own = {"sha256": source_hash(self._file)} if isinstance(self._file, Path) else {"modified": modified}
+            self._identity = {"size": size, **own}
+        return self._identity
+
+    def is_of(self, recorded: Mapping[str, Any], kept: Path) -> bool:
+        """Tell whether the features in a file are of these bytes; they are hashed where size or time differ."""
+        size, modified = self._status
+        alike = recorded.get("size") == size and kept.stat().st_mtime_ns == modified
+        if self._identity is None and alike and isinstance(self._file, Path):
+            self._identity = recorded
+        if recorded != self.identity:
+            return False
+        self.stamp(kept)
+        return True
+
+    def stamp(self, kept: Path) -> None:
+        """Give features of these bytes the time of the video, which saves the next start the hash."""
+        if isinstance(self._file, Path):
+            with suppress(OSError):
+                os.utime(kept, ns=(self._status[1], self._status[1]))
 
 
 class FeatureStore:
@@ -202,32 +250,37 @@ class FeatureStore:
         """Name the file of a clip's features; ``view`` None is the clip that prediction sees."""
         return entry_path(self.folder / ("plain" if view is None else f"view-{self._views}-{view:03d}"), name, SUFFIX)
 
-    def _identity(self, name: str, view: int | None, index: int) -> dict[str, Any]:
-        of_view = {} if view is None else {"views": self._views, "view": view, "index": index}
+    def _identity(self, name: str, view: int | None) -> dict[str, Any]:
+        of_view = {} if view is None else {"views": self._views, "view": view}
         return {"recipe": self.recipe.digest, "video": name} | of_view
 
-    def has(self, name: str, view: int | None, index: int) -> bool:
-        """Tell whether the clip's file is there, by its length and what it says of itself."""
+    def has(self, video: SourceFile, view: int | None) -> bool:
+        """Tell whether the clip's file is there, by its length and what it says of itself.
+
+        Raises:
+            VideoError: the video is not there, or cannot be read.
+        """
+        path = self.path(video.name, view)
         try:
-            with safe_open(self.path(name, view), framework="pt") as file:
-                found = parse_json((file.metadata() or {})[_METADATA], name)
-            return bool(self._identity(name, view, index).items() <= found.items())
+            with safe_open(path, framework="pt") as file:
+                found = parse_json((file.metadata() or {})[_METADATA], video.name)
+            ours = bool(self._identity(video.name, view).items() <= found.items())
+            return ours and video.is_of(found[_SOURCE], path)
         except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
             return False
 
-    def write(self, name: str, view: int | None, index: int, features: Tensor) -> None:
+    def write(self, video: SourceFile, view: int | None, features: Tensor) -> None:
         """Keep a clip's features.
 
         Args:
-            name: the video's path within its data set.
+            video: that they are of.
             view: number of the augmented view.
-            index: number of the video in its part of the split, which a view follows from.
             features: ``[T, D, h, w]``.
 
         Raises:
             DatasetError: values that this precision does not hold, or a full disk.
         """
-        path = self.path(name, view)
+        name, path = video.name, self.path(video.name, view)
         kept = features.detach().to("cpu", getattr(torch, self.recipe.dtype)).contiguous()
         if not bool(kept.isfinite().all()):
             reason = f"its features hold values that {self.recipe.dtype} does not"
@@ -235,14 +288,21 @@ class FeatureStore:
             raise DatasetError(name, reason, remedy)
         try:
             with replacing(path) as temporary:
-                save_file({_TENSOR: kept}, temporary, _metadata(self._identity(name, view, index), kept))
+                identity = self._identity(name, view) | {_SOURCE: video.identity}
+                save_file({_TENSOR: kept}, temporary, _metadata(identity, kept))
+                video.stamp(temporary)
         except (OSError, SafetensorError) as error:
             full = isinstance(error, OSError) and error.errno in _DISK_FULL
             reason = "the disk is full" if full else f"cannot be written ({error})"
             raise DatasetError(path, reason, "make room and start again; what is there is kept") from error
 
-    def read(self, name: str, view: int | None, index: int) -> Tensor:
+    def read(self, name: str, view: int | None, source: Mapping[str, Any]) -> Tensor:
         """Read a clip's features ``[T, D, h, w]`` in the store's precision.
+
+        Args:
+            name: the video's path within its data set.
+            view: number of the augmented view.
+            source: what `SourceFile.identity` says of the video.
 
         Raises:
             DatasetError: they are not there, or are damaged.
@@ -257,7 +317,8 @@ class FeatureStore:
         except (SafetensorError, OSError) as error:
             raise DatasetError(path, f"is damaged ({error})", "remove it and start again") from error
         fits = tuple(features.shape) == self.recipe.shape and features.dtype == getattr(torch, self.recipe.dtype)
-        if not fits or metadata != _metadata(self._identity(name, view, index), features):
+        identity = self._identity(name, view) | {_SOURCE: source}
+        if not fits or metadata != _metadata(identity, features):
             raise DatasetError(path, "is damaged, or the features of something else", "remove it and start again")
         return features
 

@@ -1,8 +1,9 @@
 """Cached features: what frozen backbones make of the clips, computed once, for all that follows them to train from.
 
-A random clip that is kept is an augmented view: a function of (seed, number of the view, index of the video), as a
-training clip is one of (seed, epoch, index).  At the paper's full size a clip takes 6.8 MB in half precision, and the
-backbones that it saves are 91 % of a training step's arithmetic.  A run that was killed goes on with what is missing.
+A random clip that is kept is an augmented view: a function of (seed, number of the view, name of the video), as a
+training clip is one of (seed, epoch, name), so that all splits of a set share them.  At the paper's full size a clip
+takes 6.8 MB in half precision, and the backbones that it saves are 91 % of a training step's arithmetic.  A run that
+was killed goes on with what is missing.
 
 The paper's own times (section 3.6: 140 epochs of UCF101 in a day) fit its data sets only if something of this kind was
 done.
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
@@ -33,8 +35,8 @@ from actionfusion.training.feature_store import (
     DtypeName,
     FeatureRecipe,
     FeatureStore,
+    SourceFile,
     feature_recipes,
-    names_digest,
 )
 from actionfusion.video.clip import ClipSettings
 
@@ -100,6 +102,7 @@ class FeatureDataset(KeyedDataset):
     Args:
         stores: by stream, hold the features of all these videos.
         sources: the videos, which are not opened.
+        files: the videos by their names, with the bytes that the features are of.
         settings: what the features are of.
         views: augmented views kept of each video, taken in turn by epochs; 0 for the plain clip.
         seed: of the order.
@@ -111,6 +114,7 @@ class FeatureDataset(KeyedDataset):
         self,
         stores: Stores,
         sources: Sequence[LabelledSource],
+        files: Mapping[str, SourceFile],
         settings: ClipSettings,
         *,
         views: int = 0,
@@ -118,13 +122,17 @@ class FeatureDataset(KeyedDataset):
     ) -> None:
         self.stores, self.sources, self.views, self.seed = dict(stores), list(sources), views, seed
         self.settings = settings
+        self._bytes_of = {source.name: files[source.name].identity for source in self.sources}
 
     def __getitem__(self, key: tuple[int, int]) -> FeatureSample | ActionFusionError:
         """Read the features of (epoch, index), or the error that their file gave."""
         epoch, index = key
         source, view = self.sources[index], epoch % self.views if self.views else None
         try:
-            found = {stream: store.read(source.name, view, index) for stream, store in self.stores.items()}
+            found = {
+                stream: store.read(source.name, view, self._bytes_of[source.name])
+                for stream, store in self.stores.items()
+            }
         except ActionFusionError as error:
             return error
         return found, source.target, source.name
@@ -184,6 +192,11 @@ class FeatureWork:
     views: AugmentedViews | None
     parts: tuple[tuple[ClipDataset, int], ...]
 
+    @cached_property
+    def files(self) -> Mapping[str, SourceFile]:
+        """The videos, by their names."""
+        return {source.name: SourceFile(source) for dataset, _ in self.parts for source in dataset.sources}
+
     def stores(self, folder: Path) -> dict[StreamName, FeatureStore]:
         """Open the stores of all streams, which need not be there yet.
 
@@ -199,7 +212,7 @@ class FeatureWork:
             for view in range(views) if views else (None,):
                 for index, source in enumerate(dataset.sources):
                     missing = tuple(
-                        stream for stream, store in stores.items() if not store.has(source.name, view, index)
+                        stream for stream, store in stores.items() if not store.has(self.files[source.name], view)
                     )
                     found.append(_Clip(part, view, index, missing))
         return found
@@ -244,8 +257,7 @@ def feature_work(
     refuse_without_backbones(network)
     views = None
     if settings.views and learn.augmentation is not None:
-        names = names_digest([source.name for source in learn.sources])
-        views = AugmentedViews(settings.seed, learn.augmentation, names)
+        views = AugmentedViews(settings.seed, learn.augmentation)
     seen = ClipDataset(
         learn.sources, learn.settings, augmentation=learn.augmentation if views else None, seed=settings.seed
     )
@@ -298,7 +310,7 @@ def fill_features(
             for clip, batch in zip(clips, batches, strict=True):
                 for stream in streams:
                     features = network.stream_features(stream, batch.inputs[stream].to(device))[0]
-                    stores[stream].write(batch.names[0], clip.view, clip.index, features)
+                    stores[stream].write(work.files[batch.names[0]], clip.view, features)
                 done += 1
                 if progress is not None:
                     progress(done, len(missing))
@@ -372,5 +384,6 @@ def train_from_features(
     report = fill_features(network, work, settings.folder, workers=workers, share=share, progress=progress)
     network.freeze_backbones("all")
     stores = work.stores(settings.folder)
-    kept = FeatureDataset(stores, learn.sources, learn.settings, views=work.parts[0][1], seed=learn.seed)
-    return kept, FeatureDataset(stores, check.sources, check.settings) if check is not None else None, report
+    kept = FeatureDataset(stores, learn.sources, work.files, learn.settings, views=work.parts[0][1], seed=learn.seed)
+    checked = FeatureDataset(stores, check.sources, work.files, check.settings) if check is not None else None
+    return kept, checked, report
