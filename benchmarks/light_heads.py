@@ -42,6 +42,7 @@ from trained import RESAMPLES, group_interval
 RESULTS = Path(__file__).parent / "results" / "light_heads.json"
 CHOSEN = "small"
 FOLDS = 6
+_OF_FLOW = {"engine", "size"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ TRIALS: Mapping[str, Trial] = {
     "one view": Trial(views=1),
     "224 px": Trial(features={"size": 224}),
     "the flow's first layer random": Trial(features={"flow_start": "random"}),
+    "flow by DIS, fast preset": Trial(features={"engine": "dis-fast"}),
+    "flow by DIS, medium preset": Trial(features={"engine": "dis"}),
+    "flow by TV-L1": Trial(features={"engine": "tvl1"}),
 }
 
 
@@ -125,10 +129,10 @@ class Clips:
 def load_clips(data: Path, trial: Trial, work: Path) -> Clips:
     """Compute the features of the training part, augmented and plain, or read those that are there."""
     recipe = load_recipe("small")
-    size = trial.features.get("size", recipe.clip.flow.size)
+    flow = replace(recipe.clip.flow, **{name: trial.features[name] for name in trial.features.keys() & _OF_FLOW})
     recipe = recipe.changed(
         data=DataSettings(root=data / "UCF-101", dataset="ucf101", split="official-1", validation="none"),
-        clip=replace(recipe.clip, flow=replace(recipe.clip.flow, size=size)),
+        clip=replace(recipe.clip, flow=flow),
         features=replace(recipe.features, cache=False, folder=work / "features"),
         flow_start=trial.features.get("flow_start", recipe.flow_start),
     )
@@ -140,10 +144,11 @@ def load_clips(data: Path, trial: Trial, work: Path) -> Clips:
     work_wanted = feature_work(network, learn, plain, recipe.features, prepared=False)
     print(fill_features(network, work_wanted, work / "features", workers=1), flush=True)
     stores = work_wanted.stores(work / "features")
+    files = {source.name: work_wanted.files[source.name] for source in learn.sources}
     features = {
         stream: torch.stack(
             [
-                torch.stack([store.read(source.name, view, index) for index, source in enumerate(learn.sources)])
+                torch.stack([store.read(name, view, file.identity) for name, file in files.items()])
                 for view in (*range(recipe.features.views), None)
             ]
         )

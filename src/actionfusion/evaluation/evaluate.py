@@ -26,6 +26,7 @@ from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
 from actionfusion.training.probe import PROBE, load_probe
+from actionfusion.training.start import read_start, seen_note
 
 
 def evaluate(
@@ -112,6 +113,8 @@ def measure(
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     groups = tuple(group_of[video] for video in found.videos)
     single = classification_figures(folder.labels, found.targets, found.single).top1
+    start = read_start(folder)
+    seen = (seen_note(start.seen_in_test),) if part == "test" and start is not None and start.seen_in_test else ()
     return Evaluation(
         dataset=videos.listing.dataset,
         split=videos.split.name,
@@ -119,7 +122,7 @@ def measure(
         seed=int(folder.config.get("seed", 0)),
         split_seed=videos.settings.seed,
         counts={name: len(videos.part(name)) for name in get_args(Part)},
-        notes=videos.split.notes,
+        notes=(*videos.split.notes, *seen),
         selected_on_part=not folder.model_class.solved
         and part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),

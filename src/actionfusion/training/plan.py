@@ -178,7 +178,9 @@ class Plan:
         Raises:
             ActionFusionError: the pretrained weights are missing or do not fit.
         """
-        return start_from(network, self.recipe, self.videos.listing.labels)
+        listing = self.videos.listing
+        tested = [listing.entries[index].path for index in self.videos.split.test]
+        return start_from(network, self.recipe, listing.labels, tested)
 
     def clips(self) -> tuple[ClipDataset, ClipDataset | None]:
         """Give the training clips, and the clips that end the stages if there are any.
