@@ -262,7 +262,7 @@ class CheckJournal:
     def keep_only(self, paths: Collection[str]) -> None:
         """Drop videos that are gone, and older lines of those that have changed."""
         self.known = {path: found for path, found in self.known.items() if path in paths}
-        lines = [_line({"format": FORMAT}), *(_line(asdict(found)) for found in self.known.values())]
+        lines = [_HEADER, *(_line(asdict(found)) for found in self.known.values())]
         try:
             write_atomically(self.path, b"".join(lines))
         except OSError as error:
@@ -273,8 +273,10 @@ def _open_journal(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = path.open("ab+", buffering=0)
     end = stream.seek(0, os.SEEK_END)
-    if not end:
-        _write_whole(stream, _line({"format": FORMAT}))
+    stream.seek(0)
+    if end < len(_HEADER) and _HEADER.startswith(stream.read(end)):  # new, or killed within its first line
+        stream.truncate(0)
+        _write_whole(stream, _HEADER)
     elif stream.seek(end - 1) and stream.read(1) != b"\n":
         # A kill, or a full disk, has cut the last line.
         _write_whole(stream, b"\n")
@@ -291,11 +293,17 @@ def _line(values: Mapping[str, object]) -> bytes:
     return json.dumps(values).encode() + b"\n"
 
 
+_HEADER = _line({"format": FORMAT})
+
+
 def _read_journal(path: Path) -> Iterator[CheckedVideo]:
     if not path.is_file():
         return
     try:
-        first, *lines = path.read_bytes().split(b"\n")
+        content = path.read_bytes()
+        if _HEADER.startswith(content):
+            return
+        first, *lines = content.split(b"\n")
         is_known = parse_json(first, path)["format"] == FORMAT
     except OSError as error:
         raise DatasetError(path, f"cannot be read ({error.strerror or error})", "check your rights") from error
