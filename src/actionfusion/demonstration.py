@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
@@ -24,6 +23,7 @@ from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.page import GroupAccuracy, Report, render_report
 from actionfusion.reporting.rendering import write_page
 from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.terminal import Console
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -25,6 +24,7 @@ from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.fingerprint import Fingerprint
 
 # Lines of one kind that are printed; the manifest has them all.

@@ -6,7 +6,6 @@ from json import dumps
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.dataset import LabelledVideos
@@ -25,6 +24,7 @@ from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.training.probe import PROBE, load_probe
 
 

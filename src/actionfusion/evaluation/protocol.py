@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.dataset import DataSettings, open_listing, split_listing
@@ -28,6 +27,7 @@ from actionfusion.files import write_atomically
 from actionfusion.models.model import ModelSettings
 from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, refuse_taken
 from actionfusion.settings import field_kinds, plain, read_yaml
+from actionfusion.terminal import Console
 from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import refuse_contradictions

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 from scipy.stats import binomtest
 
@@ -21,6 +20,7 @@ from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
 from actionfusion.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
+from actionfusion.terminal import Console
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.curves import Curves, EpochRow, Quantity
@@ -25,6 +24,7 @@ from actionfusion.reporting.rendering import decimal, environment, percent, plur
 from actionfusion.reporting.run_report import evaluation_of, read_epochs
 from actionfusion.reporting.tables import Bar, Evaluation, finite_interval, section
 from actionfusion.run_folder import open_run
+from actionfusion.terminal import Console
 
 
 @dataclass(frozen=True, eq=False)

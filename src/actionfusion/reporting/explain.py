@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import ActionFusionError, SettingsError, printable
@@ -27,6 +26,7 @@ from actionfusion.reporting.heatmaps import (
 )
 from actionfusion.reporting.overlay import Overlay, write_overlay
 from actionfusion.run_folder import refuse_taken
+from actionfusion.terminal import Console
 
 PAGE, FIGURES, VIDEO, SHEET = "index.html", "explanation.json", "overlay.mp4", "where.png"
 

@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.listing import Part
@@ -22,6 +21,7 @@ from actionfusion.reporting.rendering import plural, write_page
 from actionfusion.reporting.tables import Evaluation, section
 from actionfusion.run_folder import METRICS, RunFolder, open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.training.resume import recorded_values
 from actionfusion.training.start import start_line
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.listing import shown
@@ -18,12 +17,13 @@ from actionfusion.errors import SettingsError, TrainingError, WeightsError
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.training.checkpoint import load_network, read_network, read_state
 from actionfusion.training.chosen import choose, rooted
 from actionfusion.training.cost import StepCost
 from actionfusion.training.distributed import find_processes
 from actionfusion.training.dry_run import try_one_batch
-from actionfusion.training.guards import fitting_batch, is_lost_connection, is_out_of_memory
+from actionfusion.training.guards import fitting_batch, is_lost_connection, is_lost_reader, is_out_of_memory
 from actionfusion.training.interrupt import NEVER, stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, make_plan
@@ -166,7 +166,7 @@ def _turn_back(out: Path, log_size: int) -> None:
 def _samples(plan: Plan, model: VideoModel, cost: StepCost) -> tuple[KeyedDataset, KeyedDataset | None, str | None]:
     """Give what is trained and validated on, once all processes have computed their share of it."""
     model.to(plan.processes.device)
-    with features_progress(shown=plan.processes.main) as progress:
+    with _explained(plan, cost), features_progress(shown=plan.processes.main) as progress:
         samples = plan.samples(model, progress)
     if plan.from_features:
         with _explained(plan, cost):
@@ -268,6 +268,10 @@ def _explained(plan: Plan, cost: StepCost) -> Iterator[None]:
             size = plan.recipe.training.batch_size
             reason = f"a batch of {size} clips did not fit into the memory of {plan.processes.device}"
             raise TrainingError("training.batch_size", reason, fitting_batch(cost, size, plan.free_memory())) from error
+        if is_lost_reader(error):
+            reason = f"has been ended from outside ({' '.join(str(error).split())[:200]})"
+            remedy = "see whether the machine ran out of memory, and take fewer --training.workers; --resume goes on"
+            raise TrainingError("a process that reads videos", reason, remedy) from error
         if share.processes > 1 and is_lost_connection(error):
             remedy = "see what that one says; --resume goes on from the last checkpoint"
             subject = f"process {share.rank} of {share.processes}"

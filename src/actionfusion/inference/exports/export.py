@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, printable
@@ -36,6 +35,7 @@ from actionfusion.inference.runtimes.prepared import (
 from actionfusion.inference.runtimes.sub_models import Array, clip_model
 from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.video_source import VideoSource
 

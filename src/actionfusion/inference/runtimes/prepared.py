@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import ActionFusionError, RuntimeUnavailable, WeightsError, printable
@@ -47,6 +46,7 @@ from actionfusion.inference.runtimes.sub_models import SubModel
 from actionfusion.run_folder import WEIGHTS, RunFolder
 from actionfusion.settings import plain, read_json
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.version import __version__
 
 FORMAT = 2

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,6 +21,7 @@ from actionfusion.inference.timelines.timeline import TimelineRules
 from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSettings, find_segments
 from actionfusion.inference.video_results import VideoResults
 from actionfusion.run_folder import RunFolder
+from actionfusion.terminal import Console
 from actionfusion.video.reading import count_frames
 
 VideoTimelines = VideoResults[VideoTimeline]
