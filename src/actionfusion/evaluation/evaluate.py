@@ -19,7 +19,7 @@ from actionfusion.evaluation.predictions import predict_videos
 from actionfusion.evaluation.printing import print_evaluation
 from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on
 from actionfusion.evaluation.views import Views
-from actionfusion.files import write_atomically
+from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
@@ -62,6 +62,7 @@ def evaluate(
         What was printed and written.
 
     Raises:
+        OutputError: the JSON file cannot be written; figures that were measured by then are printed.
         RunFolderError: not a run folder, or one that was not trained on a data set.
         DatasetError: the folder is not the one that the run was split on, or the part holds no video, or none that can
             be read.
@@ -70,14 +71,17 @@ def evaluate(
     """
     chosen = Views(views, flip)
     folder = open_run(run)
+    target = out or evaluation_path(folder.path, part)
+    refuse_unwritable(target)
     videos = reopen_data(folder, root, store)
     evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)
     if not evaluation.videos:
         reason = f"not one of the {len(evaluation.failed)} videos of the {part} part can be read"
         raise DatasetError(videos.listing.root, f"{reason} ({evaluation.failed[0].message})", "repair or fetch them")
-    target = out or evaluation_path(folder.path, part)
-    write_evaluation(evaluation, target)
-    print_evaluation(evaluation)
+    try:
+        write_evaluation(evaluation, target)
+    finally:
+        print_evaluation(evaluation)
     Console(stderr=True).print(Text(f"written to {target}"), soft_wrap=True)
     return evaluation
 
@@ -86,9 +90,12 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write the figures as JSON, whole or not at all.
 
     Raises:
-        OSError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
-    write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
+    try:
+        write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error, "free some space, or choose another --out") from error
 
 
 def measure(

@@ -15,6 +15,7 @@ from actionfusion.curves import Curves, EpochRow, Quantity
 from actionfusion.data.listing import Part
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.result import check_evaluation
+from actionfusion.files import refuse_unwritable
 from actionfusion.reporting.comparison import class_rows, paired, short_names, unlike
 from actionfusion.reporting.figures import SERIES, overlay_svg
 from actionfusion.reporting.findings import confidence, mean_class_accuracy, remarks
@@ -57,10 +58,12 @@ def report_comparison(runs: Sequence[str | Path], *, part: Part = "test", out: P
 
     Raises:
         RunFolderError: not a run folder, or one that was not evaluated.
-        SettingsError: fewer than two runs, one of them twice, or the page cannot be written.
+        SettingsError: fewer than two runs, or one of them twice.
+        OutputError: the page cannot be written.
     """
     if len(runs) < 2:
         raise SettingsError("runs", f"{plural(len(runs), 'run')} cannot be compared", "name two or more")
+    refuse_unwritable(out)
     names = short_names([Path(run) for run in runs])
     compared = []
     for name, run in zip(names, runs, strict=True):
