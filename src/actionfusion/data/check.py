@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -24,7 +23,9 @@ from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.files import refuse_unwritable
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.fingerprint import Fingerprint
 
 # Lines of one kind that are printed; the manifest has them all.
@@ -148,12 +149,14 @@ def check(
 
     Raises:
         DatasetError: the folder does not have its layout, or manifest or journal cannot be written.
+        OutputError: the manifest cannot be written.
         SettingsError: an unknown layout or split, or an ending that is no table's.
         ClusterError: the cluster cannot be reached, was lost, or does not see the videos.
     """
     if min_frames < 1:
         raise SettingsError("min_frames", f"{min_frames}", "take 1 or more")
     check_format(out)
+    refuse_unwritable(out)
     console = Console(stderr=True)
     listing = open_dataset(dataset, root, group_pattern=group_pattern)
     _say(console, listing.describe(), *(f"note: {note}" for note in listing.notes))

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimel
 from actionfusion.inference.video_results import VideoResults, error_as_json
 from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.clip_reader import clips_ahead
 
 

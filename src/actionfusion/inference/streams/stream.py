@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, printable
@@ -20,6 +19,7 @@ from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
 from actionfusion.inference.streams.printing import Printer, StreamLine, StreamSummary, make_printer
 from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.flow import UInt8Array
 from actionfusion.video.samples import FrameCollector
 from actionfusion.video.sources import find_source
