@@ -87,8 +87,8 @@ TREES = {
     "ucf11": (ucf11, ("UCF11_updated_mpg", "", "UCF11_updated_mpg/walking")),
     "ucfsports": (ucfsports, ("ucf_sports_actions/ucf action", "ucf_sports_actions", "")),
     "hmdb51": (hmdb51, ("hmdb51_org", "", "hmdb51_org/sword")),
-    "folder": (folder, ("", "train", "train/wave left")),
-    "csv": (csv, ("tables/videos.csv", "tables", "tables/clips")),
+    "folder": (folder, ("", "train")),
+    "csv": (csv, ("tables/videos.csv", "tables")),
 }
 
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actionfusion.data.layouts.folder import PARTS
+from actionfusion.data.layouts.folder import part_named
 from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
@@ -61,7 +61,7 @@ def open_table(given: AnyPath) -> Listing:
     """Read a table of videos.
 
     Args:
-        given: the table, or the folder that holds it and no other table, or a folder beside it.
+        given: the table, or the folder that holds it and no other table.
 
     Raises:
         DatasetError: no table, a column missing, or a row that is wrong: the error names line and column.
@@ -112,13 +112,12 @@ def _find_table(given: AnyPath) -> AnyPath:
         if _is_table(given):
             return given
         raise DatasetError(given, "is no table by its ending", "give a .csv, .tsv or .parquet file")
-    for folder in (given, given.parent):
-        tables = [file for file in scan(folder, LeftOut())[1] if _is_table(file)]
-        if len(tables) == 1:
-            return tables[0]
-        if tables:
-            raise DatasetError(folder, f"holds several tables: {some([file.name for file in tables])}", "name one")
-    raise DatasetError(given, "holds no .csv, .tsv or .parquet file, nor does the folder above", "name the table")
+    tables = [file for file in scan(given, LeftOut())[1] if _is_table(file)]
+    if len(tables) > 1:
+        raise DatasetError(given, f"holds several tables: {some([file.name for file in tables])}", "name one")
+    if not tables:
+        raise DatasetError(given, "holds no .csv, .tsv or .parquet file", "name the table")
+    return tables[0]
 
 
 def read_rows(
@@ -236,9 +235,9 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     if not label:
         raise wrong("label", "is empty", "write the class of the video")
     part = row.cells.get("split", "").strip()
-    if part and part.casefold() not in PARTS:
+    if part and part_named(part) is None:
         raise wrong("split", f"{part!r} is none of train, val and test", "write one of them, or leave it empty")
-    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
+    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, part_named(part))
 
 
 def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:

@@ -169,14 +169,22 @@ def group_entry(video: AnyPath, root: AnyPath, label: str, pattern: re.Pattern[s
     return VideoEntry(relative(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
-def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[str], looks_like: str) -> AnyPath:
-    """Find the folder of the data set: the given one, one below it, or the one above it.
+def find_root(
+    given: AnyPath,
+    fits: Callable[[AnyPath], bool],
+    known: Iterable[str],
+    looks_like: str,
+    is_class: Callable[[AnyPath], bool] | None = None,
+) -> AnyPath:
+    """Find the folder of the data set: the given one, one below it, or the one above it where a class was given.
 
     Args:
         given: the user's path.
         fits: whether a folder holds the data set's folders.
         known: names that the folder has when unpacked; they are tried first, also two levels below.
         looks_like: what is looked for, for the error.
+        is_class: whether a folder is by its contents or its name a class of this very data set; without it the folder
+            above is never taken.
 
     Raises:
         DatasetError: nothing there, no folder, unreadable, empty, or no such folder in reach.
@@ -191,24 +199,22 @@ def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[s
     named = [given / name for name in known]
     if fits(given):
         return given
-    for candidate in named:
-        if _safely(fits, candidate):
-            return candidate
+    if unpacked := next((folder for folder in named if _safely(fits, folder)), None):
+        return unpacked
     below = [folder for folder in folders if _safely(fits, folder)]
     if len(below) > 1:
         names = some([folder.name for folder in below])
         raise DatasetError(given, f"several folders in it look like {looks_like}: {names}", "point at one of them")
-    for candidate in (*below, given.parent, *(first / name for first in named for name in known)):
+    above = [given.parent] if is_class is not None and _safely(is_class, given) else []
+    for candidate in (*below, *above, *(first / name for first in named for name in known)):
         if _safely(fits, candidate):
             return candidate
     archives = [file.name for file in files if file.suffix.lower() in {".rar", ".zip", ".gz", ".tar", ".7z"}]
     if archives and not folders:
         raise DatasetError(given, f"holds only archives ({some(archives)})", "unpack them first")
-    raise DatasetError(
-        given,
-        f"no {looks_like} in it, one level below or one above",
-        "point at the folder that holds the class folders",
-    )
+    has = f"the folder above it has them: give {given.parent} if that is meant" if _safely(fits, given.parent) else ""
+    reason = f"no {looks_like} in it or one level below"
+    raise DatasetError(given, reason, has or "give the folder that holds the class folders")
 
 
 def existing(given: AnyPath) -> AnyPath:

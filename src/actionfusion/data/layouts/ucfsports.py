@@ -42,9 +42,10 @@ def open_ucfsports(given: AnyPath) -> Listing:
     """
     root = find_root(
         given,
-        lambda folder: any(_key(inner.name) in MERGED for inner in folders_in(folder)),
+        lambda folder: any(_is_class(inner) for inner in folders_in(folder)),
         _ROOTS,
         "UCF Sports class folder such as Diving-Side or Golf-Swing-Back",
+        _is_class,
     )
     left_out, several, unknown = LeftOut(), list[str](), list[str]()
     found: list[VideoEntry] = []
@@ -73,6 +74,10 @@ def recognise_ucfsports(root: AnyPath) -> str | None:
         return None
     named = f"class folders like {shown(folders[0].name)}, and numbered sequences in them"
     return named if all(name.isdecimal() for name in sequences) else None
+
+
+def _is_class(folder: AnyPath) -> bool:
+    return _key(folder.name) in MERGED
 
 
 def _key(name: str) -> str:
