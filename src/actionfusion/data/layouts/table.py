@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actionfusion.data.layouts.folder import part_named
-from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
+from actionfusion.data.layouts.tree import LeftOut, existing, holds_flow, is_picture, is_video, scan
 from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
 from actionfusion.errors import DatasetError
 from actionfusion.remote_path import RemotePath
@@ -34,8 +34,15 @@ _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
 _OWN_COLUMNS = "path, label and, if wanted, group and split"
 
-Location = tuple[AnyPath | None, Kind | None]
-Locate = Callable[[str], Location]
+Locate = Callable[[str], "_Location"]
+
+
+class _Location(NamedTuple):
+    """Where a video is: no path if nothing is there, no kind if it is a folder without pictures."""
+
+    path: AnyPath | None = None
+    kind: Kind | None = None
+    flow_beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class _Video:
     label: str
     group: str | None
     part: str | None
+    flow_beside: bool = False
 
 
 def open_table(given: AnyPath) -> Listing:
@@ -222,7 +230,7 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     written = row.cells["path"]
     if not written.strip():
         raise wrong("path", "is empty", _OWN_PATH)
-    path, kind = locate(written)
+    path, kind, flow_beside = locate(written)
     if path is None:
         raise wrong("path", f"{written!r} is not there", _OWN_PATH)
     if kind is None:
@@ -237,7 +245,7 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     part = row.cells.get("split", "").strip()
     if part and part_named(part) is None:
         raise wrong("split", f"{part!r} is none of train, val and test", "write one of them, or leave it empty")
-    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, part_named(part))
+    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, part_named(part), flow_beside)
 
 
 def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
@@ -249,19 +257,19 @@ def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
     return locate
 
 
-def _locate(folder: AnyPath, written: str) -> Location:
+def _locate(folder: AnyPath, written: str) -> _Location:
     """Find the path and its kind; backslashes count as slashes if that finds the video."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
         path = beside(folder, text)
         try:
             if path.is_file():
-                return path, "file"
+                return _Location(path, "file")
             if path.is_dir():
-                pictures = any(is_picture(file) for file in scan(path, LeftOut())[1])
-                return path, "frames" if pictures else None
+                files = scan(path, LeftOut())[1]
+                return _Location(path, "frames" if any(map(is_picture, files)) else None, holds_flow(files))
         except (OSError, ValueError):
             continue
-    return None, None
+    return _Location()
 
 
 def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
@@ -298,4 +306,6 @@ def _notes(left_out: list[Row], videos: list[_Video]) -> list[str]:
         notes.append(f"{len(left_out)} rows have a status other than ok and were left out ({counts})")
     if odd := [video.path.name for video in videos if video.kind == "file" and not is_video(video.path)]:
         notes.append(f"{len(odd)} files do not end like a video: {some(odd)}")
+    if flow := [video.path.name for video in videos if video.flow_beside]:
+        notes.append(f"pictures of flow beside the frames were left out in {len(flow)} folders: {some(flow)}")
     return notes

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from actionfusion.data.listing import VideoEntry, canonical, caseless, shown, some
-from actionfusion.errors import DatasetError
+from actionfusion.errors import DatasetError, VideoError
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath, relative
 
@@ -27,6 +27,7 @@ VIDEO_SUFFIXES = frozenset((
 ))
 # fmt: on
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"))
+_FLOW_WORDS = frozenset(("flow", "flowx", "flowy", "x", "y", "u", "v"))
 _DEEPEST = 16
 _RIGHTS = "give yourself the right to read it, or remove it"
 
@@ -81,14 +82,60 @@ def frame_files(folder: Path) -> list[Path]: ...
 @overload
 def frame_files(folder: AnyPath) -> list[AnyPath]: ...
 def frame_files(folder: AnyPath) -> list[Any]:
-    """List the pictures of a video of kind ``frames`` in order of time; numbers in names are sorted as numbers."""
+    """List the pictures of a video of kind ``frames`` in order of time; numbers in names are sorted as numbers.
+
+    Pictures of optical flow that lie beside them are left out.
+
+    Raises:
+        VideoError: the folder holds several series of pictures, such as ``left_0001.jpg`` and ``right_0001.jpg``.
+    """
 
     def order(path: AnyPath) -> list[tuple[int, int, str]]:
         parts = re.split(r"(\d+)", canonical(path.name))
         return [(1, int(part), "") if number % 2 else (0, 0, part) for number, part in enumerate(parts)]
 
     _, files = scan(folder, LeftOut())
-    return sorted((file for file in files if is_picture(file)), key=order)
+    series = _picture_series(files)
+    frames = {names: numbers for names, numbers in series.items() if not _is_flow(names)} or series
+    patterns = {(re.sub(r"\d+", "#", names.start), names.end, bool(names.suffix)) for names in frames}
+    # The same numbers in each, as of two cameras: one after the other they would be no video.
+    numbered = [set(numbers) for numbers in frames.values()]
+    repeats = len(numbered) > 1 and len(numbered[0]) > 1 and all(numbers == numbered[0] for numbers in numbered)
+    if len(patterns) > 1 or repeats:
+        named = some([f"{names.start}*{names.end}{names.suffix}" for names in sorted(frames)], most=6)
+        raise VideoError(folder, f"several series of pictures: {named}", "keep one video's frames in it, and no others")
+    return sorted((file for numbers in frames.values() for files in numbers.values() for file in files), key=order)
+
+
+def holds_flow(files: Iterable[AnyPath]) -> bool:
+    """Tell whether there are pictures of optical flow beside others."""
+    return {_is_flow(names) for names in _picture_series(files)} == {True, False}
+
+
+class _Names(NamedTuple):
+    """What the names of a series have before and after their last number; all empty for names without a number."""
+
+    start: str
+    end: str
+    suffix: str
+
+
+def _picture_series(files: Iterable[AnyPath]) -> dict[_Names, dict[int, list[AnyPath]]]:
+    """Sort pictures by the series that they are of, and by their numbers."""
+    series: dict[_Names, dict[int, list[AnyPath]]] = {}
+    for file in files:
+        if is_picture(file):
+            found = re.fullmatch(r"(.*?)(\d+)(\D*)", canonical(file.stem), re.DOTALL)
+            names = (
+                _Names(found[1].casefold(), found[3].casefold(), file.suffix.lower()) if found else _Names("", "", "")
+            )
+            series.setdefault(names, {}).setdefault(int(found[2]) if found else 0, []).append(file)
+    return series
+
+
+def _is_flow(names: _Names) -> bool:
+    """Tell whether the pictures of a series are flow, such as ``flow_x_00001.jpg`` or ``00001_u.png``."""
+    return not _FLOW_WORDS.isdisjoint(re.findall(r"[^\W\d_]+", f"{names.start} {names.end}"))
 
 
 def scan(folder: AnyPath, left_out: LeftOut) -> tuple[list[AnyPath], list[AnyPath]]:
