@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from actionfusion.errors import SettingsError
 
 FORGOTTEN_SECONDS = 24 * 3600
 """Age at which a temporary file counts as left over where there are no locks."""
@@ -59,6 +62,31 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign(path: Path, is_own: Callable[[Path], bool]) -> None:
+    """Refuse to write over what is no file of the kind that is to be written, before the work.
+
+    Args:
+        path: where the file is to be; an empty file may be replaced.
+        is_own: whether the file that is there is of that kind; it may raise OSError or ValueError where it is not.
+
+    Raises:
+        SettingsError: a folder, a device, or a file that something else wrote, or that cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return  # It is not there, or writing says what is wrong.
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise SettingsError(path, f"is {kind}, where a file is to be written", "name a file with --out")
+    own = status.st_size == 0
+    if not own:
+        with suppress(OSError, ValueError):
+            own = is_own(path)
+    if not own:
+        raise SettingsError(path, "is there already, and this command did not write it", "choose another --out")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -18,7 +18,7 @@ from actionfusion.errors import DatasetError, RunFolderError, SettingsError, pri
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
-from actionfusion.files import write_atomically
+from actionfusion.files import refuse_foreign, write_atomically
 from actionfusion.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
 
@@ -108,6 +108,8 @@ def versus(
 
     Sources: McNemar 1947, exact after Fagerland, Lydersen and Laake 2013; the bootstrap as in ``bootstrap_mean``.
     """
+    if out is not None:
+        refuse_foreign(out, lambda path: {"first", "second", "difference"} <= read_json(path).keys())
     comparison = compare_pairs(_read(first, part), _read(second, part), seed)
     if out is not None:
         write_atomically(out, dumps(comparison.as_json(), indent=1, ensure_ascii=False) + "\n")

@@ -18,7 +18,7 @@ from actionfusion.reporting.chosen_clips import choose_clips, film_strips
 from actionfusion.reporting.findings import Headline, headlines
 from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.page import Report, render_report
-from actionfusion.reporting.rendering import plural, write_page
+from actionfusion.reporting.rendering import plural, refuse_other_page, write_page
 from actionfusion.reporting.tables import Evaluation, section
 from actionfusion.run_folder import METRICS, RunFolder, open_run
 from actionfusion.storage import PathLike
@@ -59,6 +59,8 @@ def report(
         SettingsError: the page cannot be written.
     """
     folder = open_run(run)
+    target = out or folder.path / f"report_{part}.html"
+    refuse_other_page(target)
     path = evaluation_path(folder.path, part)
     if not path.is_file():
         if root is None:
@@ -68,7 +70,6 @@ def report(
     evaluation = evaluation_of(folder, part)
     recognizer = Recognizer.load(folder, runtime="torch", device=device) if heat and root is not None else None
     strips, without = film_strips(folder, choose_clips(evaluation), root, store, recognizer)
-    target = out or folder.path / f"report_{part}.html"
     contents = Report(
         title=folder.path.resolve().name,
         summary=_summary(evaluation),

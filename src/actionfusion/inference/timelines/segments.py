@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, VideoError, printable
-from actionfusion.files import write_atomically
+from actionfusion.files import refuse_foreign, write_atomically
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.timelines.files import as_csv, as_json, as_webvtt, file_names
@@ -22,7 +22,10 @@ from actionfusion.inference.timelines.timeline import TimelineRules
 from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSettings, find_segments
 from actionfusion.inference.video_results import VideoResults
 from actionfusion.run_folder import RunFolder
+from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.video.reading import count_frames
+
+_ENDINGS = (".json", ".csv", ".vtt", ".png")
 
 VideoTimelines = VideoResults[VideoTimeline]
 
@@ -64,7 +67,8 @@ def predict_segments(
         json: print one JSON list instead of a table.
 
     Raises:
-        SettingsError: an option that makes no sense, or a folder that cannot be written to.
+        SettingsError: an option that makes no sense, a folder that cannot be written to, or files of a video's name in
+            it that are no timeline.
     """
     rules = TimelineRules(options.threshold, options.shortest)
     every = usual_interval(run) if options.every is None else options.every
@@ -74,6 +78,8 @@ def predict_segments(
     if options.out is not None:
         with _writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            _refuse_others(options.out / name)
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}; {recognizer.stepper.method}"), soft_wrap=True)
     results = VideoTimelines()
@@ -90,15 +96,27 @@ def predict_segments(
 def _write(timeline: VideoTimeline, path: Path) -> None:
     from actionfusion.inference.timelines.picture import draw_timeline  # noqa: PLC0415  # loads for half a second
 
-    contents: list[tuple[str, str | bytes]] = [
-        (".csv", as_csv(timeline.segments)),
-        (".json", as_json(timeline)),
-        (".vtt", as_webvtt(timeline)),
-        (".png", draw_timeline(timeline)),
-    ]
+    # JSON is first: it shows whose the others are, also after a kill between them.
+    contents: tuple[str | bytes, ...] = (
+        as_json(timeline),
+        as_csv(timeline.segments),
+        as_webvtt(timeline),
+        draw_timeline(timeline),
+    )
     with _writing(path.parent):
-        for ending, content in contents:
+        for ending, content in zip(_ENDINGS, contents, strict=True):
             write_atomically(path.with_name(path.name + ending), content)
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse to write a timeline over files of other origin, such as subtitles of the video's name."""
+    about = path.with_name(path.name + _ENDINGS[0])
+
+    def is_ours(_: Path) -> bool:
+        return {"video", "segments"} <= read_json(about, largest=EVALUATION_BYTES).keys()
+
+    for ending in _ENDINGS:
+        refuse_foreign(path.with_name(path.name + ending), is_ours)
 
 
 @contextmanager
