@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import AnyPath
 
-Kind = Literal["file", "frames"]
+Kind = Literal["file", "frames", "missing"]
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -41,7 +41,8 @@ class VideoEntry:
         label: name of its class.
         group: videos of one group share scene, actor or source film; none where that is not known.  A group inside one
             class alone is written ``<label>/<group>``: g08 of one class has nothing to do with g08 of another.
-        kind: ``file``, or ``frames`` for a folder that holds the video as single pictures.
+        kind: ``file``; ``frames`` for a folder that holds the video as single pictures; ``missing`` where a table
+            names it and nothing is there.
         frames: how many decoding gives, if a manifest has it.
         double_of: path of the first of the videos that show the same, itself among them; none where it is the only
             one known.
@@ -203,6 +204,24 @@ class Listing:
         """The known groups, sorted."""
         return tuple(sorted({entry.group for entry in self.entries if entry.group is not None}))
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Paths of the videos that are named and not there."""
+        return tuple(entry.path for entry in self.entries if entry.kind == "missing")
+
+    def present(self, note: str = "") -> Listing:
+        """Return a listing of the videos that are there; ``note`` explains that the others are not.
+
+        Raises:
+            DatasetError: none is there.
+        """
+        if not self.missing:
+            return self
+        if len(self.missing) == len(self.entries):
+            reason = f"not one of the {len(self.entries)} videos that the table names is there: {some(self.missing)}"
+            raise DatasetError(self.root, reason, "correct their paths, or mount the disk that holds them")
+        return self.select((index for index, entry in enumerate(self.entries) if entry.kind != "missing"), note)
+
     def path(self, index: int) -> AnyPath:
         """Give the path of that video; ``storage.local_copy`` makes a local file of a remote one."""
         return self.root / self.entries[index].path
@@ -212,7 +231,8 @@ class Listing:
         groups = f"{len(self.groups)} groups" if self.groups else "groups not known"
         folders = sum(entry.kind == "frames" for entry in self.entries)
         frames = f" ({folders} as folders of pictures)" if folders else ""
-        found = f"{len(self.labels)} classes, {len(self.entries)} videos{frames}, {groups}"
+        gone = f", {len(self.missing)} of them missing" if self.missing else ""
+        found = f"{len(self.labels)} classes, {len(self.entries)} videos{frames}{gone}, {groups}"
         return f"{self.dataset}: {found}, found in {shown(str(self.root))}"
 
     def describe_choice(self) -> list[str]:

@@ -52,7 +52,7 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
         DatasetError: a video of the run's split is not there, or has another label.
     """
     recorded = folder.config.get("data")
-    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
+    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest", "missing"}
     if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
         raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
     kept = typed(DataSettings, {name: recorded[name] for name in names}, folder.path / CONFIG, "data")
@@ -86,7 +86,7 @@ def reopen_split(
     """
     if settings.root is None:
         raise SettingsError("root", "is not given", "say where the videos of the data set are: --root DIR")
-    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
+    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern).present()
     rows = _read_split(path)
     _refuse_strangers(listing, rows, labels, path)
     listing = listing.select(index for index, entry in enumerate(listing.entries) if entry.path in rows)

@@ -154,5 +154,5 @@ def _videos(folder: RunFolder, root: PathLike, store: PathLike | None) -> Labell
         raise RunFolderError(folder.path / CONFIG, "does not say what it was trained on", "train it with this version")
     given = {name: value for name, value in recorded.items() if name in names - {"root", "store"}}
     settings = replace(typed(DataSettings, given, folder.path / CONFIG, "data"), root=root, store=store)
-    listing = open_dataset(settings.dataset, root, group_pattern=settings.group_pattern)
+    listing = open_dataset(settings.dataset, root, group_pattern=settings.group_pattern).present()
     return LabelledVideos(listing, Split("", (), ()), settings)

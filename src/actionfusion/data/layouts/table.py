@@ -38,10 +38,10 @@ Locate = Callable[[str], "_Location"]
 
 
 class _Location(NamedTuple):
-    """Where a video is: no path if nothing is there, no kind if it is a folder without pictures."""
+    """Where a video is, or should be; no kind if it is a folder without pictures."""
 
-    path: AnyPath | None = None
-    kind: Kind | None = None
+    path: AnyPath
+    kind: Kind | None
     flow_beside: bool = False
 
 
@@ -70,6 +70,8 @@ def open_table(given: AnyPath) -> Listing:
 
     Args:
         given: the table, or the folder that holds it and no other table.
+
+    Videos that are not there are of kind ``missing``.
 
     Raises:
         DatasetError: no table, a column missing, or a row that is wrong: the error names line and column.
@@ -230,9 +232,9 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     written = row.cells["path"]
     if not written.strip():
         raise wrong("path", "is empty", _OWN_PATH)
+    if "\0" in written:
+        raise wrong("path", f"{written!r} is no name of a file", _OWN_PATH)
     path, kind, flow_beside = locate(written)
-    if path is None:
-        raise wrong("path", f"{written!r} is not there", _OWN_PATH)
     if kind is None:
         raise wrong("path", f"{written!r} is a folder without pictures", _OWN_PATH)
     name = str(path)
@@ -258,7 +260,7 @@ def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
 
 
 def _locate(folder: AnyPath, written: str) -> _Location:
-    """Find the path and its kind; backslashes count as slashes if that finds the video."""
+    """Find the path and its kind; backslashes count as slashes if that finds the video, or nothing does."""
     for text in (written, written.strip(), written.strip().replace("\\", "/")):
         path = beside(folder, text)
         try:
@@ -269,7 +271,7 @@ def _locate(folder: AnyPath, written: str) -> _Location:
                 return _Location(path, "frames" if any(map(is_picture, files)) else None, holds_flow(files))
         except (OSError, ValueError):
             continue
-    return _Location()
+    return _Location(beside(folder, written.strip().replace("\\", "/")), "missing")
 
 
 def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
@@ -304,6 +306,8 @@ def _notes(left_out: list[Row], videos: list[_Video]) -> list[str]:
         kinds = Counter(row.cells["status"] for row in left_out)
         counts = ", ".join(f"{count} {shown(status) or 'without one'}" for status, count in sorted(kinds.items()))
         notes.append(f"{len(left_out)} rows have a status other than ok and were left out ({counts})")
+    if gone := [video.path.name for video in videos if video.kind == "missing"]:
+        notes.append(f"{len(gone)} of the {len(videos)} videos that the table names are not there: {some(gone)}")
     if odd := [video.path.name for video in videos if video.kind == "file" and not is_video(video.path)]:
         notes.append(f"{len(odd)} files do not end like a video: {some(odd)}")
     if flow := [video.path.name for video in videos if video.flow_beside]:
