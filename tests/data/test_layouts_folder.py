@@ -174,7 +174,7 @@ def test_a_label_on_one_side_alone_is_refused(tmp_path: Path, extra: str, reason
 
 
 def test_spellings_of_one_class_are_noted(tmp_path: Path) -> None:
-    listing = open_folder(touch(tmp_path, *PARTS, "test/Jump/x.mp4"))
+    listing = open_dataset("folder", touch(tmp_path, *PARTS, "test/Jump/x.mp4"))
     assert listing.notes == ("classes that differ only in how they are written: 'Jump', 'jump'",)
 
 

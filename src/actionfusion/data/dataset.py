@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from actionfusion.data.duplicates import with_equal_files
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.listing import PARTS, Leaks, Listing, Part, Split, some
+from actionfusion.data.listing import PARTS, Leaks, Listing, Part, Split, canonical, some, spellings
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.source_videos import PictureFolderSource
@@ -122,7 +122,7 @@ class LabelledVideos:
         if self.store is None:
             return
         wanted = (*self.split.train, *self.split.val, *self.split.test)
-        entries = [entry_path(self.store, self.listing.entries[index].path) for index in wanted]
+        entries = [_entry(self.store, self.listing.entries[index].path) for index in wanted]
         each: Iterable[StoredVideo] = map(StoredVideo, entries)
         if isinstance(self.store, RemotePath):
             with suppress(OSError):  # The entries report the fault, and name it better.
@@ -136,15 +136,12 @@ class LabelledVideos:
 
     def digest(self) -> str:
         """Compute a hash of which videos are in which part, the same on every machine."""
-        digest = hashlib.sha256()
-        for name in PARTS:
-            for path in sorted(self.listing.entries[index].path for index in getattr(self.split, name)):
-                digest.update(f"{name}\0{path}\0".encode())
-        return digest.hexdigest()[:16]
+        entries = self.listing.entries
+        return split_digest((name, canonical(entries[index].path)) for name in PARTS for index in self.part(name))
 
     def _file(self, index: int) -> AnyPath:
         if self.store is not None:
-            return entry_path(self.store, self.listing.entries[index].path)
+            return _entry(self.store, self.listing.entries[index].path)
         return self.listing.path(index)
 
     def _open(self, index: int, clip: ClipSettings) -> ClipSource:
@@ -159,6 +156,14 @@ class LabelledVideos:
         if isinstance(video, Path):
             return VideoSource(video, clip.flow, entry.frames, frame_size=clip.frame_size)
         return FetchedVideo(video, clip.flow, clip.frame_size)
+
+
+def split_digest(videos: Iterable[tuple[str, str]]) -> str:
+    """Compute a hash of the parts and paths of videos, in whatever order they come."""
+    digest = hashlib.sha256()
+    for part, path in sorted(videos, key=lambda video: (PARTS.index(cast("Part", video[0])), video[1])):
+        digest.update(f"{part}\0{path}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def open_data(settings: DataSettings) -> LabelledVideos:
@@ -188,6 +193,14 @@ def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:
     if settings.validation == "hold_out" and not split.val:
         split = hold_out_validation(listing, split, settings.validation_fraction, settings.seed)
     return LabelledVideos(listing, with_leakage_note(listing, split), settings)
+
+
+def _entry(store: AnyPath, name: str) -> AnyPath:
+    """Find a video in a store that may have been filled from a disk with another form of accented letters."""
+    first, *others = (entry_path(store, spelling) for spelling in spellings(name))
+    if others and not first.exists():
+        return next((entry for entry in others if entry.exists()), first)
+    return first
 
 
 def open_listing(settings: DataSettings) -> Listing:

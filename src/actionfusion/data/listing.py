@@ -32,6 +32,46 @@ def caseless(name: str) -> str:
     return canonical(name).casefold()
 
 
+def spellings(name: str) -> tuple[str, ...]:
+    """Give a name as it is and in the two ways in which file systems store accented letters, each once."""
+    return tuple(dict.fromkeys((name, canonical(name), unicodedata.normalize("NFD", name))))
+
+
+def match_names(wanted: Iterable[str], here: Iterable[str]) -> dict[str, str]:
+    """Map names as they were recorded to those that are here, whichever way accented letters are stored now.
+
+    A name that is here as recorded is itself; one that could be two of those here is not mapped.
+    """
+    known = dict.fromkeys(here)
+    forms: dict[str, list[str]] = {}
+    for name in known:
+        forms.setdefault(canonical(name), []).append(name)
+    found = {}
+    for name in wanted:
+        alike = [name] if name in known else forms.get(canonical(name), [])
+        if len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def sorted_labels(entries: Iterable[VideoEntry]) -> tuple[str, ...]:
+    """Sort the classes of these videos, the same whichever way accented letters are stored."""
+    return tuple(sorted({entry.label for entry in entries}, key=lambda label: (canonical(label), label)))
+
+
+def notes_on_spelling(what: str, names: Iterable[str]) -> list[str]:
+    """Name those that differ only in case, spaces, invisible characters or the form of their letters."""
+    alike: dict[str, set[str]] = {}
+    for name in names:
+        shown = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+        alike.setdefault(" ".join(shown.casefold().split()), set()).add(name)
+    return [
+        f"{what} that differ only in how they are written: {', '.join(map(ascii, sorted(group)))}"
+        for _, group in sorted(alike.items())
+        if len(group) > 1
+    ]
+
+
 @dataclass(frozen=True)
 class VideoEntry:
     """One video of a data set.
@@ -297,8 +337,8 @@ class Listing:
             SettingsError: no regular expression, or one without that part.
             DatasetError: it matches no file name at all.
         """
-        expression = _group_expression(pattern)
-        matches = [expression.search(PurePosixPath(entry.path).name) for entry in self.entries]
+        expression = _group_expression(canonical(pattern))
+        matches = [expression.search(canonical(PurePosixPath(entry.path).name)) for entry in self.entries]
         groups = [(match["group"] or None) if match else None for match in matches]
         entries = tuple(replace(entry, group=group) for entry, group in zip(self.entries, groups, strict=True))
         unmatched = [entry.path for entry in entries if entry.group is None]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from actionfusion.data.layouts.table import PARQUET_SUFFIXES, import_pyarrow, read_rows
-from actionfusion.data.listing import some
+from actionfusion.data.listing import match_names, some
 from actionfusion.data.manifest import COLUMNS, Manifest, ManifestRow, read_manifest
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.files import refuse_foreign
@@ -54,7 +54,7 @@ def refuse_another_set(earlier: Manifest, paths: Sequence[str]) -> None:
     Raises:
         SettingsError: it has none of these videos.
     """
-    if {row.path for row in earlier.rows}.isdisjoint(paths):
+    if not match_names((row.path for row in earlier.rows), paths):
         reason = f"is the manifest of other videos: not one of its {len(earlier.rows)} is in this data set"
         raise SettingsError(earlier.path, reason, "choose another --out")
 
@@ -75,8 +75,10 @@ def keep_edits(
     Returns:
         The rows, and a note on what was kept, what was not, and which rows are gone.
     """
-    before = {row.path: row for row in earlier.rows}
     paths = {row.path for row in found}
+    here = match_names((row.path for row in earlier.rows), paths)
+    before = {here.get(row.path, row.path): row for row in earlier.rows}
+    written = {here.get(path, path): row for path, row in written.items()}
     kept, undone = Counter[str](), Counter[str]()
     rows = []
     for row in found:

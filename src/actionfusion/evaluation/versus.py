@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from scipy.stats import binomtest
 
-from actionfusion.data.listing import Part, some
+from actionfusion.data.listing import Part, canonical, some
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, printable
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.pooling import PROTOCOL
@@ -152,12 +152,12 @@ def _fold(values: Mapping[str, Any]) -> tuple[str, str]:
 
 def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0) -> PairedComparison:
     """Compare two evaluations, given as plain values, video by video."""
-    first, second = ({row.get("key", row["video"]): row for row in side["videos"]} for side in (one, other))
+    first, second = ({canonical(row.get("key", row["video"])): row for row in side["videos"]} for side in (one, other))
     names = sorted(first.keys() & second.keys())
     if not names:
         reason = f"of {len(first)} and {len(second)} videos they have none in common"
         raise DatasetError("the two evaluations", reason, "evaluate both runs on one split")
-    if unlike := [name for name in names if first[name]["label"] != second[name]["label"]]:
+    if unlike := [name for name in names if canonical(first[name]["label"]) != canonical(second[name]["label"])]:
         reason = f"{len(unlike)} videos have another label in each: {some(unlike)}"
         raise DatasetError("the two evaluations", reason, "evaluate both runs on one data set")
     hits = np.array([[side[name]["label"] == side[name]["predicted"] for side in (first, second)] for name in names])

@@ -9,7 +9,7 @@ import numpy as np
 
 from actionfusion.data.dataset import DataSettings, LabelledVideos
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.listing import Split
+from actionfusion.data.listing import Split, canonical, match_names
 from actionfusion.errors import ActionFusionError, RunFolderError
 from actionfusion.explanation.localization import grad_cam
 from actionfusion.explanation.target import AttributionTarget, FloatArray
@@ -105,10 +105,11 @@ def film_strips(
     except ActionFusionError as error:
         return [], f"There are no film strips here: {error}"
     index_of = {entry.path: index for index, entry in enumerate(videos.listing.entries)}
+    here = match_names((clip.video for clip in clips), index_of)
     strips, reasons = [], []
     for clip in clips:
-        index = index_of.get(clip.video)
-        if index is None or videos.listing.entries[index].label != clip.truth:
+        index = index_of.get(here.get(clip.video, ""))
+        if index is None or canonical(videos.listing.entries[index].label) != canonical(clip.truth):
             reasons.append(f"{clip.video} is not there as {clip.truth}")
             continue
         try:

@@ -13,7 +13,7 @@ from actionfusion.data.layouts.tree import LeftOut, existing, folders_in, scan
 from actionfusion.data.layouts.ucf11 import open_ucf11, recognise_ucf11
 from actionfusion.data.layouts.ucf101 import open_ucf101, recognise_ucf101
 from actionfusion.data.layouts.ucfsports import open_ucfsports, recognise_ucfsports
-from actionfusion.data.listing import Listing, shown
+from actionfusion.data.listing import Listing, notes_on_spelling, shown
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import AnyPath, PathLike, to_path
 
@@ -64,7 +64,10 @@ def open_dataset(name: str | None, root: PathLike, group_pattern: str | None = N
     except OSError as error:
         remedy = "check the connection and your rights"
         raise DatasetError(given, f"cannot be read ({error.strerror or error})", remedy) from error
-    return listing.grouped_by(group_pattern) if group_pattern is not None else listing
+    if group_pattern is not None:
+        listing = listing.grouped_by(group_pattern)
+    notes = notes_on_spelling("classes", listing.labels) + notes_on_spelling("groups", listing.groups)
+    return replace(listing, notes=(*listing.notes, *notes))
 
 
 def recognise(given: AnyPath) -> tuple[str, str | None]:

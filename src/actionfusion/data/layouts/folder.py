@@ -14,7 +14,17 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from actionfusion.data.layouts.tree import LeftOut, class_videos, find_root, folders_in, is_video, scan
-from actionfusion.data.listing import PARTS, Listing, Part, Split, VideoEntry, caseless, some, sorted_entries
+from actionfusion.data.listing import (
+    PARTS,
+    Listing,
+    Part,
+    Split,
+    VideoEntry,
+    caseless,
+    some,
+    sorted_entries,
+    sorted_labels,
+)
 from actionfusion.errors import DatasetError
 from actionfusion.storage import AnyPath, relative
 
@@ -127,7 +137,7 @@ def _open_classes(root: AnyPath) -> Listing:
     entries = sorted_entries(
         VideoEntry(relative(video, root), label) for label, videos in folders.items() for video in videos
     )
-    notes = left_out.notes() + _case_notes(entries)
+    notes = left_out.notes()
     if repeated := _repeated_folders(root):
         notes.append(f"the same folders are in each class: {some(repeated)}; if those are the classes, sort by them")
     names = {entry.path: PurePosixPath(entry.path).parts for entry in entries}
@@ -135,7 +145,7 @@ def _open_classes(root: AnyPath) -> Listing:
     split = _own_split(entries, sides)
     if split and (idle := sum(side is None for side in sides.values())):
         notes.append(f"{idle} videos are in no train, val or test folder of their class, and in no part of that split")
-    return Listing("folder", root, entries, _labels(entries), {"folders": split} if split else {}, tuple(notes))
+    return Listing("folder", root, entries, sorted_labels(entries), {"folders": split} if split else {}, tuple(notes))
 
 
 def _open_parts(root: AnyPath, parts: list[AnyPath]) -> Listing:
@@ -151,7 +161,7 @@ def _open_parts(root: AnyPath, parts: list[AnyPath]) -> Listing:
             found += [VideoEntry(relative(video, root), label) for video in videos]
             sides |= {relative(video, root): part_named(folder.name) for video in videos}
     entries = sorted_entries(found)
-    notes = left_out.notes() + _case_notes(entries)
+    notes = left_out.notes()
     outside = [folder.name for folder in folders_in(root) if folder not in parts and _holds_videos(folder)]
     if outside:
         notes.append(f"{len(outside)} folders beside its parts were left out: {some(outside)}")
@@ -160,7 +170,7 @@ def _open_parts(root: AnyPath, parts: list[AnyPath]) -> Listing:
     if not split:
         names = " and ".join(f"{folder.name}/" for folder in parts)
         notes.append(f"there is {names} alone, which makes no split")
-    return Listing("folder", root, entries, _labels(entries), official, tuple(notes))
+    return Listing("folder", root, entries, sorted_labels(entries), official, tuple(notes))
 
 
 def _own_split(entries: tuple[VideoEntry, ...], sides: Mapping[str, Part | None]) -> Split | None:
@@ -173,18 +183,3 @@ def _own_split(entries: tuple[VideoEntry, ...], sides: Mapping[str, Part | None]
         note = "there is no test/, so val/ is tested on and may not choose the weights as well"
         return Split("folders: train, val as test", train, val, notes=(note,))
     return None
-
-
-def _labels(entries: tuple[VideoEntry, ...]) -> tuple[str, ...]:
-    return tuple(sorted({entry.label for entry in entries}))
-
-
-def _case_notes(entries: tuple[VideoEntry, ...]) -> list[str]:
-    spellings: dict[str, set[str]] = {}
-    for entry in entries:
-        spellings.setdefault(caseless(entry.label), set()).add(entry.label)
-    return [
-        f"classes that differ only in how they are written: {some(sorted(names))}"
-        for _, names in sorted(spellings.items())
-        if len(names) > 1
-    ]

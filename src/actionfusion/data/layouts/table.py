@@ -22,7 +22,17 @@ from typing import Any, NamedTuple
 
 from actionfusion.data.layouts.folder import part_named
 from actionfusion.data.layouts.tree import LeftOut, existing, holds_flow, is_picture, is_video, scan
-from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
+from actionfusion.data.listing import (
+    Kind,
+    Listing,
+    Split,
+    VideoEntry,
+    shown,
+    some,
+    sorted_entries,
+    sorted_labels,
+    spellings,
+)
 from actionfusion.errors import DatasetError
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath, ask_many, beside, common_folder, relative
@@ -95,8 +105,7 @@ def open_table(given: AnyPath) -> Listing:
     if "split" in rows[0].cells:
         official, missing = _column(entries, {relative(video.path, root): video.part for video in videos})
         notes += missing
-    labels = tuple(sorted({entry.label for entry in entries}))
-    return Listing("csv", root, entries, labels, official, tuple(notes))
+    return Listing("csv", root, entries, sorted_labels(entries), official, tuple(notes))
 
 
 def recognise_table(given: AnyPath) -> str | None:
@@ -260,8 +269,12 @@ def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
 
 
 def _locate(folder: AnyPath, written: str) -> _Location:
-    """Find the path and its kind; backslashes count as slashes if that finds the video, or nothing does."""
-    for text in (written, written.strip(), written.strip().replace("\\", "/")):
+    """Find the path and its kind.
+
+    Backslashes count as slashes, and accented letters in either form, if that finds the video.
+    """
+    forms = (written, written.strip(), written.strip().replace("\\", "/"))
+    for text in dict.fromkeys(spelling for form in forms for spelling in spellings(form)):
         path = beside(folder, text)
         try:
             if path.is_file():

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from actionfusion.data.layouts.tree import LeftOut, find_root, folders_in, is_picture, is_video, scan
-from actionfusion.data.listing import Listing, VideoEntry, caseless, shown, some, sorted_entries
+from actionfusion.data.listing import Listing, VideoEntry, caseless, shown, some, sorted_entries, sorted_labels
 from actionfusion.storage import AnyPath, relative
 
 VIDEOS = 150
@@ -63,7 +63,7 @@ def open_ucfsports(given: AnyPath) -> Listing:
         ]
     entries = sorted_entries(found)
     notes = _notes(entries, several, unknown) + left_out.notes()
-    return Listing("ucfsports", root, entries, tuple(sorted({entry.label for entry in entries})), notes=tuple(notes))
+    return Listing("ucfsports", root, entries, sorted_labels(entries), notes=tuple(notes))
 
 
 def recognise_ucfsports(root: AnyPath) -> str | None:
