@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from actionfusion.data.shapes import SHAPE_GROUPS
-from actionfusion.data.shapes_files import make_shapes
+from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.result import Evaluation
@@ -21,8 +21,8 @@ from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.filmstrip import FilmStrip
 from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.page import GroupAccuracy, Report, render_report
-from actionfusion.reporting.rendering import write_page
-from actionfusion.run_folder import RunFolder, at_work, open_run
+from actionfusion.reporting.rendering import refuse_other_page, write_page
+from actionfusion.run_folder import RunFolder, at_work, open_run, refuse_taken
 from actionfusion.terminal import Console
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
@@ -65,9 +65,12 @@ def demo(
 def _demo(out: Path, train_per_class: int, test_per_class: int, recipe: str, seed: int) -> Path:
     console = Console(stderr=True)
     started = time.perf_counter()
+    run_path, report = out / "run", out / "report.html"
+    refuse_other_page(report)
+    if not (out / "clips" / SETTINGS_FILE).is_file():
+        refuse_taken(run_path)
     clips = _make_clips(console, out / "clips", train_per_class, test_per_class, seed)
     settings = load_recipe(recipe)
-    run_path = out / "run"
     shutil.rmtree(run_path, ignore_errors=True)
     data = replace(settings.data, dataset="folder", root=clips, split="folders", validation="none")
     _say(console, "training")
@@ -78,7 +81,6 @@ def _demo(out: Path, train_per_class: int, test_per_class: int, recipe: str, see
     strips = _film_strips(run, clips, evaluation)
     _say(console, "predicting one of them")
     predict(run_path, [clips / evaluation.videos[0]], top_k=3)
-    report = out / "report.html"
     minutes = (time.perf_counter() - started) / 60
     write_page(report, render_report(_report(run, evaluation, strips, minutes, seed)))
     top1 = evaluation.figures.top1

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from actionfusion.errors import OutputError
+from actionfusion.errors import OutputError, SettingsError
 
 FORGOTTEN_SECONDS = 24 * 3600
 """Age at which a temporary file counts as left over where there are no locks."""
@@ -133,6 +134,31 @@ def refuse_unwritable(path: Path, name: str = "--out") -> None:
 def cannot_write(path: Path, error: OSError, remedy: str) -> OutputError:
     """Make the error of a file that the system lets nobody write."""
     return OutputError(path, f"cannot be written ({error.strerror or error})", remedy)
+
+
+def refuse_foreign(path: Path, is_own: Callable[[Path], bool]) -> None:
+    """Refuse to write over what is no file of the kind that is to be written, before the work.
+
+    Args:
+        path: where the file is to be; an empty file may be replaced.
+        is_own: whether the file that is there is of that kind; it may raise OSError or ValueError where it is not.
+
+    Raises:
+        SettingsError: a folder, a device, or a file that something else wrote, or that cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return  # It is not there, or writing says what is wrong.
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise SettingsError(path, f"is {kind}, where a file is to be written", "name a file with --out")
+    own = status.st_size == 0
+    if not own:
+        with suppress(OSError, ValueError):
+            own = is_own(path)
+    if not own:
+        raise SettingsError(path, "is there already, and this command did not write it", "choose another --out")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -25,7 +25,7 @@ PLAIN = ("jump/a.mp4", "jump/b.MOV", "run/c.avi", "run/d.webm")
 PARTS = ("train/jump/a.mp4", "train/run/b.mp4", "val/jump/c.mp4", "val/run/d.mp4", "test/jump/e.mp4", "test/run/f.mp4")
 
 
-@pytest.mark.parametrize("pointed", ["clips", ".", "clips/run"])
+@pytest.mark.parametrize("pointed", ["clips", "."])
 def test_a_folder_for_each_class(tmp_path: Path, pointed: str) -> None:
     root = touch(tmp_path / "clips", *PLAIN)
     listing = open_dataset("folder", tmp_path / pointed)
@@ -34,7 +34,7 @@ def test_a_folder_for_each_class(tmp_path: Path, pointed: str) -> None:
     assert listing.notes == ()
 
 
-@pytest.mark.parametrize("pointed", ["clips", ".", "clips/train", "clips/train/jump"])
+@pytest.mark.parametrize("pointed", ["clips", "."])
 def test_parts_above_the_classes(tmp_path: Path, pointed: str) -> None:
     root = touch(tmp_path / "clips", *PARTS)
     listing = open_folder(tmp_path / pointed)
@@ -60,14 +60,98 @@ def test_train_alone_makes_no_split(tmp_path: Path) -> None:
     listing = open_folder(touch(tmp_path, "train/jump/a.mp4", "train/jump/b.mp4", "train/run/c.mp4", "train/run/d.mp4"))
     assert listing.labels == ("jump", "run")
     assert listing.official == {}
-    assert "there is train/, but no test/ or val/ with videos beside it" in listing.notes
+    assert "there is train/ alone, which makes no split" in listing.notes
     assert make_split(listing).name.startswith("stratified random")
+
+
+@pytest.mark.parametrize("pointed", ["run", "train", "train/run"])
+def test_the_folder_above_the_given_one_is_never_taken(tmp_path: Path, pointed: str) -> None:
+    """The neighbours of what was given are not what was meant, in a layout that is named too."""
+    touch(tmp_path, "run/a.mp4", "jump/b.mp4", *PARTS)
+    if pointed == "train":
+        assert [entry.path for entry in open_dataset("folder", tmp_path / pointed).entries] == [
+            "jump/a.mp4",
+            "run/b.mp4",
+        ]
+        return
+    above = (tmp_path / pointed).parent
+    with pytest.raises(DatasetError, match=f"the folder above it has them: give {above} if that is meant"):
+        open_dataset("folder", tmp_path / pointed)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("videos_train", "videos_val", "videos_test"),
+        ("train_256", "val_256", "test_256"),
+        ("Train Set", "Dev-Set", "TestSet"),
+        ("rawframes_training", "rawframes_validation", "rawframes_testing"),
+    ],
+)
+def test_the_usual_spellings_of_parts_are_known_above_and_below_the_classes(
+    tmp_path: Path, train: str, val: str, test: str
+) -> None:
+    spelled = {"train": train, "val": val, "test": test}
+    above = [[spelled[part], label, name] for part, label, name in (path.split("/") for path in PARTS)]
+    below = [[label, part, name] for part, label, name in above]
+    for number, paths in enumerate((above, below)):
+        listing = open_folder(touch(tmp_path / str(number), *map("/".join, paths)))
+        assert listing.labels == ("jump", "run")
+        split = make_split(listing)
+        for part, name in spelled.items():
+            own = {listing.entries[index].path for index in getattr(split, part)}
+            assert own == {"/".join(path) for path in paths if name in path}
+
+
+def test_val_and_test_alone_are_parts_and_no_classes(tmp_path: Path) -> None:
+    listing = open_folder(touch(tmp_path, *PARTS[2:]))
+    assert (listing.labels, dict(listing.official)) == (("jump", "run"), {})
+    assert listing.notes == ("there is test/ and val/ alone, which makes no split",)
+
+
+def test_several_folders_of_one_part_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "train_1/jump/a.mp4", "test_1/jump/b.mp4", "train_2/jump/b.mp4", "test_2/jump/a.mp4")
+    with pytest.raises(DatasetError, match="several folders of one part: 'test_1', 'test_2', 'train_1' and 1 more"):
+        open_folder(tmp_path)
+
+
+def test_videos_in_no_part_of_their_class_are_counted(tmp_path: Path) -> None:
+    listing = open_folder(touch(tmp_path, "jump/train/a.mp4", "jump/test/b.mp4", "run/c.mp4"))
+    assert len(listing.official["folders"].train) == len(listing.official["folders"].test) == 1
+    assert listing.notes == (
+        "1 videos are in no train, val or test folder of their class, and in no part of that split",
+    )
+
+
+def test_folders_that_are_data_sets_are_no_classes(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"old/{path}" for path in PARTS), *(f"new/{path}" for path in PARTS))
+    with pytest.raises(DatasetError, match="holds 'test', 'train', 'val' with a folder for each class") as caught:
+        open_folder(tmp_path)
+    assert caught.value.subject == str(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(("jump", "run"), True), (("001", "002"), False), (("train", "test"), False)]
+)
+def test_the_same_folders_in_every_folder_are_refused_or_said(
+    tmp_path: Path, names: tuple[str, ...], said: bool
+) -> None:
+    """Videos by person and then by class look like classes by person; numbers are no class names."""
+    touch(tmp_path, *(f"{person}/{name}/{person}.mp4" for person in ("anna", "ben") for name in names))
+    notes = open_dataset("folder", tmp_path).notes
+    line = "the same folders are in each class: 'jump', 'run'; if those are the classes, sort by them"
+    assert notes == ((line,) if said else ())
+    if said:
+        with pytest.raises(DatasetError, match=r"if 'anna', 'ben' are, say --data\.dataset folder"):
+            open_dataset(None, tmp_path)
+    else:
+        assert open_dataset(None, tmp_path).labels == ("anna", "ben")
 
 
 def test_what_lies_beside_the_parts_is_said(tmp_path: Path) -> None:
     listing = open_folder(touch(tmp_path, *PARTS, "unsorted/jump/x.mp4"))
     assert len(listing.entries) == 6
-    assert listing.notes == ("1 folders beside train/ were left out: 'unsorted'",)
+    assert listing.notes == ("1 folders beside its parts were left out: 'unsorted'",)
 
 
 def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
@@ -90,7 +174,7 @@ def test_a_label_on_one_side_alone_is_refused(tmp_path: Path, extra: str, reason
 
 
 def test_spellings_of_one_class_are_noted(tmp_path: Path) -> None:
-    listing = open_folder(touch(tmp_path, *PARTS, "test/Jump/x.mp4"))
+    listing = open_dataset("folder", touch(tmp_path, *PARTS, "test/Jump/x.mp4"))
     assert listing.notes == ("classes that differ only in how they are written: 'Jump', 'jump'",)
 
 
@@ -184,7 +268,7 @@ def test_a_root_that_is_none_is_refused_in_one_line(tmp_path: Path, name: str) -
         ("absent", "there is no such file or folder"),
         ("empty", "is empty"),
         ("file.mp4", "is a file, not a folder"),
-        ("nothing", "in it, one level below or one above"),
+        ("nothing", "in it or one level below"),
         ("x" * 300, "cannot be looked at"),
         ("a\0b", "cannot be looked at"),
     ):

@@ -59,7 +59,7 @@ def table(path: Path, names: Iterable[str]) -> Path:
         ("hmdb51", TREES["hmdb51"], "names like Film_1_brush_hair_f_cm_np1_ri_bad_1.avi"),
         ("hmdb51", DOUBLED, "names like Film_1_brush_hair_f_cm_np1_ri_bad_1.avi"),
         ("folder", TREES["folder"], "a folder for each class"),
-        ("folder", PARTS, "a folder for each class in each of its parts"),
+        ("folder", PARTS, "a folder for each class in each of test, train"),
     ],
 )
 @pytest.mark.parametrize("below", [False, True], ids=["itself", "one level below"])
@@ -165,7 +165,9 @@ def test_the_folder_above_is_never_taken(tmp_path):
     for given, said in (("jump", "holds no folder for each class"), ("train", "is only one part of the data set")):
         with pytest.raises(DatasetError, match=rf"/{given}: {said}.*; give {tmp_path}/clips"):
             open_dataset(None, tmp_path / "clips" / given)
-        assert open_dataset("folder", tmp_path / "clips" / given).root == tmp_path / "clips"
+    assert open_dataset("folder", tmp_path / "clips" / "train").root == tmp_path / "clips" / "train"
+    with pytest.raises(DatasetError, match=f"give {tmp_path}/clips"):
+        open_dataset("folder", tmp_path / "clips" / "jump")
 
 
 @pytest.mark.parametrize(

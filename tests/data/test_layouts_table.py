@@ -56,7 +56,7 @@ def text(delimiter: str = ",", ending: str = "\n") -> str:
         ("clips.csv", text().replace("jump/", "jump\\")),
     ],
 )
-@pytest.mark.parametrize("pointed", ["", "jump"])
+@pytest.mark.parametrize("pointed", ["", "."])
 def test_a_table_of_text(tmp_path: Path, name: str, content: str, pointed: str) -> None:
     file = write(tmp_path, content, name)
     check(open_dataset("csv", file), tmp_path)
@@ -165,7 +165,6 @@ GOOD = "jump/anna.mp4,jump,anna,train\n"
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ("jump/bnn.mp4,jump,ben,test\n", "line 3, column path: 'jump/bnn.mp4' is not there; correct the path"),
         (",jump,ben,test\n", "line 3, column path: is empty"),
         ("jump/ben.mp4, ,ben,test\n", "line 3, column label: is empty"),
         ("jump/ben.mp4,jump,ben,tset\n", "line 3, column split: 'tset' is none of train, val and test"),
@@ -174,7 +173,7 @@ GOOD = "jump/anna.mp4,jump,anna,train\n"
         ("jump/ben.mp4,jump,ben\n", "line 3 has 3 cells where the header has 4"),
         ("jump/ben.mp4,jump,ben,test,,\n", "line 3 has 6 cells where the header has 4"),
         ('"jump/ben.mp4,jump,ben,test\n', "line 3 is no CSV"),
-        ('"a\nb",jump,"ben",test\n', r"line 3, column path: 'a\\nb' is not there"),
+        ('"a\nb",,"ben",test\n', "line 3, column label: is empty"),
         ("a\0b.mp4,jump,ben,test\n", "line 3"),
     ],
 )
@@ -188,7 +187,7 @@ def test_a_wrong_row_is_named_by_line_and_column(tmp_path: Path, rows: str, reas
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     (tmp_path / "two\nlines.mp4").touch()
-    file = write(tmp_path, f'{HEADER}\n"two\nlines.mp4",jump,,\n{GOOD}gone.mp4,jump,,\n')
+    file = write(tmp_path, f'{HEADER}\n"two\nlines.mp4",jump,,\n{GOOD}jump,jump,,\n')
     with pytest.raises(DatasetError, match="line 5, column path"):
         open_table(file)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,20 +19,32 @@ from rich.text import Text
 from actionfusion.data.check_videos import CheckedVideo, CheckJournal, check_videos
 from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, near_duplicates
 from actionfusion.data.layouts import open_dataset
+from actionfusion.data.layouts.table import read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
+from actionfusion.data.manifest_edits import keep_edits, read_earlier, refuse_another_set
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.files import refuse_unwritable
-from actionfusion.storage import PathLike
+from actionfusion.files import refuse_foreign, refuse_unwritable
+from actionfusion.storage import PathLike, to_path
 from actionfusion.terminal import Console
 from actionfusion.video.fingerprint import Fingerprint
 
 # Lines of one kind that are printed; the manifest has them all.
 _SHOWN = 20
 _MANIFEST = Path("manifest.csv")
+_LEAK_COLUMNS = ("split", "path", "kind", "shared")
+_CUE_COLUMNS = ("cue", "videos", "classes", "groups", "chance", "accuracy", "low", "high", "shortcut")
+
+
+def _leaks(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.leaks.csv")
+
+
+def _shortcuts(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.shortcuts.csv")
 
 
 @dataclass(frozen=True)
@@ -98,12 +112,12 @@ class CheckReport:
     @property
     def leaks(self) -> Path:
         """Path of the table of leaking test videos, if there are any: split, path, kind, shared."""
-        return self.out.with_name(f"{self.out.stem}.leaks.csv")
+        return _leaks(self.out)
 
     @property
     def shortcut_table(self) -> Path:
         """Path of the table of what each cue tells of the labels, if there are enough groups to say it."""
-        return self.out.with_name(f"{self.out.stem}.shortcuts.csv")
+        return _shortcuts(self.out)
 
     @property
     def failed(self) -> bool:
@@ -128,8 +142,8 @@ def check(
 
     Training, prepare and evaluation take the manifest (``--data.manifest``, ``--manifest``): videos that are not ok are
     left out, and duplicates are known.  Facts of the files that tell the label, such as letterbox bars, are reported as
-    shortcuts.  A second call reads only new and changed videos; a call that was stopped or
-    killed is resumed.
+    shortcuts.  A second call reads only new and changed videos, and keeps what was edited in the manifest; a call that
+    was stopped or killed is resumed.
 
     Args:
         dataset: layout of the folder: ucf101, ucf11, ucfsports, hmdb51, folder (a folder a class), csv or shapes.
@@ -150,41 +164,71 @@ def check(
     Raises:
         DatasetError: the folder does not have its layout, or manifest or journal cannot be written.
         OutputError: the manifest cannot be written.
-        SettingsError: an unknown layout or split, or an ending that is no table's.
+        SettingsError: an unknown layout or split, an ending that is no table's, or a file in the manifest's place that
+            check did not write.
         ClusterError: the cluster cannot be reached, was lost, or does not see the videos.
     """
     if min_frames < 1:
         raise SettingsError("min_frames", f"{min_frames}", "take 1 or more")
     check_format(out)
+    _refuse_input(dataset, root, out)
+    earlier = _refuse_others(out)
     refuse_unwritable(out)
     console = Console(stderr=True)
     listing = open_dataset(dataset, root, group_pattern=group_pattern)
+    if earlier is not None:
+        refuse_another_set(earlier, [entry.path for entry in listing.entries])
     _say(console, listing.describe(), *(f"note: {note}" for note in listing.notes))
-    with open_pool(workers, ray) as pool, _bar(console) as bar:
-        videos = _check_all(listing, out, pool, bar, on_cluster=ray is not None)
-        duplicates = _find_duplicates(videos, bar)
-    first_of = clusters(duplicates, videos)
-    rows = tuple(_row(entry, videos[entry.path], min_frames, first_of.get(entry.path, "")) for entry in listing.entries)
-    splits = tuple(_look_at_splits(listing, rows, split, seed))
-    shortcuts = _look_for_shortcuts(listing, rows, videos)
-    report = CheckReport(rows, tuple(duplicates), splits, shortcuts, out, strict)
-    _write(report)
+    with CheckJournal(out.with_name(f"{out.name}.journal")) as journal:
+        written = {path: video.written for path, video in journal.known.items() if video.written is not None}
+        with open_pool(workers, ray) as pool, _bar(console) as bar:
+            videos = _check_all(listing, journal, pool, bar, on_cluster=ray is not None)
+            duplicates = _find_duplicates(videos, bar)
+        first_of = clusters(duplicates, videos)
+        found = [_row(entry, videos[entry.path], min_frames, first_of.get(entry.path, "")) for entry in listing.entries]
+        rows, notes = (found, []) if earlier is None else keep_edits(found, earlier, written)
+        splits = tuple(_look_at_splits(listing, rows, split, seed))
+        shortcuts = _look_for_shortcuts(listing, rows, videos)
+        report = CheckReport(tuple(rows), tuple(duplicates), splits, shortcuts, out, strict)
+        _write(report)
+        journal.keep_only(found)
+    _say(console, *(f"note: {note}" for note in notes))
     _print(console, report)
     return report
+
+
+def _refuse_input(dataset: str, root: PathLike, out: Path) -> None:
+    """Refuse to write the manifest over the table that is checked."""
+    table = to_path(root)
+    if dataset != "csv" or not isinstance(table, Path) or not out.is_file():
+        return
+    with suppress(OSError):
+        if table.samefile(out) or (table.is_dir() and (table / out.name).samefile(out)):
+            raise SettingsError(out, "is the table that is to be checked", "choose another --out")
+
+
+def _refuse_others(out: Path) -> Manifest | None:
+    """Refuse to write over files that check did not write; read the manifest of an earlier one."""
+
+    def has(columns: Sequence[str], path: Path) -> bool:
+        return next(read_rows(path, columns, columns), None) is not None
+
+    refuse_foreign(_leaks(out), partial(has, _LEAK_COLUMNS))
+    refuse_foreign(_shortcuts(out), partial(has, _CUE_COLUMNS))
+    return read_earlier(out)
 
 
 def _write(report: CheckReport) -> None:
     try:
         write_manifest(report.out, report.rows)
         leaks = [(split.name, leak.path, leak.kind, leak.shared) for split in report.splits for leak in split.leaking]
-        _write_table(report.leaks, ("split", "path", "kind", "shared"), leaks)
-        columns = ("cue", "videos", "classes", "groups", "chance", "accuracy", "low", "high", "shortcut")
+        _write_table(report.leaks, _LEAK_COLUMNS, leaks)
         cues = [
             (cue.cue, cue.videos, cue.classes, cue.groups, cue.chance, cue.accuracy, *(cue.interval or (None, None)))
             for cue in report.shortcuts.cues
         ]
         found = ["yes" if cue.found else "no" for cue in report.shortcuts.cues]
-        _write_table(report.shortcut_table, columns, [(*cue, told) for cue, told in zip(cues, found, strict=True)])
+        _write_table(report.shortcut_table, _CUE_COLUMNS, [(*cue, told) for cue, told in zip(cues, found, strict=True)])
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error})"
         raise DatasetError(report.out, reason, "choose another --out") from error
@@ -203,18 +247,17 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _check_all(listing: Listing, out: Path, pool: Pool, bar: Progress, *, on_cluster: bool) -> dict[str, CheckedVideo]:
+def _check_all(
+    listing: Listing, journal: CheckJournal, pool: Pool, bar: Progress, *, on_cluster: bool
+) -> dict[str, CheckedVideo]:
     task = bar.add_task("checking", total=len(listing.entries))
-    with CheckJournal(out.with_name(f"{out.name}.journal")) as journal:
-        videos = check_videos(
-            listing,
-            journal,
-            pool,
-            progress=lambda done, total, path: bar.update(task, completed=done, total=total),  # noqa: ARG005
-            on_cluster=on_cluster,
-        )
-        journal.keep_only(videos)
-    return videos
+    return check_videos(
+        listing,
+        journal,
+        pool,
+        progress=lambda done, total, path: bar.update(task, completed=done, total=total),  # noqa: ARG005
+        on_cluster=on_cluster,
+    )
 
 
 def _find_duplicates(videos: dict[str, CheckedVideo], bar: Progress) -> list[Duplicate]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -71,6 +71,7 @@ class CheckedVideo:
         modified: its latest change in nanoseconds.
         fingerprint: as ``Fingerprint.encode`` gives it; empty for a video with a fault.
         borders: of the picture; none for a video with a fault, or one that an earlier version checked.
+        written: the row that was found for the manifest when it was written last, before edits of that row were put in.
     """
 
     row: ManifestRow
@@ -78,6 +79,7 @@ class CheckedVideo:
     modified: int = 0
     fingerprint: str = field(default="", repr=False)
     borders: Borders | None = None
+    written: ManifestRow | None = field(default=None, repr=False)
 
     def with_cells(self, **facts: Any) -> CheckedVideo:
         """Return a copy with other cells in its row."""
@@ -259,9 +261,9 @@ class CheckJournal:
             raise _cannot_write(self.path, error) from error
         self.known[found.row.path] = found
 
-    def keep_only(self, paths: Collection[str]) -> None:
-        """Drop videos that are gone, and older lines of those that have changed."""
-        self.known = {path: found for path, found in self.known.items() if path in paths}
+    def keep_only(self, rows: Sequence[ManifestRow]) -> None:
+        """Drop videos that are gone, and older lines of those that have changed; record what was found for each row."""
+        self.known = {row.path: replace(self.known[row.path], written=row) for row in rows}
         lines = [_HEADER, *(_line(asdict(found)) for found in self.known.values())]
         try:
             write_atomically(self.path, b"".join(lines))

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from actionfusion.data.duplicates import with_equal_files
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.listing import PARTS, Leaks, Listing, Part, Split
+from actionfusion.data.listing import PARTS, Leaks, Listing, Part, Split, canonical, some, spellings
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.source_videos import PictureFolderSource
@@ -25,6 +25,7 @@ from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
 
+MissingName = Literal["refuse", "leave_out"]
 _PREPARE = "prepare with the recipe that you train with"
 
 
@@ -48,9 +49,10 @@ class DataSettings:
         store: folder of prepared clips, or its address; none reads the videos themselves.
         manifest: what ``check`` wrote: videos that are not ok in it are left out, and duplicates of any kind are known.
             Without one, equal files are found by themselves.
+        missing: of videos that a table names and that are not there: ``refuse`` them, or ``leave_out`` and go on.
 
     Raises:
-        SettingsError: a fraction outside 0 to 1.
+        SettingsError: a fraction outside 0 to 1, or another choice.
     """
 
     root: PathLike | None = None
@@ -62,10 +64,13 @@ class DataSettings:
     group_pattern: str | None = None
     store: PathLike | None = None
     manifest: Path | None = None
+    missing: MissingName = "refuse"
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise SettingsError("data.validation_fraction", f"{self.validation_fraction}", "take more than 0, below 1")
+        if self.missing not in get_args(MissingName):
+            raise SettingsError("data.missing", f"{self.missing!r} is no choice", "choose refuse or leave_out")
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class LabelledVideos:
         if self.store is None:
             return
         wanted = (*self.split.train, *self.split.val, *self.split.test)
-        entries = [entry_path(self.store, self.listing.entries[index].path) for index in wanted]
+        entries = [_entry(self.store, self.listing.entries[index].path) for index in wanted]
         each: Iterable[StoredVideo] = map(StoredVideo, entries)
         if isinstance(self.store, RemotePath):
             with suppress(OSError):  # The entries report the fault, and name it better.
@@ -131,15 +136,12 @@ class LabelledVideos:
 
     def digest(self) -> str:
         """Compute a hash of which videos are in which part, the same on every machine."""
-        digest = hashlib.sha256()
-        for name in PARTS:
-            for path in sorted(self.listing.entries[index].path for index in getattr(self.split, name)):
-                digest.update(f"{name}\0{path}\0".encode())
-        return digest.hexdigest()[:16]
+        entries = self.listing.entries
+        return split_digest((name, canonical(entries[index].path)) for name in PARTS for index in self.part(name))
 
     def _file(self, index: int) -> AnyPath:
         if self.store is not None:
-            return entry_path(self.store, self.listing.entries[index].path)
+            return _entry(self.store, self.listing.entries[index].path)
         return self.listing.path(index)
 
     def _open(self, index: int, clip: ClipSettings) -> ClipSource:
@@ -156,6 +158,14 @@ class LabelledVideos:
         return FetchedVideo(video, clip.flow, clip.frame_size)
 
 
+def split_digest(videos: Iterable[tuple[str, str]]) -> str:
+    """Compute a hash of the parts and paths of videos, in whatever order they come."""
+    digest = hashlib.sha256()
+    for part, path in sorted(videos, key=lambda video: (PARTS.index(cast("Part", video[0])), video[1])):
+        digest.update(f"{part}\0{path}\0".encode())
+    return digest.hexdigest()[:16]
+
+
 def open_data(settings: DataSettings) -> LabelledVideos:
     """Find the videos and split them; the settings that come back name the layout.
 
@@ -163,9 +173,7 @@ def open_data(settings: DataSettings) -> LabelledVideos:
         SettingsError: no root was given, or an address that cannot be opened here.
         DatasetError: the folder is not what its layout says, has one class alone, or a part of the split is empty.
     """
-    if settings.root is None:
-        raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
-    listing = open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest)
+    listing = open_listing(settings)
     if len(listing.labels) < 2:
         reason = f"holds videos of one class alone, {listing.labels[0]!r}"
         raise DatasetError(listing.root, reason, "put the videos of each class into a folder of its own")
@@ -187,15 +195,32 @@ def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:
     return LabelledVideos(listing, with_leakage_note(listing, split), settings)
 
 
-def open_listing(dataset: str | None, root: PathLike, group_pattern: str | None, manifest: Path | None) -> Listing:
+def _entry(store: AnyPath, name: str) -> AnyPath:
+    """Find a video in a store that may have been filled from a disk with another form of accented letters."""
+    first, *others = (entry_path(store, spelling) for spelling in spellings(name))
+    if others and not first.exists():
+        return next((entry for entry in others if entry.exists()), first)
+    return first
+
+
+def open_listing(settings: DataSettings) -> Listing:
     """List the videos of a data set with what a manifest knows of them, or else with equal files marked.
 
     Raises:
-        SettingsError: an unknown layout, or a pattern that is none.
-        DatasetError: the folder is not what its layout says, or the manifest is not its own.
+        SettingsError: no root was given, an unknown layout, or a pattern that is none.
+        DatasetError: the folder is not what its layout says, the manifest is not its own, or videos are missing.
     """
-    listing = open_dataset(dataset, root, group_pattern=group_pattern)
-    return with_equal_files(listing) if manifest is None else read_manifest(manifest).applied_to(listing)
+    if settings.root is None:
+        raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
+    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
+    if settings.manifest is not None:
+        listing = read_manifest(settings.manifest).applied_to(listing)
+    if gone := listing.missing:
+        reason = f"{len(gone)} of the {len(listing.entries)} videos that the table names are not there: {some(gone)}"
+        if settings.missing == "refuse":
+            raise DatasetError(listing.root, reason, "correct their paths, or go on with --data.missing leave_out")
+        listing = listing.present(f"{len(gone)} missing videos were left out")
+    return with_equal_files(listing) if settings.manifest is None else listing
 
 
 def with_leakage_note(listing: Listing, split: Split) -> Split:

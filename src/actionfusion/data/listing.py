@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import AnyPath
 
-Kind = Literal["file", "frames"]
+Kind = Literal["file", "frames", "missing"]
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -32,6 +32,46 @@ def caseless(name: str) -> str:
     return canonical(name).casefold()
 
 
+def spellings(name: str) -> tuple[str, ...]:
+    """Give a name as it is and in the two ways in which file systems store accented letters, each once."""
+    return tuple(dict.fromkeys((name, canonical(name), unicodedata.normalize("NFD", name))))
+
+
+def match_names(wanted: Iterable[str], here: Iterable[str]) -> dict[str, str]:
+    """Map names as they were recorded to those that are here, whichever way accented letters are stored now.
+
+    A name that is here as recorded is itself; one that could be two of those here is not mapped.
+    """
+    known = dict.fromkeys(here)
+    forms: dict[str, list[str]] = {}
+    for name in known:
+        forms.setdefault(canonical(name), []).append(name)
+    found = {}
+    for name in wanted:
+        alike = [name] if name in known else forms.get(canonical(name), [])
+        if len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def sorted_labels(entries: Iterable[VideoEntry]) -> tuple[str, ...]:
+    """Sort the classes of these videos, the same whichever way accented letters are stored."""
+    return tuple(sorted({entry.label for entry in entries}, key=lambda label: (canonical(label), label)))
+
+
+def notes_on_spelling(what: str, names: Iterable[str]) -> list[str]:
+    """Name those that differ only in case, spaces, invisible characters or the form of their letters."""
+    alike: dict[str, set[str]] = {}
+    for name in names:
+        shown = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+        alike.setdefault(" ".join(shown.casefold().split()), set()).add(name)
+    return [
+        f"{what} that differ only in how they are written: {', '.join(map(ascii, sorted(group)))}"
+        for _, group in sorted(alike.items())
+        if len(group) > 1
+    ]
+
+
 @dataclass(frozen=True)
 class VideoEntry:
     """One video of a data set.
@@ -41,7 +81,8 @@ class VideoEntry:
         label: name of its class.
         group: videos of one group share scene, actor or source film; none where that is not known.  A group inside one
             class alone is written ``<label>/<group>``: g08 of one class has nothing to do with g08 of another.
-        kind: ``file``, or ``frames`` for a folder that holds the video as single pictures.
+        kind: ``file``; ``frames`` for a folder that holds the video as single pictures; ``missing`` where a table
+            names it and nothing is there.
         frames: how many decoding gives, if a manifest has it.
         double_of: path of the first of the videos that show the same, itself among them; none where it is the only
             one known.
@@ -203,6 +244,24 @@ class Listing:
         """The known groups, sorted."""
         return tuple(sorted({entry.group for entry in self.entries if entry.group is not None}))
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Paths of the videos that are named and not there."""
+        return tuple(entry.path for entry in self.entries if entry.kind == "missing")
+
+    def present(self, note: str = "") -> Listing:
+        """Return a listing of the videos that are there; ``note`` explains that the others are not.
+
+        Raises:
+            DatasetError: none is there.
+        """
+        if not self.missing:
+            return self
+        if len(self.missing) == len(self.entries):
+            reason = f"not one of the {len(self.entries)} videos that the table names is there: {some(self.missing)}"
+            raise DatasetError(self.root, reason, "correct their paths, or mount the disk that holds them")
+        return self.select((index for index, entry in enumerate(self.entries) if entry.kind != "missing"), note)
+
     def path(self, index: int) -> AnyPath:
         """Give the path of that video; ``storage.local_copy`` makes a local file of a remote one."""
         return self.root / self.entries[index].path
@@ -212,7 +271,8 @@ class Listing:
         groups = f"{len(self.groups)} groups" if self.groups else "groups not known"
         folders = sum(entry.kind == "frames" for entry in self.entries)
         frames = f" ({folders} as folders of pictures)" if folders else ""
-        found = f"{len(self.labels)} classes, {len(self.entries)} videos{frames}, {groups}"
+        gone = f", {len(self.missing)} of them missing" if self.missing else ""
+        found = f"{len(self.labels)} classes, {len(self.entries)} videos{frames}{gone}, {groups}"
         return f"{self.dataset}: {found}, found in {shown(str(self.root))}"
 
     def describe_choice(self) -> list[str]:
@@ -277,8 +337,8 @@ class Listing:
             SettingsError: no regular expression, or one without that part.
             DatasetError: it matches no file name at all.
         """
-        expression = _group_expression(pattern)
-        matches = [expression.search(PurePosixPath(entry.path).name) for entry in self.entries]
+        expression = _group_expression(canonical(pattern))
+        matches = [expression.search(canonical(PurePosixPath(entry.path).name)) for entry in self.entries]
         groups = [(match["group"] or None) if match else None for match in matches]
         entries = tuple(replace(entry, group=group) for entry, group in zip(self.entries, groups, strict=True))
         unmatched = [entry.path for entry in entries if entry.group is None]

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from actionfusion.data.augment import Augmentation, augment
 from actionfusion.data.handover import Handover, init_worker, load
+from actionfusion.data.listing import canonical
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.storage import AnyPath
 from actionfusion.streams import StreamName
@@ -56,8 +57,9 @@ class LabelledSource:
 
     @cached_property
     def number(self) -> int:
-        """What its random clips are drawn by: a hash of the name."""
-        return int.from_bytes(hashlib.sha256(self.name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+        """What its random clips are drawn by: a hash of the name, however the disk stores accented letters."""
+        name = canonical(self.name).encode("utf-8", "surrogateescape")
+        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
 
 
 @dataclass(frozen=True)

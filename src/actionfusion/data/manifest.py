@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actionfusion.data.layouts.table import PARQUET_SUFFIXES, TEXT_SUFFIXES, Row, import_pyarrow, read_rows
-from actionfusion.data.listing import Listing, some
+from actionfusion.data.listing import Listing, canonical, match_names, some
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.files import replacing, write_atomically
 
@@ -87,29 +87,29 @@ class Manifest:
             DatasetError: a video of the listing that has no row, a row with another label than its folder says, or no
                 video left.
         """
-        row_of = {row.path: number for number, row in enumerate(self.rows)}
+        paths = match_names((row.path for row in self.rows), (entry.path for entry in listing.entries))
+        row_of = {paths[row.path]: number for number, row in enumerate(self.rows) if row.path in paths}
         entries, kept = [], []
         for index, entry in enumerate(listing.entries):
             number = row_of.get(entry.path)
             if number is None:
                 raise DatasetError(self.path, f"has no row for {entry.path!r}, which is in the data set", "check again")
             row = self.rows[number]
-            if row.label != entry.label:
+            if canonical(row.label) != canonical(entry.label):
                 reason = f"{self.positions[number]}, column label: {row.label!r}, and the data set says {entry.label!r}"
                 raise DatasetError(self.path, reason, _CHECK_AGAIN)
-            entries.append(replace(entry, group=row.group, frames=row.frames, double_of=row.double_of or None))
+            double_of = paths.get(row.double_of, row.double_of) or None
+            entries.append(replace(entry, group=row.group, frames=row.frames, double_of=double_of))
             if row.status == OK:
                 kept.append(index)
-        here = {entry.path for entry in entries}
-        absent = [row.path for row in self.rows if row.path not in here]
+        absent = [row.path for row in self.rows if row.path not in paths]
         note = [f"{len(absent)} rows of the manifest have no video here: {some(absent)}"] if absent else []
         known = replace(listing, entries=tuple(entries), notes=(*listing.notes, *note))
         if not kept:
             raise DatasetError(self.path, "no video in it is ok", "fix the videos, then check again")
-        return known if len(kept) == len(entries) else known.select(kept, self._left_out(listing))
+        return known if len(kept) == len(entries) else known.select(kept, self._left_out(paths))
 
-    def _left_out(self, listing: Listing) -> str:
-        here = {entry.path for entry in listing.entries}
+    def _left_out(self, here: Mapping[str, str]) -> str:
         faults = [row for row in self.rows if row.status != OK and row.path in here]
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(row.status for row in faults).items()))
         names = some([row.path for row in faults])

@@ -47,6 +47,7 @@ from actionfusion.data.store import (
     StoredVideo,
     check_quality,
     entry_path,
+    refuse_foreign_entry,
     write_stored_video,
 )
 from actionfusion.data.workers import WorkerDied, WorkerPool
@@ -360,6 +361,7 @@ def prepare_video(job: PrepareJob, *, wait_for_others: bool = False) -> PrepareO
 
 
 def _fill(job: PrepareJob, new: NewEntry) -> PrepareOutcome:
+    refuse_foreign_entry(job.entry)
     try:
         before = source_status_anew(job.source)
         with at_hand(job.source) as video:

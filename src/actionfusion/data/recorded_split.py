@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos, with_leakage_note
+from actionfusion.data.dataset import DataSettings, LabelledVideos, split_digest, with_leakage_note
 from actionfusion.data.duplicates import Duplicate, clusters, equal_files
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.table import read_rows
-from actionfusion.data.listing import PARTS, Listing, Split, VideoEntry, some
+from actionfusion.data.listing import PARTS, Listing, Split, VideoEntry, canonical, match_names, some
 from actionfusion.data.manifest import write_table
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
 from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, typed
@@ -52,14 +52,17 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
         DatasetError: a video of the run's split is not there, or has another label.
     """
     recorded = folder.config.get("data")
-    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest"}
+    names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest", "missing"}
     if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
         raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
     kept = typed(DataSettings, {name: recorded[name] for name in names}, folder.path / CONFIG, "data")
     settings = replace(kept, root=root, store=store)
     name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
     videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
-    if videos.digest() != recorded.get("digest"):
+    # Of names with accented letters, earlier versions took the hash as the disk stored them.
+    table = [(row["part"], path) for path, row in _read_split(folder.path / SPLIT).items()]
+    digests = {split_digest(table), split_digest((part, canonical(path)) for part, path in table)}
+    if recorded.get("digest") not in digests:
         reason = f"is not the split of {CONFIG}: one of them was changed"
         raise RunFolderError(folder.path / SPLIT, reason, _COPY_AGAIN)
     return videos
@@ -86,8 +89,9 @@ def reopen_split(
     """
     if settings.root is None:
         raise SettingsError("root", "is not given", "say where the videos of the data set are: --root DIR")
-    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
+    listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern).present()
     rows = _read_split(path)
+    listing, rows = _as_spelled(listing, rows, labels)
     _refuse_strangers(listing, rows, labels, path)
     listing = listing.select(index for index, entry in enumerate(listing.entries) if entry.path in rows)
     _refuse_another_order(listing, labels, path)
@@ -102,6 +106,21 @@ def reopen_split(
     ordered = ordered.with_duplicates(clusters([*recorded, *equal_files(ordered)], names))
     split = with_leakage_note(ordered, Split(name, train, test, val, tuple(notes)))
     return LabelledVideos(ordered, split, settings)
+
+
+def _as_spelled(
+    listing: Listing, rows: Mapping[str, Mapping[str, str]], labels: Sequence[str]
+) -> tuple[Listing, dict[str, Mapping[str, str]]]:
+    """Give the classes the run's spelling, and the rows the paths of today: accented letters have two forms."""
+    paths = match_names(rows, (entry.path for entry in listing.entries))
+    names = {here: label for label, here in match_names(labels, listing.labels).items()}
+    entries = tuple(replace(entry, label=names.get(entry.label, entry.label)) for entry in listing.entries)
+    listing = replace(listing, entries=entries, labels=tuple(names.get(label, label) for label in listing.labels))
+    found: dict[str, Mapping[str, str]] = {}
+    for path, cells in rows.items():
+        double_of = cells.get("double_of", "")
+        found[paths.get(path, path)] = {**cells, "double_of": paths.get(double_of, double_of)}
+    return listing, found
 
 
 def _as_then(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> tuple[VideoEntry, ...]:
@@ -147,7 +166,8 @@ def _refuse_another_order(listing: Listing, labels: Sequence[str], path: Path) -
     """Refuse a label list in another order, which would give every prediction a wrong name."""
     known = set(listing.labels)
     ours = [label for label in labels if label in known]
-    if ours != list(listing.labels):
+    # Earlier versions sorted the classes as the disk stored their letters.
+    if ours != list(listing.labels) and (all(map(str.isascii, ours)) or ours != sorted(ours)):
         here, there = next(pair for pair in zip(ours, listing.labels, strict=True) if pair[0] != pair[1])
         reason = f"has {here!r} where the data set has {there!r}: the classes are in another order"
         raise DatasetError(path.with_name("labels.txt"), reason, _COPY_AGAIN)

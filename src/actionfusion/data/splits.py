@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from scipy.cluster.hierarchy import DisjointSet
 
-from actionfusion.data.listing import Listing, Split, canonical, shown, some
+from actionfusion.data.listing import Listing, Split, canonical, match_names, shown, some
 from actionfusion.errors import DatasetError, SettingsError
 
 TEST_SHARE = 0.3
@@ -102,11 +102,13 @@ def leave_groups_out(listing: Listing, folds: Collection[str]) -> Split:
     """
     _need_groups(listing)
     known = folds_of(listing)
-    if strange := sorted(set(folds) - set(known)):
+    same = match_names(folds, known)
+    if strange := sorted(set(folds) - same.keys()):
         raise DatasetError(
             listing.dataset, f"there is no group {strange[0]!r}", f"the groups are {some(known, most=12)}"
         )
-    test = {index for index, entry in enumerate(listing.entries) if entry.fold in folds}
+    left_out = set(same.values())
+    test = {index for index, entry in enumerate(listing.entries) if entry.fold in left_out}
     names = ", ".join(shown(fold) for fold in sorted(folds))
     split = _complement(listing, f"leave {'one group' if len(folds) == 1 else 'groups'} out: {names}", test)
     _refuse_untrained(listing, split)
@@ -283,8 +285,9 @@ def _without(listing: Listing, index: int) -> Split:
 
 def _leave_path_out(listing: Listing, path: str) -> Split:
     _refuse_single_videos(listing)
+    found = match_names([path], (entry.path for entry in listing.entries))
     for index, entry in enumerate(listing.entries):
-        if entry.path == path:
+        if entry.path == found.get(path):
             return _without(listing, index)
     raise DatasetError(listing.root, f"there is no video {path!r}", "name it by its path from the root")
 

@@ -20,7 +20,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Self, overload
@@ -139,6 +139,22 @@ def entry_path(store: AnyPath, name: str, suffix: str = SUFFIX) -> AnyPath:
         digest = hashlib.sha256(encoded).hexdigest()[:16]
         file_name = encoded[:200].decode("utf-8", "ignore") + "~" + digest + suffix
     return store / relative.with_name(file_name)
+
+
+def refuse_foreign_entry(path: AnyPath) -> None:
+    """Refuse to replace a file that has an entry's name and begins as none does; what cannot be read passes.
+
+    Raises:
+        DatasetError: it does.
+    """
+    first = _frame_name(0).encode()
+    start = b""
+    with suppress(OSError):
+        if path.exists():
+            with closing(read_ranges(path, [0], [_LOCAL_HEADER_LENGTH + len(first)])) as parts:
+                start = next(parts)
+    if start and not (start.startswith(b"PK\3\4") and start.endswith(first)):
+        raise DatasetError(path, "is there already, and is no entry of a store", "choose another store, or move it")
 
 
 def check_quality(quality: int) -> None:

@@ -17,9 +17,9 @@ from actionfusion.evaluation.calibration import fit_temperature
 from actionfusion.evaluation.metrics import classification_figures
 from actionfusion.evaluation.predictions import predict_videos
 from actionfusion.evaluation.printing import print_evaluation
-from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on
+from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on, read_evaluation
 from actionfusion.evaluation.views import Views
-from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
@@ -67,12 +67,15 @@ def evaluate(
         RunFolderError: not a run folder, or one that was not trained on a data set.
         DatasetError: the folder is not the one that the run was split on, or the part holds no video, or none that can
             be read.
-        SettingsError: videos that the run was trained on, or a temperature without a validation part.
+        SettingsError: videos that the run was trained on, a temperature without a validation part, or ``out`` is a file
+            that this command did not write.
         WeightsError: weights missing, damaged, of another network, or such that scores are not finite.
     """
     chosen = Views(views, flip)
     folder = open_run(run)
     target = out or evaluation_path(folder.path, part)
+    if out is not None:
+        refuse_foreign(out, lambda path: bool(read_evaluation(path)))
     refuse_unwritable(target)
     videos = reopen_data(folder, root, store)
     evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)

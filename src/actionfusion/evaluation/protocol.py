@@ -94,9 +94,7 @@ def protocol(
         raise SettingsError("protocol", "runs in one process", "leave out torchrun")
     given, chosen = chosen_recipe(recipe, changes)
     data = given.data
-    if data.root is None:
-        raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
-    listing = open_listing(data.dataset, data.root, data.group_pattern, data.manifest)
+    listing = open_listing(data)
     data = replace(data, dataset=listing.dataset)
     given = given.changed(data=data)
     folds = make_folds(listing, name, data.seed, repeats, seeds or (given.seed,))

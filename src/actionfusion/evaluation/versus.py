@@ -12,12 +12,12 @@ import numpy as np
 from rich.text import Text
 from scipy.stats import binomtest
 
-from actionfusion.data.listing import Part, some
+from actionfusion.data.listing import Part, canonical, some
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, printable
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
-from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.terminal import Console
@@ -110,6 +110,8 @@ def versus(
     Sources: McNemar 1947, exact after Fagerland, Lydersen and Laake 2013; the bootstrap as in ``bootstrap_mean``.
     """
     if out is not None:
+        refuse_foreign(out, lambda path: {"first", "second", "difference"} <= read_json(path).keys())
+    if out is not None:
         refuse_unwritable(out)
     comparison = compare_pairs(_read(first, part), _read(second, part), seed)
     _print(comparison, str(first), str(second))
@@ -155,12 +157,12 @@ def _fold(values: Mapping[str, Any]) -> tuple[str, str]:
 
 def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0) -> PairedComparison:
     """Compare two evaluations, given as plain values, video by video."""
-    first, second = ({row.get("key", row["video"]): row for row in side["videos"]} for side in (one, other))
+    first, second = ({canonical(row.get("key", row["video"])): row for row in side["videos"]} for side in (one, other))
     names = sorted(first.keys() & second.keys())
     if not names:
         reason = f"of {len(first)} and {len(second)} videos they have none in common"
         raise DatasetError("the two evaluations", reason, "evaluate both runs on one split")
-    if unlike := [name for name in names if first[name]["label"] != second[name]["label"]]:
+    if unlike := [name for name in names if canonical(first[name]["label"]) != canonical(second[name]["label"])]:
         reason = f"{len(unlike)} videos have another label in each: {some(unlike)}"
         raise DatasetError("the two evaluations", reason, "evaluate both runs on one data set")
     hits = np.array([[side[name]["label"] == side[name]["predicted"] for side in (first, second)] for name in names])

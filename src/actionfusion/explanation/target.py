@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from actionfusion.data.listing import match_names
 from actionfusion.errors import SettingsError
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.model import Clips, Features, VideoModel
@@ -45,8 +46,8 @@ def find_label(labels: Sequence[str], label: str) -> int:
     Raises:
         SettingsError: no such class.
     """
-    if label in labels:
-        return labels.index(label)
+    if found := match_names([label], labels):
+        return labels.index(found[label])
     near = get_close_matches(label, labels, 1)
     remedy = f"take {near[0]}, or another of its labels.txt" if near else "take one of its labels.txt"
     raise SettingsError("label", f"{label!r} is no class of this run", remedy)

@@ -9,7 +9,7 @@ import numpy as np
 
 from actionfusion.data.dataset import DataSettings, LabelledVideos
 from actionfusion.data.layouts import open_dataset
-from actionfusion.data.listing import Split
+from actionfusion.data.listing import Split, canonical, match_names
 from actionfusion.errors import ActionFusionError, RunFolderError
 from actionfusion.explanation.localization import grad_cam
 from actionfusion.explanation.target import AttributionTarget, FloatArray
@@ -105,10 +105,11 @@ def film_strips(
     except ActionFusionError as error:
         return [], f"There are no film strips here: {error}"
     index_of = {entry.path: index for index, entry in enumerate(videos.listing.entries)}
+    here = match_names((clip.video for clip in clips), index_of)
     strips, reasons = [], []
     for clip in clips:
-        index = index_of.get(clip.video)
-        if index is None or videos.listing.entries[index].label != clip.truth:
+        index = index_of.get(here.get(clip.video, ""))
+        if index is None or canonical(videos.listing.entries[index].label) != canonical(clip.truth):
             reasons.append(f"{clip.video} is not there as {clip.truth}")
             continue
         try:
@@ -154,5 +155,5 @@ def _videos(folder: RunFolder, root: PathLike, store: PathLike | None) -> Labell
         raise RunFolderError(folder.path / CONFIG, "does not say what it was trained on", "train it with this version")
     given = {name: value for name, value in recorded.items() if name in names - {"root", "store"}}
     settings = replace(typed(DataSettings, given, folder.path / CONFIG, "data"), root=root, store=store)
-    listing = open_dataset(settings.dataset, root, group_pattern=settings.group_pattern)
+    listing = open_dataset(settings.dataset, root, group_pattern=settings.group_pattern).present()
     return LabelledVideos(listing, Split("", (), ()), settings)

@@ -12,10 +12,13 @@ from typing import Any, TypeGuard
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from actionfusion.files import cannot_write, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, write_atomically
 
 NOTHING = "–"
 _TEMPLATES = Path(__file__).parent / "templates"
+# What the templates write at the head of a page.
+_GENERATOR = b'<meta name="generator" content="actionfusion">'
+_HEAD_BYTES = 1 << 14
 
 
 def environment() -> Environment:
@@ -45,12 +48,23 @@ def environment() -> Environment:
     return made
 
 
+def refuse_other_page(path: Path) -> None:
+    """Refuse to write a page over a file that is no page of ours, before the work.
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    refuse_foreign(path, lambda page: _GENERATOR in page.read_bytes()[:_HEAD_BYTES])
+
+
 def write_page(path: Path, page: str) -> None:
     """Write a page whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
+        SettingsError: something else is there.
     """
+    refuse_other_page(path)
     try:
         write_atomically(path, page)
     except OSError as error:

@@ -18,7 +18,7 @@ from actionfusion.reporting.chosen_clips import choose_clips, film_strips
 from actionfusion.reporting.findings import Headline, headlines
 from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.page import Report, render_report
-from actionfusion.reporting.rendering import plural, write_page
+from actionfusion.reporting.rendering import plural, refuse_other_page, write_page
 from actionfusion.reporting.tables import Evaluation, section
 from actionfusion.run_folder import METRICS, RunFolder, open_run
 from actionfusion.storage import PathLike
@@ -60,6 +60,8 @@ def report(
         OutputError: the page cannot be written.
     """
     folder = open_run(run)
+    target = out or folder.path / f"report_{part}.html"
+    refuse_other_page(target)
     path = evaluation_path(folder.path, part)
     target = out or folder.path / f"report_{part}.html"
     refuse_unwritable(target)

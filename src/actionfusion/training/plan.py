@@ -278,6 +278,8 @@ def describe_data(videos: LabelledVideos) -> dict[str, Any]:
         "group_pattern": settings.group_pattern,
         "counts": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "digest": videos.digest(),
+        # So that a resumed run goes on without them; earlier runs say nothing of it.
+        **({"missing": settings.missing} if settings.missing != "refuse" else {}),
     }
 
 

@@ -13,7 +13,7 @@ from actionfusion.data.layouts.tree import LeftOut, existing, folders_in, scan
 from actionfusion.data.layouts.ucf11 import open_ucf11, recognise_ucf11
 from actionfusion.data.layouts.ucf101 import open_ucf101, recognise_ucf101
 from actionfusion.data.layouts.ucfsports import open_ucfsports, recognise_ucfsports
-from actionfusion.data.listing import Listing
+from actionfusion.data.listing import Listing, notes_on_spelling, shown
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import AnyPath, PathLike, to_path
 
@@ -43,8 +43,8 @@ def open_dataset(name: str | None, root: PathLike, group_pattern: str | None = N
 
     Args:
         name: one of ``LAYOUTS``; None recognises it.
-        root: its folder (or the table), or an address that fsspec opens; one level above or below does too, but for a
-            layout that is recognised one level below alone.
+        root: its folder (or the table), or an address that fsspec opens.  A folder one level above it does too, and in
+            ucf101, ucf11, ucfsports and hmdb51, if these are named, one of its class folders; a note then says so.
         group_pattern: a regular expression that finds groups in the file names, see ``Listing.grouped_by``.
 
     Raises:
@@ -58,10 +58,16 @@ def open_dataset(name: str | None, root: PathLike, group_pattern: str | None = N
         if name is None:
             name, sign = recognise(given)
         listing = replace(LAYOUTS[name](given), recognised_by=sign)
+        if listing.root in given.absolute().parents and given.is_dir():
+            note = f"{shown(given.name)} is one class of it, so the folder above was taken"
+            listing = replace(listing, notes=(note, *listing.notes))
     except OSError as error:
         remedy = "check the connection and your rights"
         raise DatasetError(given, f"cannot be read ({error.strerror or error})", remedy) from error
-    return listing.grouped_by(group_pattern) if group_pattern is not None else listing
+    if group_pattern is not None:
+        listing = listing.grouped_by(group_pattern)
+    notes = notes_on_spelling("classes", listing.labels) + notes_on_spelling("groups", listing.groups)
+    return replace(listing, notes=(*listing.notes, *notes))
 
 
 def recognise(given: AnyPath) -> tuple[str, str | None]:

@@ -50,6 +50,7 @@ def open_hmdb51(given: AnyPath) -> Listing:
         lambda folder: any(_is_class(inner) for inner in folders_in(folder) if inner.name != folder.name),
         _ROOTS,
         "HMDB51 class folder with videos like April_09_brush_hair_u_nm_np1_ba_goo_0.avi",
+        _is_class,
     )
     lists = find_lists(root, lambda name: _LIST.fullmatch(name) is not None, _LISTS)
     left_out = LeftOut()

@@ -18,11 +18,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from actionfusion.data.layouts.folder import PARTS
-from actionfusion.data.layouts.tree import LeftOut, existing, is_picture, is_video, scan
-from actionfusion.data.listing import Kind, Listing, Split, VideoEntry, shown, some, sorted_entries
+from actionfusion.data.layouts.folder import part_named
+from actionfusion.data.layouts.tree import LeftOut, existing, holds_flow, is_picture, is_video, scan
+from actionfusion.data.listing import (
+    Kind,
+    Listing,
+    Split,
+    VideoEntry,
+    shown,
+    some,
+    sorted_entries,
+    sorted_labels,
+    spellings,
+)
 from actionfusion.errors import DatasetError
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath, ask_many, beside, common_folder, relative
@@ -34,8 +44,15 @@ _OPTIONAL = ("group", "split", "status")
 _OWN_PATH = "correct the path, or take the row out"
 _OWN_COLUMNS = "path, label and, if wanted, group and split"
 
-Location = tuple[AnyPath | None, Kind | None]
-Locate = Callable[[str], Location]
+Locate = Callable[[str], "_Location"]
+
+
+class _Location(NamedTuple):
+    """Where a video is, or should be; no kind if it is a folder without pictures."""
+
+    path: AnyPath
+    kind: Kind | None
+    flow_beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,13 +72,16 @@ class _Video:
     label: str
     group: str | None
     part: str | None
+    flow_beside: bool = False
 
 
 def open_table(given: AnyPath) -> Listing:
     """Read a table of videos.
 
     Args:
-        given: the table, or the folder that holds it and no other table, or a folder beside it.
+        given: the table, or the folder that holds it and no other table.
+
+    Videos that are not there are of kind ``missing``.
 
     Raises:
         DatasetError: no table, a column missing, or a row that is wrong: the error names line and column.
@@ -85,8 +105,7 @@ def open_table(given: AnyPath) -> Listing:
     if "split" in rows[0].cells:
         official, missing = _column(entries, {relative(video.path, root): video.part for video in videos})
         notes += missing
-    labels = tuple(sorted({entry.label for entry in entries}))
-    return Listing("csv", root, entries, labels, official, tuple(notes))
+    return Listing("csv", root, entries, sorted_labels(entries), official, tuple(notes))
 
 
 def recognise_table(given: AnyPath) -> str | None:
@@ -112,13 +131,12 @@ def _find_table(given: AnyPath) -> AnyPath:
         if _is_table(given):
             return given
         raise DatasetError(given, "is no table by its ending", "give a .csv, .tsv or .parquet file")
-    for folder in (given, given.parent):
-        tables = [file for file in scan(folder, LeftOut())[1] if _is_table(file)]
-        if len(tables) == 1:
-            return tables[0]
-        if tables:
-            raise DatasetError(folder, f"holds several tables: {some([file.name for file in tables])}", "name one")
-    raise DatasetError(given, "holds no .csv, .tsv or .parquet file, nor does the folder above", "name the table")
+    tables = [file for file in scan(given, LeftOut())[1] if _is_table(file)]
+    if len(tables) > 1:
+        raise DatasetError(given, f"holds several tables: {some([file.name for file in tables])}", "name one")
+    if not tables:
+        raise DatasetError(given, "holds no .csv, .tsv or .parquet file", "name the table")
+    return tables[0]
 
 
 def read_rows(
@@ -223,9 +241,9 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     written = row.cells["path"]
     if not written.strip():
         raise wrong("path", "is empty", _OWN_PATH)
-    path, kind = locate(written)
-    if path is None:
-        raise wrong("path", f"{written!r} is not there", _OWN_PATH)
+    if "\0" in written:
+        raise wrong("path", f"{written!r} is no name of a file", _OWN_PATH)
+    path, kind, flow_beside = locate(written)
     if kind is None:
         raise wrong("path", f"{written!r} is a folder without pictures", _OWN_PATH)
     name = str(path)
@@ -236,9 +254,9 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     if not label:
         raise wrong("label", "is empty", "write the class of the video")
     part = row.cells.get("split", "").strip()
-    if part and part.casefold() not in PARTS:
+    if part and part_named(part) is None:
         raise wrong("split", f"{part!r} is none of train, val and test", "write one of them, or leave it empty")
-    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, PARTS.get(part.casefold()))
+    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, part_named(part), flow_beside)
 
 
 def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
@@ -250,19 +268,23 @@ def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
     return locate
 
 
-def _locate(folder: AnyPath, written: str) -> Location:
-    """Find the path and its kind; backslashes count as slashes if that finds the video."""
-    for text in (written, written.strip(), written.strip().replace("\\", "/")):
+def _locate(folder: AnyPath, written: str) -> _Location:
+    """Find the path and its kind.
+
+    Backslashes count as slashes, and accented letters in either form, if that finds the video.
+    """
+    forms = (written, written.strip(), written.strip().replace("\\", "/"))
+    for text in dict.fromkeys(spelling for form in forms for spelling in spellings(form)):
         path = beside(folder, text)
         try:
             if path.is_file():
-                return path, "file"
+                return _Location(path, "file")
             if path.is_dir():
-                pictures = any(is_picture(file) for file in scan(path, LeftOut())[1])
-                return path, "frames" if pictures else None
+                files = scan(path, LeftOut())[1]
+                return _Location(path, "frames" if any(map(is_picture, files)) else None, holds_flow(files))
         except (OSError, ValueError):
             continue
-    return None, None
+    return _Location(beside(folder, written.strip().replace("\\", "/")), "missing")
 
 
 def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
@@ -297,6 +319,10 @@ def _notes(left_out: list[Row], videos: list[_Video]) -> list[str]:
         kinds = Counter(row.cells["status"] for row in left_out)
         counts = ", ".join(f"{count} {shown(status) or 'without one'}" for status, count in sorted(kinds.items()))
         notes.append(f"{len(left_out)} rows have a status other than ok and were left out ({counts})")
+    if gone := [video.path.name for video in videos if video.kind == "missing"]:
+        notes.append(f"{len(gone)} of the {len(videos)} videos that the table names are not there: {some(gone)}")
     if odd := [video.path.name for video in videos if video.kind == "file" and not is_video(video.path)]:
         notes.append(f"{len(odd)} files do not end like a video: {some(odd)}")
+    if flow := [video.path.name for video in videos if video.flow_beside]:
+        notes.append(f"pictures of flow beside the frames were left out in {len(flow)} folders: {some(flow)}")
     return notes

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from actionfusion.data.listing import VideoEntry, canonical, caseless, shown, some
-from actionfusion.errors import DatasetError
+from actionfusion.errors import DatasetError, VideoError
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath, relative
 
@@ -27,6 +27,7 @@ VIDEO_SUFFIXES = frozenset((
 ))
 # fmt: on
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"))
+_FLOW_WORDS = frozenset(("flow", "flowx", "flowy", "x", "y", "u", "v"))
 _DEEPEST = 16
 _RIGHTS = "give yourself the right to read it, or remove it"
 
@@ -81,14 +82,60 @@ def frame_files(folder: Path) -> list[Path]: ...
 @overload
 def frame_files(folder: AnyPath) -> list[AnyPath]: ...
 def frame_files(folder: AnyPath) -> list[Any]:
-    """List the pictures of a video of kind ``frames`` in order of time; numbers in names are sorted as numbers."""
+    """List the pictures of a video of kind ``frames`` in order of time; numbers in names are sorted as numbers.
+
+    Pictures of optical flow that lie beside them are left out.
+
+    Raises:
+        VideoError: the folder holds several series of pictures, such as ``left_0001.jpg`` and ``right_0001.jpg``.
+    """
 
     def order(path: AnyPath) -> list[tuple[int, int, str]]:
         parts = re.split(r"(\d+)", canonical(path.name))
         return [(1, int(part), "") if number % 2 else (0, 0, part) for number, part in enumerate(parts)]
 
     _, files = scan(folder, LeftOut())
-    return sorted((file for file in files if is_picture(file)), key=order)
+    series = _picture_series(files)
+    frames = {names: numbers for names, numbers in series.items() if not _is_flow(names)} or series
+    patterns = {(re.sub(r"\d+", "#", names.start), names.end, bool(names.suffix)) for names in frames}
+    # The same numbers in each, as of two cameras: one after the other they would be no video.
+    numbered = [set(numbers) for numbers in frames.values()]
+    repeats = len(numbered) > 1 and len(numbered[0]) > 1 and all(numbers == numbered[0] for numbers in numbered)
+    if len(patterns) > 1 or repeats:
+        named = some([f"{names.start}*{names.end}{names.suffix}" for names in sorted(frames)], most=6)
+        raise VideoError(folder, f"several series of pictures: {named}", "keep one video's frames in it, and no others")
+    return sorted((file for numbers in frames.values() for files in numbers.values() for file in files), key=order)
+
+
+def holds_flow(files: Iterable[AnyPath]) -> bool:
+    """Tell whether there are pictures of optical flow beside others."""
+    return {_is_flow(names) for names in _picture_series(files)} == {True, False}
+
+
+class _Names(NamedTuple):
+    """What the names of a series have before and after their last number; all empty for names without a number."""
+
+    start: str
+    end: str
+    suffix: str
+
+
+def _picture_series(files: Iterable[AnyPath]) -> dict[_Names, dict[int, list[AnyPath]]]:
+    """Sort pictures by the series that they are of, and by their numbers."""
+    series: dict[_Names, dict[int, list[AnyPath]]] = {}
+    for file in files:
+        if is_picture(file):
+            found = re.fullmatch(r"(.*?)(\d+)(\D*)", canonical(file.stem), re.DOTALL)
+            names = (
+                _Names(found[1].casefold(), found[3].casefold(), file.suffix.lower()) if found else _Names("", "", "")
+            )
+            series.setdefault(names, {}).setdefault(int(found[2]) if found else 0, []).append(file)
+    return series
+
+
+def _is_flow(names: _Names) -> bool:
+    """Tell whether the pictures of a series are flow, such as ``flow_x_00001.jpg`` or ``00001_u.png``."""
+    return not _FLOW_WORDS.isdisjoint(re.findall(r"[^\W\d_]+", f"{names.start} {names.end}"))
 
 
 def scan(folder: AnyPath, left_out: LeftOut) -> tuple[list[AnyPath], list[AnyPath]]:
@@ -169,14 +216,22 @@ def group_entry(video: AnyPath, root: AnyPath, label: str, pattern: re.Pattern[s
     return VideoEntry(relative(video, root), label, f"{label}/g{int(match['group']):02d}" if match else None)
 
 
-def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[str], looks_like: str) -> AnyPath:
-    """Find the folder of the data set: the given one, one below it, or the one above it.
+def find_root(
+    given: AnyPath,
+    fits: Callable[[AnyPath], bool],
+    known: Iterable[str],
+    looks_like: str,
+    is_class: Callable[[AnyPath], bool] | None = None,
+) -> AnyPath:
+    """Find the folder of the data set: the given one, one below it, or the one above it where a class was given.
 
     Args:
         given: the user's path.
         fits: whether a folder holds the data set's folders.
         known: names that the folder has when unpacked; they are tried first, also two levels below.
         looks_like: what is looked for, for the error.
+        is_class: whether a folder is by its contents or its name a class of this very data set; without it the folder
+            above is never taken.
 
     Raises:
         DatasetError: nothing there, no folder, unreadable, empty, or no such folder in reach.
@@ -191,24 +246,22 @@ def find_root(given: AnyPath, fits: Callable[[AnyPath], bool], known: Iterable[s
     named = [given / name for name in known]
     if fits(given):
         return given
-    for candidate in named:
-        if _safely(fits, candidate):
-            return candidate
+    if unpacked := next((folder for folder in named if _safely(fits, folder)), None):
+        return unpacked
     below = [folder for folder in folders if _safely(fits, folder)]
     if len(below) > 1:
         names = some([folder.name for folder in below])
         raise DatasetError(given, f"several folders in it look like {looks_like}: {names}", "point at one of them")
-    for candidate in (*below, given.parent, *(first / name for first in named for name in known)):
+    above = [given.parent] if is_class is not None and _safely(is_class, given) else []
+    for candidate in (*below, *above, *(first / name for first in named for name in known)):
         if _safely(fits, candidate):
             return candidate
     archives = [file.name for file in files if file.suffix.lower() in {".rar", ".zip", ".gz", ".tar", ".7z"}]
     if archives and not folders:
         raise DatasetError(given, f"holds only archives ({some(archives)})", "unpack them first")
-    raise DatasetError(
-        given,
-        f"no {looks_like} in it, one level below or one above",
-        "point at the folder that holds the class folders",
-    )
+    has = f"the folder above it has them: give {given.parent} if that is meant" if _safely(fits, given.parent) else ""
+    reason = f"no {looks_like} in it or one level below"
+    raise DatasetError(given, reason, has or "give the folder that holds the class folders")
 
 
 def existing(given: AnyPath) -> AnyPath:

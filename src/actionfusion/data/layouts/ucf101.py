@@ -49,9 +49,10 @@ def open_ucf101(given: AnyPath) -> Listing:
     """
     root = find_root(
         given,
-        lambda folder: any(holds(inner, _NAME.fullmatch) for inner in folders_in(folder)),
+        lambda folder: any(_is_class(inner) for inner in folders_in(folder)),
         _ROOTS,
         "UCF101 class folder with videos like v_Archery_g01_c01.avi",
+        _is_class,
     )
     lists = find_lists(root, lambda name: _LIST.fullmatch(name) is not None, _LISTS)
     left_out = LeftOut()
@@ -74,6 +75,10 @@ def open_ucf101(given: AnyPath) -> Listing:
     last = len(index) + 1
     order = sorted(labels, key=lambda label: (index.get(caseless(label), (last,))[0], label))
     return Listing("ucf101", root, entries, tuple(order), official, tuple(notes))
+
+
+def _is_class(folder: AnyPath) -> bool:
+    return holds(folder, _NAME.fullmatch)
 
 
 def recognise_ucf101(root: AnyPath) -> str | None:

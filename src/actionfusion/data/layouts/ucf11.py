@@ -56,6 +56,7 @@ def open_ucf11(given: AnyPath) -> Listing:
         lambda folder: any(_is_class(inner) for inner in folders_in(folder)),
         _ROOTS,
         "UCF11 class folder with videos like v_shooting_01/v_shooting_01_01.mpg",
+        _is_class,
     )
     left_out = LeftOut()
     annotations = [folder / "Annotation" for folder in folders_in(root)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from actionfusion.data.layouts.tree import LeftOut, find_root, folders_in, is_picture, is_video, scan
-from actionfusion.data.listing import Listing, VideoEntry, caseless, shown, some, sorted_entries
+from actionfusion.data.listing import Listing, VideoEntry, caseless, shown, some, sorted_entries, sorted_labels
 from actionfusion.storage import AnyPath, relative
 
 VIDEOS = 150
@@ -42,9 +42,10 @@ def open_ucfsports(given: AnyPath) -> Listing:
     """
     root = find_root(
         given,
-        lambda folder: any(_key(inner.name) in MERGED for inner in folders_in(folder)),
+        lambda folder: any(_is_class(inner) for inner in folders_in(folder)),
         _ROOTS,
         "UCF Sports class folder such as Diving-Side or Golf-Swing-Back",
+        _is_class,
     )
     left_out, several, unknown = LeftOut(), list[str](), list[str]()
     found: list[VideoEntry] = []
@@ -62,7 +63,7 @@ def open_ucfsports(given: AnyPath) -> Listing:
         ]
     entries = sorted_entries(found)
     notes = _notes(entries, several, unknown) + left_out.notes()
-    return Listing("ucfsports", root, entries, tuple(sorted({entry.label for entry in entries})), notes=tuple(notes))
+    return Listing("ucfsports", root, entries, sorted_labels(entries), notes=tuple(notes))
 
 
 def recognise_ucfsports(root: AnyPath) -> str | None:
@@ -73,6 +74,10 @@ def recognise_ucfsports(root: AnyPath) -> str | None:
         return None
     named = f"class folders like {shown(folders[0].name)}, and numbered sequences in them"
     return named if all(name.isdecimal() for name in sequences) else None
+
+
+def _is_class(folder: AnyPath) -> bool:
+    return _key(folder.name) in MERGED
 
 
 def _key(name: str) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, VideoError, printable
-from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.timelines.files import as_csv, as_json, as_webvtt, file_names
@@ -21,8 +21,11 @@ from actionfusion.inference.timelines.timeline import TimelineRules
 from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSettings, find_segments
 from actionfusion.inference.video_results import VideoResults
 from actionfusion.run_folder import RunFolder
+from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.terminal import Console
 from actionfusion.video.reading import count_frames
+
+_ENDINGS = (".json", ".csv", ".vtt", ".png")
 
 VideoTimelines = VideoResults[VideoTimeline]
 
@@ -64,7 +67,7 @@ def predict_segments(
         json: print one JSON list instead of a table.
 
     Raises:
-        SettingsError: an option that makes no sense.
+        SettingsError: an option that makes no sense, or files of a video's name in the folder that are no timeline.
         OutputError: a folder that cannot be written to.
     """
     rules = TimelineRules(options.threshold, options.shortest)
@@ -74,6 +77,8 @@ def predict_segments(
     if options.out is not None:
         with _writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            _refuse_others(options.out / name)
         refuse_unwritable(options.out / f"{names[0]}.csv")
     recognizer = load(run)
     console = Console(stderr=True)
@@ -92,15 +97,27 @@ def predict_segments(
 def _write(timeline: VideoTimeline, path: Path) -> None:
     from actionfusion.inference.timelines.picture import draw_timeline  # noqa: PLC0415  # loads for half a second
 
-    contents: list[tuple[str, str | bytes]] = [
-        (".csv", as_csv(timeline.segments)),
-        (".json", as_json(timeline)),
-        (".vtt", as_webvtt(timeline)),
-        (".png", draw_timeline(timeline)),
-    ]
+    # JSON is first: it shows whose the others are, also after a kill between them.
+    contents: tuple[str | bytes, ...] = (
+        as_json(timeline),
+        as_csv(timeline.segments),
+        as_webvtt(timeline),
+        draw_timeline(timeline),
+    )
     with _writing(path.parent):
-        for ending, content in contents:
+        for ending, content in zip(_ENDINGS, contents, strict=True):
             write_atomically(path.with_name(path.name + ending), content)
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse to write a timeline over files of other origin, such as subtitles of the video's name."""
+    about = path.with_name(path.name + _ENDINGS[0])
+
+    def is_ours(_: Path) -> bool:
+        return {"video", "segments"} <= read_json(about, largest=EVALUATION_BYTES).keys()
+
+    for ending in _ENDINGS:
+        refuse_foreign(path.with_name(path.name + ending), is_ours)
 
 
 @contextmanager
