@@ -129,6 +129,7 @@ def _container(source: Path) -> dict[str, Any]:
         "height": info.height,
         "codec": info.codec,
         "rotation": info.rotation,
+        "reason": "" if info.begins_with_key else "begins without a key frame, and what comes before one is left out",
     }
 
 
