@@ -18,6 +18,7 @@ from av.stream import Disposition
 
 from actionfusion.errors import NotAVideo, NoVideoStream, VideoDamaged, VideoMissing, VideoTooLarge
 from actionfusion.video.error_log import ErrorLog, errors_logged
+from actionfusion.video.still_pictures import MAX_PIXELS
 from actionfusion.video.structure import structure_fault
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 LocalPath = str | os.PathLike[str]
-
-MAX_PIXELS = 8192 * 8192
-"""Largest picture that is read, in pixels: twice 8K UHD, 201 MB as RGB."""
 
 PIXEL_LIMIT = {"max_pixels": str(MAX_PIXELS)}
 """The same for FFmpeg: for the decoders that it runs while it looks into a file, and for ours, since a stream may hold

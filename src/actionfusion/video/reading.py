@@ -33,7 +33,6 @@ from actionfusion.video.beginning import Beginning
 from actionfusion.video.containers import (
     CONVERT,
     FETCH_AGAIN,
-    MAX_PIXELS,
     PIXEL_LIMIT,
     SCALE_DOWN,
     LocalPath,
@@ -43,6 +42,7 @@ from actionfusion.video.containers import (
 )
 from actionfusion.video.error_log import ErrorLog
 from actionfusion.video.pictures import Orientation, PictureConverter, UInt8Array
+from actionfusion.video.still_pictures import MAX_PIXELS
 from actionfusion.video.threads import check_stop
 from actionfusion.video.unforeseen import unforeseen_faults
 from actionfusion.video.whole_files import identity, note_whole
