@@ -6,6 +6,7 @@ one line.  ``kind`` is the stable short name that manifests and ``predict --json
 
 from __future__ import annotations
 
+import re
 from os import PathLike, fspath
 from typing import ClassVar
 
@@ -13,6 +14,10 @@ from typing import ClassVar
 def printable(text: str) -> str:
     """Return the text as it can be printed: bytes of a file name that are no UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# Also with one slash, which is left of an address that was taken for a path.
+_PASSWORD = re.compile(r"(\w:/+[^/\s:@]*):[^/\s]*@")
 
 
 class ActionFusionError(Exception):
@@ -29,8 +34,8 @@ class ActionFusionError(Exception):
     def __init__(self, subject: object, reason: str, remedy: str) -> None:
         named = fspath(subject) if isinstance(subject, PathLike) else str(subject)
         super().__init__(named, reason, remedy)
-        self.subject = named
-        self.reason = reason
+        self.subject = _PASSWORD.sub(r"\1@", named)
+        self.reason = _PASSWORD.sub(r"\1@", reason)
         self.remedy = remedy
 
     def __str__(self) -> str:

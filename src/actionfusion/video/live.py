@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EINVAL, EIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -188,15 +188,16 @@ def _open_by_name(source: Source, opener: Callable[..., Any]) -> Iterator[InputC
     failure: VideoError | None = None
     began = monotonic()
     try:
-        container = opener(
-            _address(source),
-            "r",
-            format=source.format,
-            container_options=dict(source.options),
-            options=dict(PIXEL_LIMIT),
-            timeout=(OPEN_TIMEOUT, READ_TIMEOUT),
-            metadata_errors="replace",
-        )
+        with ErrorLog().heard():  # it may name the address with its password, which is for no log
+            container = opener(
+                _address(source),
+                "r",
+                format=source.format,
+                container_options=dict(source.options),
+                options=dict(PIXEL_LIMIT),
+                timeout=(OPEN_TIMEOUT, READ_TIMEOUT),
+                metadata_errors="replace",
+            )
     except (av.FFmpegError, OSError, ValueError) as error:
         failure = _opening_failure(source, error, monotonic() - began)
     # Raised here, because FFmpeg's own error holds the address with its password, and a traceback would show it.
@@ -235,6 +236,8 @@ def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoE
     if isinstance(error, av.error.ProtocolNotFoundError) or not isinstance(error, av.FFmpegError | OSError):
         reason = f"the FFmpeg that PyAV brings cannot open it ({_cause(error)})"
         return NotAVideo(source.name, reason, "let another program read it and pipe to -")
+    if source.options.get("max_redirects") == "0" and getattr(error, "errno", None) == EIO:
+        remedy += "; if the server leads to another address, give that one, or --redirects to follow it"
     return VideoMissing(source.name, f"it cannot be opened ({_cause(error)})", remedy)
 
 
@@ -316,7 +319,8 @@ def _decoded(
     strict_decoder(stream)
     log, beginning = ErrorLog(), Beginning(stream)
     barren = 0
-    with closing(_packets(source, container, stream)) as packets:
+    log.opened(container.format.name, set())
+    with closing(_packets(source, container, stream, log, losses)) as packets:
         for packet in packets:
             if packet is not None:
                 beginning.see(packet)
@@ -333,14 +337,17 @@ def _decoded(
 
 
 def _packets(
-    source: Source, container: InputContainer, stream: VideoStream
+    source: Source, container: InputContainer, stream: VideoStream, log: ErrorLog, losses: Losses
 ) -> Generator[Packet[VideoStream] | None, None, None]:
-    """Yield packets that hold data, then None."""
+    """Yield packets that hold data, then None; what a pipe's container has lost of them is counted."""
     failure: VideoError | None = None
     with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
         while True:
             try:
-                packet = next(packets, None)
+                with log.heard():
+                    packet = next(packets, None)
+                # Of a server FFmpeg tells of the connection too.
+                losses.frames += log.take(of_container=True) is not None and source.kind == "pipe"
             except (av.error.EOFError, IndexError):  # as in ``iterate_packets``
                 packet = None
             except (av.FFmpegError, OSError) as error:
