@@ -19,6 +19,10 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+# Also with one slash, which is left of an address that was taken for a path.
+_PASSWORD = re.compile(r"(\w:/+[^/\s:@]*):[^/\s]*@")
+
+
 class ActionFusionError(Exception):
     """An error that a person can act on.
 
@@ -33,8 +37,8 @@ class ActionFusionError(Exception):
     def __init__(self, subject: object, reason: str, remedy: str) -> None:
         named = fspath(subject) if isinstance(subject, PathLike) else str(subject)
         super().__init__(named, reason, remedy)
-        self.subject = named
-        self.reason = reason
+        self.subject = _PASSWORD.sub(r"\1@", named)
+        self.reason = _PASSWORD.sub(r"\1@", reason)
         self.remedy = remedy
 
     def __str__(self) -> str:

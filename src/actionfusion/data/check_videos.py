@@ -17,9 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import cv2
-import numpy as np
-
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.data.listing import Listing
 from actionfusion.data.manifest import ManifestRow
@@ -42,6 +39,7 @@ from actionfusion.storage import AnyPath, ask_many
 from actionfusion.video.borders import BorderMeter, Borders, border_positions
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
 from actionfusion.video.reading import probe
+from actionfusion.video.still_pictures import read_picture
 
 FORMAT = 1
 Progress = Callable[[int, int, str], None]
@@ -120,7 +118,7 @@ def _container(source: Path) -> dict[str, Any]:
     """Read the facts that need no decoding."""
     if source.is_dir():
         pictures = frame_files(source)
-        first = cv2.imdecode(np.fromfile(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
+        first = read_picture(pictures[0]) if pictures else None
         height, width = (0, 0) if first is None else first.shape[:2]
         codec = pictures[0].suffix.lower().removeprefix(".") if pictures else ""
         return {"width": width, "height": height, "codec": codec}
@@ -131,6 +129,7 @@ def _container(source: Path) -> dict[str, Any]:
         "height": info.height,
         "codec": info.codec,
         "rotation": info.rotation,
+        "reason": "" if info.begins_with_key else "begins without a key frame, and what comes before one is left out",
     }
 
 

@@ -6,7 +6,6 @@ its frame as in Ou and Sun 2019, sections 3.5 and 3.6.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,10 @@ FloatArray = npt.NDArray[np.float32]
 
 ZERO_CODE = 128
 LARGEST_CODE_STEP = 127
+LARGEST_SIZE = 8192
+"""Pixels of the side of a square picture, of which as many are the most that is read of any."""
+SMALLEST_BOUND = 0.01
+"""Pixels, under which flow is noise alone; far under it the codes are no numbers."""
 
 # The stubs of OpenCV demand an array where None means a new one.  An array would also be taken as a first guess.
 _NEW_FIELD = cast(FloatArray, None)
@@ -50,7 +53,7 @@ class FlowRecipe:
         size: height and width in pixels of the square picture that the flow is computed on.
 
     Raises:
-        SettingsError: an unknown engine, a bound that is not positive and finite, or a size under 16 pixels.
+        SettingsError: an unknown engine, a bound under 0.01 or over 8192 px, a size under 16 or over 8192 px.
     """
 
     engine: EngineName = "tvl1"
@@ -60,10 +63,12 @@ class FlowRecipe:
     def __post_init__(self) -> None:
         if self.engine not in _MAKERS:
             raise SettingsError("flow.engine", f"{self.engine!r} is no engine", f"choose one of {', '.join(_MAKERS)}")
-        if not (self.bound > 0 and math.isfinite(self.bound)):
-            raise SettingsError("flow.bound", f"{self.bound} px is no positive length", "20 is the usual bound")
-        if self.size < 16:
-            raise SettingsError("flow.size", f"{self.size} px is too small for optical flow", "take 16 or more")
+        if not SMALLEST_BOUND <= self.bound <= LARGEST_SIZE:
+            reason = f"{self.bound} px is no length from {SMALLEST_BOUND} to {LARGEST_SIZE} px"
+            raise SettingsError("flow.bound", reason, "20 is the usual bound")
+        if not 16 <= self.size <= LARGEST_SIZE:
+            reason = f"{self.size} px is no size for optical flow"
+            raise SettingsError("flow.size", reason, f"take 16 to {LARGEST_SIZE}")
 
     def __str__(self) -> str:
         return f"{self.engine} at {self.size} px within {self.bound:g} px"
