@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actionfusion.cells import from_cell
 from actionfusion.data.layouts.folder import part_named
 from actionfusion.data.layouts.tree import LeftOut, existing, holds_flow, is_picture, is_video, scan
 from actionfusion.data.listing import (
@@ -202,7 +203,7 @@ def _read_text(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> It
             reason = f"{position} has {len(cells)} cells where the header has {len(columns)}"
             raise DatasetError(table, reason, "quote a cell that holds the separator or a line end")
         else:
-            yield Row(position, dict(zip(columns, cells, strict=True)))
+            yield Row(position, dict(zip(columns, map(from_cell, cells), strict=True)))
 
 
 def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
