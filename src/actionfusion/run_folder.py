@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,8 +162,8 @@ def create_run(
         RunFolderError: the folder holds something already, or cannot be written.
     """
     refuse_taken(path)
-    if any("\n" in label or not label.strip() for label in labels):
-        raise RunFolderError(path, "a class name is empty or spans lines", "rename the class folder")
+    if fault := fault_of_labels(labels):
+        raise RunFolderError(path, fault, "rename the class")
     config = {"format": FORMAT, "model": model, "clip": plain(clip), "network": plain(network)}
     config |= {name: plain(part) for name, part in further.items()}
     try:
@@ -171,6 +172,17 @@ def create_run(
     except OSError as error:
         raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from error
     return RunFolder(path, model, clip, network, tuple(labels), config)
+
+
+def fault_of_labels(labels: Sequence[str]) -> str | None:
+    """Say what is wrong with class names, if one is empty, spans lines or is there twice; None if all are good."""
+    for number, label in enumerate(labels, 1):
+        if not label.strip():
+            return f"the name of class {number} is empty"
+        if "\n" in label or "\r" in label:
+            return f"the name of class {number} spans lines, {label!r}"
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    return f"class {twice[0]!r} is there twice" if twice else None
 
 
 def refuse_taken(path: Path) -> None:
@@ -195,7 +207,8 @@ def open_run(path: str | Path) -> RunFolder:
         reason = f"has format {config['format']!r:.20}, this version reads 1 to {FORMAT}"
         raise RunFolderError(path / CONFIG, reason, "use the version that wrote it, or a later one")
     try:
-        labels = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
+        # Not splitlines, which also splits at signs that names may hold, such as U+2028.
+        labels = tuple((path / LABELS).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (UnicodeDecodeError, OSError) as error:
         raise RunFolderError(path / LABELS, f"cannot be read ({error})", remedy) from error
     if not {"model", "clip", "network"} <= config.keys():
@@ -212,6 +225,8 @@ def open_run(path: str | Path) -> RunFolder:
     build_each(_FURTHER, further, path / CONFIG, RunFolderError, remedy)
     if len(labels) != network.num_classes:
         raise RunFolderError(path / LABELS, f"{len(labels)} labels for {network.num_classes} classes", remedy)
+    if fault := fault_of_labels(labels):
+        raise RunFolderError(path / LABELS, fault, remedy)
     return RunFolder(path, model, clip, network, labels, config)
 
 

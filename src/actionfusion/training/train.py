@@ -14,6 +14,7 @@ from rich.text import Text
 
 from actionfusion.data.listing import shown
 from actionfusion.data.loading import EpochLoader, KeyedDataset
+from actionfusion.data.recorded_split import refuse_other_data
 from actionfusion.errors import SettingsError, TrainingError, WeightsError
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
@@ -132,6 +133,7 @@ def _go_on(
     plan = make_plan(given, processes)
     now = plan.config()
     refuse_contradictions(run.config, now, out)
+    refuse_other_data(run, plan.videos)
     cost = plan.check(out)
     model = plan.make_network()
     if plan.from_features:
