@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -162,7 +163,8 @@ def create_run(
         RunFolderError: the folder holds something already, or cannot be written.
     """
     refuse_taken(path)
-    refuse_unwritable_labels(labels)
+    if fault := fault_of_labels(labels):
+        raise RunFolderError(path, fault, "rename the class")
     config = {"format": FORMAT, "model": model, "clip": plain(clip), "network": plain(network)}
     config |= {name: plain(part) for name, part in further.items()}
     try:
@@ -173,21 +175,21 @@ def create_run(
     return RunFolder(path, model, clip, network, tuple(labels), config)
 
 
+def fault_of_labels(labels: Sequence[str]) -> str | None:
+    """Say what is wrong with class names, if one is empty, spans lines or is there twice; None if all are good."""
+    for number, label in enumerate(labels, 1):
+        if not label.strip():
+            return f"the name of class {number} is empty"
+        if "\n" in label or "\r" in label:
+            return f"the name of class {number} spans lines, {label!r}"
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    return f"class {twice[0]!r} is there twice" if twice else None
+
+
 def refuse_taken(path: Path) -> None:
     """Raise a RunFolderError if a run folder holds something already, or is a file."""
     if path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
         raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
-
-
-def refuse_unwritable_labels(labels: Sequence[str]) -> None:
-    """See that the class names can be written a line each.
-
-    Raises:
-        RunFolderError: naming one that cannot.
-    """
-    for label in labels:
-        if "\n" in label or "\r" in label or not label.strip():
-            raise RunFolderError(repr(label), "a class name is empty or spans lines", "rename the class")
 
 
 @contextmanager
@@ -230,6 +232,7 @@ def open_run(path: str | Path) -> RunFolder:
         reason = f"has format {config['format']!r:.20}, this version reads 1 to {FORMAT}"
         raise RunFolderError(path / CONFIG, reason, "use the version that wrote it, or a later one")
     try:
+        # Not splitlines, which also splits at signs that names may hold, such as U+2028.
         labels = tuple((path / LABELS).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (UnicodeDecodeError, OSError) as error:
         raise RunFolderError(path / LABELS, f"cannot be read ({error})", remedy) from error
@@ -247,6 +250,8 @@ def open_run(path: str | Path) -> RunFolder:
     build_each(_FURTHER, further, path / CONFIG, RunFolderError, remedy)
     if len(labels) != network.num_classes:
         raise RunFolderError(path / LABELS, f"{len(labels)} labels for {network.num_classes} classes", remedy)
+    if fault := fault_of_labels(labels):
+        raise RunFolderError(path / LABELS, fault, remedy)
     return RunFolder(path, model, clip, network, labels, config)
 
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actionfusion import check
+from actionfusion.data.dataset import DataSettings, open_data
 from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, near_duplicates, with_equal_files
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split, VideoEntry
@@ -164,3 +166,27 @@ def test_equal_files_are_found_without_a_manifest(tmp_path, make_frames, make_vi
         "jump/copy.mp4": "jump/copy.mp4",
         "run/0.mp4": "jump/copy.mp4",
     }
+
+
+@pytest.mark.parametrize("manifest", [False, True])
+def test_the_same_bytes_under_two_labels_are_a_conflict(manifest, tmp_path, make_frames, make_video, capsys):
+    """One of the labels is wrong; as a mere duplicate it would be learned as both."""
+    root = tmp_path / "clips"
+    for label, start in (("jump", 0), ("run", 10)):
+        for number in range(4):
+            make_video(root / label / f"{number}.mp4", make_frames(start + number, start + number, 12))
+    shutil.copy(root / "jump/0.mp4", root / "run/9.mp4")
+    shutil.copy(root / "jump/1.mp4", root / "jump/9.mp4")
+    pair = "'jump/0.mp4' ('jump') and 'run/9.mp4' ('run')"
+    report = check("folder", root, out=tmp_path / "m.csv", split="all", workers=0, strict=True)
+    assert report.conflicts == (pair,)
+    assert report.failed
+    assert f"label conflict, the same bytes: {pair}" in capsys.readouterr().err
+    videos = open_data(DataSettings(root=root, manifest=tmp_path / "m.csv" if manifest else None))
+    assert [note for note in videos.listing.notes if "conflict" in note] == [
+        f"label conflict: the same bytes have two labels: {pair}"
+    ]
+    (root / "run/9.mp4").unlink()
+    report = check("folder", root, out=tmp_path / "m.csv", split="all", workers=0, strict=True)
+    assert (report.conflicts, report.failed) == ((), False)
+    assert not [note for note in open_data(DataSettings(root=root)).listing.notes if "conflict" in note]

@@ -427,3 +427,12 @@ def test_directory_is_read_as_the_zip_format_says(entry):
         assert video._pictures.starts[row] == offset + 30 + name_length
         assert (video._pictures.sizes[row], video._pictures.checksums[row]) == (size, crc)
         place += 46 + name_length
+
+
+def test_times_that_decrease_are_no_whole_entry(frames, tmp_path):
+    """Clips are cut by time's order; a stranger's entry that runs backwards would be played forwards."""
+    times = [frame.time for frame in frames]
+    times[4], times[5] = times[5], times[4]
+    path = write(tmp_path / "a.zip", [replace(frame, time=time) for frame, time in zip(frames, times, strict=True)])
+    with pytest.raises(DatasetError, match="no whole entry of a prepared store"):
+        StoredVideo(path)

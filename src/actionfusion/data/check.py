@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from actionfusion.data.check_videos import CheckedVideo, CheckJournal, check_videos
-from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, near_duplicates
+from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, label_conflicts, near_duplicates
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.layouts.table import read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry
@@ -110,6 +110,11 @@ class CheckReport:
         return tuple(row for row in self.rows if row.status != OK)
 
     @property
+    def conflicts(self) -> tuple[str, ...]:
+        """Pairs of equal files that have two labels, one of which must be wrong."""
+        return tuple(label_conflicts(self.duplicates, {row.path: row.label for row in self.rows}))
+
+    @property
     def leaks(self) -> Path:
         """Path of the table of leaking test videos, if there are any: split, path, kind, shared."""
         return _leaks(self.out)
@@ -121,8 +126,8 @@ class CheckReport:
 
     @property
     def failed(self) -> bool:
-        """Whether to exit with 1: with ``strict``, if a video has a fault or a split leaks."""
-        return self.strict and (bool(self.faults) or not all(split.sound for split in self.splits))
+        """Whether to exit with 1: with ``strict``, if a video has a fault or two labels, or a split leaks."""
+        return self.strict and (bool(self.faults or self.conflicts) or not all(split.sound for split in self.splits))
 
 
 def check(
@@ -153,7 +158,8 @@ def check(
         seed: of a random split.
         group_pattern: a regular expression with a named part ``group`` that finds a video's group in its file name.
         min_frames: videos with fewer frames are too short; 2 is the least that have any motion.
-        strict: exit with 1 if a video is not ok, or a group or duplicate is on both sides of a split.
+        strict: exit with 1 if a video is not ok, the same bytes have two labels, or a group or duplicate is on both
+            sides of a split.
         workers: processes; none takes one a core, 0 works in this process; on a cluster the most videos at once.
         ray: address of a Ray cluster to work on, whose machines see the data set under the same paths: HOST:PORT if
             this machine belongs to it, ray://HOST:PORT if not, auto for the one running here.
@@ -323,6 +329,7 @@ def _print(console: Console, report: CheckReport) -> None:
         ],
         report.out,
     )
+    _say_some(console, [f"label conflict, the same bytes: {pair}" for pair in report.conflicts], report.out)
     for split in report.splits:
         _say(console, f"split {split.name}: {split.summary}")
         _say_some(console, [f"  {leak}" for leak in split.leaking], report.leaks)

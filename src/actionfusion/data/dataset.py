@@ -10,17 +10,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from actionfusion.data.duplicates import with_equal_files
+from actionfusion.data.duplicates import exact_duplicates, label_conflicts, note_on_conflicts, with_equal_files
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import PARTS, Leaks, Listing, Part, Split, canonical, some, spellings
 from actionfusion.data.loading import LabelledSource
-from actionfusion.data.manifest import read_manifest
+from actionfusion.data.manifest import OK, read_manifest
 from actionfusion.data.source_videos import PictureFolderSource
 from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
 from actionfusion.remote_path import RemotePath
+from actionfusion.run_folder import fault_of_labels
 from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
@@ -177,6 +178,8 @@ def open_data(settings: DataSettings) -> LabelledVideos:
     if len(listing.labels) < 2:
         reason = f"holds videos of one class alone, {listing.labels[0]!r}"
         raise DatasetError(listing.root, reason, "put the videos of each class into a folder of its own")
+    if fault := fault_of_labels(listing.labels):
+        raise DatasetError(listing.root, fault, "rename the class")
     return split_listing(listing, replace(settings, dataset=listing.dataset))
 
 
@@ -214,7 +217,11 @@ def open_listing(settings: DataSettings) -> Listing:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
     listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern)
     if settings.manifest is not None:
-        listing = read_manifest(settings.manifest).applied_to(listing)
+        manifest = read_manifest(settings.manifest)
+        listing = manifest.applied_to(listing)
+        equal = exact_duplicates({row.path: row.hash for row in manifest.rows if row.status == OK})
+        conflicts = label_conflicts(equal, {row.path: row.label for row in manifest.rows})
+        listing = replace(listing, notes=(*listing.notes, *note_on_conflicts(conflicts)))
     if gone := listing.missing:
         reason = f"{len(gone)} of the {len(listing.entries)} videos that the table names are not there: {some(gone)}"
         if settings.missing == "refuse":

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from actionfusion.video.fingerprint import DUPLICATE_DISTANCE, Fingerprint, dist
 _SAME_SCENE = 0.97
 _SAME_ACTIVITY = 0.95
 _BLOCK = 1024
+_SHOWN = 3
 
 Progress = Callable[[int, int], None]
 
@@ -112,11 +113,35 @@ def clusters(duplicates: Iterable[Duplicate], order: Iterable[str]) -> dict[str,
     return {path: min(subset, key=position.__getitem__) for subset in ties.subsets() for path in subset}
 
 
+def label_conflicts(duplicates: Iterable[Duplicate], label_of: Mapping[str, str]) -> list[str]:
+    """Name the pairs of equal files that have two labels, one of which must be wrong.
+
+    Args:
+        duplicates: the pairs; near ones are passed over, since they may differ in what the labels tell.
+        label_of: by path.
+    """
+    return [
+        f"{pair.first!r} ({label_of[pair.first]!r}) and {pair.second!r} ({label_of[pair.second]!r})"
+        for pair in duplicates
+        if pair.kind == "equal" and label_of[pair.first] != label_of[pair.second]
+    ]
+
+
+def note_on_conflicts(conflicts: Sequence[str]) -> list[str]:
+    """Write a line on label conflicts, if there are any."""
+    if not conflicts:
+        return []
+    more = f" and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
+    return [f"label conflict: the same bytes have two labels: {', '.join(conflicts[:_SHOWN])}{more}"]
+
+
 def with_equal_files(listing: Listing) -> Listing:
-    """Mark the equal files of a listing as duplicates; see ``equal_files``."""
+    """Mark the equal files of a listing as duplicates, and note those of two labels; see ``equal_files``."""
     duplicates = equal_files(listing)
     if not duplicates:
         return listing
+    notes = note_on_conflicts(label_conflicts(duplicates, {entry.path: entry.label for entry in listing.entries}))
+    listing = replace(listing, notes=(*listing.notes, *notes))
     return listing.with_duplicates(clusters(duplicates, [entry.path for entry in listing.entries]))
 
 

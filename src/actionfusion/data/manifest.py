@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from actionfusion.cells import as_cell
 from actionfusion.data.layouts.table import PARQUET_SUFFIXES, TEXT_SUFFIXES, Row, import_pyarrow, read_rows
 from actionfusion.data.listing import Listing, canonical, match_names, some
 from actionfusion.errors import DatasetError, SettingsError
@@ -211,12 +212,12 @@ def write_manifest(path: Path, rows: Sequence[ManifestRow]) -> None:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write CSV, or TSV by the ending; an empty cell where a value is None."""
+    """Write CSV, or TSV by the ending; an empty cell where a value is None, and no formula (``as_cell``)."""
     text = io.StringIO(newline="")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    writer.writerows(map(as_cell, row) for row in rows)
     write_atomically(path, text.getvalue())
 
 

@@ -103,5 +103,5 @@ def _contents_of_recipe(name: str) -> Contents:
         raise SettingsError(path, "says nothing of clip.flow", "give it engine, bound and size there")
     clip = build(ClipSettings, values["clip"], path, within="clip")
     kind = model_class(build(str, values.get("model", "fusion"), path, within="model"))
-    settings = build(kind.Settings, values.get("network") or {}, path, within="network")
+    settings = build(kind.Settings, values.get("network", {}), path, within="network")
     return Contents.of_clip(replace(clip, streams=kind.streams(settings)))

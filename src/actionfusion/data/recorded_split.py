@@ -68,6 +68,29 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
     return videos
 
 
+def refuse_other_data(folder: RunFolder, videos: LabelledVideos) -> None:
+    """See that a training goes on with the videos and classes that it was begun with.
+
+    Raises:
+        RunFolderError: the run does not say which they were.
+        DatasetError: a class has another number, or a video another class or part, than in the run.
+    """
+    if not (folder.path / SPLIT).is_file():
+        reason = "does not say which video was on which side of the split"
+        raise RunFolderError(folder.path / SPLIT, reason, _COPY_AGAIN)
+    rows = _read_split(folder.path / SPLIT)
+    listing, rows = _as_spelled(videos.listing, rows, folder.labels)
+    if listing.labels != folder.labels:
+        reason = f"has the classes {some(listing.labels)}, and the run was begun with {some(folder.labels)}"
+        raise DatasetError(listing.root, reason, _THE_SAME_ROOT)
+    _refuse_strangers(listing, rows, folder.labels, folder.path / SPLIT)
+    for part in PARTS:
+        for index in videos.part(part):
+            if rows.get(path := listing.entries[index].path, {}).get("part") != part:
+                reason = f"says another part of {path!r} than the run's settings give it, which is {part}"
+                raise RunFolderError(folder.path / SPLIT, reason, _COPY_AGAIN)
+
+
 def reopen_split(
     path: Path, settings: DataSettings, labels: Sequence[str], name: str, notes: Sequence[str]
 ) -> LabelledVideos:

@@ -279,6 +279,8 @@ class StoredVideo:
         self.times: npt.NDArray[np.float64] = np.asarray(index["times"], np.float64)
         if self.times.ndim != 1 or not np.isfinite(self.times).all():
             raise ValueError("times are no list of numbers")
+        if (np.diff(self.times) < 0).any():
+            raise ValueError("times decrease")
         pictures = 2 * self._num_frames - 1 if self.contents.has_flow else self._num_frames
         if self._num_frames < 1 or len(self.times) != self._num_frames or len(self._pictures.sizes) != pictures:
             raise ValueError("numbers of pictures, times and frames differ")

@@ -230,6 +230,8 @@ def check_evaluation(evaluation: Mapping[str, Any]) -> None:
     labels = evaluation["labels"]
     if not all(isinstance(label, str) for label in labels):
         raise SettingsError("evaluation", "not every label is a text", _REMEDY)
+    if len({*labels}) < len(labels) or not all(map(str.strip, labels)):
+        raise SettingsError("evaluation", "a label is empty or is there twice", _REMEDY)
     _refuse_other_counts(evaluation)
     if [entry["label"] for entry in evaluation["per_class"]] != labels:
         raise SettingsError("evaluation", "its classes one by one are not its labels", _REMEDY)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from actionfusion.data.listing import shown
 from actionfusion.data.loading import EpochLoader, KeyedDataset
+from actionfusion.data.recorded_split import refuse_other_data
 from actionfusion.errors import SettingsError, TrainingError, WeightsError
 from actionfusion.files import refuse_unwritable, remove_partials
 from actionfusion.models.model import VideoModel
@@ -155,6 +156,7 @@ def _resume(out: Path, given: Recipe, processes: Processes) -> Path:
     plan = make_plan(given, processes)
     now = plan.config()
     refuse_contradictions(run.config, now, out)
+    refuse_other_data(run, plan.videos)
     cost = plan.check(out)
     model = plan.make_network()
     if plan.from_features:

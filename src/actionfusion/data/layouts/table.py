@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actionfusion.cells import from_cell
 from actionfusion.data.layouts.folder import part_named
 from actionfusion.data.layouts.tree import LeftOut, existing, holds_flow, is_picture, is_video, scan
 from actionfusion.data.listing import (
@@ -92,7 +93,7 @@ def open_table(given: AnyPath) -> Listing:
         raise DatasetError(table, "has a header and no rows", "add a row for each video")
     left_out = [row for row in rows if row.cells.get("status", "ok") != "ok"]
     good = [row for row in rows if row.cells.get("status", "ok") == "ok"]
-    locate, seen = _locator(table.parent, good), dict[str, str]()
+    locate, seen = _locator(table.parent, good), dict[str, tuple[str, str]]()
     videos = [_video(table, row, seen, locate) for row in good]
     if not videos:
         raise DatasetError(table, "every row has a status other than ok", "check the videos that it names")
@@ -202,7 +203,7 @@ def _read_text(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> It
             reason = f"{position} has {len(cells)} cells where the header has {len(columns)}"
             raise DatasetError(table, reason, "quote a cell that holds the separator or a line end")
         else:
-            yield Row(position, dict(zip(columns, cells, strict=True)))
+            yield Row(position, dict(zip(columns, map(from_cell, cells), strict=True)))
 
 
 def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) -> Iterator[Row]:
@@ -234,7 +235,7 @@ def import_pyarrow(table: AnyPath) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _Video:
+def _video(table: AnyPath, row: Row, seen: dict[str, tuple[str, str]], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
         return DatasetError(table, f"{row.position}, column {column}: {reason}", remedy)
 
@@ -247,12 +248,17 @@ def _video(table: AnyPath, row: Row, seen: dict[str, str], locate: Locate) -> _V
     if kind is None:
         raise wrong("path", f"{written!r} is a folder without pictures", _OWN_PATH)
     name = str(path)
-    if name in seen:
-        raise wrong("path", f"{written!r} is in {seen[name]} already", "name every video once")
-    seen[name] = row.position
     label = row.cells["label"].strip()
     if not label:
         raise wrong("label", "is empty", "write the class of the video")
+    if name in seen:
+        position, other = seen[name]
+        if other != label:
+            raise wrong(
+                "label", f"label conflict: {written!r} is {other!r} in {position}", "keep the one that is right"
+            )
+        raise wrong("path", f"{written!r} is in {position} already", "name every video once")
+    seen[name] = (row.position, label)
     part = row.cells.get("split", "").strip()
     if part and part_named(part) is None:
         raise wrong("split", f"{part!r} is none of train, val and test", "write one of them, or leave it empty")

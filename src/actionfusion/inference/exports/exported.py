@@ -20,6 +20,7 @@ from actionfusion.inference.runtimes.backend import (
 )
 from actionfusion.inference.runtimes.choice import CPU_BACKENDS, RuntimeChoice
 from actionfusion.inference.runtimes.sub_models import TensorSpec
+from actionfusion.run_folder import fault_of_labels
 from actionfusion.settings import build, build_each, field_kinds, read_json
 from actionfusion.video.clip import ClipSettings
 
@@ -167,7 +168,13 @@ def open_export(folder: Path) -> Export:
         if file.stat().st_size != size:
             reason = f"has {file.stat().st_size} bytes, not {size}"
             raise ExportError(file, reason, f"copy the whole folder, or {_AGAIN}")
-    return Export(folder, clip, known["labels"], tuple(specs), about)
+    return Export(folder, clip, _sound_labels(known["labels"], path), tuple(specs), about)
+
+
+def _sound_labels(labels: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    if fault := fault_of_labels(labels):
+        raise ExportError(path, fault, _AGAIN)
+    return labels
 
 
 def _clip_of_format_1(about: Mapping[str, Any]) -> dict[str, Any]:

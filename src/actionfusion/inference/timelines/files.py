@@ -9,19 +9,23 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from actionfusion.cells import as_cell
 from actionfusion.inference.timelines.untrimmed import Segment, VideoTimeline
 
 _LONGEST_NAME = 120
 
 
 def as_csv(segments: Sequence[Segment]) -> str:
-    """Write a row a segment: ``start, end, label, probability``; the last two are empty where there is no label."""
+    """Write a row a segment: ``start, end, label, probability``; the last two are empty where there is no label.
+
+    A label that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("start", "end", "label", "probability"))
     for item in segments:
         probability = "" if item.probability is None else f"{item.probability:.6f}"
-        writer.writerow((f"{item.start:.3f}", f"{item.end:.3f}", item.label or "", probability))
+        writer.writerow((f"{item.start:.3f}", f"{item.end:.3f}", as_cell(item.label), probability))
     return text.getvalue()
 
 
