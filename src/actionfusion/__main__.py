@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from actionfusion.errors import OutputError, printable
-from actionfusion.process import leave, open_standard_streams, stopping
+from actionfusion.process import find_home, leave, open_standard_streams, stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code, stopped = 1, True
     with stopping(leaves=True) as done, suppress(KeyboardInterrupt):
         open_standard_streams()
+        find_home()
         code, stopped = _run(sys.argv[1:])
         done(code)
     if stopped:

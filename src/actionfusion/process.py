@@ -183,6 +183,22 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def find_home() -> None:
+    """Give libraries a home and a name where the user has neither, as in a container without an entry for its user.
+
+    The home is an empty folder that goes when the process ends.
+    """
+    if os.path.expanduser("~") != "~":  # noqa: PTH111  Path would raise
+        return
+    from shutil import rmtree  # noqa: PLC0415  Seldom needed, and this is before all else.
+    from tempfile import mkdtemp  # noqa: PLC0415
+
+    home = mkdtemp(prefix="actionfusion-home-")
+    atexit.register(rmtree, home, ignore_errors=True)
+    os.environ["HOME"] = home
+    os.environ.setdefault("USER", f"user{os.getuid()}" if hasattr(os, "getuid") else "user")
+
+
 def open_standard_streams() -> None:
     """Make the standard streams such that they end no command in a traceback.
 

@@ -199,7 +199,7 @@ def _core() -> Any:
     """
     try:
         from openvino import Core  # noqa: PLC0415
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # it wants a home too
         reason = f"cannot be imported ({' '.join(str(error).split())})"
         raise RuntimeUnavailable("openvino", reason, "pip install 'actionfusion[openvino]'") from error
     return Core()
