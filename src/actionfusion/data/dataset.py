@@ -192,10 +192,15 @@ def open_data(settings: DataSettings) -> LabelledVideos:
     if settings.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
     listing = open_listing(settings.dataset, settings.root, settings.group_pattern, settings.manifest)
+    refuse_single_class(listing)
+    return split_listing(listing, replace(settings, dataset=listing.dataset))
+
+
+def refuse_single_class(listing: Listing) -> None:
+    """Raise a DatasetError for videos of one class alone, which leave nothing to tell apart."""
     if len(listing.labels) < 2:
         reason = f"holds videos of one class alone, {listing.labels[0]!r}"
         raise DatasetError(listing.root, reason, "put the videos of each class into a folder of its own")
-    return split_listing(listing, replace(settings, dataset=listing.dataset))
 
 
 def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from actionfusion.data.dataset import DataSettings, open_listing, split_listing
+from actionfusion.data.dataset import DataSettings, open_listing, refuse_single_class, split_listing
 from actionfusion.data.listing import Listing
 from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
@@ -97,6 +97,7 @@ def protocol(
     if data.root is None:
         raise SettingsError("data.root", "is not given", "say where the videos are: --data.root DIR")
     listing = open_listing(data.dataset, data.root, data.group_pattern, data.manifest)
+    refuse_single_class(listing)
     data = replace(data, dataset=listing.dataset)
     given = given.changed(data=data)
     folds = make_folds(listing, name, data.seed, repeats, seeds or (given.seed,))

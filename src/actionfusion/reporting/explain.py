@@ -8,12 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from actionfusion.errors import ActionFusionError, SettingsError, printable
+from actionfusion.errors import ActionFusionError, SettingsError, VideoMissing, printable
 from actionfusion.explanation.activations import PAPER_CHANNELS
 from actionfusion.explanation.explanation import Explanation, check_options, explain_clip
 from actionfusion.explanation.localization import HiddenName
 from actionfusion.explanation.target import find_label
 from actionfusion.files import replacing_folder
+from actionfusion.inference.given_videos import refuse_address
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.explanation_page import render_explanation
 from actionfusion.reporting.filmstrip import common_scale, square
@@ -66,6 +67,9 @@ def explain(
         SettingsError: a class, a stage, a number of channels or a map that there is not, or ``out`` cannot be written.
     """
     refuse_taken(out)
+    refuse_address(video)
+    if video.is_dir():
+        raise VideoMissing(video, "this is a folder", "give one video file")
     recognizer = Recognizer.load(run, runtime="torch", device=device)
     # Wrong options are refused before anything is computed.
     if label is not None:
