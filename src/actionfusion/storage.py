@@ -145,6 +145,13 @@ def relative(inner: AnyPath, root: AnyPath) -> str:
     raise ValueError(f"{inner} is not in {root}")
 
 
+def plain_name(root: PathLike) -> str:
+    """Give the name of a folder or of a table of videos, without what file names do not take; empty if none is left."""
+    given = to_path(root).expanduser().absolute()
+    name = given.stem if isinstance(given, Path) and given.is_file() else given.name
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name)
+
+
 def beside(folder: AnyPath, written: str) -> AnyPath:
     """Resolve a path that a file in this folder holds: relative to the folder, absolute, or an address."""
     if _ADDRESS.match(written) and not (isinstance(folder, Path) and os.path.lexists(folder / written)):

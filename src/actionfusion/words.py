@@ -7,6 +7,7 @@ name.  So a flag that is not a single setting is refused, and a list of settings
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any, get_args
@@ -31,28 +32,46 @@ def checked_words(
     """
     known = dict(setting_names(kinds)) | {f"no_{name}": bool for name, kind in kinds.items() if kind is bool}
     known |= {"help": bool} | ({"config": str} if takes_recipes else {})
-    left: list[str] = []
+    options: list[str] = []
+    named: list[str] = []
     recipes: list[str] = []
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or word == "--":
-            left += [word] if word != "--" else [word, *rest]
+        if word == "--":
+            named += _after_the_dashes(command, list(rest), known)
+            continue
+        if not word.startswith("--"):
+            (options if word.startswith("-") and word != "-" else named).append(word)
             continue
         if flag not in known:
             raise _unknown(command, flag, known)
         is_recipe = flag == "config" and takes_recipes
-        if not is_recipe and not _holds_settings(known[flag]):
-            left.append(word)
-        elif (given := value if equals else next(rest, None)) is None:
-            left.append(word)  # the parser says that it wants a value
+        given = value if equals or _is_switch(flag, kinds) else next(rest, None)
+        if given is None or not (is_recipe or _holds_settings(known[flag])):
+            # Where its value is missing, the parser says so.
+            options += [word] if equals or given is None or _is_switch(flag, kinds) else [word, given]
         elif is_recipe:
             recipes.append(given)
         else:
             values = parse_yaml(given, f"--{flag}", WrongWord, "give a list as JSON has it")
             built = build(known[flag], values, f"--{flag}", WrongWord, "correct it", within=flag)
-            left += [f"--{flag}", json.dumps(plain(built))]
-    return left, recipes
+            options += [f"--{flag}", json.dumps(plain(built))]
+    # The parser wants words without a flag in one place; behind the dashes one may begin with a dash too.
+    return [*options, *(["--", *named] if named else [])], recipes
+
+
+def _is_switch(flag: str, kinds: Mapping[str, Any]) -> bool:
+    """Tell whether a flag stands for itself and takes no value."""
+    return flag == "help" or kinds.get(flag.removeprefix("no_")) is bool
+
+
+def _after_the_dashes(command: str, words: list[str], known: Mapping[str, Any]) -> list[str]:
+    for word in words:
+        if word.removeprefix("--").partition("=")[0] in known and word.startswith("--") and not os.path.lexists(word):
+            reason = "stands behind --, where no word is an argument with a name"
+            raise WrongWord(word, reason, f"write it before --; see actionfusion {command} --help")
+    return words
 
 
 def _unknown(command: str, flag: str, known: Mapping[str, Any]) -> WrongWord:

@@ -41,11 +41,11 @@ def test_broken_videos_are_listed_and_not_counted(tiny_run, shapes_root, tmp_pat
 def test_other_videos_than_the_runs_are_refused(tiny_run, shapes_root, tmp_path):
     root = shutil.copytree(shapes_root, tmp_path / "shapes")
     sorted((root / "test" / "motion_up").glob("*.mp4"))[0].unlink()
-    with pytest.raises(DatasetError, match="1 of the 48 videos of the run's split are not there: 'test/motion_up"):
+    with pytest.raises(DatasetError, match="1 of the 16 test videos of the run's split are not there: 'test/motion_up"):
         evaluate(tiny_run, root, out=tmp_path / "figures.json")
     for part in ("train", "test"):
         shutil.rmtree(root / part / "motion_up")
-    with pytest.raises(DatasetError, match="6 of the 48 videos"):
+    with pytest.raises(DatasetError, match="2 of the 16 test videos"):
         evaluate(tiny_run, root, out=tmp_path / "figures.json")
 
 

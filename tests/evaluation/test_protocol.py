@@ -330,6 +330,16 @@ def test_the_command_takes_a_recipe_and_says_what_it_came_to(recipe, tmp_path, c
     assert not (tmp_path / "none").exists()
 
 
+def test_one_class_alone_is_refused_before_anything_is_written(quick_arguments, grouped_root, tmp_path):
+    shutil.copytree(grouped_root / "motion_up", tmp_path / "root" / "motion_up")
+    recipe = quick_arguments["recipe"]
+    with pytest.raises(DatasetError, match="videos of one class alone, 'motion_up'"):
+        protocol(
+            "stratified-7:3", recipe.changed(data=replace(recipe.data, root=tmp_path / "root")), out=tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_several_processes_are_refused(quick_arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingsError, match="runs in one process"):

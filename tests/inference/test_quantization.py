@@ -196,7 +196,7 @@ def test_without_the_videos_it_says_how_to_prepare(run, tmp_path, small_root):
     shutil.copytree(small_root / "train", tmp_path / "fewer" / "train")
     rows = (small_root / "videos.csv").read_text().splitlines()
     (tmp_path / "fewer" / "videos.csv").write_text("\n".join(row for row in rows if not row.startswith("test/")))
-    with pytest.raises(DatasetError, match=r"12 of the 24 videos of the run's split are not there: 'test/"):
+    with pytest.raises(DatasetError, match=r"12 of the 12 test videos of the run's split are not there: 'test/"):
         Recognizer.load(run, precision="int8", root=tmp_path / "fewer", device="cpu")
     (run / "split.csv").unlink()
     with pytest.raises(SettingsError, match=r"has no split\.csv to calibrate by"):

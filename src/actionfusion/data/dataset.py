@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -27,6 +27,7 @@ from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
 
 MissingName = Literal["refuse", "leave_out"]
+THE_SAME_ROOT = "give the folder that the run was trained on"
 _PREPARE = "prepare with the recipe that you train with"
 
 
@@ -76,11 +77,21 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class LabelledVideos:
-    """A listing with its split, as a run uses it."""
+    """A listing with its split, as a run uses it.
+
+    Args:
+        listing: the videos, by their paths as the run knows them.
+        split: counts in the listing.
+        settings: of both.
+        found_as: today's path of a video that had another one when it was split; None where it is gone.
+        named_as_trained: videos of another data set than the run's that are named as videos of its training.
+    """
 
     listing: Listing
     split: Split
     settings: DataSettings
+    found_as: Mapping[int, str | None] = field(default_factory=dict)
+    named_as_trained: int = 0
 
     @cached_property
     def store(self) -> AnyPath | None:
@@ -97,10 +108,11 @@ class LabelledVideos:
         return self.split.leaks(self.listing, part)
 
     def seen_in_training(self, part: Part) -> int:
-        """Count the videos of one part that training saw: they themselves, or their duplicates."""
+        """Count the videos of one part that training saw: they themselves, their duplicates, or by their names."""
         shown = {self.listing.entries[index].double_of for index in self.split.train} - {None}
         here = self.part(part)
-        return sum(part == "train" or self.listing.entries[index].double_of in shown for index in here)
+        seen = sum(part == "train" or self.listing.entries[index].double_of in shown for index in here)
+        return seen + self.named_as_trained
 
     def sources(self, indices: Sequence[int], clip: ClipSettings) -> list[LabelledSource]:
         """List the videos of these indices, ready to be opened."""
@@ -113,8 +125,21 @@ class LabelledVideos:
             for index in indices
         ]
 
-    def check_store(self, clip: ClipSettings) -> None:
-        """Check that the store, if there is one, holds what such clips need of every video of the split.
+    def check_there(self, parts: Sequence[Part]) -> None:
+        """Check that every video of these parts is there.
+
+        Raises:
+            DatasetError: one is not.
+        """
+        for part in parts:
+            paths = [self.listing.entries[index].path for index in self.part(part) if self._today(index) is None]
+            if paths:
+                reason = f"{len(paths)} of the {len(self.part(part))} {part} videos of the run's split are not there"
+                remedy = f"{THE_SAME_ROOT}; evaluate --split all-test measures on what is there"
+                raise DatasetError(self.listing.root, f"{reason}: {some(paths)}", remedy)
+
+    def check_store(self, clip: ClipSettings, parts: Sequence[Part] = PARTS) -> None:
+        """Check that the store, if there is one, holds what such clips need of every video of these parts.
 
         Raises:
             RecipeMismatch: the store was made by another recipe, or without flow.
@@ -122,8 +147,7 @@ class LabelledVideos:
         """
         if self.store is None:
             return
-        wanted = (*self.split.train, *self.split.val, *self.split.test)
-        entries = [_entry(self.store, self.listing.entries[index].path) for index in wanted]
+        entries = [self._file(index) for part in parts for index in self.part(part)]
         each: Iterable[StoredVideo] = map(StoredVideo, entries)
         if isinstance(self.store, RemotePath):
             with suppress(OSError):  # The entries report the fault, and name it better.
@@ -140,10 +164,12 @@ class LabelledVideos:
         entries = self.listing.entries
         return split_digest((name, canonical(entries[index].path)) for name in PARTS for index in self.part(name))
 
+    def _today(self, index: int) -> str | None:
+        return self.found_as.get(index, self.listing.entries[index].path)
+
     def _file(self, index: int) -> AnyPath:
-        if self.store is not None:
-            return _entry(self.store, self.listing.entries[index].path)
-        return self.listing.path(index)
+        path = self._today(index) or self.listing.entries[index].path
+        return self.listing.root / path if self.store is None else _entry(self.store, path)
 
     def _open(self, index: int, clip: ClipSettings) -> ClipSource:
         entry, video = self.listing.entries[index], self._file(index)
@@ -175,12 +201,17 @@ def open_data(settings: DataSettings) -> LabelledVideos:
         DatasetError: the folder is not what its layout says, has one class alone, or a part of the split is empty.
     """
     listing = open_listing(settings)
-    if len(listing.labels) < 2:
-        reason = f"holds videos of one class alone, {listing.labels[0]!r}"
-        raise DatasetError(listing.root, reason, "put the videos of each class into a folder of its own")
+    refuse_single_class(listing)
     if fault := fault_of_labels(listing.labels):
         raise DatasetError(listing.root, fault, "rename the class")
     return split_listing(listing, replace(settings, dataset=listing.dataset))
+
+
+def refuse_single_class(listing: Listing) -> None:
+    """Raise a DatasetError for videos of one class alone, which leave nothing to tell apart."""
+    if len(listing.labels) < 2:
+        reason = f"holds videos of one class alone, {listing.labels[0]!r}"
+        raise DatasetError(listing.root, reason, "put the videos of each class into a folder of its own")
 
 
 def split_listing(listing: Listing, settings: DataSettings) -> LabelledVideos:

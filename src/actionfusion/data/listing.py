@@ -275,11 +275,11 @@ class Listing:
         found = f"{len(self.labels)} classes, {len(self.entries)} videos{frames}{gone}, {groups}"
         return f"{self.dataset}: {found}, found in {shown(str(self.root))}"
 
-    def describe_choice(self) -> list[str]:
-        """Return a line that says how the layout was recognised; none where it was given."""
+    def describe_choice(self, flag: str = "--data.dataset") -> list[str]:
+        """Return a line that says how the layout was recognised, and which flag sets it; none where it was given."""
         if self.recognised_by is None:
             return []
-        return [f"layout: {self.dataset} (chosen: {self.recognised_by}; --data.dataset sets it)"]
+        return [f"layout: {self.dataset} (chosen: {self.recognised_by}; {flag} sets it)"]
 
     def describe_classes(self, most: int = 12) -> str:
         """Return one line: the first classes with their numbers of videos, and how many more there are."""

@@ -5,22 +5,24 @@ Evaluation uses this table and never makes a split again, so that training clips
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePosixPath
 
-from actionfusion.data.dataset import DataSettings, LabelledVideos, split_digest, with_leakage_note
+from actionfusion.data.dataset import THE_SAME_ROOT, DataSettings, LabelledVideos, split_digest, with_leakage_note
 from actionfusion.data.duplicates import Duplicate, clusters, equal_files
 from actionfusion.data.layouts import open_dataset
+from actionfusion.data.layouts.folder import part_named
 from actionfusion.data.layouts.table import read_rows
-from actionfusion.data.listing import PARTS, Listing, Split, VideoEntry, canonical, match_names, some
+from actionfusion.data.listing import PARTS, Listing, Split, VideoEntry, canonical, some, sorted_entries
 from actionfusion.data.manifest import write_table
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
 from actionfusion.run_folder import CONFIG, SPLIT, RunFolder, typed
 from actionfusion.storage import PathLike
 
 _COLUMNS = ("path", "label", "group", "double_of", "part")
-_THE_SAME_ROOT = "give the folder that the run was trained on"
 _COPY_AGAIN = "copy the whole run folder again"
 
 
@@ -41,6 +43,8 @@ def write_split(path: Path, videos: LabelledVideos) -> None:
 def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None) -> LabelledVideos:
     """Find the videos that a run was split on, split as they were then.
 
+    Videos that are no longer there stay in their parts; ``LabelledVideos.check_there`` names them.
+
     Args:
         folder: of the run.
         root: folder of the data set today, or its address.
@@ -49,7 +53,7 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
     Raises:
         SettingsError: no root was given, or an address that cannot be opened here.
         RunFolderError: the run does not say what it was trained on.
-        DatasetError: a video of the run's split is not there, or has another label.
+        DatasetError: not one video of the run's split is there, or one has another label.
     """
     recorded = folder.config.get("data")
     names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest", "missing"}
@@ -60,7 +64,7 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
     name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())
     videos = reopen_split(folder.path / SPLIT, settings, folder.labels, name, notes)
     # Of names with accented letters, earlier versions took the hash as the disk stored them.
-    table = [(row["part"], path) for path, row in _read_split(folder.path / SPLIT).items()]
+    table = [(row["part"], path) for path, row in read_split(folder.path / SPLIT).items()]
     digests = {split_digest(table), split_digest((part, canonical(path)) for part, path in table)}
     if recorded.get("digest") not in digests:
         reason = f"is not the split of {CONFIG}: one of them was changed"
@@ -75,20 +79,25 @@ def refuse_other_data(folder: RunFolder, videos: LabelledVideos) -> None:
         RunFolderError: the run does not say which they were.
         DatasetError: a class has another number, or a video another class or part, than in the run.
     """
-    if not (folder.path / SPLIT).is_file():
-        reason = "does not say which video was on which side of the split"
-        raise RunFolderError(folder.path / SPLIT, reason, _COPY_AGAIN)
-    rows = _read_split(folder.path / SPLIT)
-    listing, rows = _as_spelled(videos.listing, rows, folder.labels)
-    if listing.labels != folder.labels:
+    path, listing = folder.path / SPLIT, videos.listing
+    if not path.is_file():
+        raise RunFolderError(path, "does not say which video was on which side of the split", _COPY_AGAIN)
+    if [*map(canonical, listing.labels)] != [*map(canonical, folder.labels)]:
         reason = f"has the classes {some(listing.labels)}, and the run was begun with {some(folder.labels)}"
-        raise DatasetError(listing.root, reason, _THE_SAME_ROOT)
-    _refuse_strangers(listing, rows, folder.labels, folder.path / SPLIT)
+        raise DatasetError(listing.root, reason, THE_SAME_ROOT)
+    rows = read_split(path)
+    today = _found_again(listing, rows)
+    _refuse_strangers(listing, rows, today, folder.labels, path)
+    if gone := [video for video in rows if video not in today]:
+        reason = f"{len(gone)} of the {len(rows)} videos of the run's split are not there: {some(gone)}"
+        raise DatasetError(listing.root, reason, THE_SAME_ROOT)
+    then = {index: rows[video]["part"] for video, index in today.items()}
     for part in PARTS:
         for index in videos.part(part):
-            if rows.get(path := listing.entries[index].path, {}).get("part") != part:
-                reason = f"says another part of {path!r} than the run's settings give it, which is {part}"
-                raise RunFolderError(folder.path / SPLIT, reason, _COPY_AGAIN)
+            if then.get(index) != part:
+                video = listing.entries[index].path
+                reason = f"says another part of {video!r} than the run's settings give it, which is {part}"
+                raise RunFolderError(path, reason, _COPY_AGAIN)
 
 
 def reopen_split(
@@ -108,58 +117,51 @@ def reopen_split(
 
     Raises:
         SettingsError: no root was given.
-        DatasetError: the table cannot be read, or one of its videos is not there, or has another label.
+        DatasetError: the table cannot be read, or not one of its videos is there, or one has another label.
     """
     if settings.root is None:
         raise SettingsError("root", "is not given", "say where the videos of the data set are: --root DIR")
     listing = open_dataset(settings.dataset, settings.root, group_pattern=settings.group_pattern).present()
-    rows = _read_split(path)
-    listing, rows = _as_spelled(listing, rows, labels)
-    _refuse_strangers(listing, rows, labels, path)
-    listing = listing.select(index for index, entry in enumerate(listing.entries) if entry.path in rows)
-    _refuse_another_order(listing, labels, path)
-    sides: dict[str, list[int]] = {part: [] for part in PARTS}
-    for index, entry in enumerate(listing.entries):
-        sides[rows[entry.path]["part"]].append(index)
-    train, val, test = (tuple(sides[part]) for part in PARTS)
-    ordered = Listing(listing.dataset, listing.root, _as_then(listing, rows), tuple(labels), notes=listing.notes)
-    recorded = [Duplicate(entry.double_of, entry.path, "near", 0.0) for entry in ordered.entries if entry.double_of]
-    # A manifest may have left out the first of the videos that show the same.
-    names = dict.fromkeys([*(entry.path for entry in ordered.entries), *(pair.first for pair in recorded)])
-    ordered = ordered.with_duplicates(clusters([*recorded, *equal_files(ordered)], names))
-    split = with_leakage_note(ordered, Split(name, train, test, val, tuple(notes)))
-    return LabelledVideos(ordered, split, settings)
-
-
-def _as_spelled(
-    listing: Listing, rows: Mapping[str, Mapping[str, str]], labels: Sequence[str]
-) -> tuple[Listing, dict[str, Mapping[str, str]]]:
-    """Give the classes the run's spelling, and the rows the paths of today: accented letters have two forms."""
-    paths = match_names(rows, (entry.path for entry in listing.entries))
-    names = {here: label for label, here in match_names(labels, listing.labels).items()}
-    entries = tuple(replace(entry, label=names.get(entry.label, entry.label)) for entry in listing.entries)
-    listing = replace(listing, entries=entries, labels=tuple(names.get(label, label) for label in listing.labels))
-    found: dict[str, Mapping[str, str]] = {}
-    for path, cells in rows.items():
-        double_of = cells.get("double_of", "")
-        found[paths.get(path, path)] = {**cells, "double_of": paths.get(double_of, double_of)}
-    return listing, found
-
-
-def _as_then(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> tuple[VideoEntry, ...]:
-    """Give the entries with the groups and duplicates of the table; early versions recorded no duplicates."""
-    return tuple(
+    rows = read_split(path)
+    today = _found_again(listing, rows)
+    _refuse_strangers(listing, rows, today, labels, path)
+    _refuse_another_order(listing.select(today.values()), labels, path)
+    entries = sorted_entries(
         replace(
-            entry,
-            group=rows[entry.path].get("group", entry.group) or None,
-            double_of=rows[entry.path].get("double_of") or None,
+            listing.entries[today[video]] if video in today else VideoEntry(video, cells["label"]),
+            path=video,
+            label=cells["label"],
+            group=cells.get("group") or None,  # early versions recorded no duplicates
+            double_of=cells.get("double_of") or None,
         )
-        for entry in listing.entries
+        for video, cells in rows.items()
     )
+    ordered = Listing(listing.dataset, listing.root, entries, tuple(labels), notes=listing.notes)
+    found_as = {
+        index: listing.entries[today[entry.path]].path if entry.path in today else None
+        for index, entry in enumerate(entries)
+    }
+    recorded = [Duplicate(entry.double_of, entry.path, "near", 0.0) for entry in entries if entry.double_of]
+    then = {listing.entries[index].path: video for video, index in today.items()}
+    equal = [
+        replace(pair, first=then[pair.first], second=then[pair.second])
+        for pair in equal_files(listing.select(today.values()))
+    ]
+    # A manifest may have left out the first of the videos that show the same.
+    names = dict.fromkeys([*(entry.path for entry in entries), *(pair.first for pair in recorded)])
+    ordered = ordered.with_duplicates(clusters([*recorded, *equal], names))
+    sides = {part: [at for at, entry in enumerate(entries) if rows[entry.path]["part"] == part] for part in PARTS}
+    train, val, test = (tuple(sides[part]) for part in PARTS)
+    split = with_leakage_note(ordered, Split(name, train, test, val, tuple(notes)))
+    return LabelledVideos(ordered, split, settings, found_as)
 
 
-def _read_split(path: Path) -> dict[str, Mapping[str, str]]:
-    """Read the table that ``write_split`` wrote: the cells of each row by the video's path."""
+def read_split(path: Path) -> dict[str, Mapping[str, str]]:
+    """Read the table that ``write_split`` wrote: the cells of each row by the video's path.
+
+    Raises:
+        DatasetError: it cannot be read, or is another table.
+    """
     cells = {}
     for row in read_rows(path, needed=("path", "label", "part"), once=_COLUMNS):
         if row.cells["part"] not in PARTS:
@@ -169,28 +171,67 @@ def _read_split(path: Path) -> dict[str, Mapping[str, str]]:
     return cells
 
 
+def _found_again(listing: Listing, rows: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """Find the position in the listing of each recorded path, however file systems store its accented letters.
+
+    If none is there, the folders that all paths have in common may be others now: a layout may find its root further
+    up or down where some of its folders are gone, and a table's root moves with its disk.
+    """
+    here = {canonical(entry.path): index for index, entry in enumerate(listing.entries)}
+    if found := {video: here[canonical(video)] for video in rows if canonical(video) in here}:
+        return found
+    root = listing.root.as_posix() if isinstance(listing.root, Path) else str(listing.root)
+    whole = [f"{root}/{entry.path}" for entry in listing.entries]
+    best: dict[str, int] = {}
+    for then, now in product(range(_common_folders(rows) + 1), range(_common_folders(whole) + 1)):
+        here = {_below(path, now): index for index, path in enumerate(whole)}
+        found = {
+            video: here[below]
+            for video, cells in rows.items()
+            if (below := _below(video, then)) in here
+            and canonical(listing.entries[here[below]].label) == canonical(cells["label"])
+        }
+        best = max(best, found, key=len)
+    return best
+
+
+def _common_folders(paths: Iterable[str]) -> int:
+    """Count the folders that all paths begin with."""
+    shared = posixpath.commonpath([str(PurePosixPath(canonical(path)).parent) for path in paths])
+    return len(PurePosixPath(shared).parts)
+
+
+def _below(path: str, depth: int) -> str:
+    return "/".join(PurePosixPath(canonical(path)).parts[depth:])
+
+
 def _refuse_strangers(
-    listing: Listing, rows: Mapping[str, Mapping[str, str]], labels: Sequence[str], path: Path
+    listing: Listing,
+    rows: Mapping[str, Mapping[str, str]],
+    today: Mapping[str, int],
+    labels: Sequence[str],
+    path: Path,
 ) -> None:
     if strange := sorted({cells["label"] for cells in rows.values()} - set(labels)):
         reason = f"names class {strange[0]!r}, which is not among the run's labels"
         raise DatasetError(path, reason, _COPY_AGAIN)
-    label_of = {entry.path: entry.label for entry in listing.entries}
-    if gone := [video for video in rows if video not in label_of]:
-        reason = f"{len(gone)} of the {len(rows)} videos of the run's split are not there: {some(gone)}"
-        raise DatasetError(listing.root, reason, _THE_SAME_ROOT)
-    for video, cells in rows.items():
-        if label_of[video] != cells["label"]:
-            reason = f"{video!r} is {label_of[video]!r} here, and was {cells['label']!r} in the run's split"
-            raise DatasetError(listing.root, reason, _THE_SAME_ROOT)
+    if not today:
+        reason = f"not one of the {len(rows)} videos of the run's split is there: {some(list(rows))}"
+        raise DatasetError(listing.root, reason, f"{THE_SAME_ROOT}; evaluate --split all-test measures on others")
+    for video, index in today.items():
+        label, then = canonical(listing.entries[index].label), canonical(rows[video]["label"])
+        # Where the folder train/ is gone, the layout takes test/ for a class.
+        if label != then and not (part_named(label) and video.startswith(f"{label}/")):
+            reason = f"{video!r} is {label!r} here, and was {then!r} in the run's split"
+            raise DatasetError(listing.root, reason, THE_SAME_ROOT)
 
 
 def _refuse_another_order(listing: Listing, labels: Sequence[str], path: Path) -> None:
     """Refuse a label list in another order, which would give every prediction a wrong name."""
-    known = set(listing.labels)
-    ours = [label for label in labels if label in known]
+    here, known = [canonical(label) for label in listing.labels], [canonical(label) for label in labels]
+    ours, theirs = [label for label in known if label in here], [label for label in here if label in known]
     # Earlier versions sorted the classes as the disk stored their letters.
-    if ours != list(listing.labels) and (all(map(str.isascii, ours)) or ours != sorted(ours)):
-        here, there = next(pair for pair in zip(ours, listing.labels, strict=True) if pair[0] != pair[1])
-        reason = f"has {here!r} where the data set has {there!r}: the classes are in another order"
+    if ours != theirs and (all(map(str.isascii, ours)) or labels != sorted(labels)):
+        own, other = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+        reason = f"has {own!r} where the data set has {other!r}: the classes are in another order"
         raise DatasetError(path.with_name("labels.txt"), reason, _COPY_AGAIN)

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 from rich.text import Text
 
-from actionfusion.data.dataset import LabelledVideos
+from actionfusion.data.dataset import DataSettings, LabelledVideos
 from actionfusion.data.listing import Part
+from actionfusion.data.other_videos import open_other
 from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.evaluation.beside import compare_probe
@@ -23,7 +24,7 @@ from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, 
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
-from actionfusion.storage import PathLike
+from actionfusion.storage import PathLike, plain_name
 from actionfusion.terminal import Console
 from actionfusion.training.probe import PROBE, load_probe
 from actionfusion.training.start import read_start, seen_note
@@ -33,6 +34,8 @@ def evaluate(
     run: Path,
     root: PathLike | None = None,
     *,
+    dataset: str | None = None,
+    split: str | None = None,
     part: Part = "test",
     store: PathLike | None = None,
     views: int = 1,
@@ -42,13 +45,15 @@ def evaluate(
     out: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
-    """Measure a run on the videos that its split kept from it; print the figures and write them as JSON.
+    """Measure a run on the videos that its split kept from it, or on others; print the figures, write them as JSON.
 
     A linear probe beside the run is measured with it, on the same features.
 
     Args:
         run: the run folder that ``train`` wrote.
-        root: folder of the data set that the run was trained on, or its address.
+        root: folder of the data set that the run was trained on (or of other videos), or its address.
+        dataset: layout of other videos than the run's, all of them if no split is given.
+        split: of other videos: all-test takes all of them, whose layout is recognised if not given.
         part: side of the split: test, val or train.
         store: folder of prepared clips, or its address; none reads the videos themselves.
         views: samples of each video's frames whose probabilities are averaged; the network works so many times as long.
@@ -56,7 +61,8 @@ def evaluate(
             distinguish classes.
         temperature: ``val`` fits one on the validation part, and reports the calibration error before and after.
         force: measure on videos that the run was trained on; the result is marked.
-        out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder.
+        out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder, of other videos
+            ``evaluation_on_<their folder>.json``.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
     Returns:
@@ -65,8 +71,8 @@ def evaluate(
     Raises:
         OutputError: the JSON file cannot be written; figures that were measured by then are printed.
         RunFolderError: not a run folder, or one that was not trained on a data set.
-        DatasetError: the folder is not the one that the run was split on, or the part holds no video, or none that can
-            be read.
+        DatasetError: the folder is not the one that the run was split on, other videos have a class that the run does
+            not know, or the part holds no video, or none that can be read.
         SettingsError: videos that the run was trained on, a temperature without a validation part, or ``out`` is a file
             that this command did not write.
         WeightsError: weights missing, damaged, of another network, or such that scores are not finite.
@@ -76,8 +82,15 @@ def evaluate(
     target = out or evaluation_path(folder.path, part)
     if out is not None:
         refuse_foreign(out, lambda path: bool(read_evaluation(path)))
+    others = dataset is not None or split is not None
+    if others:
+        target = out or folder.path / f"evaluation_on_{plain_name(root or '')}.json"
     refuse_unwritable(target)
-    videos = reopen_data(folder, root, store)
+    if others:
+        videos, part = open_other(folder, DataSettings(root, dataset, split, store=store), part), "test"
+        _say(*videos.listing.describe_choice("--dataset"), videos.listing.describe(), *videos.listing.notes)
+    else:
+        videos = reopen_data(folder, root, store)
     evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)
     if not evaluation.videos:
         reason = f"not one of the {len(evaluation.failed)} videos of the {part} part can be read"
@@ -86,7 +99,7 @@ def evaluate(
         write_evaluation(evaluation, target)
     finally:
         print_evaluation(evaluation)
-    Console(stderr=True).print(Text(f"written to {target}"), soft_wrap=True)
+    _say(f"written to {target}")
     return evaluation
 
 
@@ -117,7 +130,9 @@ def measure(
     Videos that cannot be read are set apart, even if they are all.
     """
     _check_parts(videos, part, force=force, fits_temperature=temperature is not None)
-    videos.check_store(folder.clip)
+    parts: tuple[Part, ...] = (part, "val") if temperature is not None else (part,)
+    videos.check_there(parts)
+    videos.check_store(folder.clip, parts)
     recognizer, probe = _load(folder, device)
     found = predict_videos(recognizer, videos.sources(videos.part(part), folder.clip), views, part, probe)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
@@ -168,7 +183,8 @@ def _check_parts(videos: LabelledVideos, part: Part, *, force: bool, fits_temper
         reason = f"split {videos.split.name!r} has no {part} part"
         raise DatasetError(videos.listing.root, reason, "choose another --part")
     if not force and is_trained_on(videos.seen_in_training(part), count):
-        how = "the run was trained on" if part == "train" else "the run was trained on duplicates of"
+        how = "the run was trained on" + ("" if part == "train" else " duplicates of")
+        how = "the run was trained on videos with the names of" if videos.named_as_trained else how
         reason = f"{how} these {count} videos, so the figures would say nothing about others"
         raise SettingsError(f"{part} part", reason, "choose another --part, or --force, which marks the result")
     if fits_temperature and not videos.part("val"):
@@ -185,6 +201,10 @@ def _fit_temperature(recognizer: Recognizer, folder: RunFolder, videos: Labelled
         reason = f"not one of the {len(found.failed)} validation videos can be read"
         raise DatasetError(videos.listing.root, reason, "repair or fetch them, or leave --temperature out")
     if found.failed:
-        line = f"temperature: {len(found.failed)} validation videos could not be read and were left out"
-        Console(stderr=True).print(Text(line), soft_wrap=True)
+        _say(f"temperature: {len(found.failed)} validation videos could not be read and were left out")
     return fit_temperature(found.targets, found.probabilities)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        Console(stderr=True).print(Text(line), soft_wrap=True)

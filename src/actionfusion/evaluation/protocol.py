@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from rich.text import Text
 
-from actionfusion.data.dataset import DataSettings, open_listing, split_listing
+from actionfusion.data.dataset import DataSettings, open_listing, refuse_single_class, split_listing
 from actionfusion.data.listing import Listing
 from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError, VideoError, WeightsError
@@ -95,6 +95,7 @@ def protocol(
     given, chosen = chosen_recipe(recipe, changes)
     data = given.data
     listing = open_listing(data)
+    refuse_single_class(listing)
     data = replace(data, dataset=listing.dataset)
     given = given.changed(data=data)
     folds = make_folds(listing, name, data.seed, repeats, seeds or (given.seed,))

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
+from actionfusion.inference.given_videos import expanded
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
@@ -71,7 +72,7 @@ def predict(
 
     Args:
         run: the folder that ``train`` or ``export`` wrote.
-        videos: video files.
+        videos: video files; folders, for the videos below them; or folders of pictures, each one video.
         top_k: classes shown for each video, and with --json for each segment.
         json: print one JSON list instead of a table.
         segments: a timeline of each video (start, end, label, probability), for videos that are not cut to one action.
@@ -100,6 +101,7 @@ def predict(
         raise no_classes(top_k)
     load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, root=root, store=store)
     options = SegmentOptions(every, stride, threshold, shortest, out)
+    videos = expanded(videos)
     if segments:
         return predict_segments(open_run(run), partial(load, first="step"), videos, options, top_k=top_k, json=json)
     options.refuse_without_segments()

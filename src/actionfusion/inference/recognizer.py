@@ -15,6 +15,7 @@ import torch
 from actionfusion.errors import RecipeMismatch, SettingsError, WeightsError
 from actionfusion.inference.backends import Backends, SubModelName
 from actionfusion.inference.exports.exported import is_export
+from actionfusion.inference.given_videos import open_given
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.runtimes.choice import RuntimeChoice
 from actionfusion.inference.runtimes.sub_models import Array
@@ -27,7 +28,6 @@ from actionfusion.video.clip import Clip, ClipSettings, cut_clip, stacked_inputs
 from actionfusion.video.pictures import scaled_picture
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector
-from actionfusion.video.video_source import VideoSource
 
 # Frames a second where nothing says when they were taken.
 _NOMINAL_RATE = 25.0
@@ -142,11 +142,13 @@ class Recognizer:
 
         Of a long video only the parts around these frames are decoded where that gives the same (``VideoSource``).
 
+        Args:
+            video: a video file, or a folder of pictures in the order of their names.
+
         Raises:
             VideoError: the video cannot be read.
         """
-        clip = self.clip_settings
-        return cut_clip(VideoSource(Path(video), clip.flow, frame_size=clip.frame_size, seek=True), clip)
+        return cut_clip(open_given(video, self.clip_settings), self.clip_settings)
 
     def probabilities(self, clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
         """Compute class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.
@@ -190,7 +192,7 @@ class Recognizer:
         """Name the most probable classes of a video, best first.
 
         Args:
-            video: a video file.
+            video: a video file, or a folder of pictures.
             top_k: how many classes; all of them if there are fewer.
 
         Raises:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.text import Text
 
-from actionfusion.errors import ActionFusionError, printable
+from actionfusion.errors import ActionFusionError, VideoMissing, printable
 from actionfusion.explanation.activations import PAPER_CHANNELS
 from actionfusion.explanation.explanation import Explanation, check_options, explain_clip
 from actionfusion.explanation.localization import HiddenName
 from actionfusion.explanation.target import find_label
 from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder
+from actionfusion.inference.given_videos import refuse_address
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.explanation_page import render_explanation
 from actionfusion.reporting.filmstrip import common_scale, square
@@ -68,6 +69,9 @@ def explain(
     """
     refuse_taken(out)
     refuse_unwritable(out / PAGE)
+    refuse_address(video)
+    if video.is_dir():
+        raise VideoMissing(video, "this is a folder", "give one video file")
     recognizer = Recognizer.load(run, runtime="torch", device=device)
     # Wrong options are refused before anything is computed.
     if label is not None:

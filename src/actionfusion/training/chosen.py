@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from actionfusion.errors import SettingsError
 from actionfusion.recipes import default_recipe
-from actionfusion.storage import PathLike, to_path
+from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.training.features import FOLDER
 from actionfusion.training.recipe import Recipe, load_recipe
 
@@ -83,9 +82,7 @@ def differ(root: PathLike, other: PathLike | None) -> bool:
 
 def _free_run_folder(root: PathLike | None) -> Path:
     """Name a run folder after its videos, with a number where something has that name."""
-    given = to_path(root or "").expanduser().absolute()
-    name = given.stem if isinstance(given, Path) and given.is_file() else given.name
-    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name) or "run"
+    name = plain_name(root or "") or "run"
     number = 1
     while os.path.lexists(out := RUNS / (name if number == 1 else f"{name}-{number}")) or out.name == FOLDER:
         number += 1

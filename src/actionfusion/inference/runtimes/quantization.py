@@ -105,7 +105,8 @@ class RunClips:
         for part in wanted:
             if not self.count(part):
                 raise SettingsError("int8", f"{run.path / SPLIT} names no {part} videos of the run", "take fp32")
-        self._videos.check_store(self._clip)
+        self._videos.check_there(wanted)
+        self._videos.check_store(self._clip, wanted)
 
     def count(self, part: CalibrationPart) -> int:
         """Count the videos of a part."""

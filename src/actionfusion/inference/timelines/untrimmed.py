@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from actionfusion.errors import SettingsError, VideoError
+from actionfusion.inference.given_videos import frames_of
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.stepping import Stepper, StreamMethod
 from actionfusion.inference.timelines.timeline import (
@@ -29,7 +30,6 @@ from actionfusion.inference.timelines.timeline import (
 from actionfusion.inference.video_results import error_as_json
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.pictures import UInt8Array
-from actionfusion.video.reading import iterate_frames
 from actionfusion.video.samples import FrameCollector, Sample
 
 BATCH = 16
@@ -218,7 +218,7 @@ class VideoSamples:
     """The samples of a video file, read once; a fault ends them, and ``error`` holds it then.
 
     Args:
-        path: the file.
+        path: the file, or the folder of pictures.
         clip: L and the flow recipe.
         every: frames from one sample to the next.
         watch: called with the number of frames decoded so far, for each.
@@ -252,7 +252,7 @@ class VideoSamples:
                 self.watch(self._decoded)
             return collector.wants(index)
 
-        frames = iterate_frames(self.path, wanted=wanted, size=self.clip.decoded_size)
+        frames = frames_of(self.path, self.clip.decoded_size, wanted)
         try:
             with closing(frames):
                 for frame in frames:

@@ -1,0 +1,130 @@
+"""Find and open the videos that a person means: files, folders of videos, and folders of pictures that are one video.
+
+Folders are read as training reads them, so by the room that knows data sets; it is imported where a folder is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from actionfusion.errors import DatasetError, VideoError, VideoMissing, printable
+from actionfusion.video.clip import ClipSettings, ClipSource
+from actionfusion.video.reading import Frame, iterate_frames
+from actionfusion.video.sources import without_secrets
+from actionfusion.video.video_source import VideoSource
+
+Given = str | Path
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_DEEPEST = 16
+
+
+def expanded(given: Sequence[Given]) -> list[Given]:
+    """Put the videos below each folder in its place, in the order of their names, and say how many they are.
+
+    A folder that holds pictures and no video is one video.  One that holds nothing stays, and has its error where it
+    is read.  Addresses lose their passwords, since they are shown.
+    """
+    found: list[Given] = []
+    for item in given:
+        if _is_address(item):
+            found.append(without_secrets(str(item)))
+            continue
+        inner: list[Path] = []
+        with suppress(VideoError):  # reading the folder meets the same fault, and reports it
+            inner = list(_videos_in(Path(item))) if _is_folder(item) else []
+        found += inner or [item]
+        if inner and inner != [Path(item)]:
+            folders = sum(path.is_dir() for path in inner)
+            pictures = f", of them {folders} as folders of pictures" if folders else ""
+            Console(stderr=True).print(Text(printable(f"{item}: {len(inner)} videos{pictures}")), soft_wrap=True)
+    return found
+
+
+def open_given(video: Given, clip: ClipSettings) -> ClipSource:
+    """Open a video file, or a folder of pictures; of a long file only what is needed is decoded.
+
+    Raises:
+        VideoMissing: an address, or a folder without pictures.
+    """
+    if not (folder := _picture_folder(video)):
+        return VideoSource(Path(video), clip.flow, frame_size=clip.frame_size, seek=True)
+    from actionfusion.data.source_videos import PictureFolderSource  # noqa: PLC0415
+
+    return PictureFolderSource(folder, clip.flow, clip.frame_size)
+
+
+def frames_of(video: Given, size: int, wanted: Callable[[int], bool]) -> Generator[Frame, None, None]:
+    """Decode a video file, or a folder of pictures; see ``iterate_frames``.
+
+    Raises:
+        VideoError: as ``iterate_frames`` and ``open_given``.
+    """
+    if not (folder := _picture_folder(video)):
+        yield from iterate_frames(video, wanted=wanted, size=size)
+        return
+    from actionfusion.data.source_videos import read_source_frames  # noqa: PLC0415
+
+    with closing(read_source_frames(folder, size)) as frames:
+        yield from (frame for frame in frames if wanted(frame.index))
+
+
+def refuse_address(video: Given) -> None:
+    """Raise VideoMissing for an address, which is not fetched."""
+    if _is_address(video):
+        reason = "is an address; videos are taken from files, folders of videos and folders of pictures"
+        raise VideoMissing(without_secrets(str(video)), reason, "fetch it first, or let `actionfusion stream` read it")
+
+
+def _picture_folder(video: Given) -> Path | None:
+    refuse_address(video)
+    if not _is_folder(video):
+        return None
+    if next(_videos_in(Path(video)), None) != Path(video):
+        reason = "this is a folder, and not one that holds one video as pictures"
+        raise VideoMissing(video, reason, "give a video file, or a folder of pictures")
+    return Path(video)
+
+
+def _is_folder(video: Given) -> bool:
+    try:
+        return Path(video).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_address(video: Given) -> bool:
+    return bool(_ADDRESS.match(str(video))) and not _exists(Path(video))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _videos_in(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Find the videos below a folder; it is one itself where it holds pictures and no video."""
+    from actionfusion.data.layouts.tree import LeftOut, is_picture, is_video, scan  # noqa: PLC0415
+
+    real = folder.resolve()
+    if real in above or len(above) > _DEEPEST:
+        return
+    try:
+        folders, files = scan(folder, LeftOut())
+    except DatasetError as error:
+        raise VideoMissing(folder, error.reason, error.remedy) from error
+    videos = [Path(str(file)) for file in files if is_video(file)]
+    if not videos and any(is_picture(file) for file in files):
+        yield folder
+        return
+    yield from videos
+    for inner in folders:
+        yield from _videos_in(Path(str(inner)), (*above, real))
