@@ -42,6 +42,7 @@ from trained import RESAMPLES, group_interval
 RESULTS = Path(__file__).parent / "results" / "light_heads.json"
 CHOSEN = "small"
 FOLDS = 6
+_OF_FLOW = {"engine", "size"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Trial:
     views: int = 3
     epochs: int = 60
     drop_stream: float = 0.0
+    clips_a_class: int | None = None  # to learn from, drawn at random from those of a fold
 
 
 _LSTM: Mapping[str, Any] = {"temporal_head": "lstm", "hidden": 64, "dropout_lstm": 0.25}
@@ -76,6 +78,10 @@ TRIALS: Mapping[str, Trial] = {
     "one view": Trial(views=1),
     "224 px": Trial(features={"size": 224}),
     "the flow's first layer random": Trial(features={"flow_start": "random"}),
+    **{f"{count} clips a class": Trial(clips_a_class=count) for count in (2, 4, 8, 16)},
+    "flow by DIS, fast preset": Trial(features={"engine": "dis-fast"}),
+    "flow by DIS, medium preset": Trial(features={"engine": "dis"}),
+    "flow by TV-L1": Trial(features={"engine": "tvl1"}),
 }
 
 
@@ -105,8 +111,9 @@ def main() -> None:
         if not trial.network and not trial.training:
             for changes in (False, True):
                 beside = f"linear probe{' with changes' if changes else ''}, {name}"
-                correct[beside] = np.array([probe(trial, clips, changes=changes)], np.float64)
-                rows.append(_row(beside, correct, clips, arguments.seeds[:1]))
+                seeds = arguments.seeds if trial.clips_a_class else arguments.seeds[:1]
+                correct[beside] = np.array([probe(trial, clips, seed, changes=changes) for seed in seeds], np.float64)
+                rows.append(_row(beside, correct, clips, seeds))
                 print(f"{beside}: {rows[-1]['accuracy']:.3f}", flush=True)
         _record(rows)
 
@@ -125,10 +132,10 @@ class Clips:
 def load_clips(data: Path, trial: Trial, work: Path) -> Clips:
     """Compute the features of the training part, augmented and plain, or read those that are there."""
     recipe = load_recipe("small")
-    size = trial.features.get("size", recipe.clip.flow.size)
+    flow = replace(recipe.clip.flow, **{name: trial.features[name] for name in trial.features.keys() & _OF_FLOW})
     recipe = recipe.changed(
         data=DataSettings(root=data / "UCF-101", dataset="ucf101", split="official-1", validation="none"),
-        clip=replace(recipe.clip, flow=replace(recipe.clip.flow, size=size)),
+        clip=replace(recipe.clip, flow=flow),
         features=replace(recipe.features, cache=False, folder=work / "features"),
         flow_start=trial.features.get("flow_start", recipe.flow_start),
     )
@@ -140,10 +147,11 @@ def load_clips(data: Path, trial: Trial, work: Path) -> Clips:
     work_wanted = feature_work(network, learn, plain, recipe.features, prepared=False)
     print(fill_features(network, work_wanted, work / "features", workers=1), flush=True)
     stores = work_wanted.stores(work / "features")
+    files = {source.name: work_wanted.files[source.name] for source in learn.sources}
     features = {
         stream: torch.stack(
             [
-                torch.stack([store.read(source.name, view, index) for index, source in enumerate(learn.sources)])
+                torch.stack([store.read(name, view, file.identity) for name, file in files.items()])
                 for view in (*range(recipe.features.views), None)
             ]
         )
@@ -162,11 +170,20 @@ def folds(clips: Clips) -> list[tuple[Tensor, Tensor]]:
     return [(torch.from_numpy(learn), torch.from_numpy(held)) for learn, held in divided]
 
 
+def _drawn(trial: Trial, clips: Clips, learn: Tensor, seed: int) -> Tensor:
+    """Leave so many clips of each class as the trial learns from."""
+    if trial.clips_a_class is None:
+        return learn
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(learn.numpy()))
+    of_class = [order[clips.targets[order] == target] for target in range(8)]
+    return torch.cat([each[: trial.clips_a_class] for each in of_class])
+
+
 def cross_validate(trial: Trial, clips: Clips, seed: int) -> npt.NDArray[np.float64]:
     """Train a head for each fold; give the probabilities ``[N, K]`` of the clips that it has not seen."""
     answers = np.zeros((len(clips.targets), 8))
     for learn, held in folds(clips):
-        answers[held] = _trained(trial, clips, learn, held, seed)
+        answers[held] = _trained(trial, clips, _drawn(trial, clips, learn, seed), held, seed)
     return answers
 
 
@@ -197,14 +214,15 @@ def _of(clips: Clips, streams: tuple[str, ...], view: int, chosen: Tensor) -> Fe
     return {stream: clips.features[stream][view, chosen].float() for stream in streams}  # type: ignore[misc]
 
 
-def probe(trial: Trial, clips: Clips, *, changes: bool) -> npt.NDArray[np.bool_]:
+def probe(trial: Trial, clips: Clips, seed: int, *, changes: bool) -> npt.NDArray[np.bool_]:
     """Solve the linear probe in each fold, on the same views; tell which held-out clips are correct."""
     channels = {stream: features.shape[3] for stream, features in clips.features.items()}
     head = ProbeHead(channels, 8, changes=changes)  # type: ignore[arg-type]
     everything = torch.arange(len(clips.targets))
     described = [head.describe(_of(clips, tuple(channels), view, everything)) for view in (*range(trial.views), -1)]
     correct = np.zeros(len(clips.targets), bool)
-    for learn, held in folds(clips):
+    for whole, held in folds(clips):
+        learn = _drawn(trial, clips, whole, seed)
         given = DescribedClips(
             torch.cat([values[learn] for values in described[:-1]]),
             clips.targets[learn].repeat(trial.views),

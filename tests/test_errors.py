@@ -45,3 +45,11 @@ def test_a_name_that_is_no_utf8_can_be_printed():
     assert (
         str(errors.VideoMissing(name, "is not there", "check the path")).encode("utf-8").startswith(b"caf\\udce9.avi")
     )
+
+
+def test_no_password_is_in_an_error():
+    for subject in ("http:/anna:s3:cr@et@host/a.mp4", "ftp://anna:s3cret@host/a.mp4"):
+        error = errors.VideoMissing(subject, f"cannot open {subject} here", "check it")
+        assert "cret" not in f"{error} {error.subject} {error.reason}"
+        assert "anna@host/a.mp4" in str(error)
+    assert errors.VideoMissing("C:/a:b/c@d.mp4", "r", "s").subject == "C:/a:b/c@d.mp4"

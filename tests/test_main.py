@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from actionfusion.__main__ import COMMANDS, main
+from actionfusion.__main__ import main
+from actionfusion.commands import COMMANDS
 from actionfusion.errors import ActionFusionError
 from actionfusion.models.c3d import C3D, C3DSettings
 

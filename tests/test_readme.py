@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actionfusion.__main__ import COMMANDS, parser_and_words
+from actionfusion.command_line import COMMANDS, parser_and_words
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -147,6 +147,10 @@ def test_the_top_is_its_own_parent():
         ("https://token@host/x?signature=secret&a=b", "https://host/x"),
         ("abfs://container@account.net/x", "abfs://container@account.net/x"),
         ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
+        ("https://h/x;token=secret", "https://h/x"),
+        ("'https://h/a;b/x#sig=secret' failed", "'https://h/a;b/x' failed"),
+        ("http:/anna:secret@h/x", "http:/h/x"),
+        ("ftp:/anna:secret@h/x", "ftp:/anna@h/x"),
         ("no at 'https://a:secret@h/x?secret=1': gone", "no at 'https://h/x': gone"),
     ],
 )

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
@@ -23,7 +22,8 @@ from actionfusion.reporting.filmstrip import FilmStrip
 from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.page import GroupAccuracy, Report, render_report
 from actionfusion.reporting.rendering import refuse_other_page, write_page
-from actionfusion.run_folder import RunFolder, open_run, refuse_taken
+from actionfusion.run_folder import RunFolder, at_work, open_run, refuse_taken
+from actionfusion.terminal import Console
 from actionfusion.training.recipe import load_recipe
 from actionfusion.training.train import train
 
@@ -58,6 +58,11 @@ def demo(
     Raises:
         ActionFusionError: the folder holds something else, or cannot be written.
     """
+    with at_work(out):
+        return _demo(out, train_per_class, test_per_class, recipe, seed)
+
+
+def _demo(out: Path, train_per_class: int, test_per_class: int, recipe: str, seed: int) -> Path:
     console = Console(stderr=True)
     started = time.perf_counter()
     run_path, report = out / "run", out / "report.html"

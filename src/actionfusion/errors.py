@@ -6,13 +6,21 @@ one line.  ``kind`` is the stable short name that manifests and ``predict --json
 
 from __future__ import annotations
 
+import re
 from os import PathLike, fspath
 from typing import ClassVar
 
+# Control characters, separators of lines, marks that turn the direction of writing, and bytes that are no UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def printable(text: str) -> str:
-    """Return the text as it can be printed: bytes of a file name that are no UTF-8 become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""Return the text on one line, with what would steer a terminal as an escape such as ``\x1b``."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+# Also with one slash, which is left of an address that was taken for a path.
+_PASSWORD = re.compile(r"(\w:/+[^/\s:@]*):[^/\s]*@")
 
 
 class ActionFusionError(Exception):
@@ -29,14 +37,14 @@ class ActionFusionError(Exception):
     def __init__(self, subject: object, reason: str, remedy: str) -> None:
         named = fspath(subject) if isinstance(subject, PathLike) else str(subject)
         super().__init__(named, reason, remedy)
-        self.subject = named
-        self.reason = reason
+        self.subject = _PASSWORD.sub(r"\1@", named)
+        self.reason = _PASSWORD.sub(r"\1@", reason)
         self.remedy = remedy
 
     def __str__(self) -> str:
         end = "" if self.remedy.endswith("?") else "."
         text = f"{self.subject}: {self.reason}; {self.remedy}{end}"
-        return printable(" ".join(text.splitlines()))
+        return printable(re.sub(r"[\r\n]+", " ", text))
 
 
 class VideoError(ActionFusionError):
@@ -79,6 +87,12 @@ class VideoTooLarge(VideoError, ValueError):
     """A picture larger than the reader takes, which protects the machine's memory."""
 
     kind = "too_large"
+
+
+class OutputError(ActionFusionError):
+    """A file, a folder or a stream that the result cannot be written to."""
+
+    kind = "output"
 
 
 class SettingsError(ActionFusionError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -14,29 +15,36 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from actionfusion.errors import SettingsError
+from actionfusion.errors import OutputError, SettingsError
 
 FORGOTTEN_SECONDS = 24 * 3600
 """Age at which a temporary file counts as left over where there are no locks."""
 
 _SCRATCH = "actionfusion-scratch-"
+_PARTIAL = ".partial"
+_LEFT_OVER = re.compile(r"\.[0-9a-f]{32}\.(partial|lock)")
+_LOOKED_AT: set[Path] = set()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what is written there takes the name of ``path`` when the block ends.
 
-    If the block raises, ``path`` is as it was and the temporary file is gone.
+    If the block raises, ``path`` is as it was and the temporary file is gone.  The file may be read by those that the
+    umask says, whatever a library made of that.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _beside(path) as temporary:
+        try:
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
+            yield temporary
+            with suppress(OSError):  # some disks have no rights
+                temporary.chmod(mode)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -52,16 +60,80 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         OSError: it cannot be made, or holds something by then.
     """
     path = path.absolute()
+    with _beside(path) as temporary:
+        try:
+            temporary.mkdir()
+            yield temporary
+            if path.is_dir():
+                path.rmdir()
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a free name beside ``path``, with a lock by which others see that somebody is at work on it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
-    temporary.mkdir()
-    try:
+    remove_partials(path.parent)
+    temporary = path.with_name(f".{uuid.uuid4().hex}{_PARTIAL}")
+    with _locked(temporary.with_suffix(".lock")):
         yield temporary
+
+
+@contextmanager
+def _locked(lock_file: Path) -> Iterator[None]:
+    """Hold a lock for as long as the block lasts, where there are locks; its file is gone afterwards."""
+    with ExitStack() as held:
+        try:
+            # Another process that cleans up may hold it for a moment.
+            if lock := take_lock(lock_file, wait=True):
+                held.callback(release_and_remove, lock)
+        except OSError:
+            with suppress(OSError):
+                lock_file.unlink(missing_ok=True)
+        yield
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes have left of `replacing` and `replacing_folder`; a process looks once."""
+    if folder in _LOOKED_AT:
+        return
+    _LOOKED_AT.add(folder)
+    with suppress(OSError):
+        names = [entry.name for entry in os.scandir(folder) if _LEFT_OVER.fullmatch(entry.name)]
+        for stem in {name.rpartition(".")[0] for name in names}:
+            partial, lock_file = (folder / f"{stem}{ending}" for ending in (_PARTIAL, ".lock"))
+            with suppress(OSError):
+                if lock_file.exists():
+                    remove_left_over(partial, lock_file)
+                elif is_forgotten(partial.stat().st_mtime):
+                    _remove(partial)
+
+
+def refuse_unwritable(path: Path, name: str = "--out") -> None:
+    """See, before long work for it, that a file can be written here; nothing is left of the trial.
+
+    Args:
+        path: the file, which need not exist, nor its folder.
+        name: the argument that names it.
+
+    Raises:
+        OutputError: it cannot, for the reason that the system gives.
+    """
+    try:
         if path.is_dir():
-            path.rmdir()
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            raise OutputError(path, "is a folder", f"name a file with {name}")
+        above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error, f"choose another {name}") from error
+
+
+def cannot_write(path: Path, error: OSError, remedy: str) -> OutputError:
+    """Make the error of a file that the system lets nobody write."""
+    return OutputError(path, f"cannot be written ({error.strerror or error})", remedy)
 
 
 def refuse_foreign(path: Path, is_own: Callable[[Path], bool]) -> None:
@@ -139,13 +211,18 @@ def remove_left_over(path: Path, lock_file: Path) -> None:
                 return
             held.callback(release_and_remove, lock)
         except OSError:
-            if not is_forgotten(path.lstat().st_mtime):
+            if not is_forgotten((path if path.exists() else lock_file).lstat().st_mtime):
                 return
             held.callback(lock_file.unlink, missing_ok=True)
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path != lock_file:
-            path.unlink(missing_ok=True)
+        if path != lock_file:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_forgotten(modified: float) -> bool:
@@ -166,12 +243,7 @@ def scratch_folder() -> Iterator[Path]:
     lock_file = folder.with_suffix(".lock")
     with ExitStack() as held:
         # The lock comes first: a folder whose lock is free is one whose process has died.
-        try:
-            # Another process that cleans up may hold it for a moment.
-            if lock := take_lock(lock_file, wait=True):
-                held.callback(release_and_remove, lock)
-        except OSError:
-            held.callback(lock_file.unlink, missing_ok=True)
+        held.enter_context(_locked(lock_file))
         folder.mkdir(0o700)
         held.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder

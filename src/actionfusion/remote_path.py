@@ -448,7 +448,11 @@ def _as_os_error(error: Exception, protocol: str) -> OSError:
 
 
 def without_credentials(text: str) -> str:
-    """Hide the passwords of addresses in a text, and user names and queries of web addresses."""
-    text = re.sub(r"((?:https?|webdav)\w*://)[^/\s]*@", r"\1", text)
-    text = re.sub(r"(https?://[^\s?]*)\?[^\s'\"]*", r"\1", text)
-    return re.sub(r"(\w://[^/\s:@]*):[^/\s]*@", r"\1@", text)
+    """Hide the passwords of addresses in a text, and user names, queries and parameters of web addresses.
+
+    Addresses that have lost a slash, as one does that is taken for a path, are some too.
+    """
+    text = re.sub(r"((?:https?|webdav)\w*:/+)[^/\s]*@", r"\1", text)
+    text = re.sub(r"(https?:/+[^\s?]*)\?[^\s'\"]*", r"\1", text)
+    text = re.sub(r"(https?:/+[^\s'\"]*?)[;#]\w+=[^\s'\"]*", r"\1", text)
+    return re.sub(r"(\w:/+[^/\s:@]*):[^/\s]*@", r"\1@", text)

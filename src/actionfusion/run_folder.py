@@ -13,7 +13,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +23,8 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from actionfusion.errors import RunFolderError, SettingsError, WeightsError
-from actionfusion.files import replacing, write_atomically
+from actionfusion.errors import ActionFusionError, RunFolderError, SettingsError, WeightsError
+from actionfusion.files import refuse_unwritable, release_and_remove, replacing, take_lock, write_atomically
 from actionfusion.models import model_class
 from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.settings import build, build_each, plain, read_yaml
@@ -35,6 +35,7 @@ Settings = TypeVar("Settings")
 
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
 CHECKPOINT, CURVES, SPLIT = "checkpoint.safetensors", "curves.png", "split.csv"
+LOCK = ".lock"
 _RESTORE = "train the run again, or copy the whole run folder"
 # What else is read of ``config.yaml`` where it is there; training has the types of what is in these sections.
 _FURTHER: Mapping[str, Any] = {
@@ -88,7 +89,7 @@ class RunFolder:
             WeightsError: no weights, a damaged file, or values that are not finite.
         """
         path = self.path / WEIGHTS
-        if not path.is_file():
+        if not is_there(path, WeightsError):
             raise WeightsError(path, "the run has no weights", _RESTORE)
         try:
             tensors = {tensor_name(name): tensor for name, tensor in load_file(path).items()}
@@ -162,13 +163,12 @@ def create_run(
         RunFolderError: the folder holds something already, or cannot be written.
     """
     refuse_taken(path)
-    if fault := fault_of_labels(labels):
-        raise RunFolderError(path, fault, "rename the class")
+    refuse_unwritable_labels(labels)
     config = {"format": FORMAT, "model": model, "clip": plain(clip), "network": plain(network)}
     config |= {name: plain(part) for name, part in further.items()}
     try:
-        write_atomically(path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write_atomically(path / LABELS, "".join(f"{label}\n" for label in labels))
+        write_atomically(path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise RunFolderError(path, f"cannot be written ({error.strerror})", "choose another --out") from error
     return RunFolder(path, model, clip, network, tuple(labels), config)
@@ -187,8 +187,42 @@ def fault_of_labels(labels: Sequence[str]) -> str | None:
 
 def refuse_taken(path: Path) -> None:
     """Raise a RunFolderError if a run folder holds something already, or is a file."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
         raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
+
+
+def refuse_unwritable_labels(labels: Sequence[str]) -> None:
+    """See that the class names can be written a line each, and told apart.
+
+    Raises:
+        RunFolderError: one that cannot.
+    """
+    if fault := fault_of_labels(labels):
+        raise RunFolderError("classes", fault, "rename the class")
+
+
+@contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder, which is made if need be, while the block lasts.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        RunFolderError: another process is at work in it.
+    """
+    refuse_unwritable(path / CONFIG)
+    lock = None
+    with suppress(OSError):  # a disk without locks
+        path.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(path / LOCK)
+        if lock is None:
+            raise RunFolderError(path, "another process is at work in it", "wait for it, or choose another --out")
+    try:
+        yield
+    finally:
+        if lock is not None:
+            release_and_remove(lock)
+        with suppress(OSError):  # nothing came of it
+            path.rmdir()
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -199,7 +233,7 @@ def open_run(path: str | Path) -> RunFolder:
     """
     path = Path(path)
     for name in (CONFIG, LABELS):
-        if not (path / name).is_file():
+        if not is_there(path / name, RunFolderError):
             raise RunFolderError(path, f"is no run folder: there is no {name}", "give the folder that train wrote")
     remedy = "copy the whole run folder again"
     config = upgraded(read_yaml(path / CONFIG, RunFolderError, remedy))
@@ -228,6 +262,21 @@ def open_run(path: str | Path) -> RunFolder:
     if fault := fault_of_labels(labels):
         raise RunFolderError(path / LABELS, fault, remedy)
     return RunFolder(path, model, clip, network, labels, config)
+
+
+def is_there(path: Path, error: type[ActionFusionError]) -> bool:
+    """Tell whether there is such a file, and see that it may be read: libraries call one that may not missing.
+
+    Raises:
+        ActionFusionError: ``error``, with the reason that the system gives.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb"):
+            return True
+    except OSError as fault:
+        raise error(path, f"cannot be read ({fault.strerror or fault})", "ask its owner for the right to") from fault
 
 
 def misfitting_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:

@@ -208,6 +208,17 @@ def test_a_line_cut_by_a_kill_is_checked_again(clips, tmp_path):
         assert check("folder", clips, out=out, workers=0).rows == expected.rows
 
 
+@pytest.mark.parametrize("length", [0, 1, 5])
+def test_a_journal_killed_within_its_first_line_begins_anew(clips, tmp_path, length):
+    out = tmp_path / "m.csv"
+    check("folder", clips, out=out)
+    journal = tmp_path / "m.csv.journal"
+    whole = sorted(journal_lines(out))
+    journal.write_bytes(journal.read_bytes()[:length])
+    check("folder", clips, out=out)
+    assert sorted(journal_lines(out)) == whole
+
+
 @pytest.mark.parametrize("content", [b"garbage", b'{"format": 99}\n', b"[]\n"])
 def test_a_file_that_is_no_journal_is_left_alone(clips, tmp_path, content):
     (tmp_path / "m.csv.journal").write_bytes(content)

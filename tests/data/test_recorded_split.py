@@ -128,10 +128,10 @@ def test_a_class_may_hold_signs_at_which_python_splits_lines(sign, tmp_path, wri
     assert {found.label for found in predict(run, [tmp_path / "clips" / "run" / "0.mp4"])[0].predictions} == {*names}
 
 
-def test_a_class_that_spans_lines_is_refused_before_training(tmp_path, write_video):
+def test_a_class_that_spans_lines_is_refused_before_training(tmp_path, write_video, train_arguments):
     for name in ("high\njump", "run"):
         (tmp_path / name).mkdir()
-        for number in range(2):
+        for number in range(4):
             write_video(tmp_path / name / f"{number}.mp4", count=8 + number)
-    with pytest.raises(DatasetError, match="the name of class 1 spans lines"):
-        open_data(DataSettings(root=tmp_path))
+    with pytest.raises(RunFolderError, match="the name of class 1 spans lines"):
+        train(train_arguments["recipe"].changed(data=DataSettings(root=tmp_path)), out=tmp_path / "run", dry_run=True)

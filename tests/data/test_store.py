@@ -299,6 +299,8 @@ def test_what_is_no_entry_is_named(tmp_path, entry, frames):
         ({"recipe": {"engine": "magic"}}, "no whole entry"),
         ({"source": None}, "no whole entry"),
         ({"times": "soon"}, "no whole entry"),
+        ({"frame_size": 10**6}, "no whole entry"),
+        ({"frame_size": 0}, "no whole entry"),
     ],
 )
 def test_an_index_that_does_not_fit(tmp_path, entry, change, message):

@@ -191,9 +191,10 @@ def test_openvino_that_cannot_be_imported(small_run, monkeypatch):
 # The first of two to come is the first to go.
 SIGNALLED = """
 import signal, sys
+from pathlib import Path
 from actionfusion.inference.runtimes.backend import compile_openvino, read_openvino
 
-first, second = (compile_openvino(read_openvino(sys.argv[1]), "fp32") for _ in range(2))
+first, second = (compile_openvino(read_openvino(Path(sys.argv[1])), "fp32") for _ in range(2))
 del first
 del second
 signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))

@@ -63,6 +63,20 @@ def test_a_clip_of_known_length_is_read_whole_and_ends(http_server, encode):
     assert captured.buffer.dropped == captured.outages == 0
 
 
+def test_no_redirect_is_followed_unless_it_is_asked_for(http_server, encode):
+    data = encode(12)
+    target = f"{http_server.url}/elsewhere".replace("127.0.0.1", "localhost")
+    away = {"status": 302, "location": target}
+    http_server.answers = [away, {"body": data, "length": True}]
+    with pytest.raises(VideoMissing, match="--redirects"), open_source(find_source(http_server.url), Losses()):
+        pass
+    assert http_server.paths == ["/"]
+    http_server.answers = [away, {"body": data, "length": True}]
+    with open_source(find_source(http_server.url, redirects=True), Losses()) as opened:
+        assert sum(1 for _ in opened.pictures(SIZE)) == 12
+    assert http_server.paths == ["/", "/", "/elsewhere"]
+
+
 def test_a_server_that_dies_and_comes_back_is_waited_for(http_server, encode):
     """It sends 40 frames and hangs up, is away for three tries, and is there again."""
     data = encode(40)

@@ -12,7 +12,14 @@ from actionfusion.__main__ import main
 from actionfusion.data.shapes import draw_scene
 from actionfusion.data.shapes_files import write_clip
 from actionfusion.data.shapes_pictures import render
-from actionfusion.errors import ActionFusionError, RunFolderError, SettingsError, VideoDamaged, VideoMissing
+from actionfusion.errors import (
+    ActionFusionError,
+    OutputError,
+    RunFolderError,
+    SettingsError,
+    VideoDamaged,
+    VideoMissing,
+)
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models import FusionNetwork, FusionNetworkSettings
 from actionfusion.reporting import explanation_page
@@ -231,7 +238,7 @@ def test_a_folder_that_is_taken_or_cannot_be_written(tiny_run, video, tmp_path, 
     for out in (kept.parent, kept):
         with pytest.raises(RunFolderError, match="not empty"):
             explain(tiny_run, video, out=out)
-    with pytest.raises(SettingsError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         explain(tiny_run, video, out=kept / "below")
     assert kept.read_text() == "mine"
     assert list(kept.parent.iterdir()) == [kept]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from actionfusion.__main__ import main
-from actionfusion.errors import RunFolderError, SettingsError, WeightsError
+from actionfusion.errors import OutputError, RunFolderError, SettingsError, WeightsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.reporting.chosen_clips import choose_clips
 from actionfusion.reporting.run_report import report
@@ -158,7 +158,7 @@ def test_numbers_that_are_none_leave_the_page_whole(run, shapes_root, parse):
 
 def test_an_unwritable_page_is_named_in_one_line(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         report(run, out=tmp_path / "file" / "page.html")
     assert main(["report", str(run), "--out", str(tmp_path / "file" / "page.html")]) == 1
     assert capsys.readouterr().err.count("\n") == 1

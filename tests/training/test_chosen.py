@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actionfusion.__main__ import main, read_words
+from actionfusion.__main__ import main
+from actionfusion.command_line import read_words
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.protocol import protocol

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import write_atomically
-from actionfusion.run_folder import open_run
+from actionfusion.run_folder import at_work, open_run
 from actionfusion.training import checkpoint, loop, plan
 from actionfusion.training.learner import Learner
 from actionfusion.training.train import train
@@ -244,6 +245,7 @@ def unfinished(recipe, driver, tmp_path_factory):
     ],
 )
 def test_a_contradiction_is_refused_and_named(unfinished, root, capsys, words, named):
+    (unfinished / ".lock").unlink(missing_ok=True)  # which the kill has left
     before = {item.name: item.read_bytes() for item in unfinished.iterdir()}
     words = [*words, "--data.root", str(root)]
     assert main(["train", "--resume", "--out", str(unfinished), *words]) == 1
@@ -275,16 +277,31 @@ def test_without_a_run_there_is_nothing_to_go_on_with(tmp_path, out):
 
 
 def test_a_damaged_checkpoint_is_named(unfinished, tmp_path):
-    import shutil
-
     run = Path(shutil.copytree(unfinished, tmp_path / "run"))
     content = (run / "checkpoint.safetensors").read_bytes()
     write_atomically(run / "checkpoint.safetensors", content[: len(content) // 2])
     with pytest.raises(RunFolderError, match=r"checkpoint\.safetensors: is damaged"):
         train(out=run, resume=True)
+    (run / "model.safetensors").touch()
     (run / "checkpoint.safetensors").unlink()
     with pytest.raises(RunFolderError, match=r"has no checkpoint\.safetensors"):
         train(out=run, resume=True)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("words", [["--resume"], ["--config"]])
+def test_killed_before_its_first_checkpoint_it_begins_again(words, recipe, unfinished, undisturbed, tmp_path):
+    run = Path(shutil.copytree(unfinished, tmp_path / "run"))
+    (run / "checkpoint.safetensors").unlink()
+    assert main(["train", *words, *([str(recipe)] if words == ["--config"] else []), "--out", str(run)]) == 0
+    assert_same_end(run, undisturbed)
+
+
+def test_a_folder_that_somebody_trains_in_is_named(unfinished, recipe, capsys):
+    with at_work(unfinished):
+        assert main(["train", "--resume", "--out", str(unfinished)]) == 1
+    assert "another process is at work in it" in (told := capsys.readouterr().err)
+    assert told.count("\n") == 1
 
 
 @pytest.fixture

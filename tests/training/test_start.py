@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load, load_file, save_file
 
 from actionfusion.__main__ import main
-from actionfusion.errors import RunFolderError, SettingsError, WeightsError
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError, WeightsError
 from actionfusion.models import model_class
 from actionfusion.models.backbones import make_backbone
 from actionfusion.models.weights import LoadReport
@@ -139,6 +139,28 @@ def test_a_run_is_fine_tuned_to_other_classes(recipe, tiny_run, tmp_path, capsys
     same = [name for name in before if not name.startswith("head") and "running" not in name and "num" not in name]
     assert len(same) == sum(start["loaded"].values())
     assert all(torch.equal(before[name], after[name]) for name in same)
+
+
+def test_test_videos_that_the_start_has_seen_are_told_by_train_and_evaluate(recipe, tiny_run, tmp_path, capsys):
+    """A run on other videos as its start is silent; the note of one on the same videos goes into the evaluation."""
+    swapped = tmp_path / "seen"
+    shutil.copytree(tiny_run, swapped)
+    table = (swapped / "split.csv").read_text().splitlines()
+    turn = {"train": "test", "test": "train"}
+    parts = [line.rsplit(",", 1) for line in table[1:]]
+    (swapped / "split.csv").write_text("\n".join([table[0], *(f"{row},{turn.get(part, part)}" for row, part in parts)]))
+    silent = train(recipe, out=tmp_path / "silent", pretrained=str(tiny_run))
+    assert config_of(silent)["start"]["seen_in_test"] == 0
+    run = train(recipe, out=tmp_path / "run", pretrained=str(swapped))
+    seen = config_of(run)["start"]["seen_in_test"]
+    assert seen > 0
+    note = f"{seen} test videos have the names of videos that the run it starts from was trained on"
+    assert note in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--root", str(recipe.data.root)]) == 0
+    assert note in capsys.readouterr().out
+    (swapped / "split.csv").write_text("nothing")
+    with pytest.raises(DatasetError, match=r"split\.csv"):
+        train(recipe, out=tmp_path / "refused", pretrained=str(swapped))
 
 
 def started(recipe: Recipe, labels: int, **changes: Any) -> tuple[Any, tuple[str, ...], dict[str, Any]]:

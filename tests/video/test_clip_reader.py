@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from actionfusion.errors import SettingsError, VideoMissing
+from actionfusion.errors import DatasetError, SettingsError, VideoMissing
 from actionfusion.video.clip import Clip
 from actionfusion.video.clip_reader import CLIPS_A_WORKER, clips_ahead
 from actionfusion.video.flow import FlowRecipe
@@ -149,15 +149,15 @@ def test_a_caller_who_goes_away_stops_those_at_work(stop, overlap):
     assert bool(stopped) == overlap
 
 
-def test_another_fault_than_that_of_a_video_is_raised_in_its_place():
+def test_a_fault_of_the_caller_is_raised_in_its_place():
     def cut(number):
         if number == 3:
-            raise ZeroDivisionError
+            raise DatasetError("store", "is of another size", "prepare it again")
         return _clip(number)
 
     clips = clips_ahead(cut, range(10), workers=2)
     assert [next(clips)[0] for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(DatasetError):
         next(clips)
 
 

@@ -256,7 +256,7 @@ def test_a_key_frame_that_is_none_is_not_believed(films, tmp_path, always_pays):
                 out.mux(packet)
     index = scan_packets(copy).index
     assert len(index.keys) == COUNT
-    with pytest.raises(SeekingFailed, match="no key frame"):
+    with pytest.raises(SeekingFailed, match=r"no key ?frame"):
         list(seek_frames(copy, index, [25], 48))
     source = VideoSource(copy, RECIPE, seek=True)
     images, _, times = source.read([25, 60], [])

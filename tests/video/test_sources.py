@@ -65,6 +65,9 @@ def test_an_address_without_a_host_is_refused(address):
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "tcp"])
 def test_no_server_may_lead_to_a_file(scheme):
+    """Nor elsewhere, unless that is asked for."""
+    assert (find_source(f"{scheme}://host/x").options.get("max_redirects") == "0") == scheme.startswith("http")
+    assert "max_redirects" not in find_source(f"{scheme}://host/x", redirects=True).options
     options = find_source(f"{scheme}://host/x").options
     assert not {"file", "concat", "crypto", "data", "pipe", "subfile"} & set(options["protocol_whitelist"].split(","))
     assert not {"hls", "dash", "concat", "image2", "sdp", "tty"} & set(options["format_whitelist"].split(","))
@@ -94,6 +97,25 @@ def test_what_is_no_secret_is_shown():
     assert without_secrets("http://[::1]:80/a/b?x=1") == "http://[::1]:80/a/b?***"
     assert without_secrets("udp://@:5000?fifo_size=9") == "udp://@:5000?***"
     assert without_secrets("clip@home.mp4") == "clip@home.mp4"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://host/live;token=s3cret", "rtsp://host/live;***"),
+        ("http://host/live#token=s3cret", "http://host/live#***"),
+        ("http://host/live;s3cret?a=s3cret#s3cret", "http://host/live;***"),
+        ("http:/user:s3cret@host/a.mp4", "http:/***@host/a.mp4"),
+        ("https:/host/a.mp4?key=s3cret", "https:/host/a.mp4?***"),
+        ("rtmp://host/app/s3cret", "rtmp://host/***"),
+        ("RTMPS://user:s3cret@host:99/app/s3cret?s3cret", "RTMPS://***@host:99/***"),
+        ("rtmp://host", "rtmp://host"),
+        ("C:/films/a;b#c.mp4", "C:/films/a;b#c.mp4"),
+        ("films/a;b#c@d.mp4", "films/a;b#c@d.mp4"),
+    ],
+)
+def test_keys_and_passwords_of_every_form_are_hidden(address, shown):
+    assert without_secrets(address) == shown
 
 
 def test_what_may_be_a_secret_is_not_shown():

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -28,8 +27,9 @@ from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
-from actionfusion.files import refuse_foreign
+from actionfusion.files import refuse_foreign, refuse_unwritable
 from actionfusion.storage import PathLike, to_path
+from actionfusion.terminal import Console
 from actionfusion.video.fingerprint import Fingerprint
 
 # Lines of one kind that are printed; the manifest has them all.
@@ -169,6 +169,7 @@ def check(
 
     Raises:
         DatasetError: the folder does not have its layout, or manifest or journal cannot be written.
+        OutputError: the manifest cannot be written.
         SettingsError: an unknown layout or split, an ending that is no table's, or a file in the manifest's place that
             check did not write.
         ClusterError: the cluster cannot be reached, was lost, or does not see the videos.
@@ -178,6 +179,7 @@ def check(
     check_format(out)
     _refuse_input(dataset, root, out)
     earlier = _refuse_others(out)
+    refuse_unwritable(out)
     console = Console(stderr=True)
     listing = open_dataset(dataset, root, group_pattern=group_pattern)
     if earlier is not None:

@@ -17,9 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import cv2
-import numpy as np
-
 from actionfusion.data.layouts.tree import frame_files
 from actionfusion.data.listing import Listing
 from actionfusion.data.manifest import ManifestRow
@@ -42,6 +39,7 @@ from actionfusion.storage import AnyPath, ask_many
 from actionfusion.video.borders import BorderMeter, Borders, border_positions
 from actionfusion.video.fingerprint import PICTURE_SIZE, Fingerprint, fingerprint_positions
 from actionfusion.video.reading import probe
+from actionfusion.video.still_pictures import read_picture
 
 FORMAT = 1
 Progress = Callable[[int, int, str], None]
@@ -120,7 +118,7 @@ def _container(source: Path) -> dict[str, Any]:
     """Read the facts that need no decoding."""
     if source.is_dir():
         pictures = frame_files(source)
-        first = cv2.imdecode(np.fromfile(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
+        first = read_picture(pictures[0]) if pictures else None
         height, width = (0, 0) if first is None else first.shape[:2]
         codec = pictures[0].suffix.lower().removeprefix(".") if pictures else ""
         return {"width": width, "height": height, "codec": codec}
@@ -131,6 +129,7 @@ def _container(source: Path) -> dict[str, Any]:
         "height": info.height,
         "codec": info.codec,
         "rotation": info.rotation,
+        "reason": "" if info.begins_with_key else "begins without a key frame, and what comes before one is left out",
     }
 
 
@@ -264,7 +263,7 @@ class CheckJournal:
     def keep_only(self, rows: Sequence[ManifestRow]) -> None:
         """Drop videos that are gone, and older lines of those that have changed; record what was found for each row."""
         self.known = {row.path: replace(self.known[row.path], written=row) for row in rows}
-        lines = [_line({"format": FORMAT}), *(_line(asdict(found)) for found in self.known.values())]
+        lines = [_HEADER, *(_line(asdict(found)) for found in self.known.values())]
         try:
             write_atomically(self.path, b"".join(lines))
         except OSError as error:
@@ -275,8 +274,10 @@ def _open_journal(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = path.open("ab+", buffering=0)
     end = stream.seek(0, os.SEEK_END)
-    if not end:
-        _write_whole(stream, _line({"format": FORMAT}))
+    stream.seek(0)
+    if end < len(_HEADER) and _HEADER.startswith(stream.read(end)):  # new, or killed within its first line
+        stream.truncate(0)
+        _write_whole(stream, _HEADER)
     elif stream.seek(end - 1) and stream.read(1) != b"\n":
         # A kill, or a full disk, has cut the last line.
         _write_whole(stream, b"\n")
@@ -293,11 +294,17 @@ def _line(values: Mapping[str, object]) -> bytes:
     return json.dumps(values).encode() + b"\n"
 
 
+_HEADER = _line({"format": FORMAT})
+
+
 def _read_journal(path: Path) -> Iterator[CheckedVideo]:
     if not path.is_file():
         return
     try:
-        first, *lines = path.read_bytes().split(b"\n")
+        content = path.read_bytes()
+        if _HEADER.startswith(content):
+            return
+        first, *lines = content.split(b"\n")
         is_known = parse_json(first, path)["format"] == FORMAT
     except OSError as error:
         raise DatasetError(path, f"cannot be read ({error.strerror or error})", "check your rights") from error

@@ -21,7 +21,6 @@ from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
 from actionfusion.errors import DatasetError, RecipeMismatch, SettingsError
 from actionfusion.remote_path import RemotePath
-from actionfusion.run_folder import fault_of_labels
 from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.clip import ClipSettings, ClipSource
 from actionfusion.video.video_source import VideoSource
@@ -178,8 +177,6 @@ def open_data(settings: DataSettings) -> LabelledVideos:
     if len(listing.labels) < 2:
         reason = f"holds videos of one class alone, {listing.labels[0]!r}"
         raise DatasetError(listing.root, reason, "put the videos of each class into a folder of its own")
-    if fault := fault_of_labels(listing.labels):
-        raise DatasetError(listing.root, fault, "rename the class")
     return split_listing(listing, replace(settings, dataset=listing.dataset))
 
 

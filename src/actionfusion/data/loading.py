@@ -10,21 +10,20 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from actionfusion.data.augment import Augmentation, augment
+from actionfusion.data.handover import Handover, init_worker, load
 from actionfusion.data.listing import canonical
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.storage import AnyPath
@@ -83,6 +82,15 @@ class Batch:
         """Put the batch in page-locked memory; the loader calls this where a GPU waits for it."""
         pinned = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
         return replace(self, inputs=pinned, targets=self.targets.pin_memory())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Name all that a worker hands over apart from the rest."""
+        return {str(name): tensor for name, tensor in self.inputs.items()} | {"targets": self.targets}
+
+    def rebuilt(self, tensors: Mapping[str, Any]) -> Batch:
+        """Return the batch with these tensors in place of its own; None stands for one that is on its way."""
+        inputs: Mapping[StreamName, Any] = {name: tensors[name] for name in self.inputs}
+        return replace(self, inputs=inputs, targets=tensors["targets"])
 
     def arguments(self, device: torch.device) -> dict[str, Any]:
         """Return the arguments of `VideoModel.forward`, on a device."""
@@ -317,14 +325,15 @@ class EpochLoader:
             len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed, accumulate=accumulate, share=share
         )
         self._chosen = _Chosen()
-        self._loader: Iterable[Batch | ActionFusionError] = DataLoader(
+        self._pin = pin_memory
+        self._loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._chosen,
             num_workers=workers,
-            collate_fn=dataset.collate,
+            collate_fn=Handover(dataset.collate, workers),
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            worker_init_fn=_init_worker,
+            worker_init_fn=init_worker,
             # Without its own generator, each pass would take numbers from torch's, and change dropout's.
             generator=torch.Generator(),
         )
@@ -362,7 +371,7 @@ class EpochLoader:
 
     def _read(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         self._chosen.batches = batches
-        for batch in self._loader if batches else ():
+        for batch in load(self._loader, pin=self._pin) if batches else ():
             yield _good(batch)
 
 
@@ -383,15 +392,15 @@ def batches_of(dataset: KeyedDataset, keys: Sequence[Sequence[Key]], workers: in
         ActionFusionError: a sample cannot be had.
     """
     _refuse_long_sockets(workers)
-    loader: Iterable[Batch | ActionFusionError] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=keys,  # type: ignore[arg-type]  # any iterable of lists will do
         num_workers=workers,
-        collate_fn=dataset.collate,
-        worker_init_fn=_init_worker,
+        collate_fn=Handover(dataset.collate, workers),
+        worker_init_fn=init_worker,
         generator=torch.Generator(),  # as in EpochLoader
     )
-    for batch in loader:
+    for batch in load(loader):
         yield _good(batch)
 
 
@@ -411,10 +420,3 @@ def good_or_error(samples: Sequence[Item | ActionFusionError]) -> list[Item] | A
             return sample
         good.append(sample)
     return good
-
-
-def _init_worker(worker: int) -> None:  # noqa: ARG001
-    # Ctrl-C reaches every process of a terminal; the training decides what becomes of it, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The workers are the parallelism; threads inside each would only fight over the cores.
-    cv2.setNumThreads(0)

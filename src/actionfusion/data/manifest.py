@@ -42,7 +42,7 @@ class ManifestRow:
         rotation: clockwise turn in degrees that shows the stored picture upright.
         hash: SHA-256 of the file as hexadecimal digits; empty where it could not be read.
         status: ``ok``, ``too_short``, or the ``kind`` of the error in reading it.
-        reason: the fault in words; empty where there is none.
+        reason: the fault in words, or what is odd about a video without one; else empty.
         double_of: path of the first of the videos that show the same, this one among them; empty where it is the only
             one.
     """

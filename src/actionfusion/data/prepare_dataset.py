@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from actionfusion.recipes import find_recipe
 from actionfusion.remote_path import RemotePath
 from actionfusion.settings import build, read_yaml
 from actionfusion.storage import PathLike, to_path
+from actionfusion.terminal import Console
 from actionfusion.upgrade import with_new_names
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 
 from actionfusion.data.workers import WorkerDied, try_task
+from actionfusion.process import STOPS
 from actionfusion.version import __version__
 
 _MOST_CRASHES = 3
@@ -39,7 +40,8 @@ Message = tuple[str, int, Any]
 
 def serve(connection: Connection, address: str, workers: int | None, log: Path) -> None:
     """Connect, then work through incoming tasks until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # The parent has ended, in one way or the other.
         connection.send("started")

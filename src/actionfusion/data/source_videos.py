@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.data.layouts.tree import frame_files
-from actionfusion.errors import DatasetError, NoFrames, VideoDamaged, VideoError, VideoMissing
+from actionfusion.errors import DatasetError, NoFrames, VideoError, VideoMissing
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.storage import AnyPath, local_copy
 from actionfusion.video.flow import FlowRecipe, compute_flow
 from actionfusion.video.pictures import UInt8Array, resized
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
+from actionfusion.video.still_pictures import read_picture
 
 # A folder of pictures says nothing of its rate; clips go by frame numbers, and this only labels them with times.
 PICTURES_A_SECOND = 25.0
@@ -70,7 +71,7 @@ def read_source_frames(
             return (yield from iterate_frames(source, size=size, wanted=wanted, unscaled=unscaled))
         files = _pictures(source)
         for number, path in enumerate(files):
-            picture = _decode(path)
+            picture = read_picture(path)
             if wanted is None or number in wanted:
                 whole = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8) if number in unscaled else None
                 yield Frame(number, number / PICTURES_A_SECOND, _scaled(picture, size), whole)
@@ -92,14 +93,6 @@ def _pictures(folder: Path) -> list[Path]:
     if not files:
         raise NoFrames(folder, "not one picture in this folder", "leave it out")
     return files
-
-
-def _decode(path: Path) -> UInt8Array:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise VideoDamaged(path, "this picture cannot be decoded", "replace it, or leave the video out")
-    return picture.astype(np.uint8, copy=False)
 
 
 def _scaled(bgr: UInt8Array, size: int) -> UInt8Array:
@@ -146,7 +139,7 @@ class PictureFolderSource:
         with _reading(self._folder):
             size = max(self.frame_size, self.recipe.size) if fields else self.frame_size
             needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
-            pictures = {number: _scaled(_decode(files[number]), size) for number in needed}
+            pictures = {number: _scaled(read_picture(files[number]), size) for number in needed}
         codes = compute_flow(
             {number: resized(picture, self.recipe.size) for number, picture in pictures.items()} if fields else {},
             fields,

@@ -33,8 +33,9 @@ from actionfusion.errors import DatasetError, NoFrames, SettingsError, VideoErro
 from actionfusion.settings import build_each, parse_json
 from actionfusion.storage import AnyPath, PathLike, local_copy, open_end_first, read_ranges, to_path
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.flow import FlowRecipe, encoded_field, grey_picture
+from actionfusion.video.flow import LARGEST_SIZE, FlowRecipe, encoded_field, grey_picture
 from actionfusion.video.pictures import resized
+from actionfusion.video.still_pictures import decode_picture, picture_size
 
 if TYPE_CHECKING:  # Reading a store needs no decoder.
     from actionfusion.video.reading import Frame
@@ -269,6 +270,8 @@ class StoredVideo:
             reason = f"an entry of format {index['format']!r:.20}, where this version reads 1 to {FORMAT}"
             raise DatasetError(self.path, reason, "prepare it with this version")
         known = build_each(_INDEX, {name: index[name] for name in _INDEX}, self.path)
+        if not 1 <= known["frame_size"] <= LARGEST_SIZE:
+            raise ValueError("no size of frames")
         self.contents = Contents(known["recipe"], known["frame_size"], known["has_flow"])
         self._num_frames: int = known["frames"]
         self.source: SourceIdentity = known["source"]
@@ -347,9 +350,11 @@ class StoredVideo:
         pictures = self._pictures
         if pictures.names[row] == name.encode() and zlib.crc32(data) == pictures.checksums[row]:
             flags = cv2.IMREAD_COLOR if len(shape) == 3 else cv2.IMREAD_GRAYSCALE
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-            if picture is not None and picture.shape == shape:
-                return picture
+            if picture_size(data) == (shape[1], shape[0]):
+                with suppress(VideoError):
+                    picture = decode_picture(data, name, flags)
+                    if picture.shape == shape:
+                        return picture
         raise self._fault(f"{name} in it is damaged")
 
     def verify(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 import cv2
 
 from actionfusion.errors import ActionFusionError, SettingsError
+from actionfusion.process import STOPS, stops_held_back
 from actionfusion.video.threads import one_opencv_thread, usable_cores
 
 Task = TypeVar("Task")
@@ -186,7 +187,8 @@ class _Worker:
 
 
 def _serve(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPS:  # The parent sees them too, and ends this process.
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # The parent has ended, in one way or the other.
         connection.send(("ready", None))
@@ -197,13 +199,8 @@ def _serve(connection: Connection) -> None:
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Hide Ctrl-C from processes that start meanwhile: their parent sees it and ends them."""
-    if sys.platform == "win32":
+    """Hide Ctrl-C, SIGTERM and SIGHUP from processes that start meanwhile: their parent sees them and ends them."""
+    with stops_held_back():
+        if sys.platform != "win32":
+            resource_tracker.ensure_running()  # which would not hide itself from SIGHUP
         yield
-        return
-    resource_tracker.ensure_running()  # To start it later would let interrupts through.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,7 +6,6 @@ from json import dumps
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.dataset import LabelledVideos
@@ -20,12 +19,14 @@ from actionfusion.evaluation.predictions import predict_videos
 from actionfusion.evaluation.printing import print_evaluation
 from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on, read_evaluation
 from actionfusion.evaluation.views import Views
-from actionfusion.files import refuse_foreign, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.training.probe import PROBE, load_probe
+from actionfusion.training.start import read_start, seen_note
 
 
 def evaluate(
@@ -62,6 +63,7 @@ def evaluate(
         What was printed and written.
 
     Raises:
+        OutputError: the JSON file cannot be written; figures that were measured by then are printed.
         RunFolderError: not a run folder, or one that was not trained on a data set.
         DatasetError: the folder is not the one that the run was split on, or the part holds no video, or none that can
             be read.
@@ -71,16 +73,19 @@ def evaluate(
     """
     chosen = Views(views, flip)
     folder = open_run(run)
+    target = out or evaluation_path(folder.path, part)
     if out is not None:
         refuse_foreign(out, lambda path: bool(read_evaluation(path)))
+    refuse_unwritable(target)
     videos = reopen_data(folder, root, store)
     evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)
     if not evaluation.videos:
         reason = f"not one of the {len(evaluation.failed)} videos of the {part} part can be read"
         raise DatasetError(videos.listing.root, f"{reason} ({evaluation.failed[0].message})", "repair or fetch them")
-    target = out or evaluation_path(folder.path, part)
-    write_evaluation(evaluation, target)
-    print_evaluation(evaluation)
+    try:
+        write_evaluation(evaluation, target)
+    finally:
+        print_evaluation(evaluation)
     Console(stderr=True).print(Text(f"written to {target}"), soft_wrap=True)
     return evaluation
 
@@ -89,9 +94,12 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write the figures as JSON, whole or not at all.
 
     Raises:
-        OSError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
-    write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
+    try:
+        write_atomically(path, dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error, "free some space, or choose another --out") from error
 
 
 def measure(
@@ -115,6 +123,8 @@ def measure(
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     groups = tuple(group_of[video] for video in found.videos)
     single = classification_figures(folder.labels, found.targets, found.single).top1
+    start = read_start(folder)
+    seen = (seen_note(start.seen_in_test),) if part == "test" and start is not None and start.seen_in_test else ()
     return Evaluation(
         dataset=videos.listing.dataset,
         split=videos.split.name,
@@ -122,7 +132,7 @@ def measure(
         seed=int(folder.config.get("seed", 0)),
         split_seed=videos.settings.seed,
         counts={name: len(videos.part(name)) for name in get_args(Part)},
-        notes=videos.split.notes,
+        notes=(*videos.split.notes, *seen),
         selected_on_part=not folder.model_class.solved
         and part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),

@@ -10,7 +10,6 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from actionfusion.data.loading import LabelledSource
@@ -18,6 +17,7 @@ from actionfusion.errors import VideoError, WeightsError
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
+from actionfusion.terminal import Console
 from actionfusion.video.clip import Clip
 from actionfusion.video.clip_reader import clips_ahead
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -11,6 +10,7 @@ from actionfusion.errors import printable
 from actionfusion.evaluation.metrics import ClassificationFigures
 from actionfusion.evaluation.result import Evaluation
 from actionfusion.intervals import percent_range
+from actionfusion.terminal import Console
 
 NOTHING = "–"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.dataset import DataSettings, open_listing, split_listing
@@ -26,8 +25,9 @@ from actionfusion.evaluation.protocol_printing import print_protocol
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
 from actionfusion.models.model import ModelSettings
-from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, open_run, refuse_taken
+from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, at_work, open_run, refuse_taken
 from actionfusion.settings import field_kinds, plain, read_yaml
+from actionfusion.terminal import Console
 from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import refuse_contradictions
@@ -98,9 +98,23 @@ def protocol(
     data = replace(data, dataset=listing.dataset)
     given = given.changed(data=data)
     folds = make_folds(listing, name, data.seed, repeats, seeds or (given.seed,))
+    with at_work(out):
+        return _train_folds(given, listing, folds, name=name, out=out, device=device, chosen=chosen)
+
+
+def _train_folds(
+    given: Recipe,
+    listing: Listing,
+    folds: Sequence[Fold],
+    *,
+    name: ProtocolName,
+    out: Path,
+    device: str | None,
+    chosen: Sequence[str],
+) -> ProtocolResult:
     common = _recipe(name, given)
     _refuse_other(out, common)
-    _check(out, listing, data, folds)
+    _check(out, listing, given.data, folds)
     with _writing(out):
         write_atomically(out / RECIPE, yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
     for line in (*chosen, *listing.describe_choice()):
@@ -233,8 +247,7 @@ def _train_and_measure(path: Path, fold: Fold, given: Recipe, device: str | None
     run = open_run(path)
     # A fold whose videos all have duplicates in training, as leave-one-out makes them, is marked; it stops nothing.
     evaluation = measure(run, reopen_data(run, data.root, data.store), force=True, device=device)
-    with _writing(path):
-        write_evaluation(evaluation, evaluation_path(path, "test"))
+    write_evaluation(evaluation, evaluation_path(path, "test"))
 
 
 def _goes_on(path: Path) -> bool:

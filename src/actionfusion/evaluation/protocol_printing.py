@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +12,7 @@ from actionfusion.errors import printable
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.printing import NOTHING
 from actionfusion.intervals import percent_range
+from actionfusion.terminal import Console
 
 
 def print_protocol(figures: Mapping[str, Any]) -> None:

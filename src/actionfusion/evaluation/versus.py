@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 from scipy.stats import binomtest
 
@@ -18,9 +17,10 @@ from actionfusion.errors import DatasetError, RunFolderError, SettingsError, pri
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
-from actionfusion.files import refuse_foreign, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
+from actionfusion.terminal import Console
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,21 @@ def versus(
     Raises:
         RunFolderError: not evaluated yet, or a file that is no evaluation.
         DatasetError: no video in common, or one that has another label in each.
+        OutputError: the file cannot be written.
 
     Sources: McNemar 1947, exact after Fagerland, Lydersen and Laake 2013; the bootstrap as in ``bootstrap_mean``.
     """
     if out is not None:
         refuse_foreign(out, lambda path: {"first", "second", "difference"} <= read_json(path).keys())
-    comparison = compare_pairs(_read(first, part), _read(second, part), seed)
     if out is not None:
-        write_atomically(out, dumps(comparison.as_json(), indent=1, ensure_ascii=False) + "\n")
+        refuse_unwritable(out)
+    comparison = compare_pairs(_read(first, part), _read(second, part), seed)
     _print(comparison, str(first), str(second))
     if out is not None:
+        try:
+            write_atomically(out, dumps(comparison.as_json(), indent=1, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise cannot_write(out, error, "free some space, or choose another --out") from error
         Console(stderr=True).print(Text(f"written to {out}"), soft_wrap=True)
     return comparison
 

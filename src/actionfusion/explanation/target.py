@@ -89,13 +89,15 @@ class AttributionTarget:
         Raises:
             RecipeMismatch: a clip of another flow recipe, or without the flow that the model reads.
             SettingsError: a class that the run does not have.
+            WeightsError: probabilities that are no finite numbers.
         """
         index = None if label is None else find_label(recognizer.labels, label)
         probabilities = recognizer.probabilities([clip])[0]
         model = recognizer.network
         parameter = next(model.parameters())
         clips = {name: torch.from_numpy(part).to(parameter)[None] for name, part in clip.inputs(model.reads).items()}
-        return cls(model, clips, int(probabilities.argmax()) if index is None else index)
+        best = recognizer.best(probabilities, 1)[0].label
+        return cls(model, clips, recognizer.labels.index(best) if index is None else index)
 
     @property
     def streams(self) -> tuple[StreamName, ...]:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +18,9 @@ from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimel
 from actionfusion.inference.video_results import VideoResults, error_as_json
 from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.clip_reader import clips_ahead
+from actionfusion.video.sources import without_secrets
 
 
 @dataclass(frozen=True)
@@ -116,17 +117,19 @@ def _predict_labels(recognizer: Recognizer, videos: Sequence[str | Path], top_k:
         status.update(_progress(0, videos))
         for number, (video, clip) in enumerate(clips, 1):
             if isinstance(clip, VideoError):
-                results.append(VideoPrediction(str(video), error=clip))
+                results.append(VideoPrediction(without_secrets(str(video)), error=clip))
             else:
                 best = recognizer.best(recognizer.probabilities([clip])[0], top_k)
-                results.append(VideoPrediction(str(video), tuple(best)))
+                results.append(VideoPrediction(without_secrets(str(video)), tuple(best)))
             status.update(_progress(number, videos))
     return results
 
 
 def _progress(done: int, videos: Sequence[str | Path]) -> Text:
     """Show how many videos are done, and which comes next."""
-    return Text(printable(" ".join([f"{done}/{len(videos)}", *map(str, videos[done : done + 1])])))
+    return Text(
+        printable(" ".join([f"{done}/{len(videos)}", *map(without_secrets, map(str, videos[done : done + 1]))]))
+    )
 
 
 def _table(results: Sequence[VideoPrediction]) -> Table:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from actionfusion.errors import RecipeMismatch, SettingsError
+from actionfusion.errors import RecipeMismatch, SettingsError, WeightsError
 from actionfusion.inference.backends import Backends, SubModelName
 from actionfusion.inference.exports.exported import is_export
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
@@ -202,7 +202,14 @@ class Recognizer:
         return self.best(self.probabilities([self.clip(video)])[0], top_k)
 
     def best(self, probabilities: npt.NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """Pick the ``top_k`` most probable classes of one row ``[K]``, best first; ties in the order of ``labels``."""
+        """Pick the ``top_k`` most probable classes of one row ``[K]``, best first; ties in the order of ``labels``.
+
+        Raises:
+            WeightsError: a probability that is no finite number.
+        """
+        if not np.isfinite(probabilities).all():
+            reason = "the network's probabilities are no finite numbers"
+            raise WeightsError("run", reason, "train it again with a lower learning rate or in float32")
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[index], float(probabilities[index])) for index in order]
 

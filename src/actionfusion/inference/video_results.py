@@ -6,11 +6,11 @@ from collections.abc import Callable
 from json import dumps
 from typing import Protocol, Self, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import VideoError
+from actionfusion.terminal import Console
 
 
 class VideoResult(Protocol):

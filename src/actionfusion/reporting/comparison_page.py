@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.curves import Curves, EpochRow, Quantity
 from actionfusion.data.listing import Part
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.result import check_evaluation
+from actionfusion.files import refuse_unwritable
 from actionfusion.reporting.comparison import class_rows, paired, short_names, unlike
 from actionfusion.reporting.figures import SERIES, overlay_svg
 from actionfusion.reporting.findings import confidence, mean_class_accuracy, remarks
@@ -25,6 +25,7 @@ from actionfusion.reporting.rendering import decimal, environment, percent, plur
 from actionfusion.reporting.run_report import evaluation_of, read_epochs
 from actionfusion.reporting.tables import Bar, Evaluation, finite_interval, section
 from actionfusion.run_folder import open_run
+from actionfusion.terminal import Console
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +58,12 @@ def report_comparison(runs: Sequence[str | Path], *, part: Part = "test", out: P
 
     Raises:
         RunFolderError: not a run folder, or one that was not evaluated.
-        SettingsError: fewer than two runs, one of them twice, or the page cannot be written.
+        SettingsError: fewer than two runs, or one of them twice.
+        OutputError: the page cannot be written.
     """
     if len(runs) < 2:
         raise SettingsError("runs", f"{plural(len(runs), 'run')} cannot be compared", "name two or more")
+    refuse_unwritable(out)
     names = short_names([Path(run) for run in runs])
     compared = []
     for name, run in zip(names, runs, strict=True):

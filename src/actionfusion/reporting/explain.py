@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
-from actionfusion.errors import ActionFusionError, SettingsError, printable
+from actionfusion.errors import ActionFusionError, printable
 from actionfusion.explanation.activations import PAPER_CHANNELS
 from actionfusion.explanation.explanation import Explanation, check_options, explain_clip
 from actionfusion.explanation.localization import HiddenName
 from actionfusion.explanation.target import find_label
-from actionfusion.files import replacing_folder
+from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.explanation_page import render_explanation
 from actionfusion.reporting.filmstrip import common_scale, square
@@ -27,6 +26,7 @@ from actionfusion.reporting.heatmaps import (
 )
 from actionfusion.reporting.overlay import Overlay, write_overlay
 from actionfusion.run_folder import refuse_taken
+from actionfusion.terminal import Console
 
 PAGE, FIGURES, VIDEO, SHEET = "index.html", "explanation.json", "overlay.mp4", "where.png"
 
@@ -63,9 +63,11 @@ def explain(
         RunFolderError: not a run folder, or ``out`` holds something already.
         WeightsError: weights missing, damaged, or of another network.
         VideoError: the video cannot be read.
-        SettingsError: a class, a stage, a number of channels or a map that there is not, or ``out`` cannot be written.
+        SettingsError: a class, a stage, a number of channels or a map that there is not.
+        OutputError: ``out`` cannot be written.
     """
     refuse_taken(out)
+    refuse_unwritable(out / PAGE)
     recognizer = Recognizer.load(run, runtime="torch", device=device)
     # Wrong options are refused before anything is computed.
     if label is not None:
@@ -82,7 +84,7 @@ def explain(
     except ActionFusionError:
         raise  # a missing video is an OSError too
     except OSError as error:
-        raise SettingsError(out, f"cannot be written ({error.strerror or error})", "choose another --out") from error
+        raise cannot_write(out, error, "free some space, or choose another --out") from error
     share = f"{100 * float(explanation.probabilities[explanation.target]):.1f} %"
     console.print(
         Text(printable(f"{video}: {explanation.label}, {share}; now open {out / PAGE} in a browser")), soft_wrap=True

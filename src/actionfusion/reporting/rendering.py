@@ -12,8 +12,7 @@ from typing import Any, TypeGuard
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from actionfusion.errors import SettingsError
-from actionfusion.files import refuse_foreign, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, write_atomically
 
 NOTHING = "–"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -62,13 +61,14 @@ def write_page(path: Path, page: str) -> None:
     """Write a page whole or not at all.
 
     Raises:
-        SettingsError: it cannot be written, or something else is there.
+        OutputError: it cannot be written.
+        SettingsError: something else is there.
     """
     refuse_other_page(path)
     try:
         write_atomically(path, page)
     except OSError as error:
-        raise SettingsError(path, f"cannot be written ({error.strerror or error})", "choose another --out") from error
+        raise cannot_write(path, error, "free some space, or choose another --out") from error
 
 
 def known(value: object) -> TypeGuard[float]:

@@ -6,13 +6,13 @@ import shlex
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
+from actionfusion.files import refuse_unwritable
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.chosen_clips import choose_clips, film_strips
 from actionfusion.reporting.findings import Headline, headlines
@@ -22,6 +22,7 @@ from actionfusion.reporting.rendering import plural, refuse_other_page, write_pa
 from actionfusion.reporting.tables import Evaluation, section
 from actionfusion.run_folder import METRICS, RunFolder, open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.training.resume import recorded_values
 from actionfusion.training.start import start_line
 
@@ -56,12 +57,14 @@ def report(
         RunFolderError: not a run folder, not evaluated, or with the evaluation of another run.
         DatasetError: as ``evaluate``.
         WeightsError: heat maps are asked for, and the weights are missing, damaged, or of another network.
-        SettingsError: the page cannot be written.
+        OutputError: the page cannot be written.
     """
     folder = open_run(run)
     target = out or folder.path / f"report_{part}.html"
     refuse_other_page(target)
     path = evaluation_path(folder.path, part)
+    target = out or folder.path / f"report_{part}.html"
+    refuse_unwritable(target)
     if not path.is_file():
         if root is None:
             remedy = f"give --root DIR, or run: actionfusion evaluate {shlex.quote(str(run))} --root DIR"

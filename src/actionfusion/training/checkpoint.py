@@ -21,7 +21,7 @@ from torch import Tensor
 from actionfusion.errors import RunFolderError
 from actionfusion.files import replacing
 from actionfusion.models.model import VideoModel
-from actionfusion.run_folder import CHECKPOINT, LOG, RunFolder, misfitting_tensors, writing
+from actionfusion.run_folder import CHECKPOINT, LOG, RunFolder, is_there, misfitting_tensors, writing
 from actionfusion.settings import build_each, parse_json
 from actionfusion.training.distributed import Processes
 from actionfusion.training.learner import Learner
@@ -145,7 +145,7 @@ def read_state(folder: Path) -> Mapping[str, Any]:
         RunFolderError: there is none, or it is damaged.
     """
     path = folder / CHECKPOINT
-    if not path.is_file():
+    if not is_there(path, RunFolderError):
         raise RunFolderError(folder, f"has no {CHECKPOINT} to go on from", _AGAIN)
     try:
         with safe_open(path, framework="pt") as file:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from actionfusion.data.loading import WHOLE, Share
+from actionfusion.devices import find_device
 from actionfusion.errors import SettingsError
 from actionfusion.training.measuring import Totals
 
@@ -35,6 +36,9 @@ class Processes:
     Args:
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
+    Raises:
+        SettingsError: a device that there is not.
+
     Attributes:
         share: which part of each step is this process's.
         beside: processes on this machine.
@@ -44,7 +48,7 @@ class Processes:
     beside: int = 1
 
     def __init__(self, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = find_device(device)
 
     @property
     def main(self) -> bool:
@@ -84,12 +88,13 @@ class TorchrunProcesses(Processes):
         device: cpu or cuda (each process takes a GPU of its own); none takes GPUs where there are any.
 
     Raises:
-        SettingsError: a device that several processes cannot share.
+        SettingsError: a device that there is not, or that several processes cannot share.
     """
 
     def __init__(self, device: str | None = None) -> None:
         if device not in {None, "cpu", "cuda"}:
             raise SettingsError("device", f"{device} for several processes", "take cpu or cuda, or leave it out")
+        find_device(device)
         # Imported while there is a group, it would hold the group and its threads until Python ends (see `_leave`).
         import torch._dynamo  # noqa: PLC0415
         from accelerate import Accelerator  # noqa: PLC0415
@@ -151,7 +156,7 @@ def find_processes(device: str | None = None) -> Processes:
     """Find out whether this is one of several processes under ``torchrun``, or one alone.
 
     Raises:
-        SettingsError: a device that several processes cannot share.
+        SettingsError: a device that there is not, or that several processes cannot share.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return TorchrunProcesses(device) if several else Processes(device)

@@ -290,7 +290,7 @@ class FeatureStore:
             with replacing(path) as temporary:
                 identity = self._identity(name, view) | {_SOURCE: video.identity}
                 save_file({_TENSOR: kept}, temporary, _metadata(identity, kept))
-                video.stamp(temporary)
+            video.stamp(path)
         except (OSError, SafetensorError) as error:
             full = isinstance(error, OSError) and error.errno in _DISK_FULL
             reason = "the disk is full" if full else f"cannot be written ({error})"

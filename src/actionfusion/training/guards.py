@@ -151,6 +151,11 @@ def is_lost_connection(error: BaseException) -> bool:
     return isinstance(error, DistError) or any(sign in str(error) for sign in _LOST)
 
 
+def is_lost_reader(error: BaseException) -> bool:
+    """Tell whether a process that read videos has been ended, as PyTorch's loader says it."""
+    return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
+
+
 def giga(size: float) -> str:
     """Write bytes as ``1.2 GB``, or as MB where that says more."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

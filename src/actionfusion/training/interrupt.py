@@ -1,16 +1,14 @@
-"""Ctrl-C, and the signal by which a cluster takes its machine back, wait for the end of a step."""
+"""Ctrl-C, and the signals by which a cluster takes its machine back, wait for the end of a step."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-Item = TypeVar("Item")
+from actionfusion.process import on_stop
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Item = TypeVar("Item")
 
 
 class StopRequested(Exception):
@@ -22,6 +20,10 @@ class StopSwitch:
 
     def __init__(self) -> None:
         self.on = False
+
+    def turn_on(self) -> None:
+        """Turn it on."""
+        self.on = True
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
         """Give the items one by one.
@@ -44,23 +46,7 @@ NEVER = StopSwitch()
 
 @contextmanager
 def stop_switch() -> Iterator[StopSwitch]:
-    """Make a switch that the first Ctrl-C (or SIGTERM) turns on; the second one stops at once.
-
-    Outside the main thread, where Python allows no handlers, it stays off.
-    """
+    """Make a switch that the first Ctrl-C, SIGTERM or SIGHUP turns on; the second one stops at once."""
     switch = StopSwitch()
-
-    def turn_on(number: int, frame: object) -> None:  # noqa: ARG001
-        if switch.on:
-            raise KeyboardInterrupt
-        switch.on = True
-
-    if threading.current_thread() is not threading.main_thread():
+    with on_stop(switch.turn_on):
         yield switch
-        return
-    before = {number: signal.signal(number, turn_on) for number in _SIGNALS}
-    try:
-        yield switch
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

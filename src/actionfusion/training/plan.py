@@ -22,7 +22,7 @@ from actionfusion.data.recorded_split import write_split
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.models import model_class
 from actionfusion.models.model import VideoModel
-from actionfusion.run_folder import SPLIT, RunFolder, create_run, writing
+from actionfusion.run_folder import SPLIT, RunFolder, create_run, refuse_unwritable_labels, writing
 from actionfusion.settings import plain
 from actionfusion.training.checkpointing import refuse_without_tensorboard
 from actionfusion.training.cost import StepCost, free_memory, training_cost
@@ -178,7 +178,9 @@ class Plan:
         Raises:
             ActionFusionError: the pretrained weights are missing or do not fit.
         """
-        return start_from(network, self.recipe, self.videos.listing.labels)
+        listing = self.videos.listing
+        tested = [listing.entries[index].path for index in self.videos.split.test]
+        return start_from(network, self.recipe, listing.labels, tested)
 
     def clips(self) -> tuple[ClipDataset, ClipDataset | None]:
         """Give the training clips, and the clips that end the stages if there are any.
@@ -258,6 +260,7 @@ def make_plan(given: Recipe, processes: Processes) -> Plan:
         ActionFusionError: the data or the settings are at fault.
     """
     videos = open_data(given.data)
+    refuse_unwritable_labels(videos.listing.labels)
     return Plan(given.fitted(len(videos.listing.labels)), videos, processes)
 
 

@@ -9,10 +9,10 @@ from dataclasses import fields
 from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from actionfusion.terminal import Console
 from actionfusion.training.throughput import Speed
 
 log = logging.getLogger("actionfusion.training")

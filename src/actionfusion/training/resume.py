@@ -17,13 +17,15 @@ import yaml
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import write_atomically
-from actionfusion.run_folder import CONFIG, RunFolder, open_run, writing
+from actionfusion.run_folder import CONFIG, LABELS, LOCK, LOG, SPLIT, RunFolder, open_run, writing
 from actionfusion.settings import build, field_kinds, plain, read_json
 from actionfusion.storage import to_path
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, recipe_from
 
 LOCAL = "resume.json"
+# All that there is before the first checkpoint; the last is the probe's, which is solved anew.
+_BEGUN = frozenset((CONFIG, LABELS, SPLIT, LOCAL, LOG, "probe.safetensors"))
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ def remember_paths(run: RunFolder, data: DataSettings, features: Path | None, de
 def forget_paths(run: RunFolder) -> None:
     """Remove the paths once the training is finished."""
     (run.path / LOCAL).unlink(missing_ok=True)
+
+
+def is_begun(path: Path) -> bool:
+    """Tell whether a folder is that of a training that was killed before its first checkpoint."""
+    return path.is_dir() and {item.name for item in path.iterdir()} - {LOCK} <= _BEGUN
+
+
+def forget_begun(path: Path) -> None:
+    """Clear away what such a training has left, so that it can begin again."""
+    if is_begun(path):
+        for name in _BEGUN:
+            (path / name).unlink(missing_ok=True)
 
 
 def recorded_values(path: Path) -> dict[str, Any]:

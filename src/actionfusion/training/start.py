@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actionfusion.data.layouts.table import read_rows
 from actionfusion.errors import RunFolderError, WeightsError
 from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.models.weights import Checkpoint, LoadReport, by_module, file_sha256, modules_line
-from actionfusion.run_folder import CONFIG, WEIGHTS, RunFolder, open_run
+from actionfusion.run_folder import CONFIG, SPLIT, WEIGHTS, RunFolder, open_run
 from actionfusion.settings import build, plain
 from actionfusion.training.recipe import Recipe
 
@@ -24,6 +25,7 @@ class StartRecord:
         loaded: parameters that are the source's.
         averaged: those of them that are the mean of its RGB filters.
         random: the others.
+        seen_in_test: test videos whose names are those of videos that the source, a run, was trained on.
     """
 
     source: str | None
@@ -31,6 +33,7 @@ class StartRecord:
     loaded: Mapping[str, int]
     averaged: Mapping[str, int]
     random: Mapping[str, int]
+    seen_in_test: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,22 @@ class Start:
     record: StartRecord
 
 
-def start_from(network: VideoModel, given: Recipe, labels: Sequence[str]) -> Start:
+def start_from(network: VideoModel, given: Recipe, labels: Sequence[str], tested: Collection[str] = ()) -> Start:
     """Put the weights that a recipe starts from into a new network.
 
     Args:
         network: of the recipe, its weights random, its layers frozen as they are to be.
         given: the recipe, resolved.
         labels: classes that are to be learned.
+        tested: names of the videos that it is to be tested on.
 
     Raises:
+        DatasetError: the run's table of its videos is damaged.
         WeightsError: the weights are missing, damaged or of another backbone.
         RunFolderError: a folder that is no run.
     """
     notes: list[str] = []
-    source = given.pretrained
+    source, seen = given.pretrained, 0
     if source is None:
         report = LoadReport("", "", (), tuple(name for name, _ in network.named_parameters()))
         first = "all weights start at random"
@@ -67,11 +72,13 @@ def start_from(network: VideoModel, given: Recipe, labels: Sequence[str]) -> Sta
         if source != "imagenet" and Path(source).is_dir():
             run = open_run(source)
             report, notes = _load_run(network, run, given), _run_notes(run, given, labels)
+            seen = len(_trained_on(run) & set(tested))
+            notes += [f"note: {seen_note(seen)}"] if seen else []
         else:
             report = network.load_pretrained(source, fc6=given.pretrained_fc6, flow_start=given.flow_start)
         first = str(report)
     counts = {name: by_module(getattr(report, name)) for name in ("loaded", "averaged", "random")}
-    record = StartRecord(report.source or None, report.sha256 or None, **counts)
+    record = StartRecord(report.source or None, report.sha256 or None, **counts, seen_in_test=seen)
     return Start((first, *notes, *_frozen_notes(network, given, report)), record)
 
 
@@ -103,6 +110,21 @@ def _run_notes(run: RunFolder, given: Recipe, labels: Sequence[str]) -> list[str
     return notes
 
 
+def _trained_on(run: RunFolder) -> set[str]:
+    if not (run.path / SPLIT).is_file():
+        return set()
+    rows = read_rows(run.path / SPLIT, ("path", "part"))
+    return {row.cells["path"] for row in rows if row.cells["part"] == "train"}
+
+
+def seen_note(count: int) -> str:
+    """Say that the test part may not be new to what the training starts from."""
+    return (
+        f"{count} test videos have the names of videos that the run it starts from was trained on; if they are "
+        "the same, the accuracy flatters"
+    )
+
+
 def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> list[str]:
     """Say which of the backbones' layers do not learn, and which of them stay random."""
     cached = given.features.folder is not None
@@ -130,15 +152,26 @@ def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> lis
     return notes
 
 
-def start_line(run: RunFolder) -> str | None:
-    """Write what a run records of its start as a line; None where it is of a version that recorded nothing.
+def read_start(run: RunFolder) -> StartRecord | None:
+    """Read what a run records of its start; None where it is of a version that recorded nothing.
 
     Raises:
         RunFolderError: the record is damaged.
     """
     if "start" not in run.config:
         return None
-    start = build(StartRecord, run.config["start"], run.path / CONFIG, RunFolderError, within="start")
+    return build(StartRecord, run.config["start"], run.path / CONFIG, RunFolderError, within="start")
+
+
+def start_line(run: RunFolder) -> str | None:
+    """Write what a run records of its start as a line; None where it is of a version that recorded nothing.
+
+    Raises:
+        RunFolderError: the record is damaged.
+    """
+    start = read_start(run)
+    if start is None:
+        return None
     if start.source is None:
         return "all weights at random"
     line = f"{start.source} (SHA-256 {str(start.sha256)[:12]})"

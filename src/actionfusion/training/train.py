@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.data.listing import shown
 from actionfusion.data.loading import EpochLoader, KeyedDataset
 from actionfusion.data.recorded_split import refuse_other_data
 from actionfusion.errors import SettingsError, TrainingError, WeightsError
+from actionfusion.files import refuse_unwritable, remove_partials
 from actionfusion.models.model import VideoModel
-from actionfusion.run_folder import LOG, WEIGHTS, RunFolder, open_run, refuse_taken
+from actionfusion.run_folder import CONFIG, LOG, WEIGHTS, RunFolder, at_work, open_run, refuse_taken
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.training.checkpoint import load_network, read_network, read_state
 from actionfusion.training.chosen import choose, rooted
 from actionfusion.training.cost import StepCost
-from actionfusion.training.distributed import find_processes
+from actionfusion.training.distributed import Processes, find_processes
 from actionfusion.training.dry_run import try_one_batch
-from actionfusion.training.guards import fitting_batch, is_lost_connection, is_out_of_memory
+from actionfusion.training.guards import fitting_batch, is_lost_connection, is_lost_reader, is_out_of_memory
 from actionfusion.training.interrupt import NEVER, stop_switch
 from actionfusion.training.loop import fit
 from actionfusion.training.plan import Plan, make_plan
@@ -32,7 +33,9 @@ from actionfusion.training.probe import BesideRun, SolvedRun, solve_beside, solv
 from actionfusion.training.progress import ConsoleProgress, SilentProgress, features_progress
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import (
+    forget_begun,
     forget_paths,
+    is_begun,
     recorded_recipe,
     refuse_contradictions,
     refuse_unknown_paths,
@@ -86,7 +89,17 @@ def train(
     given, out, chosen = choose(recipe, root, out, changes)
     processes.wait()  # that none finds the run folder which another has begun, and takes the next name
     plan = make_plan(given, processes)
+    with at_work(out) if processes.main and not dry_run else nullcontext():
+        return _train(plan, out, chosen, device, dry_run=dry_run)
+
+
+def _train(plan: Plan, out: Path, chosen: Sequence[str], device: str | None, *, dry_run: bool = False) -> Path:
+    processes = plan.processes
     if processes.main:
+        if dry_run:
+            refuse_unwritable(out / CONFIG)
+        else:
+            forget_begun(out)
         refuse_taken(out)
     cost = plan.check(out)
     model = plan.make_network()
@@ -104,12 +117,12 @@ def train(
         return _help(plan, cost, model, plan.run_folder(out), plan.loaders(learn, check), resume=False)
     solved = solve_model(plan, model, learn, check) if model.solved else solve_beside(plan, model, learn, check)
     run = plan.create_run(out, start)
-    remember_paths(run, given.data, given.features.folder, device)
+    remember_paths(run, plan.recipe.data, plan.recipe.features.folder, device)
     with _log_file(out / LOG), _explained(plan, cost):
         for line in (*said, *filter(None, [computed])):
             log.info("%s", line)
         if computed:
-            _show(f"{computed}, kept in {given.features.folder}; they can be deleted")
+            _show(f"{computed}, kept in {plan.recipe.features.folder}; they can be deleted")
         _say(solved.line)
         _fit_or_stop(plan, model, run, plan.loaders(learn, check), solved, resume=False)
     return _finished(run)
@@ -120,11 +133,21 @@ def _go_on(
 ) -> Path:
     if out is None:
         raise SettingsError("out", "is not given", "say which run to go on with: --resume --out RUN")
-    run, state = open_run(out), read_state(out)
     recorded, recorded_device = recorded_recipe(out)
     given = rooted((recipe or recorded).changed(**changes), root, changes)
     given = given.changed(features=given.features.beside(out))
-    processes = find_processes(device or recorded_device)
+    device = device or recorded_device
+    processes = find_processes(device)
+    with at_work(out) if processes.main else nullcontext():
+        if processes.share.processes == 1 and is_begun(out):
+            refuse_unknown_paths(open_run(out), given.data, given.features)
+            chosen = [f"{out} was stopped before its first checkpoint, and begins again"]
+            return _train(make_plan(given, processes), out, chosen, device)
+        return _resume(out, given, processes)
+
+
+def _resume(out: Path, given: Recipe, processes: Processes) -> Path:
+    run, state = open_run(out), read_state(out)
     if state["stage"] >= len(given.training.stages):
         if processes.main:
             Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
@@ -159,8 +182,7 @@ def _go_on(
 
 def _turn_back(out: Path, log_size: int) -> None:
     """Take back what came after the checkpoint: it is done and logged again."""
-    for leftover in out.glob(".*.partial"):
-        leftover.unlink()
+    remove_partials(out)
     if (out / LOG).is_file():
         os.truncate(out / LOG, min(log_size, (out / LOG).stat().st_size))
 
@@ -168,7 +190,7 @@ def _turn_back(out: Path, log_size: int) -> None:
 def _samples(plan: Plan, model: VideoModel, cost: StepCost) -> tuple[KeyedDataset, KeyedDataset | None, str | None]:
     """Give what is trained and validated on, once all processes have computed their share of it."""
     model.to(plan.processes.device)
-    with features_progress(shown=plan.processes.main) as progress:
+    with _explained(plan, cost), features_progress(shown=plan.processes.main) as progress:
         samples = plan.samples(model, progress)
     if plan.from_features:
         with _explained(plan, cost):
@@ -270,6 +292,10 @@ def _explained(plan: Plan, cost: StepCost) -> Iterator[None]:
             size = plan.recipe.training.batch_size
             reason = f"a batch of {size} clips did not fit into the memory of {plan.processes.device}"
             raise TrainingError("training.batch_size", reason, fitting_batch(cost, size, plan.free_memory())) from error
+        if is_lost_reader(error):
+            reason = f"has been ended from outside ({' '.join(str(error).split())[:200]})"
+            remedy = "see whether the machine ran out of memory, and take fewer --training.workers; --resume goes on"
+            raise TrainingError("a process that reads videos", reason, remedy) from error
         if share.processes > 1 and is_lost_connection(error):
             remedy = "see what that one says; --resume goes on from the last checkpoint"
             subject = f"process {share.rank} of {share.processes}"

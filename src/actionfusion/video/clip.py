@@ -23,6 +23,10 @@ Sampler = Callable[[int], Positions]
 SamplingName = Literal["spread", "dense"]
 
 
+LARGEST_CLIP = 1 << 30
+"""Bytes of the pictures and flow codes of one clip: 1,900 frames of 224 pixels with four flow frames each."""
+
+
 @dataclass(frozen=True)
 class ClipSettings:
     """What is cut from a video.
@@ -65,6 +69,10 @@ class ClipSettings:
             raise SettingsError(
                 "clip.flow_frames", f"{self.flow_frames} flow frames cannot be centred on a frame", "take 2, 4, 6, ..."
             )
+        size = self.frames * (3 * self.frame_size**2 + (2 * self.flow_length * self.flow.size**2))
+        if size > LARGEST_CLIP:
+            reason = f"a clip of {size >> 20} MiB, where {LARGEST_CLIP >> 20} are the most"
+            raise SettingsError("clip", reason, "take fewer frames, fewer flow frames or a smaller size")
 
     @property
     def flow_channels(self) -> int:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from actionfusion.errors import SettingsError, VideoError
 from actionfusion.video.threads import Share, one_opencv_thread, sharing, usable_cores
+from actionfusion.video.unforeseen import unforeseen_faults
 
 Video = TypeVar("Video")
 Cut = TypeVar("Cut")
@@ -47,7 +48,8 @@ def clips_ahead(
 
     Raises:
         SettingsError: a negative number of workers.
-        Exception: anything that ``cut`` raises beside a ``VideoError``, in the place of that video.
+        ActionFusionError: what ``cut`` raises of this family beside a ``VideoError``, in the place of that video.  An
+            exception of another family becomes that video's ``VideoError``.
     """
     if workers is not None and workers < 0:
         raise SettingsError("workers", f"{workers} threads", "take 1 or more, or 0 for none")
@@ -88,6 +90,7 @@ def _attempt_within(share: Share, cut: Callable[[Video], Cut], video: Video) -> 
 
 def _attempt(cut: Callable[[Video], Cut], video: Video) -> Cut | VideoError:
     try:
-        return cut(video)
+        with unforeseen_faults(video):
+            return cut(video)
     except VideoError as error:
         return error

@@ -17,6 +17,8 @@ import av
 from av.stream import Disposition
 
 from actionfusion.errors import NotAVideo, NoVideoStream, VideoDamaged, VideoMissing, VideoTooLarge
+from actionfusion.video.error_log import ErrorLog, errors_logged
+from actionfusion.video.still_pictures import MAX_PIXELS
 from actionfusion.video.structure import structure_fault
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 LocalPath = str | os.PathLike[str]
-
-MAX_PIXELS = 8192 * 8192
-"""Largest picture that is read, in pixels: twice 8K UHD, 201 MB as RGB."""
 
 PIXEL_LIMIT = {"max_pixels": str(MAX_PIXELS)}
 """The same for FFmpeg: for the decoders that it runs while it looks into a file, and for ours, since a stream may hold
@@ -75,11 +74,16 @@ SCALE_DOWN = "scale it down first"
 
 
 @contextmanager
-def open_video(path: LocalPath) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: LocalPath, log: ErrorLog | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video file and choose its stream; both are closed at the end in any case.
 
     Of several video streams, the one that the container marks as default is taken, of several such the largest
     picture, of several such the first.  Cover art and thumbnails are no video streams.
+
+    Args:
+        path: the file.
+        log: hears what FFmpeg finds wrong with the container while it is opened, and can be listened to until it is
+            closed.
 
     Raises:
         VideoMissing: no such file, or one that cannot be opened; a folder, a pipe or a device.
@@ -89,7 +93,8 @@ def open_video(path: LocalPath) -> Iterator[tuple[InputContainer, VideoStream]]:
         VideoTooLarge: a picture of more than ``MAX_PIXELS`` pixels.
     """
     name = os.fspath(path)
-    with _open_file(name) as file, _open_container(name, file) as container:
+    log = log or ErrorLog()
+    with _open_file(name) as file, errors_logged(), _open_container(name, file, log) as container:
         yield container, choose_stream(name, container)
 
 
@@ -132,29 +137,32 @@ class _SeekableFile:
 
 
 @contextmanager
-def _open_container(name: str, file: BinaryIO) -> Iterator[InputContainer]:
+def _open_container(name: str, file: BinaryIO, log: ErrorLog) -> Iterator[InputContainer]:
     with _reading(name):
         head = file.read(1024)
     if not head:
         raise NotAVideo(name, "the file is empty", FETCH_AGAIN)
     file.seek(0)
     try:
-        container = av.open(
-            _SeekableFile(file),
-            "r",
-            options=PIXEL_LIMIT,
-            container_options={
-                "format_whitelist": ",".join(VIDEO_DEMUXERS + SOUND_DEMUXERS),
-                "protocol_whitelist": _NO_PROTOCOL,
-            },
-            metadata_errors="replace",  # old files hold titles in any encoding
-        )
+        with log.heard():
+            container = av.open(
+                _SeekableFile(file),
+                "r",
+                options=PIXEL_LIMIT,
+                container_options={
+                    "format_whitelist": ",".join(VIDEO_DEMUXERS + SOUND_DEMUXERS),
+                    "protocol_whitelist": _NO_PROTOCOL,
+                },
+                metadata_errors="replace",  # old files hold titles in any encoding
+            )
     except (av.FFmpegError, OSError) as error:
         if _has_video_signature(head):
             reason = f"the header of this video cannot be read ({error_text(error)})"
             raise VideoDamaged(name, reason, FETCH_AGAIN) from error
         raise NotAVideo(name, "no video container was recognised in it", "give a video file") from error
     with container:
+        others = {stream.codec_context.name for stream in container.streams if stream.type in ("audio", "subtitle")}
+        log.opened(container.format.name, others)
         if container.metadata.get("major_brand", "").strip() in _STILL_BRANDS:
             raise NotAVideo(name, "this is a still picture", "give a video file")
         yield container

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EINVAL, EIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 
 from actionfusion.errors import NotAVideo, SettingsError, VideoDamaged, VideoError, VideoMissing
+from actionfusion.video.beginning import Beginning
 from actionfusion.video.containers import (
     CONVERT,
     FETCH_AGAIN,
@@ -27,8 +28,9 @@ from actionfusion.video.containers import (
     choose_stream,
     error_text,
 )
+from actionfusion.video.error_log import ErrorLog, errors_logged
 from actionfusion.video.pictures import PictureConverter, UInt8Array
-from actionfusion.video.reading import frame_interval, iterate_frames, refuse_large_picture, strict_decoder
+from actionfusion.video.reading import frame_interval, iterate_frames, pictures_of, strict_decoder
 from actionfusion.video.sources import STANDARD_INPUT, Source, refuse_terminal
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ class Losses:
     """Losses of a live video.
 
     Attributes:
-        frames: packets that cannot be decoded, and pictures that the decoder marks as damaged.
+        frames: packets that cannot be decoded, and pictures that the decoder marks as damaged; not those before the
+            first picture of a stream that was joined midway.
     """
 
     frames: int = 0
@@ -108,10 +111,10 @@ def open_source(
     if source.kind == "file":
         yield _File(source.address)
     elif source.kind == "pipe":
-        with _open_pipe(source, stopped, opener) as container:
+        with errors_logged(), _open_pipe(source, stopped, opener) as container:
             yield _Stream(source, container, losses, says_its_length=True)
     else:
-        with _open_by_name(source, opener) as container:
+        with errors_logged(), _open_by_name(source, opener) as container:
             says_its_length = source.kind == "server" and source.format is None and container.size > 0
             yield _Stream(source, container, losses, says_its_length=says_its_length)
 
@@ -185,15 +188,16 @@ def _open_by_name(source: Source, opener: Callable[..., Any]) -> Iterator[InputC
     failure: VideoError | None = None
     began = monotonic()
     try:
-        container = opener(
-            _address(source),
-            "r",
-            format=source.format,
-            container_options=dict(source.options),
-            options=dict(PIXEL_LIMIT),
-            timeout=(OPEN_TIMEOUT, READ_TIMEOUT),
-            metadata_errors="replace",
-        )
+        with ErrorLog().heard():  # it may name the address with its password, which is for no log
+            container = opener(
+                _address(source),
+                "r",
+                format=source.format,
+                container_options=dict(source.options),
+                options=dict(PIXEL_LIMIT),
+                timeout=(OPEN_TIMEOUT, READ_TIMEOUT),
+                metadata_errors="replace",
+            )
     except (av.FFmpegError, OSError, ValueError) as error:
         failure = _opening_failure(source, error, monotonic() - began)
     # Raised here, because FFmpeg's own error holds the address with its password, and a traceback would show it.
@@ -232,6 +236,8 @@ def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoE
     if isinstance(error, av.error.ProtocolNotFoundError) or not isinstance(error, av.FFmpegError | OSError):
         reason = f"the FFmpeg that PyAV brings cannot open it ({_cause(error)})"
         return NotAVideo(source.name, reason, "let another program read it and pipe to -")
+    if source.options.get("max_redirects") == "0" and getattr(error, "errno", None) == EIO:
+        remedy += "; if the server leads to another address, give that one, or --redirects to follow it"
     return VideoMissing(source.name, f"it cannot be opened ({_cause(error)})", remedy)
 
 
@@ -310,39 +316,39 @@ def _decoded(
         VideoDamaged: ``MAX_LOST_IN_A_ROW`` packets gave none.
         VideoTooLarge: a picture is.
     """
-    codec = strict_decoder(stream)
-    barren, begun = 0, False
-    with closing(_packets(source, container, stream)) as packets:
+    strict_decoder(stream)
+    log, beginning = ErrorLog(), Beginning(stream)
+    barren = 0
+    log.opened(container.format.name, set())
+    with closing(_packets(source, container, stream, log, losses)) as packets:
         for packet in packets:
-            try:
-                if packet is not None and packet.is_corrupt:
-                    raise av.error.InvalidDataError(0, "marked as corrupt")
-                decoded = codec.decode(packet)
-                pictures = [picture for picture in decoded if not picture.is_corrupt]
-                lost = len(decoded) - len(pictures)
-            except (av.FFmpegError, OSError) as error:
-                refuse_large_picture(source.name, stream, error)
-                pictures, lost = [], 1
-            # A stream joined midway begins with pictures that build on others that were never received.
-            losses.frames += lost if begun else 0
-            barren += lost
+            if packet is not None:
+                beginning.see(packet)
+            decoded, fault = pictures_of(source.name, stream, packet, log)
+            kept = [picture for picture in decoded if not beginning.leaves_out(picture)]
+            pictures = [picture for picture in kept if not picture.is_corrupt]
+            losses.frames += len(kept) - len(pictures) + (fault is not None and not beginning.excuses(packet))
+            barren += len(decoded) - len(pictures) + (fault is not None)
             if barren > MAX_LOST_IN_A_ROW:
                 raise VideoDamaged(source.name, f"{barren} packets in a row cannot be decoded", FETCH_AGAIN)
             for picture in pictures:
-                barren, begun = 0, True
+                barren = 0
                 yield picture
 
 
 def _packets(
-    source: Source, container: InputContainer, stream: VideoStream
+    source: Source, container: InputContainer, stream: VideoStream, log: ErrorLog, losses: Losses
 ) -> Generator[Packet[VideoStream] | None, None, None]:
-    """Yield packets that hold data, then None."""
+    """Yield packets that hold data, then None; what a pipe's container has lost of them is counted."""
     failure: VideoError | None = None
     with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
         while True:
             try:
-                packet = next(packets, None)
-            except av.error.EOFError:
+                with log.heard():
+                    packet = next(packets, None)
+                # Of a server FFmpeg tells of the connection too.
+                losses.frames += log.take(of_container=True) is not None and source.kind == "pipe"
+            except (av.error.EOFError, IndexError):  # as in ``iterate_packets``
                 packet = None
             except (av.FFmpegError, OSError) as error:
                 waited = isinstance(error, av.error.ExitError)

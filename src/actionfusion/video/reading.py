@@ -5,9 +5,11 @@ from the container where that states it.  Pixels are the stored ones, turned the
 a pixel aspect other than square is not applied, interlaced pictures are passed as they are, and HDR is not tone
 mapped.  Colour follows the stream's own matrix and range, BT.601 and limited range where it names none.
 
-What counts as damage: anything that FFmpeg's demuxer or decoder reports, at its strict setting, and a container that is
-not whole, which is looked into at the end of the reading (see ``structure_fault``).  A flipped bit that still decodes
-leaves no trace in most codecs and is not found.  No frame is ever repeated, guessed or left out to hide a fault.
+What counts as damage: anything that FFmpeg's demuxer or decoder reports, at its strict setting, or logs as an error
+(``error_log``), and a container that is not whole, which is looked into at the end of the reading (see
+``structure_fault``).  A flipped bit that still decodes leaves no trace in most codecs and is not found.  No frame is
+ever repeated, guessed or left out to hide a fault.  Pictures before the first that can be decoded, in a stream that
+begins without a key frame, are no damage (``beginning``).
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.errors import NoFrames, SettingsError, VideoDamaged, VideoTooLarge
+from actionfusion.video.beginning import Beginning
 from actionfusion.video.containers import (
     CONVERT,
     FETCH_AGAIN,
-    MAX_PIXELS,
     PIXEL_LIMIT,
     SCALE_DOWN,
     LocalPath,
@@ -38,8 +40,11 @@ from actionfusion.video.containers import (
     find_structure_fault,
     open_video,
 )
+from actionfusion.video.error_log import ErrorLog
 from actionfusion.video.pictures import Orientation, PictureConverter, UInt8Array
+from actionfusion.video.still_pictures import MAX_PIXELS
 from actionfusion.video.threads import check_stop
+from actionfusion.video.unforeseen import unforeseen_faults
 from actionfusion.video.whole_files import identity, note_whole
 
 if TYPE_CHECKING:
@@ -70,6 +75,7 @@ class VideoInfo:
         fps: mean frame rate in frames a second, or None.
         duration: of the video stream in seconds, from the times of its packets where they have any, or None.
         frame_count: packets of the video stream, which need not be the number of frames that decoding gives.
+        begins_with_key: whether its first packet is a key frame; what comes before one cannot be decoded.
     """
 
     path: Path
@@ -83,6 +89,7 @@ class VideoInfo:
     fps: float | None
     duration: float | None
     frame_count: int
+    begins_with_key: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +138,7 @@ def probe(path: LocalPath) -> VideoInfo:
         codec = stream.codec_context
         codec.thread_count, codec.options = 1, dict(PIXEL_LIMIT)
         orientation: Orientation | None = None
-        count = 0
+        count, begins_with_key = 0, True
         spans: list[tuple[int, int]] = []
         with packet_faults(fspath(path)):
             for packet in chain(iterate_packets(container, stream), [None]):
@@ -139,6 +146,7 @@ def probe(path: LocalPath) -> VideoInfo:
                     picture = _first_picture(fspath(path), stream, packet)
                     orientation = Orientation.of(picture) if picture else None
                 if packet is not None:
+                    begins_with_key = begins_with_key and (count > 0 or packet.is_keyframe)
                     count += not packet.is_discard
                     if packet.pts is not None:
                         spans.append((packet.pts, packet.duration or 0))
@@ -156,6 +164,7 @@ def probe(path: LocalPath) -> VideoInfo:
             fps=_rate(stream),
             duration=_duration(container, stream, sorted(spans)),
             frame_count=count,
+            begins_with_key=begins_with_key,
         )
 
 
@@ -263,12 +272,13 @@ def _frames(
     path: str, wanted: Callable[[int], bool] | None, size: int | None, unscaled: Collection[int]
 ) -> Generator[Frame, None, int]:
     before = identity(path)
-    with open_video(path) as (container, stream):
+    log = ErrorLog()
+    with unforeseen_faults(path), open_video(path, log) as (container, stream):
         clock = _Clock(container, stream)
         convert: PictureConverter | None = None
         convert_unscaled: PictureConverter | None = None
         count = 0
-        with closing(_decode(path, container, stream)) as pictures:
+        with closing(_decode(path, container, stream, log)) as pictures:
             for picture in pictures:
                 time = clock.time(picture)
                 convert = convert or PictureConverter(picture, size)
@@ -295,8 +305,14 @@ def iterate_packets(container: InputContainer, stream: VideoStream) -> Generator
     To be closed before the container is: PyAV else loses some memory of each file that is not read to its end.
     """
     with closing(cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))) as packets:
-        for packet in packets:
+        while True:
             check_stop()
+            try:
+                packet = next(packets, None)
+            except IndexError:  # at the end PyAV looks for streams that appeared too late for it, after all packets
+                return
+            if packet is None:
+                return
             if packet.size:
                 yield packet
 
@@ -323,37 +339,73 @@ def _first_picture(path: str, stream: VideoStream, packet: Packet[VideoStream] |
 @contextmanager
 def packet_faults(path: str) -> Iterator[None]:
     """Turn FFmpeg's errors in packets into ``VideoDamaged``."""
-    try:
-        yield
-    except (av.FFmpegError, OSError) as error:
-        raise VideoDamaged(path, f"its packets cannot be read ({error_text(error)})", FETCH_AGAIN) from error
+    with unforeseen_faults(path):
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise VideoDamaged(path, f"its packets cannot be read ({error_text(error)})", FETCH_AGAIN) from error
 
 
-def _decode(path: str, container: InputContainer, stream: VideoStream) -> Generator[VideoFrame, None, None]:
+def _decode(
+    path: str, container: InputContainer, stream: VideoStream, log: ErrorLog
+) -> Generator[VideoFrame, None, None]:
     """Yield every picture of the stream in presentation order, or raise the error of the first fault."""
-    codec = strict_decoder(stream)
+    strict_decoder(stream)
+    beginning = Beginning(stream)
     num_frames = 0
     packet: Packet[VideoStream] | None = None
     with closing(iterate_packets(container, stream)) as packets:
         while True:
             try:
-                packet = next(packets, None)
-                if packet is not None and packet.is_corrupt:
-                    raise _damage(path, stream, packet, num_frames, "its packet is cut short or marked as corrupt")
-                pictures = codec.decode(packet)
+                with log.heard():
+                    packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
-                refuse_large_picture(path, stream, error)
-                raise _damage(path, stream, packet, num_frames, error_text(error)) from error
+                raise _damage(path, stream, packet, num_frames, log.take() or error_text(error)) from error
+            if packet is not None:
+                beginning.see(packet)
+            pictures, fault = pictures_of(path, stream, packet, log)
+            if fault is not None and not beginning.excuses(packet):
+                raise _damage(path, stream, packet, num_frames, fault)
             for picture in pictures:
+                if beginning.leaves_out(picture):
+                    continue
                 if picture.is_corrupt:
                     raise _damage(path, stream, packet, num_frames, "the decoder found it corrupt")
                 yield picture
                 num_frames += 1
             if packet is None:
                 break
-    fault = find_structure_fault(path)
+    if not num_frames and beginning.left_out:
+        raise VideoDamaged(path, "it begins without a key frame, and none follows", FETCH_AGAIN)
+    _refuse_unwhole(path, log, num_frames)
+
+
+def _refuse_unwhole(path: str, log: ErrorLog, num_frames: int) -> None:
+    fault = log.at_opening or find_structure_fault(path)
     if fault is not None:
         raise VideoDamaged(path, f"{fault}; frames decoded: {num_frames}", FETCH_AGAIN)
+
+
+def pictures_of(
+    name: str, stream: VideoStream, packet: Packet[VideoStream] | None, log: ErrorLog
+) -> tuple[list[VideoFrame], str | None]:
+    """Decode a packet that was just read while the log listened, or give what is wrong with it beside no picture.
+
+    Raises:
+        VideoTooLarge: a picture of the video ``name`` is.
+    """
+    if (fault := log.take()) is not None:
+        return [], fault
+    if packet is not None and packet.is_corrupt:
+        return [], "its packet is cut short or marked as corrupt"
+    try:
+        with log.heard():
+            pictures = stream.codec_context.decode(packet)
+    except (av.FFmpegError, OSError) as error:
+        refuse_large_picture(name, stream, error)
+        return [], log.take() or error_text(error)
+    fault = log.take()
+    return ([], fault) if fault is not None else (pictures, None)
 
 
 def refuse_large_picture(name: str, stream: VideoStream, error: Exception) -> None:

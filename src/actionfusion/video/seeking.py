@@ -19,13 +19,15 @@ from itertools import chain
 from os import fspath
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 import numpy.typing as npt
 
+from actionfusion.errors import ActionFusionError
 from actionfusion.video.containers import LocalPath, find_structure_fault, open_video
+from actionfusion.video.error_log import ErrorLog
 from actionfusion.video.pictures import PictureConverter
 from actionfusion.video.reading import Frame, iterate_packets, packet_faults, strict_decoder
+from actionfusion.video.threads import ReadingStopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +128,8 @@ def scan_packets(path: LocalPath) -> PacketScan:
     """
     stamps, keys = array("q"), array("q")
     count = 0
-    with open_video(path) as (container, stream), packet_faults(fspath(path)):
+    log = ErrorLog()
+    with open_video(path, log) as (container, stream), packet_faults(fspath(path)), log.heard():
         codec = stream.codec_context
         name = codec.codec.canonical_name
         fits = container.format.name in _TIMED_CONTAINERS and name in _ONE_PICTURE_A_PACKET
@@ -141,7 +144,8 @@ def scan_packets(path: LocalPath) -> PacketScan:
         # FFmpeg's MPEG-4 decoder always keeps one back where there are B-frames, and does not say so.
         delay, pixels = max(codec.reorder_depth, int(name == "mpeg4")), codec.width * codec.height
     # A container that is cut off or does not fit together is found here too, so that decoding can say so.
-    if not fits or not keys or keys[0] or find_structure_fault(path) is not None:
+    is_odd = log.at_opening or log.take(of_container=True) or find_structure_fault(path)
+    if not fits or not keys or keys[0] or is_odd:
         return PacketScan(count, None)
     order = _Order.of(np.array(stamps, np.int64), delay)
     if order is None:
@@ -165,14 +169,15 @@ def seek_frames(path: LocalPath, index: PacketIndex, frames: Sequence[int], size
     """
     wanted = frozenset(frames)
     convert: PictureConverter | None = None
-    with open_video(path) as (container, stream), _anything_odd():
+    log = ErrorLog()
+    with open_video(path, log) as (container, stream), _anything_odd():
         if stream.time_base is None:
             raise SeekingFailed("its times have no unit")
         unit = float(stream.time_base)
         origin = int(index.stamps[0]) * unit
         strict_decoder(stream)
         for stretch in index.stretches(frames):
-            with closing(_decode_stretch(container, stream, index, stretch)) as pictures:
+            with closing(_decode_stretch(container, stream, index, stretch, log)) as pictures:
                 for frame, picture in zip(stretch, pictures, strict=True):
                     convert = convert or PictureConverter(picture, size)
                     if frame in wanted:
@@ -183,12 +188,14 @@ def seek_frames(path: LocalPath, index: PacketIndex, frames: Sequence[int], size
 def _anything_odd() -> Iterator[None]:
     try:
         yield
-    except (av.FFmpegError, OSError) as error:
+    except (ActionFusionError, ReadingStopped, SeekingFailed):
+        raise
+    except Exception as error:
         raise SeekingFailed(str(error)) from error
 
 
 def _decode_stretch(
-    container: InputContainer, stream: VideoStream, index: PacketIndex, stretch: range
+    container: InputContainer, stream: VideoStream, index: PacketIndex, stretch: range, log: ErrorLog
 ) -> Generator[VideoFrame, None, None]:
     codec = stream.codec_context
     if stretch.start:
@@ -197,7 +204,11 @@ def _decode_stretch(
     given = stretch.start
     with closing(_packets_from(container, stream, index, stretch.start)) as packets:
         for packet in chain(packets, [None]):
-            for picture in codec.decode(packet):
+            with log.heard():
+                pictures = codec.decode(packet)
+            if (fault := log.take()) is not None:
+                raise SeekingFailed(fault)
+            for picture in pictures:
                 # A container may call a picture a key frame that is none; the decoder knows.
                 if index.rank(picture.pts) != given or picture.is_corrupt:
                     raise SeekingFailed(f"frame {given} was expected, one of time {picture.pts} came")

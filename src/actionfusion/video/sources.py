@@ -24,10 +24,11 @@ SourceKind = Literal["file", "pipe", "camera", "server"]
 STANDARD_INPUT = "-"
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ADDRESS_OR_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 # IP cameras send JPEG pictures over HTTP, as parts of one endless answer or one after the other.
 _SERVER_DEMUXERS = (*VIDEO_DEMUXERS, "live_flv", "mjpeg", "mpjpeg")
 _ENCRYPTED = ("rtsps", "rtmps", "https")
-# The protocols that FFmpeg may use for an address.  HTTP may lead on to HTTPS and back.
+# The protocols that FFmpeg may use for an address.  HTTP may lead on to HTTPS and back, where that is asked for.
 _PROTOCOLS: Mapping[str, tuple[str, ...]] = {
     "rtsp": ("tcp",),
     "rtsps": ("tls", "tcp"),
@@ -67,12 +68,13 @@ class Source:
         return self.kind in ("camera", "server")
 
 
-def find_source(given: LocalPath | int, *, platform: str = sys.platform) -> Source:
+def find_source(given: LocalPath | int, *, redirects: bool = False, platform: str = sys.platform) -> Source:
     """Resolve a word from the command line.
 
     Args:
         given: ``-`` for standard input; a number or ``/dev/video0`` for a camera; an address; else the path of a file
             or a named pipe.
+        redirects: follow a server of HTTP that leads to another address, on another host too.
         platform: as ``sys.platform``.
 
     Raises:
@@ -86,24 +88,29 @@ def find_source(given: LocalPath | int, *, platform: str = sys.platform) -> Sour
     if platform == "linux" and text.startswith("/dev/v"):
         return _camera(text, platform)
     if _ADDRESS.match(text):
-        return _server(text)
+        return _server(text, redirects=redirects)
     return Source("pipe" if _is_pipe(text) else "file", text, text)
 
 
 def without_secrets(address: str) -> str:
-    """Remove user, password and query, which may hold a key, from an address.
+    """Remove user, password, query, parameters and fragment, which may hold a key, and the whole path of RTMP.
 
-    A password may hold any sign, unescaped too.  Where it is not plain which @ ends it, only the scheme is shown.
+    A password may hold any sign, unescaped too.  Where it is not plain which @ ends it, only the scheme is shown.  An
+    address that has lost a slash, as one does that is taken for a path, is one all the same.
     """
-    head, separator, rest = address.partition("://")
-    if not separator:
+    found = _ADDRESS_OR_PATH.match(address)
+    if found is None:
         return address
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    head, rest = found[0], address[found.end() :]
+    host = re.split(r"[/?#;]", rest, maxsplit=1)[0]
     if rest.count("@") != host.count("@") or host.count("@") > 1:
-        return f"{head}://***"
+        return f"{head}***"
     secret, at, public = rest.rpartition("@")
-    public, query, _ = public.partition("?")
-    return f"{head}://{'***@' if secret else at}{public}{'?***' if query else ''}"
+    if head.lower().startswith("rtmp"):  # what the server knows a sender or viewer by
+        host, slash, _ = public.partition("/")
+        public = f"{host}{slash}{'***' if slash else ''}"
+    shown, *hidden = re.split(r"(?<=[?#;])", public, maxsplit=1)
+    return f"{head}{'***@' if secret else at}{shown}{'***' if hidden else ''}"
 
 
 def _is_pipe(path: str) -> bool:
@@ -124,7 +131,7 @@ def _camera(text: str, platform: str) -> Source:
     return Source("camera", name, address if text.isdigit() else text, device, options)
 
 
-def _server(address: str) -> Source:
+def _server(address: str, *, redirects: bool) -> Source:
     name = without_secrets(address)
     scheme = address.partition("://")[0].lower()
     if scheme not in _PROTOCOLS:
@@ -141,6 +148,8 @@ def _server(address: str) -> Source:
         "analyzeduration": "5000000",
         **PIXEL_LIMIT,
     }
+    if scheme.startswith("http") and not redirects:
+        options["max_redirects"] = "0"
     if is_rtsp:
         options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
     if scheme in _ENCRYPTED:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
 from rich.progress import Progress
 
 from actionfusion.data.layouts.folder import open_folder
@@ -18,6 +17,7 @@ from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
 from actionfusion.errors import DatasetError
 from actionfusion.storage import AnyPath
+from actionfusion.terminal import Console
 
 TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 25
 

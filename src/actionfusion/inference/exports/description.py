@@ -82,6 +82,7 @@ def _flow(recipe: FlowRecipe) -> dict[str, Any]:
     engines = {
         "tvl1": "OpenCV optflow DualTVL1OpticalFlow with its default settings (5 scales of 0.8, 5 warps, lambda 0.15)",
         "dis": "OpenCV DISOpticalFlow, preset MEDIUM",
+        "dis-fast": "OpenCV DISOpticalFlow, preset FAST",
         "farneback": "OpenCV calcOpticalFlowFarneback(pyr_scale 0.5, levels 5, winsize 13, iterations 10, poly_n 5, "
         "poly_sigma 1.1, flags 0)",
     }

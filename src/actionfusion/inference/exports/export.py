@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, printable
-from actionfusion.files import replacing_folder, write_atomically
+from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder, write_atomically
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import ABOUT, open_export
 from actionfusion.inference.exports.synthetic import SyntheticVideo
@@ -36,6 +35,7 @@ from actionfusion.inference.runtimes.prepared import (
 from actionfusion.inference.runtimes.sub_models import Array, clip_model
 from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.video_source import VideoSource
 
@@ -71,11 +71,13 @@ def export(
         The folder.
 
     Raises:
-        ExportError: ``out`` holds something, or cannot be written.
+        ExportError: ``out`` holds something.
+        OutputError: it cannot be written.
         ActionFusionError: as for ``Recognizer.load``; or the video cannot be read.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(out, "exists already and is not empty", "choose another --out or remove it")
+    refuse_unwritable(out / ABOUT)
     if precision not in ("fp32", "int8"):
         raise SettingsError("precision", f"{precision!r} is not exported", "choose fp32 or int8")
     check_precision(format, precision)
@@ -97,7 +99,7 @@ def export(
                 write_atomically(target / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
                 open_export(target)
         except OSError as error:
-            raise ExportError(out, f"cannot be written ({error.strerror or error})", "choose another --out") from error
+            raise cannot_write(out, error, "free some space, or choose another --out") from error
     size = sum(files.values()) / 2**20
     text = f"{out}: {format} {precision}, {size:.1f} MiB; {answer['label']!r} for its check clip, "
     text += f"{answer['largest_difference_from_pytorch']:.1g} off the run's own probabilities"

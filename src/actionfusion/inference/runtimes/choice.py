@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
+from actionfusion.devices import find_device
 from actionfusion.errors import RuntimeUnavailable, SettingsError
 from actionfusion.inference.runtimes.backend import (
     PACKAGES,
@@ -85,7 +84,7 @@ def choose(
 
 
 def _device(device: str | None) -> str:
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return str(find_device(device))
 
 
 def _fastest(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import ActionFusionError, RuntimeUnavailable, WeightsError, printable
@@ -44,9 +43,10 @@ from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
 from actionfusion.inference.runtimes.packages import version_of
 from actionfusion.inference.runtimes.quantization import RunClips, calibration_inputs, measure, quantise
 from actionfusion.inference.runtimes.sub_models import SubModel
-from actionfusion.run_folder import WEIGHTS, RunFolder
+from actionfusion.run_folder import WEIGHTS, RunFolder, is_there
 from actionfusion.settings import plain, read_json
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.version import __version__
 
 FORMAT = 2
@@ -364,7 +364,7 @@ def _save_int8(model: Any, folder: Path, runtime: BackendName) -> str:
 
 def _weights(run: RunFolder) -> Path:
     path = run.path / WEIGHTS
-    if not path.is_file():
+    if not is_there(path, WeightsError):
         raise WeightsError(path, "the run has no weights", "train the run again, or copy the whole run folder")
     return path
 

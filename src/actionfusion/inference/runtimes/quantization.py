@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 
 from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError, VideoError
 from actionfusion.inference.runtimes.backend import Backend, BackendName, read_openvino
@@ -23,6 +22,7 @@ from actionfusion.inference.runtimes.packages import needed
 from actionfusion.inference.runtimes.sub_models import Array, Run, SubModel
 from actionfusion.run_folder import SPLIT, RunFolder
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.clip import cut_clip
 from actionfusion.video.clip_reader import clips_ahead
 

@@ -8,7 +8,6 @@ from json import dumps
 from typing import Protocol
 
 import numpy as np
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from actionfusion.errors import printable
 from actionfusion.inference.recognizer import Prediction
 from actionfusion.inference.stepping import StreamMethod, StreamPrediction
 from actionfusion.inference.streams.capture import OutageNote
+from actionfusion.terminal import Console
 
 # The latencies that the figures at the end are made of: an endless stream must not fill the memory.
 _LATENCIES = 10_000

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, printable
@@ -20,6 +19,7 @@ from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
 from actionfusion.inference.streams.printing import Printer, StreamLine, StreamSummary, make_printer
 from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
 from actionfusion.video.flow import UInt8Array
 from actionfusion.video.samples import FrameCollector
 from actionfusion.video.sources import find_source
@@ -34,6 +34,7 @@ def stream(
     json: bool = False,
     live: bool = False,
     wait: float | None = None,
+    redirects: bool = False,
     device: str | None = None,
     runtime: RuntimeName = "auto",
     precision: PrecisionName | None = None,
@@ -65,6 +66,7 @@ def stream(
             cameras are always live, and so are servers, except those that say how much they will send.
         wait: seconds that a camera or server which is away is waited for, each time; 0 for not at all. Without it for
             ever, but not for one that was never there.
+        redirects: follow a server of http or https that leads to another address, which may be another host.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
         runtime: auto, torch, openvino or onnx; auto takes the fastest there is and says which.
         precision: fp32, bf16 or int8; none is fp32.
@@ -83,7 +85,7 @@ def stream(
         raise no_classes(top_k)
     if wait is not None and not wait >= 0:
         raise SettingsError("wait", f"nobody waits {wait} seconds", "take 0 or more")
-    where = find_source(source)
+    where = find_source(source, redirects=redirects)
     folder = open_run(run)
     clip = folder.clip
     interval = every if every is not None else usual_interval(folder)

@@ -7,14 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, VideoError, printable
-from actionfusion.files import refuse_foreign, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.timelines.files import as_csv, as_json, as_webvtt, file_names
@@ -23,6 +22,7 @@ from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSett
 from actionfusion.inference.video_results import VideoResults
 from actionfusion.run_folder import RunFolder
 from actionfusion.settings import EVALUATION_BYTES, read_json
+from actionfusion.terminal import Console
 from actionfusion.video.reading import count_frames
 
 _ENDINGS = (".json", ".csv", ".vtt", ".png")
@@ -67,19 +67,20 @@ def predict_segments(
         json: print one JSON list instead of a table.
 
     Raises:
-        SettingsError: an option that makes no sense, a folder that cannot be written to, or files of a video's name in
-            it that are no timeline.
+        SettingsError: an option that makes no sense, or files of a video's name in the folder that are no timeline.
+        OutputError: a folder that cannot be written to.
     """
     rules = TimelineRules(options.threshold, options.shortest)
     every = usual_interval(run) if options.every is None else options.every
     windows = WindowSettings(every, options.stride)
-    recognizer = load(run)
     names = file_names(map(str, videos))
     if options.out is not None:
         with _writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
         for name in names:
             _refuse_others(options.out / name)
+        refuse_unwritable(options.out / f"{names[0]}.csv")
+    recognizer = load(run)
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}; {recognizer.stepper.method}"), soft_wrap=True)
     results = VideoTimelines()
@@ -124,8 +125,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"cannot be written to ({error.strerror or error})"
-        raise SettingsError(folder, reason, "choose another --out") from error
+        raise cannot_write(folder, error, "free some space, or choose another --out") from error
 
 
 @contextmanager
