@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionfusion.curves import Curves
-from actionfusion.errors import RunFolderError, SettingsError
+from actionfusion.errors import OutputError, RunFolderError, SettingsError
 from actionfusion.reporting.comparison import class_rows, paired, short_names
 from actionfusion.reporting.comparison_page import ComparedRun, render_comparison, report_comparison
 from actionfusion.reporting.figures import SERIES, overlay_svg
@@ -146,5 +146,5 @@ def test_the_command_reads_run_folders(tiny_run, tmp_path, make_evaluation):
     assert "two" in report_comparison(runs, out=tmp_path / "page.html").read_text(encoding="utf-8")
     with pytest.raises(SettingsError, match="1 run cannot be compared"):
         report_comparison(runs[:1])
-    with pytest.raises(SettingsError, match="is a folder, where a file is to be written"):
+    with pytest.raises(OutputError, match="is a folder"):
         report_comparison(runs, out=tmp_path)
