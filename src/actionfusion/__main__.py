@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from actionfusion.errors import OutputError, printable
-from actionfusion.process import find_home, leave, open_standard_streams, stopping
+from actionfusion.process import find_home, leave, open_standard_streams, stopping, was_stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,17 +40,17 @@ def _run(words: list[str]) -> tuple[int, bool]:
             return run(words), False
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("stopped"), True
-    except BrokenPipeError:
-        return 1, False  # the reader of our output has gone, for example `head`
-    except OutputError as error:
-        return _fail(f"error: {error}"), False
-    except OSError as error:
-        if "--debug" in words:
-            raise
-        reason = error.strerror or str(error) or type(error).__name__
-        return _fail(f"error: {error.filename or 'the system'}: {reason}; --debug shows where."), False
+    except BaseException as error:
+        if was_stopped() or isinstance(error, KeyboardInterrupt):
+            return _fail("stopped"), True
+        if isinstance(error, BrokenPipeError):
+            return 1, False  # the reader of our output has gone, for example `head`
+        if isinstance(error, OutputError):
+            return _fail(f"error: {error}"), False
+        if isinstance(error, OSError) and "--debug" not in words:
+            reason = error.strerror or str(error) or type(error).__name__
+            return _fail(f"error: {error.filename or 'the system'}: {reason}; --debug shows where."), False
+        raise
 
 
 def _fail(text: str) -> int:

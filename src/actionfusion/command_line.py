@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from actionfusion.commands import COMMANDS, RECIPE_COMMANDS
 from actionfusion.errors import ActionFusionError, WrongWord, printable
+from actionfusion.process import was_stopped
 from actionfusion.recipes import default_recipe, find_recipe, read_recipe
 from actionfusion.settings import read_yaml, single_settings
 from actionfusion.version import __version__
@@ -35,7 +36,7 @@ def run(words: Sequence[str]) -> int:
     try:
         return _run(words[0], words[1:])
     except ActionFusionError as error:
-        if debug:
+        if debug or was_stopped():
             raise
         return _fail(f"error: {error}", 1)
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn, TextIO, cast
 
 from actionfusion.errors import OutputError
@@ -42,7 +42,7 @@ class _Stopping:
         self.code: int | None = None  # of a process that has done its work
         self._owner = os.getpid()
         self._last = -_ONE_WISH
-        self._raised = False
+        self.raised = False
         self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
@@ -52,13 +52,18 @@ class _Stopping:
             if signal.getsignal(number) not in {signal.SIG_IGN, None}:  # nohup
                 self._before[number] = signal.signal(number, self._handle)
 
+    def ignore(self) -> None:
+        """Ignore all further signals: Python's end would let them kill a process whose work is done."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
     def restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def again(self, number: int = signal.SIGINT) -> None:
         """Ask once more, since the exception was lost where none can be raised."""
-        self._raised, self._last = False, -_ONE_WISH
+        self.raised, self._last = False, -_ONE_WISH
         main = threading.main_thread().ident
         timer = threading.Timer(_AGAIN, lambda: signal.pthread_kill(cast("int", main), number))
         timer.daemon = True
@@ -77,14 +82,19 @@ class _Stopping:
             action, self.action = self.action, None
             action()
             return
-        if self._raised and self.leaves:
+        if self.raised and self.leaves:
             os.write(2, b"stopped at once\n")
             os._exit(1)
-        self._raised = True
+        self.raised = True
         raise KeyboardInterrupt
 
 
 _stopping: _Stopping | None = None
+
+
+def was_stopped() -> bool:
+    """Tell whether a stop was raised: libraries such as torch.export make another error of it."""
+    return _stopping is not None and _stopping.raised
 
 
 @contextmanager
@@ -116,6 +126,9 @@ def stopping(*, leaves: bool = False) -> Iterator[Callable[[int], None]]:
 
     own.install()
     sys.unraisablehook = not_lost
+    if leaves:
+        atexit.register(own.ignore)  # the first to be registered runs last, after the threads have ended
+        sys.excepthook = _show_other_faults
     try:
         yield lambda code: setattr(own, "code", code)
     finally:
@@ -123,6 +136,12 @@ def stopping(*, leaves: bool = False) -> Iterator[Callable[[int], None]]:
             own.restore()
             sys.unraisablehook = hook
             _stopping = None
+
+
+def _show_other_faults(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print no traceback of a stop, as Cython does of one that it cannot raise."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+"""Devices, rights, labels and the small parts below the conditions that all commands are run under."""
+
+import os
+import shutil
+import stat
+
+import pytest
+import torch
+
+from actionfusion.__main__ import main
+from actionfusion.devices import find_device
+from actionfusion.errors import RunFolderError, SettingsError, printable
+from actionfusion.run_folder import open_run, refuse_unwritable_labels
+from actionfusion.training.train import train
+
+
+@pytest.mark.parametrize("name", ["cuda:9", "gpu", "meta", "mps" if not torch.backends.mps.is_available() else "xla"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(name, tiny_run, three, tmp_path, capsys):
+    with pytest.raises(SettingsError, match=f"this machine has no '{name}'; take cpu"):
+        find_device(name)
+    words = ["--config", "tiny", "--data.root", str(three), "--out", str(tmp_path / "run")]
+    for line in (
+        ["train", *words],
+        ["predict", str(tiny_run), str(next(three.rglob("*.mp4")))],
+        ["explain", str(tiny_run), str(next(three.rglob("*.mp4"))), "--out", str(tmp_path / "seen")],
+    ):
+        assert main([*line, "--device", name]) == 1
+        assert f"device: this machine has no '{name}'" in (told := capsys.readouterr().err)
+        assert told.count("error") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_have_the_rights_that_the_umask_says(train_arguments, tmp_path):
+    before = os.umask(0o027)
+    try:
+        run = train(**train_arguments | {"out": tmp_path / "run"})
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in run.iterdir()}
+    assert set(modes.values()) == {0o640}, modes
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_not_called_missing(tiny_run):
+    weights = tiny_run / "model.safetensors"
+    mode = weights.stat().st_mode
+    weights.chmod(0)
+    try:
+        with pytest.raises(Exception, match="Permission denied"):
+            open_run(tiny_run).read_weights()
+    finally:
+        weights.chmod(mode)
+
+
+def test_labels_hold_any_separator_but_a_line_break(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    labels = [f"a{sign}b{number}" for number, sign in enumerate("\u2028\u2029\x85\x1c\x1d\x1e\x0b\x0c")]
+    (run / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    assert open_run(run).labels == tuple(labels)
+    refuse_unwritable_labels(labels)
+    for bad in ("two\nlines", "two\rlines", " "):
+        with pytest.raises(RunFolderError, match="empty or spans lines"):
+            refuse_unwritable_labels([bad])
+
+
+def test_printable_leaves_letters_alone():
+    assert printable("Ünï 行動 👨‍👩‍👧") == "Ünï 行動 👨‍👩‍👧"
+    assert printable("\x1b]0;\x07\u202e\ud8ff\n") == r"\x1b]0;\x07\u202e\ud8ff\n"
