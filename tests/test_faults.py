@@ -1,11 +1,6 @@
 """A few of the faults of ``benchmarks/faults.py``, which fails every write of every command."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from faults import KINDS, Bench, clips_in, driver
 
