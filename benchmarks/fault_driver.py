@@ -28,8 +28,7 @@ from typing import Any
 import actionfusion.training.train  # noqa: F401
 from actionfusion.__main__ import main as command
 
-_RENAMES = {"os.rename", "os.replace", "os.link", "os.symlink"}
-_CHANGES = {"os.mkdir", "os.remove", "os.rmdir", "os.truncate", *_RENAMES}
+_CHANGES = {f"os.{name}" for name in ("mkdir", "remove", "rmdir", "truncate", "rename", "link", "symlink")}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 SECONDS = 60
 

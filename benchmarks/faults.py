@@ -16,18 +16,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actionfusion.data.shapes_files import make_shapes
 from actionfusion.files import write_atomically
+from actionfusion.run_folder import CHECKPOINT
 from measuring import made_by
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 KINDS = ("ENOSPC", "EIO", "kill")
 # Their content tells times; all else is to be equal byte by byte.
-CHECKPOINT = "checkpoint.safetensors"
 TIMED = {
     "train.log",
     "metrics.csv",
@@ -68,7 +68,7 @@ class Command:
 
     words: Words
     needs: tuple[str, ...] = ()
-    again: Words | None = field(default=None)
+    again: Words | None = None
 
 
 def _train(place: Place) -> Sequence[str | Path]:

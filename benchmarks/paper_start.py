@@ -139,7 +139,8 @@ def _record(network: str, rows: list[dict[str, Any]]) -> None:
     kept = [row for row in before.get(network, []) if row["split"] not in {each["split"] for each in rows}]
     result = {
         **made_by("python benchmarks/paper_start.py DATA --weights VGG16 --store DIR"),
-        "clips": "UCF101, 8 classes; VGG-16 at 224 px, T = 17, L = 4, TV-L1, frozen, plain clips",
+        "clips": "UCF101, 8 classes, plain clips, frozen backbones",
+        "backbones": "VGG-16 at 224 px, T = 17, L = 4, TV-L1; of the linear probe, small: those of the recipe small",
         "epochs": EPOCHS,
         "rate": RATE,
         "resamples": RESAMPLES,

@@ -1,8 +1,6 @@
 """What the benchmarks measure with: parts are counted once, everything is put back, cases run in turn."""
 
-import sys
 from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +8,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def measuring():
-    folder = str(Path(__file__).parent.parent / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        yield import_module("measuring")
-    finally:
-        sys.path.remove(folder)
+    return import_module("measuring")
 
 
 @pytest.fixture

@@ -276,7 +276,8 @@ def _open_journal(path: Path) -> IO[bytes]:
     end = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     if end < len(_HEADER) and _HEADER.startswith(stream.read(end)):  # new, or killed within its first line
-        stream.truncate(0)
+        if end:
+            stream.truncate(0)
         _write_whole(stream, _HEADER)
     elif stream.seek(end - 1) and stream.read(1) != b"\n":
         # A kill, or a full disk, has cut the last line.

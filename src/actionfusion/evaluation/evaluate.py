@@ -27,7 +27,7 @@ from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike, plain_name
 from actionfusion.terminal import Console
 from actionfusion.training.probe import PROBE, load_probe
-from actionfusion.training.start import read_start, seen_note
+from actionfusion.training.start import start_doubts
 
 
 def evaluate(
@@ -138,8 +138,6 @@ def measure(
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     groups = tuple(group_of[video] for video in found.videos)
     single = classification_figures(folder.labels, found.targets, found.single).top1
-    start = read_start(folder)
-    seen = (seen_note(start.seen_in_test),) if part == "test" and start is not None and start.seen_in_test else ()
     return Evaluation(
         dataset=videos.listing.dataset,
         split=videos.split.name,
@@ -147,7 +145,7 @@ def measure(
         seed=int(folder.config.get("seed", 0)),
         split_seed=videos.settings.seed,
         counts={name: len(videos.part(name)) for name in get_args(Part)},
-        notes=(*videos.split.notes, *seen),
+        notes=(*videos.split.notes, *(start_doubts(folder) if part == "test" else ())),
         selected_on_part=not folder.model_class.solved
         and part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),

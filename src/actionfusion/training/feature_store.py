@@ -193,10 +193,10 @@ class SourceFile:
         alike = recorded.get("size") == size and kept.stat().st_mtime_ns == modified
         if self._identity is None and alike and isinstance(self._file, Path):
             self._identity = recorded
-        if recorded != self.identity:
-            return False
-        self.stamp(kept)
-        return True
+        same = recorded == self.identity
+        if same and not alike:
+            self.stamp(kept)
+        return same
 
     def stamp(self, kept: Path) -> None:
         """Give features of these bytes the time of the video, which saves the next start the hash."""

@@ -73,7 +73,7 @@ def start_from(network: VideoModel, given: Recipe, labels: Sequence[str], tested
             run = open_run(source)
             report, notes = _load_run(network, run, given), _run_notes(run, given, labels)
             seen = len(_trained_on(run) & set(tested))
-            notes += [f"note: {seen_note(seen)}"] if seen else []
+            notes += [f"note: {_seen_note(seen)}"] if seen else []
         else:
             report = network.load_pretrained(source, fc6=given.pretrained_fc6, flow_start=given.flow_start)
         first = str(report)
@@ -117,8 +117,7 @@ def _trained_on(run: RunFolder) -> set[str]:
     return {row.cells["path"] for row in rows if row.cells["part"] == "train"}
 
 
-def seen_note(count: int) -> str:
-    """Say that the test part may not be new to what the training starts from."""
+def _seen_note(count: int) -> str:
     return (
         f"{count} test videos have the names of videos that the run it starts from was trained on; if they are "
         "the same, the accuracy flatters"
@@ -152,15 +151,20 @@ def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> lis
     return notes
 
 
-def read_start(run: RunFolder) -> StartRecord | None:
-    """Read what a run records of its start; None where it is of a version that recorded nothing.
+def _read_start(run: RunFolder) -> StartRecord | None:
+    if "start" not in run.config:
+        return None
+    return build(StartRecord, run.config["start"], run.path / CONFIG, RunFolderError, within="start")
+
+
+def start_doubts(run: RunFolder) -> tuple[str, ...]:
+    """Say where the test part may not be new to what the training started from.
 
     Raises:
         RunFolderError: the record is damaged.
     """
-    if "start" not in run.config:
-        return None
-    return build(StartRecord, run.config["start"], run.path / CONFIG, RunFolderError, within="start")
+    start = _read_start(run)
+    return (_seen_note(start.seen_in_test),) if start is not None and start.seen_in_test else ()
 
 
 def start_line(run: RunFolder) -> str | None:
@@ -169,7 +173,7 @@ def start_line(run: RunFolder) -> str | None:
     Raises:
         RunFolderError: the record is damaged.
     """
-    start = read_start(run)
+    start = _read_start(run)
     if start is None:
         return None
     if start.source is None:

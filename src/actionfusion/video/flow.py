@@ -48,7 +48,7 @@ class FlowRecipe:
     Args:
         engine: ``tvl1`` (Dual TV-L1, the paper lineage's), ``dis`` (DIS, medium preset: less exact, and over a hundred
             times as fast; see ``benchmarks/flow_engines.py``), ``dis-fast`` (its fast preset, which ends at a quarter
-            of the picture's size: four times as fast again) or ``farneback``.
+            of the picture's size) or ``farneback``.
         bound: displacement in pixels of the resized picture that the 8-bit range ends at; larger ones are clipped.
         size: height and width in pixels of the square picture that the flow is computed on.
 

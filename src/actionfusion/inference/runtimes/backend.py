@@ -215,8 +215,8 @@ def openvino_machine() -> str:
 def read_openvino(path: Path) -> Any:
     """Read the model in a ``.onnx`` or ``.xml`` file.
 
-    What follows from constants alone is computed here: left to the compiler, it cost a pretrained light network a
-    quarter of its speed.  Not in a quantised model, whose weights it would turn back into fp32.
+    What follows from constants alone is computed here: left to the compiler, it costs a pretrained light network
+    speed.  Not in a quantised model, whose weights it would turn back into fp32.
 
     Raises:
         RuntimeUnavailable: OpenVINO is not installed.
