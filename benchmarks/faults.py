@@ -78,7 +78,7 @@ def _train(place: Place) -> Sequence[str | Path]:
 
 
 def _train_on(place: Place) -> Sequence[str | Path]:
-    if (place.out / "run" / "config.yaml").exists():
+    if (place.out / "run" / CHECKPOINT).exists():
         return ("train", "--resume", "--out", place.out / "run")
     return _train(place)
 

@@ -11,7 +11,7 @@ from faults import KINDS, Bench, clips_in, driver
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["check", "prepare", "train"])
+@pytest.mark.parametrize("command", ["check", "prepare"])
 def test_after_a_write_that_fails_the_command_ends_in_one_line_and_goes_on(command, tmp_path):
     with driver() as commands:
         bench = Bench(command, clips_in(tmp_path / "clips"), tmp_path / "work", commands)

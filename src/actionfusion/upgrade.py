@@ -20,8 +20,9 @@ RENAMED = {
 """Settings by their earlier names; recipes may hold them too."""
 
 _ADDED = {"pretrained_fc6": "file", "flow_start": "random"}
+_ADDED_TO_AUGMENTATION = {"drawn_by": "place"}
 _ADDED_TO_NETWORK: Mapping[str, Mapping[str, Any]] = {"fusion": {"norm_streams": False}}
-"""Settings that came within format 2, as everything was done before; the second by model."""
+"""Settings that came within format 2, as everything was done before; the last by model."""
 
 _TENSORS = {"rgb_tower.": "backbones.rgb.", "flow_tower.": "backbones.flow."}
 
@@ -51,6 +52,8 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     config = {**_ADDED, **config}
     if isinstance(network := config.get("network"), Mapping):
         config["network"] = {**_ADDED_TO_NETWORK.get(str(config.get("model", "fusion")), {}), **network}
+    if isinstance(augmentation := config.get("augmentation"), Mapping):
+        config["augmentation"] = {**_ADDED_TO_AUGMENTATION, **augmentation}
     if "format" in config:
         return config
     config = with_new_names(config)

@@ -7,6 +7,7 @@ Sources: the random start and interval are Ou and Sun 2019, section 3.6; crop an
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -33,6 +34,8 @@ class Augmentation:
             to full size, and the flow with it. 1 crops nothing.
         brightness: largest change of the RGB frames' contrast and brightness as a share of the range, 0 to 0.5;
             the flow stays as it is.
+        drawn_by: what a video's random numbers follow from beside seed and epoch: its name, so that they do not change
+            with the other videos, or its place among them, as in earlier versions, whose runs go on so.
 
     Raises:
         SettingsError: a value outside its range.
@@ -42,6 +45,7 @@ class Augmentation:
     flip: bool = False
     smallest_crop: float = 1.0
     brightness: float = 0.0
+    drawn_by: Literal["name", "place"] = "name"
 
     def __post_init__(self) -> None:
         low, high = self.intervals
@@ -51,6 +55,8 @@ class Augmentation:
             raise SettingsError("augmentation.smallest_crop", f"{self.smallest_crop}", "take 0.5 to 1")
         if not 0 <= self.brightness <= 0.5:
             raise SettingsError("augmentation.brightness", f"{self.brightness}", "take 0 to 0.5")
+        if self.drawn_by not in {"name", "place"}:
+            raise SettingsError("augmentation.drawn_by", f"{self.drawn_by!r}", "take name or place")
 
 
 def augment(clip: Clip, settings: Augmentation, generator: np.random.Generator) -> Clip:

@@ -168,8 +168,9 @@ class ClipDataset(KeyedDataset):
                 return cut_clip(source.open(), self.settings), source.target, source.name
             # The sampler may run twice for one clip (when a file holds fewer frames than it says): each time anew from
             # the same numbers, so that the clip does not depend on it.
-            clip = cut_clip(source.open(), self.settings, partial(self._random_positions, epoch, source.number))
-            changes = sample_generator(self.seed, epoch, source.number).spawn(1)[0]
+            number = source.number if self.augmentation.drawn_by == "name" else index
+            clip = cut_clip(source.open(), self.settings, partial(self._random_positions, epoch, number))
+            changes = sample_generator(self.seed, epoch, number).spawn(1)[0]
             return augment(clip, self.augmentation, changes), source.target, source.name
         except ActionFusionError as error:
             return error

@@ -257,10 +257,9 @@ def feature_work(
     refuse_without_backbones(network)
     views = None
     if settings.views and learn.augmentation is not None:
-        views = AugmentedViews(settings.seed, learn.augmentation)
-    seen = ClipDataset(
-        learn.sources, learn.settings, augmentation=learn.augmentation if views else None, seed=settings.seed
-    )
+        views = AugmentedViews(settings.seed, replace(learn.augmentation, drawn_by="name"))
+    augmentation = views.augmentation if views else None
+    seen = ClipDataset(learn.sources, learn.settings, augmentation=augmentation, seed=settings.seed)
     parts = [(seen, settings.views if views else 0)] + ([(check, 0)] if check is not None else [])
     return FeatureWork(feature_recipes(network, learn.settings, settings.dtype, prepared=prepared), views, tuple(parts))
 
