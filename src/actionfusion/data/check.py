@@ -24,6 +24,7 @@ from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
 from actionfusion.data.manifest_edits import keep_edits, read_earlier, refuse_another_set
 from actionfusion.data.pools import Pool, open_pool
+from actionfusion.data.segments import named_segment
 from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
@@ -268,14 +269,16 @@ def _check_all(
 
 def _find_duplicates(videos: dict[str, CheckedVideo], bar: Progress) -> list[Duplicate]:
     equal = exact_duplicates({path: video.row.hash for path, video in videos.items()})
-    later = {duplicate.second for duplicate in equal}
+    later = {duplicate.second for duplicate in equal if duplicate.kind == "equal"}
     prints = {
         path: Fingerprint.decode(video.fingerprint)
         for path, video in videos.items()
         if video.fingerprint and path not in later
     }
     task = bar.add_task("looking for duplicates", total=len(prints))
-    return equal + near_duplicates(prints, lambda done, total: bar.update(task, completed=done, total=total))
+    near = near_duplicates(prints, lambda done, total: bar.update(task, completed=done, total=total))
+    # Segments of one video stay together in any case, and are alike wherever its scene is.
+    return equal + [pair for pair in near if named_segment(pair.first)[0] != named_segment(pair.second)[0]]
 
 
 def _row(entry: VideoEntry, video: CheckedVideo, min_frames: int, double_of: str) -> ManifestRow:

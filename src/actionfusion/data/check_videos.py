@@ -21,6 +21,8 @@ from actionfusion.data.layouts.tree import frame_files
 from actionfusion.data.listing import Listing
 from actionfusion.data.manifest import ManifestRow
 from actionfusion.data.pools import Pool
+from actionfusion.data.segment_source import read_segment_frames, segment_bounds
+from actionfusion.data.segments import Segment
 from actionfusion.data.shared_folders import Landmark, where_seen
 from actionfusion.data.source_videos import (
     at_hand,
@@ -53,10 +55,12 @@ class CheckTask:
     Attributes:
         source: the video.
         path: within the data set.
+        segment: of the source, where that is not to be checked whole.
     """
 
     source: AnyPath
     path: str
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def check_video(task: CheckTask) -> CheckedVideo:
         size, modified = source_status_anew(task.source)
         found = replace(found, size=size, modified=modified)
         with at_hand(task.source) as video:
-            found = _read(video, found)
+            found = _read(video, found, task.segment)
         has_changed = source_status_anew(task.source) != (size, modified)
         return found.faulty(VideoError.kind, "changed while it was read") if has_changed else found
     except VideoError as error:
@@ -104,14 +108,15 @@ def check_video(task: CheckTask) -> CheckedVideo:
         return found.faulty("error", " ".join(f"{type(error).__name__}: {error}".split()))
 
 
-def _read(video: Path, found: CheckedVideo) -> CheckedVideo:
+def _read(video: Path, found: CheckedVideo, segment: Segment | None) -> CheckedVideo:
     """Examine a local file or folder, also one with a fault."""
     found = found.with_cells(hash=source_hash(video))
     try:
         found = found.with_cells(**_container(video))
-        return _decoded(video, found)
+        return _decoded(video, found, segment)
     except VideoError as error:
-        return found.faulty(error.kind, error.reason).with_cells(frames=_frames_before(video))
+        before = _frames_before(video) if segment is None else 0
+        return found.faulty(error.kind, error.reason).with_cells(frames=before)
 
 
 def _container(source: Path) -> dict[str, Any]:
@@ -133,11 +138,12 @@ def _container(source: Path) -> dict[str, Any]:
     }
 
 
-def _decoded(source: Path, found: CheckedVideo) -> CheckedVideo:
+def _decoded(source: Path, found: CheckedVideo, segment: Segment | None) -> CheckedVideo:
     thumbnails = []
     meter = BorderMeter()
-    positions = fingerprint_positions(guess_frames(source))
-    with closing(read_source_frames(source, PICTURE_SIZE, positions, border_positions(positions))) as frames:
+    first, last = (0, guess_frames(source)) if segment is None else segment_bounds(source, segment)
+    positions = fingerprint_positions(last - first)
+    with closing(read_segment_frames(source, PICTURE_SIZE, segment, positions, border_positions(positions))) as frames:
         while True:
             try:
                 frame = next(frames)
@@ -185,7 +191,10 @@ def check_videos(
         DatasetError: the journal cannot be written; what was found until then is kept.
         ClusterError: the cluster is lost, or a machine of it does not see the videos.
     """
-    tasks = [CheckTask(listing.path(index).absolute(), entry.path) for index, entry in enumerate(listing.entries)]
+    tasks = [
+        CheckTask(listing.path(index).absolute(), entry.path, entry.segment)
+        for index, entry in enumerate(listing.entries)
+    ]
     is_as_known = partial(_is_as_known, journal.known)
     is_remote = isinstance(listing.root, RemotePath)
     answers = ask_many(is_as_known, tasks) if is_remote else ((task, is_as_known(task)) for task in tasks)

@@ -16,6 +16,7 @@ from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import PARTS, Leaks, Listing, Part, Split, canonical, some, spellings
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.manifest import OK, read_manifest
+from actionfusion.data.segment_source import SegmentSource
 from actionfusion.data.source_videos import PictureFolderSource
 from actionfusion.data.splits import hold_out_validation, make_split
 from actionfusion.data.store import StoredVideo, entry_path
@@ -175,6 +176,11 @@ class LabelledVideos:
         entry, video = self.listing.entries[index], self._file(index)
         if self.store is not None:
             return StoredVideo(video)
+        if entry.segment is not None:
+            if isinstance(video, Path):
+                return SegmentSource(video, entry.segment, clip.flow, clip.frame_size)
+            reason = f"is behind an address, and of its segment {entry.segment} only the prepared store reads"
+            raise DatasetError(video, reason, "run prepare and give --data.store")
         if entry.kind == "frames":
             if isinstance(video, Path):
                 return PictureFolderSource(video, clip.flow, clip.frame_size)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import DisjointSet
 
 from actionfusion.data.listing import Listing
+from actionfusion.data.segments import Segment, named_segment
 from actionfusion.video.fingerprint import DUPLICATE_DISTANCE, Fingerprint, distance
 
 # Copies of real clips stay above 0.975 and 0.98; of unlike clips one pair in some hundreds gets this far.
@@ -46,16 +47,24 @@ class Duplicate:
 def exact_duplicates(hashes: Mapping[str, str]) -> list[Duplicate]:
     """Find the pairs of equal files, each with the first of its kind.
 
+    Segments are equal if they are the same stretch of equal files; other stretches of copies of a file are near.
+
     Args:
-        hashes: of the bytes, by path; empty ones are passed over.
+        hashes: of the file's bytes, by path; empty ones are passed over.
     """
-    first: dict[str, str] = {}
+    first: dict[tuple[str, Segment | None], str] = {}
+    files: dict[str, tuple[str, str]] = {}
     found = []
     for path, digest in hashes.items():
-        if digest in first:
-            found.append(Duplicate(first[digest], path, "equal", 0.0))
-        elif digest:
-            first[digest] = path
+        if not digest:
+            continue
+        file, segment = named_segment(path)
+        one, of_file = files.setdefault(digest, (path, file))
+        if (digest, segment) in first:
+            found.append(Duplicate(first[digest, segment], path, "equal", 0.0))
+        elif of_file != file:
+            found.append(Duplicate(one, path, "near", 0.0))
+        first.setdefault((digest, segment), path)
     return found
 
 
@@ -154,14 +163,14 @@ def equal_files(listing: Listing) -> list[Duplicate]:
     sizes: dict[str, int] = {}
     for index, entry in enumerate(listing.entries):
         file = listing.path(index)
-        if entry.kind == "file" and isinstance(file, Path):
+        if entry.kind == "file" and isinstance(file, Path) and entry.file_path not in files:
             with suppress(OSError):
-                sizes[entry.path] = file.stat().st_size
-                files[entry.path] = file
+                sizes[entry.file_path] = file.stat().st_size
+                files[entry.file_path] = file
     count = Counter(sizes.values())
     hashes: dict[str, str] = defaultdict(str)
     for path, size in sizes.items():
         if count[size] > 1 and size:
             with suppress(OSError), files[path].open("rb") as stream:
                 hashes[path] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return exact_duplicates(hashes)
+    return exact_duplicates({entry.path: hashes[entry.file_path] for entry in listing.entries})

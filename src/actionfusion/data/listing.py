@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
+from actionfusion.data.segments import Segment
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import AnyPath
 
@@ -77,7 +78,8 @@ class VideoEntry:
     """One video of a data set.
 
     Args:
-        path: POSIX, relative to the listing's root, never leaving it.
+        path: POSIX, relative to the listing's root, never leaving it; of a segment with its name behind it, such as
+            ``film.mp4#t=1.5,3``.
         label: name of its class.
         group: videos of one group share scene, actor or source film; none where that is not known.  A group inside one
             class alone is written ``<label>/<group>``: g08 of one class has nothing to do with g08 of another.
@@ -86,6 +88,7 @@ class VideoEntry:
         frames: how many decoding gives, if a manifest has it.
         double_of: path of the first of the videos that show the same, itself among them; none where it is the only
             one known.
+        segment: of the file, where the entry is not the whole of it.
     """
 
     path: str
@@ -94,6 +97,12 @@ class VideoEntry:
     kind: Kind = "file"
     frames: int | None = None
     double_of: str | None = None
+    segment: Segment | None = None
+
+    @property
+    def file_path(self) -> str:
+        """The path without the segment: that of the file or the folder of pictures."""
+        return self.path if self.segment is None else self.path.removesuffix(f"#{self.segment}")
 
     @property
     def fold(self) -> str | None:
@@ -263,8 +272,11 @@ class Listing:
         return self.select((index for index, entry in enumerate(self.entries) if entry.kind != "missing"), note)
 
     def path(self, index: int) -> AnyPath:
-        """Give the path of that video; ``storage.local_copy`` makes a local file of a remote one."""
-        return self.root / self.entries[index].path
+        """Give the path of that video, or of the one that it is a segment of.
+
+        ``storage.local_copy`` makes a local file of a remote one.
+        """
+        return self.root / self.entries[index].file_path
 
     def describe(self) -> str:
         """Return one line: how many classes, videos and groups were found, and where."""
@@ -338,7 +350,7 @@ class Listing:
             DatasetError: it matches no file name at all.
         """
         expression = _group_expression(canonical(pattern))
-        matches = [expression.search(canonical(PurePosixPath(entry.path).name)) for entry in self.entries]
+        matches = [expression.search(canonical(PurePosixPath(entry.file_path).name)) for entry in self.entries]
         groups = [(match["group"] or None) if match else None for match in matches]
         entries = tuple(replace(entry, group=group) for entry, group in zip(self.entries, groups, strict=True))
         unmatched = [entry.path for entry in entries if entry.group is None]

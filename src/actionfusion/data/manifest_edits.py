@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from actionfusion.data.layouts.table import PARQUET_SUFFIXES, import_pyarrow, read_rows
+from actionfusion.data.layouts.table import read_columns
 from actionfusion.data.listing import match_names, some
 from actionfusion.data.manifest import COLUMNS, Manifest, ManifestRow, read_manifest
 from actionfusion.errors import DatasetError, SettingsError
@@ -27,21 +27,13 @@ def read_earlier(out: Path) -> Manifest | None:
         SettingsError: another file is there.
         DatasetError: it was edited into no manifest, or has a column that writing it again would lose.
     """
-    refuse_foreign(out, lambda path: set(_columns(path)) >= _OWN_COLUMNS)
+    refuse_foreign(out, lambda path: set(read_columns(path)) >= _OWN_COLUMNS)
     if not out.is_file() or not out.stat().st_size:
         return None
-    if added := [name for name in _columns(out) if name not in COLUMNS]:
+    if added := [name for name in read_columns(out) if name not in COLUMNS]:
         reason = f"has columns of your own, which check would not keep: {some(added)}"
         raise DatasetError(out, reason, "choose another --out, or take them out")
     return read_manifest(out)
-
-
-def _columns(path: Path) -> list[str]:
-    if path.suffix.lower() in PARQUET_SUFFIXES:
-        names: list[str] = import_pyarrow(path)[1].read_schema(path).names
-        return [name.strip().lower() for name in names]
-    row = next(read_rows(path, needed=(), once=()), None)
-    return [] if row is None else list(row.cells)
 
 
 def refuse_another_set(earlier: Manifest, paths: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from actionfusion.data.segments import Segment
 from actionfusion.data.store import Contents
 from actionfusion.errors import DatasetError
 from actionfusion.remote_path import RemotePath
@@ -77,6 +78,7 @@ class PrepareJob:
         contents: what the entry holds of the video.
         quality: JPEG quality.
         verify: whether an entry that is there already is read in full.
+        segment: of the source that is kept, where that is not the whole of it.
     """
 
     source: AnyPath
@@ -85,6 +87,7 @@ class PrepareJob:
     contents: Contents
     quality: int
     verify: bool = False
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,12 @@ from pathlib import Path
 from actionfusion.data.entry_lock import NewEntry, lock_entry, remove_leftovers
 from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
 from actionfusion.data.pools import Pool, open_pool
+from actionfusion.data.segment_source import read_segment_frames, segment_bounds
+from actionfusion.data.segments import Segment
 from actionfusion.data.shared_folders import Landmark, landmarks, where_seen
 from actionfusion.data.source_videos import (
     at_hand,
     guess_frames,
-    read_source_frames,
     source_hash,
     source_status,
     source_status_anew,
@@ -64,7 +65,7 @@ _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 def prepare(
-    items: Iterable[tuple[PathLike, str]],
+    items: Iterable[tuple[PathLike, str] | tuple[PathLike, str, Segment | None]],
     store: PathLike,
     recipe: FlowRecipe | Contents,
     *,
@@ -93,7 +94,7 @@ def prepare(
 
     Args:
         items: each video's file (or folder of pictures), here or behind an address, and its path within the data set,
-            with forward slashes.
+            with forward slashes; and, if it is not to be kept whole, its segment, which the path then ends with.
         store: folder of the store, or an address; made if it is not there.
         recipe: of the flow, with frames of its size; or what else is to be kept.
         quality: JPEG quality.
@@ -137,10 +138,16 @@ def prepare(
 
 
 def _jobs(
-    items: Iterable[tuple[PathLike, str]], store: AnyPath, contents: Contents, quality: int, *, verify: bool
+    items: Iterable[tuple[PathLike, str] | tuple[PathLike, str, Segment | None]],
+    store: AnyPath,
+    contents: Contents,
+    quality: int,
+    *,
+    verify: bool,
 ) -> list[PrepareJob]:
     jobs = [
-        PrepareJob(to_path(source), name, entry_path(store, name), contents, quality, verify) for source, name in items
+        PrepareJob(to_path(source), name, entry_path(store, name), contents, quality, verify, *segment)
+        for source, name, *segment in items
     ]
     entry, count = Counter(job.entry for job in jobs).most_common(1)[0] if jobs else (store, 1)
     if count > 1:
@@ -278,9 +285,10 @@ def _sample(job: PrepareJob) -> tuple[int, int] | None:
     contents = replace(job.contents, flow=replace(job.contents.flow, engine="dis"))
     try:
         with at_hand(job.source) as video:
-            with closing(read_source_frames(video, job.contents.decoded_size)) as frames:
+            with closing(read_segment_frames(video, job.contents.decoded_size, job.segment)) as frames:
                 first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), contents, source, job.quality)
-            return len(buffer.getvalue()) * guess_frames(video) // first, source_status(video)[0]
+            first_frame, end = (0, guess_frames(video)) if job.segment is None else segment_bounds(video, job.segment)
+            return len(buffer.getvalue()) * (end - first_frame) // first, source_status(video)[0]
     except Exception:  # noqa: BLE001  It is reported when the video is prepared.
         return None
 
@@ -367,7 +375,7 @@ def _fill(job: PrepareJob, new: NewEntry) -> PrepareOutcome:
         with at_hand(job.source) as video:
             size = before[0] if video is job.source else source_status(video)[0]
             source = SourceIdentity(job.name, size, source_hash(video))
-            with closing(read_source_frames(video, job.contents.decoded_size)) as frames:
+            with closing(read_segment_frames(video, job.contents.decoded_size, job.segment)) as frames:
                 count = write_stored_video(new.stream, frames, job.contents, source, job.quality)
         if source_status_anew(job.source) != before:
             raise VideoDamaged(job.source, "changed while it was read", "prepare it when it is complete")

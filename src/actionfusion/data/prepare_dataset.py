@@ -70,7 +70,7 @@ def prepare(
     listing = open_dataset(dataset, root)
     if manifest is not None:
         listing = read_manifest(manifest).applied_to(listing)
-    items = [(listing.path(index), entry.path) for index, entry in enumerate(listing.entries)]
+    items = [(listing.path(index), entry.path, entry.segment) for index, entry in enumerate(listing.entries)]
     console = Console(stderr=True)
     console.print(Text(listing.describe()), soft_wrap=True)
     for note in listing.notes:

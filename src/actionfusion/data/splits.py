@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from scipy.cluster.hierarchy import DisjointSet
 
-from actionfusion.data.listing import Listing, Split, canonical, match_names, shown, some
+from actionfusion.data.listing import PARTS, Listing, Split, canonical, match_names, shown, some
 from actionfusion.errors import DatasetError, SettingsError
 
 TEST_SHARE = 0.3
@@ -56,12 +56,12 @@ def random_7_3(listing: Listing, seed: int = 0, repeats: int = 1, *, stratified:
     splits = []
     for repeat in range(1, repeats + 1):
         name, salt = f"{kind} 7:3, seed {seed}, repeat {repeat}", f"{seed}/{repeat}"
+        files = _files(listing)
         if stratified:
-            singles = [Unit(item.path, (index,), Counter([item.label])) for index, item in enumerate(listing.entries)]
-            test = _draw(singles, TEST_SHARE, salt)
+            test = _draw(files, TEST_SHARE, salt)
         else:
-            order = _shuffled([(entry.path, index) for index, entry in enumerate(listing.entries)], salt)
-            test = set(order[(7 * len(order) + 5) // 10 :])
+            order = _shuffled([(file.key, number) for number, file in enumerate(files)], salt)
+            test = {index for number in order[(7 * len(order) + 5) // 10 :] for index in files[number].videos}
         split = _complement(listing, name, test)
         _refuse_untrained(listing, split)
         splits.append(replace(split, notes=(f"leakage: {split.leaks(listing).describe()}", *_untested(listing, split))))
@@ -136,7 +136,7 @@ def leave_one_out(listing: Listing) -> Iterator[Split]:
         DatasetError: a class with one video.
     """
     _refuse_single_videos(listing)
-    return (_without(listing, index) for index in range(len(listing.entries)))
+    return (_without(listing, file) for file in _files(listing))
 
 
 def hold_out_validation(listing: Listing, split: Split, fraction: float = 0.2, seed: int = 0) -> Split:
@@ -208,13 +208,16 @@ def make_splits(listing: Listing, name: str | None = None, seed: int = 0, repeat
         DatasetError: the videos do not make that split.
     """
     name = name or default_split(listing)
+    splits: Iterable[Split]
     if name == "leave-one-group-out":
-        return iter(leave_one_group_out(listing))
-    if name == "leave-one-out":
-        return leave_one_out(listing)
-    if name in _DRAWN:
-        return iter(random_7_3(listing, seed, repeats, stratified=_DRAWN[name]))
-    return iter((make_split(listing, name, seed),))
+        splits = leave_one_group_out(listing)
+    elif name == "leave-one-out":
+        splits = leave_one_out(listing)
+    elif name in _DRAWN:
+        splits = random_7_3(listing, seed, repeats, stratified=_DRAWN[name])
+    else:
+        splits = (make_split(listing, name, seed),)
+    return (_refuse_torn(listing, split) for split in splits)
 
 
 def make_split(listing: Listing, name: str | None = None, seed: int = 0, repeat: int = 1) -> Split:
@@ -233,7 +236,10 @@ def make_split(listing: Listing, name: str | None = None, seed: int = 0, repeat:
         SettingsError: an unknown name.
         DatasetError: the videos do not make that split.
     """
-    name = name or default_split(listing)
+    return _refuse_torn(listing, _make_split(listing, name or default_split(listing), seed, repeat))
+
+
+def _make_split(listing: Listing, name: str, seed: int, repeat: int) -> Split:
     if name in _DRAWN:
         return random_7_3(listing, seed, repeat, stratified=_DRAWN[name])[-1]
     if name == "grouped-7:3":
@@ -279,16 +285,43 @@ def _complement(listing: Listing, name: str, test: Collection[int]) -> Split:
     return Split(name, train, tuple(sorted(test)))
 
 
-def _without(listing: Listing, index: int) -> Split:
-    return _complement(listing, f"leave one out: {shown(listing.entries[index].path)}", {index})
+def _files(listing: Listing) -> list[Unit]:
+    """List the video files, each with its segments where it has some."""
+    videos: dict[str, list[int]] = {}
+    for index, entry in enumerate(listing.entries):
+        videos.setdefault(entry.file_path, []).append(index)
+    return [
+        Unit(file, tuple(indices), Counter(listing.entries[index].label for index in indices))
+        for file, indices in videos.items()
+    ]
+
+
+def _refuse_torn(listing: Listing, split: Split) -> Split:
+    """Refuse a split with segments of one video in two of its parts.
+
+    Raises:
+        DatasetError: there are some.
+    """
+    part_of: dict[str, str] = {}
+    for part in PARTS:
+        for index in getattr(split, part):
+            entry = listing.entries[index]
+            other = part_of.setdefault(entry.file_path, part)
+            if other != part:
+                reason = f"segments of {entry.file_path!r} are in the {other} part and in the {part} part"
+                raise DatasetError(split.name, reason, "put all segments of a video into one part, or one group")
+    return split
+
+
+def _without(listing: Listing, file: Unit) -> Split:
+    return _complement(listing, f"leave one out: {shown(file.key)}", file.videos)
 
 
 def _leave_path_out(listing: Listing, path: str) -> Split:
     _refuse_single_videos(listing)
-    found = match_names([path], (entry.path for entry in listing.entries))
-    for index, entry in enumerate(listing.entries):
-        if entry.path == found.get(path):
-            return _without(listing, index)
+    files = {file.key: file for file in _files(listing)}
+    if found := match_names([path], files):
+        return _without(listing, files[found[path]])
     raise DatasetError(listing.root, f"there is no video {path!r}", "name it by its path from the root")
 
 
@@ -309,13 +342,14 @@ def _shuffled(keyed: Iterable[tuple[str, int]], salt: str) -> list[int]:
 
 
 def units_of(listing: Listing, indices: Iterable[int]) -> list[Unit]:
-    """Join videos into units that stay together: groups, duplicates, and groups with a duplicate in common."""
+    """Join videos into units that stay together: groups, duplicates, segments of one video, and what these tie."""
     ties = DisjointSet()
     members: dict[str, list[int]] = {}
     for index in indices:
         entry = listing.entries[index]
         # Of these names no two kinds can be the same: a path has no NUL.
         names = [f"group\0{entry.group}"] if entry.group is not None else [entry.path]
+        names += [f"file\0{entry.file_path}"]
         names += [f"double\0{entry.double_of}"] if entry.double_of is not None else []
         for name in names:
             ties.add(name)

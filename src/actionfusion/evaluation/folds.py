@@ -101,7 +101,7 @@ def _splits(listing: Listing, protocol: ProtocolName, seed: int, repeats: int) -
     elif protocol == "leave-one-group-out":
         names = [f"{protocol}:{group}" for group in folds_of(listing)]
     elif protocol == "leave-one-out":
-        names = [f"{protocol}:{entry.path}" for entry in listing.entries]
+        names = [f"{protocol}:{path}" for path in dict.fromkeys(entry.file_path for entry in listing.entries)]
     elif protocol in DRAWN:
         names = [protocol]
     else:

@@ -1,5 +1,8 @@
 """Read a table of videos: CSV, TSV or Parquet with columns ``path`` and ``label``, perhaps ``group`` and ``split``.
 
+``start`` and ``end`` (in seconds), or ``start_frame`` and ``end_frame``, make a row a segment of its video; see
+``segments``.
+
     path,label,group,split
     jump/anna_1.mp4,jump,anna,train
     jump/ben_1.mp4,jump,ben,test
@@ -13,9 +16,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +38,8 @@ from actionfusion.data.listing import (
     sorted_labels,
     spellings,
 )
+from actionfusion.data.segments import COLUMNS as SEGMENT_COLUMNS
+from actionfusion.data.segments import Segment, WrongSegment, named_segment, segment_of
 from actionfusion.errors import DatasetError
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import AnyPath, ask_many, beside, common_folder, relative
@@ -41,9 +47,11 @@ from actionfusion.storage import AnyPath, ask_many, beside, common_folder, relat
 TEXT_SUFFIXES = frozenset((".csv", ".tsv"))
 PARQUET_SUFFIXES = frozenset((".parquet", ".pq"))
 _REQUIRED = ("path", "label")
-_OPTIONAL = ("group", "split", "status")
+_OPTIONAL = ("group", "split", "status", *SEGMENT_COLUMNS)
+# What a manifest of check says of the videos, which are looked at anew.
+_OF_CHECK = ("frames", "fps", "width", "height", "codec", "rotation", "hash", "reason", "double_of")
 _OWN_PATH = "correct the path, or take the row out"
-_OWN_COLUMNS = "path, label and, if wanted, group and split"
+_OWN_COLUMNS = "path, label and, if wanted, group, split, start and end"
 
 Locate = Callable[[str], "_Location"]
 
@@ -73,7 +81,13 @@ class _Video:
     label: str
     group: str | None
     part: str | None
-    flow_beside: bool = False
+    flow_beside: bool
+    segment: Segment | None
+
+    def entry(self, root: AnyPath) -> VideoEntry:
+        path = relative(self.path, root)
+        name = path if self.segment is None else f"{path}#{self.segment}"
+        return VideoEntry(name, self.label, self.group, self.kind, segment=self.segment)
 
 
 def open_table(given: AnyPath) -> Listing:
@@ -98,13 +112,12 @@ def open_table(given: AnyPath) -> Listing:
     if not videos:
         raise DatasetError(table, "every row has a status other than ok", "check the videos that it names")
     root = _root(table, videos)
-    entries = sorted_entries(
-        VideoEntry(relative(video.path, root), video.label, video.group, video.kind) for video in videos
-    )
-    notes = _notes(left_out, videos)
+    parts = {video.entry(root).path: video.part for video in videos}
+    entries = sorted_entries(video.entry(root) for video in _with_groups(table, root, videos))
+    notes = _notes(left_out, videos) + _notes_on_columns(table)
     official: dict[str, Split] = {}
     if "split" in rows[0].cells:
-        official, missing = _column(entries, {relative(video.path, root): video.part for video in videos})
+        official, missing = _column(entries, parts)
         notes += missing
     return Listing("csv", root, entries, sorted_labels(entries), official, tuple(notes))
 
@@ -221,6 +234,20 @@ def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) ->
         yield Row(f"row {number}", cells)
 
 
+def read_columns(table: AnyPath) -> list[str]:
+    """Return the names of the columns of a table that has a row, in lower case.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    if table.suffix.lower() in PARQUET_SUFFIXES:
+        source = table if isinstance(table, Path) else io.BytesIO(table.read_bytes())
+        names: list[str] = import_pyarrow(table)[1].read_schema(source).names
+        return [name.strip().lower() for name in names]
+    row = next(read_rows(table, needed=(), once=()), None)
+    return [] if row is None else list(row.cells)
+
+
 def import_pyarrow(table: AnyPath) -> tuple[Any, Any]:
     """Import ``pyarrow`` and ``pyarrow.parquet``, which are slow to import, and only for Parquet.
 
@@ -235,40 +262,60 @@ def import_pyarrow(table: AnyPath) -> tuple[Any, Any]:
     return pa, parquet
 
 
+Wrong = Callable[[str, str, str], DatasetError]
+"""Makes the error of a row of a column, a reason and a remedy."""
+
+
 def _video(table: AnyPath, row: Row, seen: dict[str, tuple[str, str]], locate: Locate) -> _Video:
     def wrong(column: str, reason: str, remedy: str) -> DatasetError:
         return DatasetError(table, f"{row.position}, column {column}: {reason}", remedy)
 
+    (path, kind, flow_beside), segment = _place(row, locate, wrong)
     written = row.cells["path"]
-    if not written.strip():
-        raise wrong("path", "is empty", _OWN_PATH)
-    if "\0" in written:
-        raise wrong("path", f"{written!r} is no name of a file", _OWN_PATH)
-    path, kind, flow_beside = locate(written)
     if kind is None:
         raise wrong("path", f"{written!r} is a folder without pictures", _OWN_PATH)
-    name = str(path)
     label = row.cells["label"].strip()
     if not label:
         raise wrong("label", "is empty", "write the class of the video")
+    name = f"{path}#{segment}" if segment else str(path)
     if name in seen:
         position, other = seen[name]
         if other != label:
-            raise wrong(
-                "label", f"label conflict: {written!r} is {other!r} in {position}", "keep the one that is right"
-            )
+            raise wrong("label", f"label conflict: {written!r} is {other!r} in {position}", "keep the right one")
         raise wrong("path", f"{written!r} is in {position} already", "name every video once")
     seen[name] = (row.position, label)
     part = row.cells.get("split", "").strip()
     if part and part_named(part) is None:
         raise wrong("split", f"{part!r} is none of train, val and test", "write one of them, or leave it empty")
-    return _Video(path, kind, label, row.cells.get("group", "").strip() or None, part_named(part), flow_beside)
+    group = row.cells.get("group", "").strip() or None
+    return _Video(path, kind, label, group, part_named(part), flow_beside, segment)
+
+
+def _place(row: Row, locate: Locate, wrong: Wrong) -> tuple[_Location, Segment | None]:
+    """Find the video of a row, and its segment if it is not the whole."""
+    written = row.cells["path"]
+    if not written.strip():
+        raise wrong("path", "is empty", _OWN_PATH)
+    if "\0" in written:
+        raise wrong("path", f"{written!r} is no name of a file", _OWN_PATH)
+    try:
+        segment = segment_of(row.cells)
+    except WrongSegment as error:
+        raise wrong(error.args[0], error.args[1], "correct it, or leave start and end empty") from error
+    place = locate(written)
+    file, named = named_segment(written.strip())
+    if place.kind != "missing" or named is None:
+        return place, segment
+    if segment is not None:
+        raise wrong("path", f"{written!r} names a segment, and other columns do too", "keep one of them")
+    return locate(file), named
 
 
 def _locator(folder: AnyPath, rows: Iterable[Row]) -> Locate:
     """Return ``_locate`` for these rows; remote paths are looked up at the same time."""
     locate = partial(_locate, folder)
     written = [row.cells["path"] for row in rows if row.cells["path"].strip()]
+    written += [file for text in written for file, segment in [named_segment(text.strip())] if segment]
     if any(isinstance(beside(folder, text), RemotePath) for text in written):
         return dict(ask_many(locate, written)).__getitem__
     return locate
@@ -291,6 +338,27 @@ def _locate(folder: AnyPath, written: str) -> _Location:
         except (OSError, ValueError):
             continue
     return _Location(beside(folder, written.strip().replace("\\", "/")), "missing")
+
+
+def _with_groups(table: AnyPath, root: AnyPath, videos: list[_Video]) -> list[_Video]:
+    """Give the segments of a video one group, so that no split tears them apart: that of the table, else the video.
+
+    Raises:
+        DatasetError: the table gives them several.
+    """
+    groups: dict[str, set[str]] = {}
+    for video in videos:
+        if video.segment is not None:
+            groups.setdefault(relative(video.path, root), set()).update([video.group] if video.group else [])
+    if torn := [(file, sorted(names)) for file, names in sorted(groups.items()) if len(names) > 1]:
+        file, names = torn[0]
+        raise DatasetError(table, f"segments of {file!r} have several groups: {some(names)}", "give them one group")
+    grouped = []
+    for video in videos:
+        file = relative(video.path, root)
+        group = video.group or (next(iter(groups[file]), file) if file in groups else None)
+        grouped.append(replace(video, group=group))
+    return grouped
 
 
 def _root(table: AnyPath, videos: Iterable[_Video]) -> AnyPath:
@@ -329,6 +397,20 @@ def _notes(left_out: list[Row], videos: list[_Video]) -> list[str]:
         notes.append(f"{len(gone)} of the {len(videos)} videos that the table names are not there: {some(gone)}")
     if odd := [video.path.name for video in videos if video.kind == "file" and not is_video(video.path)]:
         notes.append(f"{len(odd)} files do not end like a video: {some(odd)}")
+    if segments := [video for video in videos if video.segment is not None]:
+        files = len({str(video.path) for video in segments})
+        notes.append(
+            f"{len(segments)} segments of {files} videos; an end is not part of its segment, and frames count from 0"
+        )
     if flow := [video.path.name for video in videos if video.flow_beside]:
         notes.append(f"pictures of flow beside the frames were left out in {len(flow)} folders: {some(flow)}")
     return notes
+
+
+def _notes_on_columns(table: AnyPath) -> list[str]:
+    names = [name for name in read_columns(table) if name and name not in {*_REQUIRED, *_OPTIONAL, *_OF_CHECK}]
+    if not names:
+        return []
+    like_times = any(re.search("start|begin|onset|end|stop|offset", name) for name in names)
+    hint = f"; segments are read from {', '.join(SEGMENT_COLUMNS)}" if like_times else ""
+    return [f"columns that are not read: {some(names, most=12)}{hint}"]
