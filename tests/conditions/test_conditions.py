@@ -345,15 +345,7 @@ def test_a_python_without_docstrings_and_asserts_in_a_plain_locale(given, tmp_pa
     words = [*words_of(CASES["predict"], given, tmp_path), "--runtime", "torch"]
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
-        [
-            sys.executable,
-            "-OO",
-            "-m",
-            "actionfusion",
-            *words_of(CASES["predict"], given, tmp_path),
-            "--runtime",
-            "torch",
-        ],
+        [sys.executable, "-OO", "-m", "actionfusion", *words],
         env={**os.environ, "PYTHONPATH": str(Path(actionfusion.__file__).parents[1]), **plain},
         capture_output=True,
         text=True,

@@ -22,7 +22,7 @@ from actionfusion.data.check_videos import CheckJournal, CheckTask, check_video
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.prepare_dataset import prepare
 from actionfusion.data.workers import WorkerDied, WorkerPool
-from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.errors import DatasetError, OutputError, SettingsError
 from actionfusion.video.reading import iterate_frames
 
 NUM_FRAMES = 12
@@ -246,7 +246,7 @@ def test_a_full_disk_ends_it_cleanly_and_keeps_what_was_found(clips, tmp_path, m
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(clips, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(DatasetError, match=r"m\.csv\.journal: cannot be written"):
+    with pytest.raises(OutputError, match=r"m\.csv: cannot be written"):
         check("folder", clips, out=tmp_path / "file" / "m.csv", workers=0)
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from actionfusion import Recognizer
 from actionfusion.__main__ import main
 from actionfusion.data.shapes_files import write_clip
-from actionfusion.errors import SettingsError, VideoDamaged
+from actionfusion.errors import OutputError, SettingsError, VideoDamaged
 from actionfusion.inference.predict import predict
 from actionfusion.inference.stepping import Stepper, StreamPrediction
 from actionfusion.inference.timelines import segments as segments_module
@@ -300,7 +300,7 @@ def test_settings_of_the_command_that_make_no_sense(tiny_run, tmp_path):
         predict(tiny_run, [video], segments=True, top_k=0)
     with pytest.raises(SettingsError, match="stride"):
         predict(tiny_run, [video], segments=True, stride=9)
-    with pytest.raises(SettingsError, match="another --out"):
+    with pytest.raises(OutputError, match="another --out"):
         predict(tiny_run, [video], segments=True, out=video / "o")
 
 
