@@ -201,7 +201,7 @@ def at_work(path: Path) -> Iterator[None]:
         RunFolderError: another process is at work in it.
     """
     refuse_unwritable(path / CONFIG)
-    lock, made = None, [folder for folder in (path, *path.parents) if not folder.exists()]
+    lock, missing = None, [folder for folder in (path, *path.parents) if not folder.exists()]
     with suppress(OSError):  # a disk without locks
         path.mkdir(parents=True, exist_ok=True)
         lock = take_lock(path / LOCK)
@@ -213,7 +213,7 @@ def at_work(path: Path) -> Iterator[None]:
         if lock is not None:
             release_and_remove(lock)
         with suppress(OSError):  # nothing came of it
-            for folder in made or [path]:
+            for folder in missing:
                 folder.rmdir()
 
 

@@ -1,7 +1,8 @@
 """Runs command lines in forks of one warm process, since a start of Python with PyTorch takes seconds.
 
 Reads a request a line from standard input and answers a line: ``{"start": {...}}`` gives the process id, ``{"wait": id,
-"seconds": s}`` its exit code, or null after killing it.
+"seconds": s}`` its exit code, or null after killing it; ``{"warm": [...]}`` runs command lines in the process itself,
+and gives its threads.
 """
 
 import contextlib
@@ -15,8 +16,11 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 from importlib import import_module
+
+from actionfusion import command_line
 
 
 def warm_up():
@@ -26,7 +30,6 @@ def warm_up():
     import rich.live  # noqa: F401
     import sklearn.metrics  # noqa: F401
 
-    from actionfusion import command_line
     from actionfusion.commands import COMMANDS
     from actionfusion.inference.timelines import picture  # noqa: F401
     from actionfusion.training import recipe  # noqa: F401
@@ -35,8 +38,6 @@ def warm_up():
         import_module(command.module)
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
             command_line.run([name, "--help"])
-    gc.collect()
-    gc.freeze()  # or each fork would copy what it only counts
 
 
 def attach(number, place):
@@ -111,7 +112,14 @@ def serve():
     """Answer requests; give the request to become in a fork."""
     for line in sys.stdin:
         request = json.loads(line)
-        if "start" in request:
+        if "warm" in request:
+            for words in request["warm"]:
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    command_line.run(words)
+            gc.collect()
+            gc.freeze()  # or each fork would copy what it only counts
+            answer = threading.active_count()
+        elif "start" in request:
             child = os.fork()
             if not child:
                 return request["start"]
@@ -141,5 +149,9 @@ if __name__ == "__main__":
     if wanted is not None:
         begin(wanted)
         from actionfusion.__main__ import main
+        from actionfusion.process import leave
 
-        sys.exit(main())
+        code = main()
+        if wanted.get("signal"):
+            sys.exit(code)  # as Python ends
+        leave(code)  # half a second sooner

@@ -162,7 +162,7 @@ def test_an_unwritable_page_is_named_in_one_line(run, tmp_path, capsys):
         report(run, out=tmp_path / "file" / "page.html")
     assert main(["report", str(run), "--out", str(tmp_path / "file" / "page.html")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
-    with pytest.raises(SettingsError, match="is a folder, where a file is to be written"):
+    with pytest.raises(OutputError, match="is a folder"):
         report(run, out=tmp_path)
 
 

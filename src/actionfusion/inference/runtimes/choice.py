@@ -93,11 +93,11 @@ def _fastest(
     artifact_of: Callable[[BackendName, PrecisionName], Artifact],
     flops: Callable[[], int],
 ) -> RuntimeChoice:
+    if device not in {None, "cpu"} and precision not in PRECISIONS["torch"]:
+        raise SettingsError("precision", f"{precision} is for CPUs, not for {device}", "take fp32 or bf16")
     where = _device(device)
     if where != "cpu" and precision in PRECISIONS["torch"]:
         return RuntimeChoice("torch", precision, "a device was named" if device else "there is a GPU", where)
-    if where != "cpu" and device is not None:
-        raise SettingsError("precision", f"{precision} is for CPUs, not for {device}", "take fp32 or bf16")
     offered = [name for name in CPU_BACKENDS if is_offered(name, precision)]
     for name in offered:
         if find_prepared(artifact_of(name, precision))[0] is not None:
