@@ -26,6 +26,7 @@ from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.storage import PathLike
 from actionfusion.video.fingerprint import Fingerprint
+from actionfusion.video.rates import mixed_rates
 
 # Lines of one kind that are printed; the manifest has them all.
 _SHOWN = 20
@@ -281,6 +282,8 @@ def _print(console: Console, report: CheckReport) -> None:
         _say(console, f"split {split.name}: {split.summary}")
         _say_some(console, [f"  {leak}" for leak in split.leaking], report.leaks)
     _say(console, *report.shortcuts.lines())
+    if mixed := mixed_rates(row.fps for row in report.rows if row.status == OK):
+        _say(console, mixed)
     _say(console, f"{len(report.rows)} videos: {counts}; {frames:,} frames in those that are ok")
     _say(console, f"written to {report.out}")
 

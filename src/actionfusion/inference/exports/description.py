@@ -48,6 +48,7 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
         **({"flow_recipe": plain(run.clip.flow), "flow": _flow(run.clip.flow)} if run.clip.reads_flow else {}),
         "sampling": _sampling(run.clip),
         "clip": plain(run.clip),
+        "rates": plain(run.rates),
         "network": plain(run.network),
     }
 
