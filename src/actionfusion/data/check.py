@@ -20,6 +20,7 @@ from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, 
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
+from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
@@ -202,13 +203,18 @@ def _bar(console: Console) -> Progress:
 
 
 def _check_all(listing: Listing, out: Path, pool: Pool, bar: Progress, *, on_cluster: bool) -> dict[str, CheckedVideo]:
-    task = bar.add_task("checking", total=len(listing.entries))
+    task, lines = bar.add_task("checking", total=len(listing.entries)), PlainProgress(bar.console, "checking")
+
+    def progress(done: int, total: int, _: str) -> None:
+        bar.update(task, completed=done, total=total)
+        lines(done, total)
+
     with CheckJournal(out.with_name(f"{out.name}.journal")) as journal:
         videos = check_videos(
             listing,
             journal,
             pool,
-            progress=lambda done, total, path: bar.update(task, completed=done, total=total),  # noqa: ARG005
+            progress=progress,
             on_cluster=on_cluster,
         )
         journal.keep_only(videos)

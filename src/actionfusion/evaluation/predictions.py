@@ -16,6 +16,7 @@ from rich.progress import track
 
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.loading import LabelledSource
+from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.data.store import StoredVideo
 from actionfusion.errors import VideoError, WeightsError
 from actionfusion.evaluation.views import Views, cut_views
@@ -93,7 +94,8 @@ def predict_videos(
         return cut_views(opened, recognizer.clip_settings, views)
 
     def clips(read: Iterable[tuple[LabelledSource, list[Clip] | VideoError]]) -> Iterator[Clip]:
-        for source, found in read:
+        for number, (source, found) in enumerate(read, 1):
+            lines(number, len(sources))
             if isinstance(found, VideoError):
                 failed.append(FailedVideo(source.name, found.kind, str(found)))
                 continue
@@ -105,6 +107,7 @@ def predict_videos(
     probe_rows = rows[:]
     on_a_gpu = recognizer.runtime.device != "cpu"
     console = Console(stderr=True)
+    lines = PlainProgress(console, f"{title} part")
     with (
         closing(clips_ahead(cut, sources, overlap=on_a_gpu, clips_each=views.clips)) as read,
         nullcontext() if probe is None else recognizer.network.evaluating(),
