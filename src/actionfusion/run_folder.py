@@ -30,6 +30,7 @@ from actionfusion.models.model import ModelSettings, VideoModel
 from actionfusion.settings import build, build_each, plain, read_yaml
 from actionfusion.upgrade import FORMAT, tensor_name, upgraded
 from actionfusion.video.clip import ClipSettings
+from actionfusion.video.rates import FrameRates
 
 Settings = TypeVar("Settings")
 
@@ -49,6 +50,7 @@ _FURTHER: Mapping[str, Any] = {
     "pretrained_fc6": str,
     "flow_start": str,
     "start": Mapping[str, Any],
+    "rates": FrameRates | None,
 }
 
 
@@ -99,6 +101,16 @@ class RunFolder:
         if unusable:
             raise WeightsError(path, f"{unusable[0]} holds values that are not finite", _RESTORE)
         return tensors
+
+    @property
+    def rates(self) -> FrameRates | None:
+        """The frame rates of its training videos; None where they are not known, as of runs of version 0.1.
+
+        Raises:
+            RunFolderError: they are no rates.
+        """
+        found = self.config.get("rates")
+        return None if found is None else typed(FrameRates, found, self.path / CONFIG, "rates")
 
     @property
     def model_class(self) -> type[VideoModel]:

@@ -33,7 +33,7 @@ class Script:
     """An opener that gives one connection after the other: an error, or pictures that end by an error or none."""
 
     def __init__(self, *connections, whole=False):
-        self.connections, self.says_its_length = list(connections), whole
+        self.connections, self.says_its_length, self.rate = list(connections), whole, 25.0
 
     @contextmanager
     def __call__(self, source, losses, *, stopped):

@@ -197,6 +197,19 @@ def test_flow_is_computed_for_those_alone_that_read_it(
         assert bool(flow_calls) == run.clip.reads_flow, command
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_with_a_dynamic_batch(kind: str, make: Make, video: Path, tmp_path: Path) -> None:
+    run = make(kind)
+    model, frames = run.load_network(), run.clip.frames
+    export(run.path, out=tmp_path / "out", dynamic_batch=True)
+    clips = [at(video, run.clip, [start + row for row in range(frames)]) for start in range(3)]
+    expected = [offline(model, clip) for clip in clips]
+    for runtime in ("onnx", "openvino"):
+        recognizer = Recognizer.load(tmp_path / "out", runtime=runtime)  # type: ignore[arg-type]
+        np.testing.assert_allclose(recognizer.probabilities(clips), expected, atol=1e-5)
+        np.testing.assert_allclose(recognizer.probabilities(clips[:1]), expected[:1], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_an_export_is_enough_by_itself(
     name: str, make: Make, video: Path, tmp_path: Path, flow_calls: list[str]

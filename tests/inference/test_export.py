@@ -284,3 +284,66 @@ def test_another_language_gives_the_same_label(exports, copied):
     assert wrong.returncode == 1
     assert "does not answer as it did" in wrong.stderr
     assert _node(exports["openvino"]).returncode == 1
+
+
+@pytest.fixture(scope="module")
+def batched(prepared_run, tmp_path_factory) -> dict[str, Path]:
+    """The run in both formats for any number of clips at a time."""
+    out = tmp_path_factory.mktemp("batched")
+    return {
+        name: export(prepared_run, format=name, out=out / name, dynamic_batch=True) for name in ("onnx", "openvino")
+    }
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_dynamic_batch_gives_each_clip_its_own_answer(name, batched, prepared_run, shapes_root, monkeypatch):
+    assert [item["shape"][0] for item in _about(batched[name])["inputs"]] == [-1, -1]
+    assert _about(batched[name])["dynamic_batch"] is True
+    own, exported = Recognizer.load(prepared_run, runtime="torch"), Recognizer.load(batched[name], runtime=name)
+    clips = [own.clip(video) for video in sorted((shapes_root / "test").glob("*/*.mp4"))[:5]]
+    wanted = np.concatenate([own.probabilities([clip]) for clip in clips])
+    runs = []
+    backend = exported._backends.open("clip")
+    run = backend.run
+    monkeypatch.setattr(backend, "run", lambda inputs: runs.append(len(inputs["rgb"])) or run(inputs))
+    np.testing.assert_allclose(exported.probabilities(clips), wanted, atol=1e-5)
+    np.testing.assert_allclose(exported.probabilities(clips[:1]), wanted[:1], atol=1e-5)
+    np.testing.assert_allclose(exported.probabilities(clips[2:4]), wanted[2:4], atol=1e-5)
+    assert runs == [5, 1, 2]
+    given = {"rgb": np.stack([clip.rgb for clip in clips]), "flow": np.stack([clip.flow for clip in clips])}
+    with pytest.raises(SettingsError, match="rgb"):
+        exported.scores({**given, "rgb": given["rgb"][..., :-1]})
+
+
+def test_onnx_runtime_alone_takes_a_dynamic_batch(batched):
+    import onnxruntime
+
+    about = _about(batched["onnx"])
+    expected = json.loads((batched["onnx"] / about["check"]).read_text())
+    session = onnxruntime.InferenceSession(batched["onnx"] / about["model"], providers=["CPUExecutionProvider"])
+    one = {
+        item["name"]: np.fromfile(batched["onnx"] / "check" / expected[item["name"]], "uint8").reshape(
+            (1, *item["shape"][1:])
+        )
+        for item in about["inputs"]
+    }
+    for count in (1, 4):
+        batch = {key: np.concatenate([value] * count) for key, value in one.items()}
+        (probabilities,) = session.run([about["output"]["name"]], batch)
+        np.testing.assert_allclose(probabilities, [expected["probabilities"]] * count, atol=1e-5)
+
+
+def test_a_dynamic_batch_that_answers_otherwise_is_not_written(prepared_run, tmp_path, monkeypatch):
+    from actionfusion.inference.runtimes.backend import OnnxBackend
+
+    run = OnnxBackend.run
+
+    def mixed(self, inputs):
+        return {name: value[::-1] for name, value in run(self, inputs).items()}
+
+    monkeypatch.setattr(OnnxBackend, "run", mixed)
+    with pytest.raises(RuntimeUnavailable, match="2 clips at a time"):
+        export(prepared_run, out=tmp_path / "out", dynamic_batch=True)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SettingsError, match="one clip at a time"):
+        export(prepared_run, out=tmp_path / "out", dynamic_batch=True, precision="int8")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from actionfusion.__main__ import main
-from actionfusion.errors import OutputError, RunFolderError, SettingsError, WeightsError
+from actionfusion.errors import OutputError, RunFolderError, WeightsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.reporting.chosen_clips import choose_clips
 from actionfusion.reporting.run_report import report

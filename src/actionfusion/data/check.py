@@ -23,6 +23,7 @@ from actionfusion.data.layouts.table import read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
 from actionfusion.data.manifest_edits import keep_edits, read_earlier, refuse_another_set
+from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.segments import named_segment
 from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
@@ -32,6 +33,7 @@ from actionfusion.files import refuse_foreign, refuse_unwritable
 from actionfusion.storage import PathLike, to_path
 from actionfusion.terminal import Console
 from actionfusion.video.fingerprint import Fingerprint
+from actionfusion.video.rates import mixed_rates
 
 # Lines of one kind that are printed; the manifest has them all.
 _SHOWN = 20
@@ -257,14 +259,13 @@ def _bar(console: Console) -> Progress:
 def _check_all(
     listing: Listing, journal: CheckJournal, pool: Pool, bar: Progress, *, on_cluster: bool
 ) -> dict[str, CheckedVideo]:
-    task = bar.add_task("checking", total=len(listing.entries))
-    return check_videos(
-        listing,
-        journal,
-        pool,
-        progress=lambda done, total, path: bar.update(task, completed=done, total=total),  # noqa: ARG005
-        on_cluster=on_cluster,
-    )
+    task, lines = bar.add_task("checking", total=len(listing.entries)), PlainProgress(bar.console, "checking")
+
+    def progress(done: int, total: int, _: str) -> None:
+        bar.update(task, completed=done, total=total)
+        lines(done, total)
+
+    return check_videos(listing, journal, pool, progress=progress, on_cluster=on_cluster)
 
 
 def _find_duplicates(videos: dict[str, CheckedVideo], bar: Progress) -> list[Duplicate]:
@@ -337,6 +338,8 @@ def _print(console: Console, report: CheckReport) -> None:
         _say(console, f"split {split.name}: {split.summary}")
         _say_some(console, [f"  {leak}" for leak in split.leaking], report.leaks)
     _say(console, *report.shortcuts.lines())
+    if mixed := mixed_rates(row.fps for row in report.rows if row.status == OK):
+        _say(console, mixed)
     _say(console, f"{len(report.rows)} videos: {counts}; {frames:,} frames in those that are ok")
     _say(console, f"written to {report.out}")
 

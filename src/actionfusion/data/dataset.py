@@ -25,6 +25,7 @@ from actionfusion.remote_path import RemotePath
 from actionfusion.run_folder import fault_of_labels
 from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.clip import ClipSettings, ClipSource
+from actionfusion.video.rates import FrameRates
 from actionfusion.video.video_source import VideoSource
 
 MissingName = Literal["refuse", "leave_out"]
@@ -115,13 +116,24 @@ class LabelledVideos:
         seen = sum(part == "train" or self.listing.entries[index].double_of in shown for index in here)
         return seen + self.named_as_trained
 
-    def sources(self, indices: Sequence[int], clip: ClipSettings) -> list[LabelledSource]:
-        """List the videos of these indices, ready to be opened."""
+    def sources(
+        self, indices: Sequence[int], clip: ClipSettings, rates: FrameRates | None = None
+    ) -> list[LabelledSource]:
+        """List the videos of these indices, ready to be opened.
+
+        Args:
+            indices: into ``listing.entries``.
+            clip: what is cut of them.
+            rates: of a run's training videos, at about which files are read then; a store has each frame's flow.
+        """
         targets = {label: number for number, label in enumerate(self.listing.labels)}
         entries = self.listing.entries
         return [
             LabelledSource(
-                entries[index].path, partial(self._open, index, clip), targets[entries[index].label], self._file(index)
+                entries[index].path,
+                partial(self._open, index, clip, rates),
+                targets[entries[index].label],
+                self.file(index),
             )
             for index in indices
         ]
@@ -148,7 +160,7 @@ class LabelledVideos:
         """
         if self.store is None:
             return
-        entries = [self._file(index) for part in parts for index in self.part(part)]
+        entries = [self.file(index) for part in parts for index in self.part(part)]
         each: Iterable[StoredVideo] = map(StoredVideo, entries)
         if isinstance(self.store, RemotePath):
             with suppress(OSError):  # The entries report the fault, and name it better.
@@ -168,12 +180,13 @@ class LabelledVideos:
     def _today(self, index: int) -> str | None:
         return self.found_as.get(index, self.listing.entries[index].path)
 
-    def _file(self, index: int) -> AnyPath:
+    def file(self, index: int) -> AnyPath:
+        """Give the file of a video: itself, or its entry of the store."""
         path = self._today(index) or self.listing.entries[index].path
         return self.listing.root / path if self.store is None else _entry(self.store, path)
 
-    def _open(self, index: int, clip: ClipSettings) -> ClipSource:
-        entry, video = self.listing.entries[index], self._file(index)
+    def _open(self, index: int, clip: ClipSettings, rates: FrameRates | None) -> ClipSource:
+        entry, video = self.listing.entries[index], self.file(index)
         if self.store is not None:
             return StoredVideo(video)
         if entry.segment is not None:
@@ -187,8 +200,8 @@ class LabelledVideos:
             reason = "is a folder of pictures behind an address, which only the prepared store reads"
             raise DatasetError(video, reason, "run prepare and give --data.store")
         if isinstance(video, Path):
-            return VideoSource(video, clip.flow, entry.frames, frame_size=clip.frame_size)
-        return FetchedVideo(video, clip.flow, clip.frame_size)
+            return VideoSource(video, clip.flow, entry.frames, frame_size=clip.frame_size, rates=rates)
+        return FetchedVideo(video, clip.flow, clip.frame_size, rates)
 
 
 def split_digest(videos: Iterable[tuple[str, str]]) -> str:

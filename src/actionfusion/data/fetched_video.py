@@ -15,6 +15,7 @@ from actionfusion.storage import errors_name, local_copy
 from actionfusion.video.clip import FrameCountChanged
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.rates import FrameRates, Pace
 from actionfusion.video.video_source import VideoSource
 
 
@@ -28,11 +29,15 @@ class FetchedVideo:
         path: the video.
         recipe: see ``VideoSource``.
         frame_size: see ``VideoSource``.
+        rates: see ``VideoSource``.
     """
 
-    def __init__(self, path: RemotePath, recipe: FlowRecipe, frame_size: int | None = None) -> None:
+    def __init__(
+        self, path: RemotePath, recipe: FlowRecipe, frame_size: int | None = None, rates: FrameRates | None = None
+    ) -> None:
         self._path, self.recipe, self.frame_size = path, recipe, frame_size or recipe.size
         self._video: tuple[VideoSource, Path] | None = None
+        self._rates = rates
         self._copy = ExitStack()
         weakref.finalize(self, self._copy.close)
 
@@ -45,6 +50,16 @@ class FetchedVideo:
         """
         with self._fetched() as video:
             return video.num_frames
+
+    @property
+    def pace(self) -> Pace:
+        """How the frames of the video are taken; see ``VideoSource.pace``.
+
+        Raises:
+            VideoError: it cannot be fetched, or read.
+        """
+        with self._fetched() as video:
+            return video.pace
 
     def read(
         self, frames: Sequence[int], fields: Sequence[int]
@@ -62,7 +77,7 @@ class FetchedVideo:
         """Give the video, with errors that name its address."""
         if self._video is None:
             copy = self._copy.enter_context(local_copy(self._path))
-            self._video = VideoSource(copy, self.recipe, frame_size=self.frame_size), copy
+            self._video = VideoSource(copy, self.recipe, frame_size=self.frame_size, rates=self._rates), copy
         video, copy = self._video
         try:
             with errors_name(self._path, copy):

@@ -15,28 +15,27 @@ always removed.  A remote store has no locks, see ``entry_lock``.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice, repeat
+from itertools import repeat
 from pathlib import Path
 
 from actionfusion.data.entry_lock import NewEntry, lock_entry, remove_leftovers
+from actionfusion.data.estimate import Estimate, amount, estimate
 from actionfusion.data.outcomes import PrepareJob, PrepareOutcome, PrepareReport, Progress, Tally, store_fault
 from actionfusion.data.pools import Pool, open_pool
-from actionfusion.data.segment_source import read_segment_frames, segment_bounds
+from actionfusion.data.segment_source import read_segment_frames
 from actionfusion.data.segments import Segment
 from actionfusion.data.shared_folders import Landmark, landmarks, where_seen
 from actionfusion.data.source_videos import (
     at_hand,
-    guess_frames,
     source_hash,
     source_status,
     source_status_anew,
@@ -57,9 +56,8 @@ from actionfusion.files import remove_scratch_of_the_dead
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.storage import AnyPath, PathLike, ask_many, to_path
 from actionfusion.video.flow import FlowRecipe, flow_engine
+from actionfusion.video.threads import usable_cores
 
-_SAMPLED_VIDEOS = 8
-_SAMPLED_FRAMES = 24
 _LOOKS_A_TASK = 64
 _NAME_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
@@ -75,6 +73,7 @@ def prepare(
     verify: bool = False,
     check_space: bool = True,
     progress: Progress | None = None,
+    begins: Callable[[Estimate], object] | None = None,
 ) -> PrepareReport:
     """Make the entries that the store lacks.
 
@@ -105,6 +104,7 @@ def prepare(
             each entry's index.
         check_space: refuse to begin if the disk seems too small; the room of a remote store is not known.
         progress: called after each video.
+        begins: called before the first entry is made, with what all will take; not where a store is remote.
 
     Raises:
         DatasetError: two videos of one name, a name outside the store, a store that cannot be written, or a disk that
@@ -127,14 +127,17 @@ def prepare(
         with open_pool(workers, ray) as pool:
             _forget_listings(folder, jobs)
             to_make = _inspect(pool, jobs, tally, on_cluster=ray is not None)
-            estimated = _begin(pool, to_make, folder, check_space=check_space)
+            processes = None if ray is not None else usable_cores() if workers is None else max(workers, 1)
+            estimated = _begin(pool, to_make, folder, processes, check_space=check_space)
+            if estimated is not None and begins is not None:
+                begins(estimated)
             with landmarks((job.source for job in to_make), folder) if ray and to_make else nullcontext(()) as to_see:
                 _make(pool, to_make, tally, to_see)
     finally:
         remove_leftovers(folder)
         if any(map(_is_remote, jobs)):
             remove_scratch_of_the_dead()
-    return tally.report(estimated, time.perf_counter() - started)
+    return tally.report(None if estimated is None else estimated.size, time.perf_counter() - started)
 
 
 def _jobs(
@@ -201,8 +204,10 @@ def _looks(
         yield from WorkerPool(0).run(inspect_entry, jobs)
 
 
-def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: AnyPath, *, check_space: bool) -> int | None:
-    """Check that the store can be written and has room, and estimate the bytes."""
+def _begin(
+    pool: Pool, jobs: Sequence[PrepareJob], store: AnyPath, processes: int | None, *, check_space: bool
+) -> Estimate | None:
+    """Check that the store can be written and has room, and estimate the bytes and the time."""
     if not jobs:
         return None
     if isinstance(store, RemotePath):
@@ -215,13 +220,13 @@ def _begin(pool: Pool, jobs: Sequence[PrepareJob], store: AnyPath, *, check_spac
     except OSError as error:
         raise store_fault(store, error.errno, error.strerror or str(error)) from error
     remove_leftovers(store)
-    need = _estimate(pool, jobs)
+    found = estimate(pool, jobs, processes)
     replaced = sum(_entry_size(job) for job in jobs)
     free = shutil.disk_usage(store).free
-    if check_space and need is not None and need - replaced > free:
-        reason = f"about {_amount(need)} are needed for {len(jobs)} videos, and {_amount(free)} are free"
+    if check_space and found is not None and found.size - replaced > free:
+        reason = f"about {amount(found.size)} are needed for {len(jobs)} videos, and {amount(free)} are free"
         raise DatasetError(store, reason, "free some space, or take a smaller size or another disk")
-    return need
+    return found
 
 
 def _entry_size(job: PrepareJob) -> int:
@@ -254,43 +259,6 @@ def _survived(pool: Pool, job: PrepareJob, outcome: PrepareOutcome | WorkerDied)
 
 def _failed(error: ActionFusionError) -> PrepareOutcome:
     return PrepareOutcome("failed", kind=error.kind, message=str(error))
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-def _estimate(pool: Pool, jobs: Sequence[PrepareJob]) -> int | None:
-    """Estimate the bytes of the entries from the first frames of a few videos spread over the list."""
-    sample = [jobs[number * len(jobs) // _SAMPLED_VIDEOS] for number in range(_SAMPLED_VIDEOS)]
-    sizes = [result for _, result in pool.run(_sample, list(dict.fromkeys(sample))) if isinstance(result, tuple)]
-    sampled = sum(source for _, source in sizes)
-    if not sampled:
-        return None
-    each = (size for _, size in ask_many(_source_size, jobs)) if any(map(_is_remote, jobs)) else map(_source_size, jobs)
-    return sum(entry for entry, _ in sizes) * sum(each) // sampled
-
-
-def _source_size(job: PrepareJob) -> int:
-    with suppress(OSError):
-        return max(source_status(job.source)[0], 0)
-    return 0
-
-
-def _sample(job: PrepareJob) -> tuple[int, int] | None:
-    """Estimate the bytes of a video's entry, and give those of the video."""
-    buffer = io.BytesIO()
-    source = SourceIdentity(job.name, 0, "")
-    # The flow of any engine takes about as many bytes, and TV-L1 a hundred times as long.
-    contents = replace(job.contents, flow=replace(job.contents.flow, engine="dis"))
-    try:
-        with at_hand(job.source) as video:
-            with closing(read_segment_frames(video, job.contents.decoded_size, job.segment)) as frames:
-                first = write_stored_video(buffer, islice(frames, _SAMPLED_FRAMES), contents, source, job.quality)
-            first_frame, end = (0, guess_frames(video)) if job.segment is None else segment_bounds(video, job.segment)
-            return len(buffer.getvalue()) * (end - first_frame) // first, source_status(video)[0]
-    except Exception:  # noqa: BLE001  It is reported when the video is prepared.
-        return None
 
 
 def inspect_entry(job: PrepareJob) -> PrepareOutcome:

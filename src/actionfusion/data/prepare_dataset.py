@@ -9,9 +9,11 @@ from pathlib import Path
 from rich.progress import Progress
 from rich.text import Text
 
+from actionfusion.data.estimate import Estimate
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.outcomes import PrepareReport
+from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.data.store import Contents
 from actionfusion.errors import SettingsError
@@ -78,7 +80,17 @@ def prepare(
     if isinstance(kept_in, RemotePath):
         console.print(Text(f"the room in {kept_in} is not known, so it was not checked"), soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("preparing", total=len(items))
+        task, lines = bar.add_task("preparing", total=len(items)), PlainProgress(console, "preparing")
+
+        def begins(found: Estimate) -> None:
+            lines.restart()
+            for line in found.lines():
+                console.print(Text(line), soft_wrap=True)
+
+        def progress(done: int, total: int, _: str) -> None:
+            bar.update(task, completed=done, total=total)
+            lines(done, total)
+
         report = fill_store(
             items,
             kept_in,
@@ -86,7 +98,8 @@ def prepare(
             workers=workers,
             ray=ray,
             verify=verify,
-            progress=lambda done, total, name: bar.update(task, completed=done, total=total),  # noqa: ARG005
+            progress=progress,
+            begins=begins,
         )
     for failure in report.failures:
         console.print(Text(f"left out: {failure.message}"), soft_wrap=True)

@@ -134,7 +134,7 @@ def measure(
     videos.check_there(parts)
     videos.check_store(folder.clip, parts)
     recognizer, probe = _load(folder, device)
-    found = predict_videos(recognizer, videos.sources(videos.part(part), folder.clip), views, part, probe)
+    found = predict_videos(recognizer, videos.sources(videos.part(part), folder.clip, folder.rates), views, part, probe)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     groups = tuple(group_of[video] for video in found.videos)
     single = classification_figures(folder.labels, found.targets, found.single).top1
@@ -145,7 +145,7 @@ def measure(
         seed=int(folder.config.get("seed", 0)),
         split_seed=videos.settings.seed,
         counts={name: len(videos.part(name)) for name in get_args(Part)},
-        notes=(*videos.split.notes, *(start_doubts(folder) if part == "test" else ())),
+        notes=(*videos.split.notes, *(start_doubts(folder) if part == "test" else ()), *found.notes),
         selected_on_part=not folder.model_class.solved
         and part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),
@@ -194,7 +194,7 @@ def _check_parts(videos: LabelledVideos, part: Part, *, force: bool, fits_temper
 
 
 def _fit_temperature(recognizer: Recognizer, folder: RunFolder, videos: LabelledVideos, views: Views) -> float:
-    found = predict_videos(recognizer, videos.sources(videos.part("val"), folder.clip), views, "val")
+    found = predict_videos(recognizer, videos.sources(videos.part("val"), folder.clip, folder.rates), views, "val")
     if not found.videos:
         reason = f"not one of the {len(found.failed)} validation videos can be read"
         raise DatasetError(videos.listing.root, reason, "repair or fetch them, or leave --temperature out")

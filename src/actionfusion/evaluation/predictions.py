@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -12,14 +13,19 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 
+from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.loading import LabelledSource
+from actionfusion.data.plain_progress import PlainProgress
+from actionfusion.data.store import StoredVideo
 from actionfusion.errors import VideoError, WeightsError
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
 from actionfusion.terminal import Console
-from actionfusion.video.clip import Clip
+from actionfusion.video.clip import Clip, ClipSource
 from actionfusion.video.clip_reader import clips_ahead
+from actionfusion.video.rates import WHOLE, FrameRates, Pace, stored_rate
+from actionfusion.video.video_source import VideoSource
 
 BATCH_SIZE = 8
 
@@ -45,6 +51,7 @@ class Predictions:
         clips: how many the network saw.
         failed: videos that could not be read.
         probe: ``[N, K]``, of the linear probe beside the run, as ``probabilities``; None without one.
+        notes: how videos were read whose frame rate is far from that of the run's training videos.
     """
 
     videos: tuple[str, ...]
@@ -54,6 +61,7 @@ class Predictions:
     clips: int
     failed: tuple[FailedVideo, ...]
     probe: npt.NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def predict_videos(
@@ -77,12 +85,17 @@ def predict_videos(
     """
     owners: list[LabelledSource] = []  # of the clips, which come video by video, the plain one first
     failed: list[FailedVideo] = []
+    notes: list[str] = []
 
     def cut(source: LabelledSource) -> list[Clip]:
-        return cut_views(source.open(), recognizer.clip_settings, views)
+        opened = source.open()
+        if note := _pace(opened, recognizer.rates).note:
+            notes.append(note)
+        return cut_views(opened, recognizer.clip_settings, views)
 
     def clips(read: Iterable[tuple[LabelledSource, list[Clip] | VideoError]]) -> Iterator[Clip]:
-        for source, found in read:
+        for number, (source, found) in enumerate(read, 1):
+            lines(number, len(sources))
             if isinstance(found, VideoError):
                 failed.append(FailedVideo(source.name, found.kind, str(found)))
                 continue
@@ -94,6 +107,7 @@ def predict_videos(
     probe_rows = rows[:]
     on_a_gpu = recognizer.runtime.device != "cpu"
     console = Console(stderr=True)
+    lines = PlainProgress(console, f"{title} part")
     with (
         closing(clips_ahead(cut, sources, overlap=on_a_gpu, clips_each=views.clips)) as read,
         nullcontext() if probe is None else recognizer.network.evaluating(),
@@ -120,7 +134,17 @@ def predict_videos(
         len(each),
         tuple(failed),
         None if probe is None else means(np.concatenate(probe_rows).astype(np.float64)),
+        tuple(f"{count} of {len(sources)} videos: {note}" for note, count in sorted(Counter(notes).items())),
     )
+
+
+def _pace(video: ClipSource, rates: FrameRates | None) -> Pace:
+    if isinstance(video, VideoSource | FetchedVideo):
+        return video.pace
+    if rates is None or not isinstance(video, StoredVideo):
+        return WHOLE
+    pace = rates.pace(stored_rate(video.times))
+    return Pace(note=f"a store has all frames: {pace.note}") if pace.step > 1 else pace
 
 
 def _refuse_infinite(scores: npt.NDArray[np.float32], owners: Sequence[LabelledSource]) -> None:

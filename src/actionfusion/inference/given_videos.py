@@ -15,6 +15,7 @@ from rich.text import Text
 
 from actionfusion.errors import DatasetError, VideoError, VideoMissing, printable
 from actionfusion.video.clip import ClipSettings, ClipSource
+from actionfusion.video.rates import WHOLE, FrameRates, Pace, frame_rate
 from actionfusion.video.reading import Frame, iterate_frames
 from actionfusion.video.sources import without_secrets
 from actionfusion.video.video_source import VideoSource
@@ -47,17 +48,35 @@ def expanded(given: Sequence[Given]) -> list[Given]:
     return found
 
 
-def open_given(video: Given, clip: ClipSettings) -> ClipSource:
+def open_given(video: Given, clip: ClipSettings, rates: FrameRates | None = None) -> tuple[ClipSource, Pace]:
     """Open a video file, or a folder of pictures; of a long file only what is needed is decoded.
 
+    Args:
+        video: the file or folder.
+        clip: what is to be cut of it.
+        rates: of the run's training videos.
+
+    Returns:
+        The video, and how its frames are taken.
+
     Raises:
-        VideoMissing: an address, or a folder without pictures.
+        VideoError: the file cannot be opened; an address, or a folder without pictures.
     """
     if not (folder := _picture_folder(video)):
-        return VideoSource(Path(video), clip.flow, frame_size=clip.frame_size, seek=True)
+        source = VideoSource(Path(video), clip.flow, frame_size=clip.frame_size, seek=True, rates=rates)
+        return source, source.pace
     from actionfusion.data.source_videos import PictureFolderSource  # noqa: PLC0415
 
-    return PictureFolderSource(folder, clip.flow, clip.frame_size)
+    return PictureFolderSource(folder, clip.flow, clip.frame_size), WHOLE
+
+
+def pace_of(video: Given, rates: FrameRates | None) -> Pace:
+    """Find how the frames of a video file are taken; all of them of a folder of pictures.
+
+    Raises:
+        VideoError: as ``open_given``.
+    """
+    return WHOLE if rates is None or _picture_folder(video) else rates.pace(frame_rate(video))
 
 
 def frames_of(video: Given, size: int, wanted: Callable[[int], bool]) -> Generator[Frame, None, None]:

@@ -79,7 +79,8 @@ def predict(
             A run knows only the classes of its training clips, and none for "nothing", so some label is given wherever
             --threshold allows it. A damaged video has its error and the segments up to the fault.
         every: with --segments, frames from one sampled frame to the next; none takes the middle of the intervals that
-            the run was trained with, or 6 where it does not say.
+            the run was trained with, or 6 where it does not say. They count at the rate of the run's training
+            videos, where that is known and the video's is far from it.
         stride: with --segments, sampled frames from one window to the next, up to a window's length.
         threshold: with --segments, the probability under which a moment has no label, 0 to 1.
         shortest: with --segments, seconds under which a segment is given to a neighbour.
@@ -115,15 +116,21 @@ def _predict_labels(recognizer: Recognizer, videos: Sequence[str | Path], top_k:
     console = Console(stderr=True)
     console.print(Text(f"runtime: {recognizer.runtime}"), soft_wrap=True)
     on_a_gpu = recognizer.runtime.device != "cpu"
-    with console.status("") as status, closing(clips_ahead(recognizer.clip, videos, overlap=on_a_gpu)) as clips:
+    rates: dict[str, int] = {}
+    with console.status("") as status, closing(clips_ahead(recognizer.paced_clip, videos, overlap=on_a_gpu)) as clips:
         status.update(_progress(0, videos))
-        for number, (video, clip) in enumerate(clips, 1):
-            if isinstance(clip, VideoError):
-                results.append(VideoPrediction(without_secrets(str(video)), error=clip))
+        for number, (video, cut) in enumerate(clips, 1):
+            if isinstance(cut, VideoError):
+                results.append(VideoPrediction(without_secrets(str(video)), error=cut))
             else:
+                clip, pace = cut
+                if pace.note is not None:
+                    rates[pace.note] = rates.get(pace.note, 0) + 1
                 best = recognizer.best(recognizer.probabilities([clip])[0], top_k)
                 results.append(VideoPrediction(without_secrets(str(video)), tuple(best)))
             status.update(_progress(number, videos))
+    for note, count in rates.items():
+        console.print(Text(f"note: {count} of {len(videos)} videos: {note}"), soft_wrap=True)
     return results
 
 

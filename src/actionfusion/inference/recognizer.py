@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from actionfusion.storage import PathLike
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip, stacked_inputs
 from actionfusion.video.pictures import scaled_picture
+from actionfusion.video.rates import FrameRates, Pace
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector
 
@@ -51,6 +52,7 @@ class Recognizer:
         clip: what is cut from a video for it.
         labels: class names in the network's order.
         backends: that run the network; PyTorch where none are given.
+        rates: frame rates of the videos it was trained on, where they are known.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Recognizer:
         labels: Sequence[str],
         *,
         backends: Backends | None = None,
+        rates: FrameRates | None = None,
     ) -> None:
         self._network = network.eval() if isinstance(network, VideoModel) else None
         self._make_network = network
         self.clip_settings = clip
         self.labels = tuple(labels)
+        self.rates = rates
         self._backends = backends or Backends.of_network(self.network, clip)
 
     @classmethod
@@ -104,7 +108,7 @@ class Recognizer:
         """
         if not isinstance(run, RunFolder) and is_export(Path(run)):
             export, backends = Backends.of_export(Path(run), runtime=runtime, precision=precision, device=device)
-            recognizer = cls(export.no_network, export.clip, export.labels, backends=backends)
+            recognizer = cls(export.no_network, export.clip, export.labels, backends=backends, rates=export.rates)
         else:
             folder = run if isinstance(run, RunFolder) else open_run(run)
             backends = Backends.of_run(
@@ -116,7 +120,7 @@ class Recognizer:
                 store=store,
                 first=first,
             )
-            recognizer = cls(backends.network, folder.clip, folder.labels, backends=backends)
+            recognizer = cls(backends.network, folder.clip, folder.labels, backends=backends, rates=folder.rates)
         backends.open(first)
         return recognizer
 
@@ -140,7 +144,8 @@ class Recognizer:
     def clip(self, video: str | Path) -> Clip:
         """Cut the clip that the network sees of a video: T frames by eqs 13-14, with the flow around each.
 
-        Of a long video only the parts around these frames are decoded where that gives the same (``VideoSource``).
+        Of a long video only the parts around these frames are decoded where that gives the same (``VideoSource``).  Of
+        one whose frame rate is far above that of the run's training videos, frames are left out (``FrameRates``).
 
         Args:
             video: a video file, or a folder of pictures in the order of their names.
@@ -148,7 +153,13 @@ class Recognizer:
         Raises:
             VideoError: the video cannot be read.
         """
-        return cut_clip(open_given(video, self.clip_settings), self.clip_settings)
+        return self.paced_clip(video)[0]
+
+    def paced_clip(self, video: str | Path) -> tuple[Clip, Pace]:
+        """Do the same, and tell how the video's frames were taken."""
+        source, pace = open_given(video, self.clip_settings, self.rates)
+        clip = cut_clip(source, self.clip_settings)
+        return replace(clip, positions=np.array([pace.source(int(at)) for at in clip.positions])), pace
 
     def probabilities(self, clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
         """Compute class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.

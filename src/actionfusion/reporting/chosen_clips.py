@@ -113,7 +113,7 @@ def film_strips(
             reasons.append(f"{clip.video} is not there as {clip.truth}")
             continue
         try:
-            (source,) = videos.sources([index], folder.clip)
+            (source,) = videos.sources([index], folder.clip, folder.rates)
             cut = cut_clip(source.open(), folder.clip)
         except ActionFusionError as error:
             reasons.append(str(error).rstrip("."))

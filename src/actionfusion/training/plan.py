@@ -19,6 +19,7 @@ from actionfusion.data.dataset import LabelledVideos, open_data
 from actionfusion.data.listing import Part
 from actionfusion.data.loading import ClipDataset, EpochLoader, KeyedDataset
 from actionfusion.data.recorded_split import write_split
+from actionfusion.data.training_rates import training_rates
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.models import model_class
 from actionfusion.models.model import VideoModel
@@ -145,7 +146,7 @@ class Plan:
         """
         own = {"format", "model", "clip", "network"}
         further = {name: part for name, part in self.config().items() if name not in own}
-        further["start"] = start.record
+        further |= {"start": start.record, "rates": training_rates(self.videos)}
         given, videos = self.recipe, self.videos
         run = create_run(
             out,

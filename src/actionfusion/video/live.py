@@ -30,6 +30,7 @@ from actionfusion.video.containers import (
 )
 from actionfusion.video.error_log import ErrorLog, errors_logged
 from actionfusion.video.pictures import PictureConverter, UInt8Array
+from actionfusion.video.rates import frame_rate
 from actionfusion.video.reading import frame_interval, iterate_frames, pictures_of, strict_decoder
 from actionfusion.video.sources import STANDARD_INPUT, Source, refuse_terminal
 
@@ -87,6 +88,11 @@ class OpenSource(Protocol):
 
     says_its_length: bool
 
+    @property
+    def rate(self) -> float | None:
+        """The frames a second that it states, where it does."""
+        ...
+
     def pictures(self, size: int) -> Generator[Picture, None, None]:
         """Yield all pictures in order, scaled to ``size``."""
         ...
@@ -124,6 +130,10 @@ class _File:
 
     def __init__(self, path: str) -> None:
         self._path = path
+
+    @property
+    def rate(self) -> float | None:
+        return frame_rate(self._path)
 
     def pictures(self, size: int) -> Generator[Picture, None, None]:
         with closing(iterate_frames(self._path, size=size)) as frames:
@@ -253,6 +263,11 @@ class _Stream:
         self.says_its_length = says_its_length
         self._source, self._container, self._losses = source, container, losses
         self._stream = choose_stream(source.name, container)
+
+    @property
+    def rate(self) -> float | None:
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        return float(rate) if rate else None
 
     def pictures(self, size: int) -> Generator[Picture, None, None]:
         if size < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
+from functools import cached_property
 from os import fspath
 
 import numpy as np
@@ -15,6 +16,7 @@ from actionfusion.video.containers import LocalPath
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.flow_maker import FlowMaker
 from actionfusion.video.pictures import UInt8Array, resized
+from actionfusion.video.rates import WHOLE, FrameRates, Pace, frame_rate
 from actionfusion.video.reading import Frame, count_frames, iterate_frames
 from actionfusion.video.seeking import PacketIndex, PacketScan, SeekingFailed, scan_packets, seek_frames
 from actionfusion.video.whole_files import known_frames
@@ -35,6 +37,8 @@ class VideoSource:
             the file whole before.
         seek: in a long video decode only the surroundings of the chosen frames, if that gives the same frames
             (``seeking``).  The packets then give the number of frames, and damage elsewhere in the file is not found.
+        rates: of the videos that a run was trained on; the frames of a video at a far higher rate are thinned to it,
+            and are numbered as if the others were not there.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class VideoSource:
         *,
         frame_size: int | None = None,
         seek: bool = False,
+        rates: FrameRates | None = None,
     ) -> None:
         self._path = path
         self.frame_size = frame_size or recipe.size
@@ -53,14 +58,28 @@ class VideoSource:
         self._is_verified = False
         self._seek = seek
         self._scan: PacketScan | None = None
+        self._rates = rates
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How the frames of the file are taken.
+
+        Raises:
+            VideoError: the file cannot be opened as a video.
+        """
+        return WHOLE if self._rates is None else self._rates.pace(frame_rate(self._path))
 
     @property
     def num_frames(self) -> int:
-        """Number of frames of the video: a guess until the first ``read``, right from then on.
+        """Number of frames that are taken of the video: a guess until the first ``read``, right from then on.
 
         Raises:
             VideoError: the file cannot be opened as a video, or holds no frame.
         """
+        return self.pace.count(self._frames_of_file)
+
+    @property
+    def _frames_of_file(self) -> int:
         if self._num_frames is None:
             known = known_frames(fspath(self._path))
             self._is_verified = known is not None
@@ -95,7 +114,7 @@ class VideoSource:
         whole = None if self._is_verified else known_frames(fspath(self._path))
         if whole is not None:
             self._verify(whole)
-        needed = sorted({*frames, *fields, *(start + 1 for start in fields)})
+        needed = sorted(self.pace.source(index) for index in {*frames, *fields, *(start + 1 for start in fields)})
         size = max(self.frame_size, self.recipe.size) if fields else self.frame_size
         index = self._index(needed)
         if index is not None:
@@ -117,12 +136,14 @@ class VideoSource:
                     if end.value is not None:
                         self._verify(end.value)
                     break
-                if frame.index in row:
-                    images[row[frame.index]], times[row[frame.index]] = resized(frame.image, size), frame.time
-                flow.add(frame.index, frame.image)
+                index = self.pace.index(frame.index)
+                assert index is not None
+                if index in row:
+                    images[row[index]], times[row[index]] = resized(frame.image, size), frame.time
+                flow.add(index, frame.image)
                 found += 1
             if found < len(needed):
-                reason = f"there is no frame {needed[-1]} among its {self.num_frames} frames"
+                reason = f"there is no frame {needed[-1]} among its {self._frames_of_file} frames"
                 raise SettingsError(self._path, reason, f"take frames 0 to {self.num_frames - 1}")
             return images, flow.fields(), times
 
@@ -132,12 +153,12 @@ class VideoSource:
             return None
         self._scan = self._scan or scan_packets(self._path)
         index = self._scan.index
-        if index is None or index.num_frames != self.num_frames or not index.pays(needed):
+        if index is None or index.num_frames != self._frames_of_file or not index.pays(needed):
             return None
         return index
 
     def _verify(self, num_frames: int) -> None:
-        is_as_said = num_frames == self.num_frames
+        is_as_said = num_frames == self._frames_of_file
         self._num_frames = num_frames
         self._is_verified = True
         if not is_as_said:

@@ -13,6 +13,7 @@ from actionfusion.version import __version__
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import LARGEST_CODE_STEP, ZERO_CODE, FlowRecipe
 
+# A size of -1 is any number of clips.
 _LAYOUT = ["clip", "sampled frame", "channel", "row from the top", "column from the left"]
 
 
@@ -36,10 +37,11 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
         "precision": precision,
         "weights_sha256": weights,
         "model_name": run.model,
+        "dynamic_batch": sub_model.inputs[0].shape[0] == -1,
         "inputs": [plain(spec) | {"layout": _LAYOUT} | channels[spec.name] for spec in sub_model.inputs],
         "output": {
             "name": sub_model.outputs[0],
-            "shape": [1, len(run.labels)],
+            "shape": [sub_model.inputs[0].shape[0], len(run.labels)],
             "dtype": "float32",
             "meaning": "probability of each class, after the softmax, in the order of labels; they sum to 1",
         },
@@ -48,6 +50,7 @@ def describe(run: RunFolder, sub_model: SubModel, format_name: str, precision: s
         **({"flow_recipe": plain(run.clip.flow), "flow": _flow(run.clip.flow)} if run.clip.reads_flow else {}),
         "sampling": _sampling(run.clip),
         "clip": plain(run.clip),
+        "rates": plain(run.rates),
         "network": plain(run.network),
     }
 

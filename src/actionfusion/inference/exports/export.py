@@ -21,7 +21,7 @@ from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import ABOUT, open_export
 from actionfusion.inference.exports.synthetic import SyntheticVideo
-from actionfusion.inference.runtimes.backend import TorchBackend, check_precision, open_model, read_openvino
+from actionfusion.inference.runtimes.backend import Backend, TorchBackend, check_precision, open_model, read_openvino
 from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
 from actionfusion.inference.runtimes.prepared import (
     TOLERANCE,
@@ -51,6 +51,7 @@ def export(
     out: Path,
     format: FormatName = "onnx",  # noqa: A002 - the flag's name
     precision: Literal["fp32", "int8"] = "fp32",
+    dynamic_batch: bool = False,
     root: PathLike | None = None,
     store: PathLike | None = None,
     video: Path | None = None,
@@ -63,6 +64,7 @@ def export(
         format: onnx, or openvino (model.xml and model.bin).
         precision: fp32, or int8: calibrated on the run's training videos, and refused where it costs more than a
             point of accuracy; the measurements are kept beside the run.
+        dynamic_batch: let the model take any number of clips at a time, in fp32; else it takes one.
         root: folder of the run's data set, or its address, for int8.
         store: folder of its prepared clips, or its address, for int8; none reads the videos themselves.
         video: the clip to check by is cut from it; from a synthetic moving picture where none is given.
@@ -80,14 +82,19 @@ def export(
     refuse_unwritable(out / ABOUT)
     if precision not in ("fp32", "int8"):
         raise SettingsError("precision", f"{precision!r} is not exported", "choose fp32 or int8")
+    if dynamic_batch and precision == "int8":
+        raise SettingsError("dynamic_batch", "int8 is made for one clip at a time", "take fp32, or leave it out")
     check_precision(format, precision)
     folder = open_run(run)
     clip = _cut_check_clip(folder.clip, video)
     sub_model = clip_model(folder.load_network, folder.model_class, folder.network, folder.clip)
+    sub_model = sub_model.batched(-1) if dynamic_batch else sub_model
     with ExitStack() as keep:
         artifact = Artifact(folder, sub_model, format, precision, root, store)
         # int8 is expensive to make and to measure, so it is kept beside the run.
-        prepared = open_prepared(artifact, keep=keep)[1] if precision == "int8" else find_prepared(artifact)[0]
+        prepared = open_prepared(artifact, keep=keep)[1] if precision == "int8" else None
+        if precision == "fp32" and not dynamic_batch:
+            prepared = find_prepared(artifact)[0]
         try:
             with replacing_folder(out) as target:
                 model = _write_model(artifact, target, prepared)
@@ -150,13 +157,15 @@ def _write_check(artifact: Artifact, target: Path, model: str, clip: Clip, sourc
     if artifact.precision == "fp32" and not difference <= TOLERANCE:
         reason = f"its probabilities are {difference:.1g} off PyTorch's, more than {TOLERANCE:g}"
         raise RuntimeUnavailable(artifact.runtime, reason, "take the run in PyTorch")
+    if exported.takes_batches:
+        _check_batches(artifact, exported)
     folder = target / _CHECK
     folder.mkdir()
     for name, values in inputs.items():
         (folder / f"{name}.bin").write_bytes(np.ascontiguousarray(values).tobytes())
     expected: dict[str, Any] = {
         "source": source,
-        "meaning": "uint8 in C order, of the shapes that model.json gives",
+        "meaning": "uint8 in C order, of the shapes that model.json gives, for one clip",
         "positions": clip.positions.tolist(),
         "label": labels[int(answer.argmax())],
         "probabilities": [float(value) for value in answer],
@@ -167,3 +176,20 @@ def _write_check(artifact: Artifact, target: Path, model: str, clip: Clip, sourc
     expected |= {name: f"{name}.bin" for name in inputs}
     write_atomically(folder / "expected.json", json.dumps(expected, indent=2, ensure_ascii=False))
     return expected
+
+
+def _check_batches(artifact: Artifact, exported: Backend) -> None:
+    """Check the answers to several clips at a time against the network's, clip by clip.
+
+    Raises:
+        RuntimeUnavailable: they differ.
+    """
+    eager = TorchBackend(artifact.sub_model, "fp32", torch.device("cpu"))
+    for count in (2, 3):
+        clips = artifact.sub_model.batched(count).example(seed=count)
+        wanted = [eager.run({name: values[[row]] for name, values in clips.items()}) for row in range(count)]
+        found: Any = exported.run(clips)["probabilities"]
+        difference = float(np.abs(found - np.concatenate([each["probabilities"] for each in wanted])).max())
+        if not difference <= TOLERANCE:
+            reason = f"its probabilities for {count} clips at a time are {difference:.1g} off PyTorch's"
+            raise RuntimeUnavailable(artifact.runtime, reason, "leave --dynamic_batch out, or take the run in PyTorch")

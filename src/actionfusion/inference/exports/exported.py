@@ -23,6 +23,7 @@ from actionfusion.inference.runtimes.sub_models import TensorSpec
 from actionfusion.run_folder import fault_of_labels
 from actionfusion.settings import build, build_each, field_kinds, read_json
 from actionfusion.video.clip import ClipSettings
+from actionfusion.video.rates import FrameRates
 
 FORMAT = 2
 ABOUT = "model.json"
@@ -57,6 +58,16 @@ class Export:
     labels: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
     about: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def rates(self) -> FrameRates | None:
+        """The frame rates of the run's training videos; None where the export does not say.
+
+        Raises:
+            ExportError: they are no rates.
+        """
+        found = self.about.get("rates")
+        return None if found is None else build(FrameRates, found, self.folder / ABOUT, ExportError, _AGAIN)
 
     @property
     def precision(self) -> PrecisionName:

@@ -105,7 +105,6 @@ class OpenVINOBackend:
     """
 
     name: BackendName = "openvino"
-    takes_batches = False
 
     def __init__(
         self,
@@ -116,6 +115,7 @@ class OpenVINOBackend:
     ) -> None:
         self.precision: PrecisionName = precision
         self._inputs, self._outputs = inputs, outputs
+        self.takes_batches = inputs[0].shape[0] == -1
         self._request = compiled[0].create_infer_request()
         self._memory = compiled[1]  # the model may read its weights from there
         self._lock = threading.Lock()  # a request runs one clip at a time
@@ -142,13 +142,13 @@ class OnnxBackend:
     """
 
     name: BackendName = "onnx"
-    takes_batches = False
 
     def __init__(
         self, session: Any, precision: PrecisionName, inputs: tuple[TensorSpec, ...], outputs: tuple[str, ...]
     ) -> None:
         self.precision: PrecisionName = precision
         self._session, self._inputs, self._outputs = session, inputs, outputs
+        self.takes_batches = inputs[0].shape[0] == -1
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute outputs by name."""

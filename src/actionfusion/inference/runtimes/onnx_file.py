@@ -26,12 +26,21 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 def export_onnx(sub_model: SubModel, path: Path) -> None:
     """Write a sub-model as ONNX; weights of a large one go to ``{path}.data``.
 
+    Args:
+        sub_model: with inputs for one clip, or for any number (-1).
+        path: of the file.
+
     Raises:
         RuntimeUnavailable: the exporter is not installed, or cannot export this sub-model.
     """
     needed("onnx", "onnxscript", extra="onnx")
     module = sub_model.make_module().eval()
-    example = tuple(torch.from_numpy(value) for value in sub_model.example().values())
+    # An example of one clip would fix that number.
+    free = sub_model.inputs[0].shape[0] == -1
+    example = tuple(
+        torch.from_numpy(value) for value in (sub_model.batched(2) if free else sub_model).example().values()
+    )
+    batch = torch.export.Dim("batch", min=1)
     large = sum(tensor.nbytes for tensor in module.state_dict().values()) > _LARGE
     try:
         with quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.inference_mode():
@@ -39,6 +48,7 @@ def export_onnx(sub_model: SubModel, path: Path) -> None:
                 module,
                 example,
                 dynamo=True,
+                dynamic_shapes=(tuple({0: batch} for _ in example),) if free else None,
                 input_names=[spec.name for spec in sub_model.inputs],
                 output_names=list(sub_model.outputs),
                 opset_version=OPSET,

@@ -98,7 +98,7 @@ class RunClips:
         if root is None:
             reason = f"nothing is prepared for {run.path}, and to calibrate the videos it was trained on are needed"
             raise SettingsError("root", reason, f"say where they are: {_PREPARE}")
-        self._clip = run.clip
+        self._clip, self._rates = run.clip, run.rates
         self._videos = reopen_data(run, root, store)
         self.held_out: CalibrationPart = "val" if self._videos.part("val") else "test"
         wanted: tuple[CalibrationPart, ...] = ("train", self.held_out)
@@ -119,7 +119,7 @@ class RunClips:
         """
         indices, clip = self._videos.part(part), self._clip
         chosen = np.linspace(0, len(indices) - 1, min(limit, len(indices))).round().astype(int)
-        sources = self._videos.sources([indices[row] for row in chosen], clip)
+        sources = self._videos.sources([indices[row] for row in chosen], clip, self._rates)
         with closing(clips_ahead(lambda source: cut_clip(source.open(), clip), sources)) as read:
             for source, found in read:
                 if isinstance(found, VideoError):

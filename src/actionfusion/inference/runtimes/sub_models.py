@@ -7,7 +7,8 @@ code exports, prepares, quantises and runs both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +27,21 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input by name, shape and NumPy's name of its type, such as ``uint8``."""
+    """An input by name, shape and NumPy's name of its type, such as ``uint8``; a first size of -1 is any number."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    def batched(self, count: int) -> Self:
+        """Return the same with another number of clips, -1 for any."""
+        return replace(self, shape=(count, *self.shape[1:]))
+
+    def takes(self, value: Array) -> bool:
+        """Check the shape and type of a value."""
+        free = self.shape[:1] == (-1,) and value.ndim > 0 and len(value) > 0
+        wanted = (len(value), *self.shape[1:]) if free else self.shape
+        return value.shape == wanted and value.dtype == np.dtype(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,10 @@ class SubModel:
     quantised: tuple[str, ...] = ()
     answer: Callable[[Run, Mapping[str, Array]], Array] = lambda run, clip: run(clip)["probabilities"]
 
+    def batched(self, count: int) -> Self:
+        """Return the same for another number of clips at a time, -1 for any."""
+        return replace(self, inputs=tuple(spec.batched(count) for spec in self.inputs))
+
     def example(self, seed: int = 0) -> dict[str, Array]:
         """Make inputs of random values: 0..255 for integers, else of a standard normal distribution."""
         generator = np.random.default_rng(seed)
@@ -76,7 +91,7 @@ def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> No
         if spec.name not in inputs:
             raise SettingsError(spec.name, "this input is missing", f"give {spec.dtype} {list(spec.shape)}")
         came = inputs[spec.name]
-        if came.shape != spec.shape or came.dtype != np.dtype(spec.dtype):
+        if not spec.takes(came):
             reason = f"{came.dtype} {list(came.shape)}, wanted {spec.dtype} {list(spec.shape)}"
             raise SettingsError(spec.name, reason, "give what the runtime was prepared for, or take runtime torch")
 

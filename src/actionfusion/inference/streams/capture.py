@@ -12,6 +12,7 @@ from typing import Self
 from actionfusion.errors import VideoError, VideoMissing
 from actionfusion.inference.streams.latest import LatestBuffer
 from actionfusion.video.live import Losses, OpenSource, Picture, open_source
+from actionfusion.video.rates import WHOLE, FrameRates, Thinning
 from actionfusion.video.reading import Frame
 from actionfusion.video.samples import FrameCollector, FrameGroup
 from actionfusion.video.sources import Source
@@ -84,6 +85,7 @@ class Capture:
         wait: seconds to wait for a source that went away, for each time; None for ever, but not for one that was
             never there; 0 not at all.
         timer: time.
+        rates: of the run's training videos; a source that states a far higher rate is thinned to it.
         opener: as `open_source`.
 
     Attributes:
@@ -91,6 +93,7 @@ class Capture:
         losses: of frames that cannot be decoded.
         outages: times that the source went away.
         frames: how many came.
+        pace: how they are taken, known once the source is open.
     """
 
     def __init__(
@@ -102,12 +105,15 @@ class Capture:
         live: bool = False,
         wait: float | None = None,
         timer: Timer = Timer(),
+        rates: FrameRates | None = None,
         opener: Opener = open_source,
     ) -> None:
         self.buffer: LatestBuffer[Captured, OutageNote] = LatestBuffer()
         self.losses = Losses()
         self.outages = self.frames = 0
-        self._source, self._collector, self._size = source, collector, size
+        self.pace = WHOLE
+        self._rates = rates
+        self._source, self._given, self._collector, self._size = source, collector, collector, size
         self._live, self._wait, self._timer, self._opener = live, wait, timer, opener
         self._connection = 0
         self._stop = Event()
@@ -173,6 +179,10 @@ class Capture:
         """Capture until the source ends, and return whether that is the end of the video."""
         with self._opener(self._source, self.losses, stopped=self._stop.is_set) as opened:
             whole = opened.says_its_length
+            if self._rates is not None:
+                self.pace = self._rates.pace(opened.rate)
+                given = self._given
+                self._collector = FrameCollector(self.pace.interval(given.every), given.length)
             may_drop = self._live or (self._source.is_live and not whole)
             with closing(opened.pictures(self._size)) as pictures:
                 collector, newest = self._collect(pictures, may_drop=may_drop)
@@ -189,7 +199,9 @@ class Capture:
         Returns:
             The collector after its last frame, and that frame's time in the stream and on the clock.
         """
-        collector, base, newest = self._collector, 0.0, None
+        collector, base, newest, taken = self._collector, 0.0, None, 0
+        # A stated rate may be that of fields; times are right.
+        thinned = Thinning(self.pace) if self.pace.step > 1 else None
         for index, picture in enumerate(pictures):
             if index == 0:
                 base = self._begin_connection()
@@ -199,11 +211,14 @@ class Capture:
                 break
             self.frames += 1
             newest = base + picture.time, self._timer.now()
-            if collector.wants(index):
-                collector, group = collector.push(Frame(index, newest[0], picture.image()))
+            if thinned is not None and not thinned.takes(picture.time):
+                continue
+            if collector.wants(taken):
+                collector, group = collector.push(Frame(taken, newest[0], picture.image()))
                 if group:
                     self._put(group, newest, may_drop=may_drop)
                     self._pause = FIRST_PAUSE
+            taken += 1
         return collector, newest
 
     def _begin_connection(self) -> float:

@@ -57,7 +57,8 @@ def stream(
         run: the run folder that ``train`` wrote.
         source: a file; - for standard input; a number or /dev/video0 for a camera; an address that begins with
             rtsp, rtsps, rtmp, rtmps, http, https, srt, udp or tcp.
-        every: frames from one sample to the next; else the middle of what the run was trained on, or 6.
+        every: frames from one sample to the next; else the middle of what the run was trained on, or 6. They count
+            at the rate of the run's training videos, where that is known and the source's is far from it.
         top_k: classes shown for each answer.
         json: print a JSON object a line (JSON Lines): for each answer its time and that of the window's first sample
             (start), settled, samples in the window, delay, predictions, latency_ms, dropped and method; and a line with
@@ -93,7 +94,7 @@ def stream(
     recognizer = Recognizer.load(
         folder, runtime=runtime, precision=precision, device=device, root=root, store=store, first="step"
     )
-    capture = Capture(where, collector, clip.decoded_size, live=live, wait=wait)
+    capture = Capture(where, collector, clip.decoded_size, live=live, wait=wait, rates=recognizer.rates)
     summary = StreamSummary(method=recognizer.stepper.method)
     session = StreamSession(recognizer, capture, summary, top_k)
     ended = _show(session, make_printer(json=json), endless=where.is_live or live)
@@ -156,6 +157,8 @@ class StreamSession:
                     if isinstance(entry, OutageNote):
                         yield entry
                         continue
+                    if not connection and capture.pace.note:
+                        Console(stderr=True).print(Text(f"note: {capture.pace.note}"), soft_wrap=True)
                     if entry.connection != connection:
                         # Flow and 3-D convolution across the gap would show what was never filmed.
                         window, known, connection = stepper.start(), {}, entry.connection

@@ -87,6 +87,8 @@ def predict_segments(
     for number, (video, name) in enumerate(zip(videos, names, strict=True), 1):
         with _watching(console, video, f"{number}/{len(videos)} {video}") as watch:
             timeline = find_segments(recognizer, video, windows, rules, top_k=top_k, watch=watch)
+        if timeline.note is not None:
+            console.print(Text(printable(f"note: {video}: {timeline.note}")), soft_wrap=True)
         results.append(timeline)
         if options.out is not None:
             _write(timeline, options.out / name)

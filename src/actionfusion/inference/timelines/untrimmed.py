@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from actionfusion.errors import SettingsError, VideoError
-from actionfusion.inference.given_videos import frames_of
+from actionfusion.inference.given_videos import frames_of, pace_of
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.stepping import Stepper, StreamMethod
 from actionfusion.inference.timelines.timeline import (
@@ -30,6 +30,7 @@ from actionfusion.inference.timelines.timeline import (
 from actionfusion.inference.video_results import error_as_json
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.rates import WHOLE, Pace
 from actionfusion.video.samples import FrameCollector, Sample
 
 BATCH = 16
@@ -72,12 +73,14 @@ class VideoTimeline:
         segments: in order, without gap or overlap, from 0 to the end, or to a fault of the video.
         error: why the video could not be read, or not to its end; else None.
         method: how its windows were answered; None where that is not known.
+        note: what its frame rate means for the answer; None where it is near that of the run's training videos.
     """
 
     video: str
     segments: tuple[Segment, ...] = ()
     error: VideoError | None = None
     method: StreamMethod | None = None
+    note: str | None = None
 
     def as_json(self) -> dict[str, object]:
         """Make the entry of ``predict --segments --json``."""
@@ -90,7 +93,7 @@ class WindowSettings:
     """How windows are spread over a video.
 
     Args:
-        every: frames from one sample to the next.
+        every: frames from one sample to the next, at the rate of the run's training videos where that is known.
         stride: samples from one window to the next; the last window ends with the last sample in any case.
 
     Raises:
@@ -159,7 +162,11 @@ def find_segments(
     if windows.stride > clip.frames:
         reason = f"windows of {clip.frames} samples that start every {windows.stride} leave gaps"
         raise SettingsError("stride", reason, f"take 1 to {clip.frames}")
-    seen = see_video(video, recognizer.stepper, clip, windows, watch=watch)
+    try:
+        pace = pace_of(video, recognizer.rates)
+    except VideoError as fault:
+        return VideoTimeline(str(video), error=fault, method=recognizer.stepper.method)
+    seen = see_video(video, recognizer.stepper, clip, windows, watch=watch, pace=pace)
     error, method = seen.error, recognizer.stepper.method
     if seen.windows:
         edges, probabilities = moment_edges(seen.times, seen.end), moment_probabilities(seen.windows, len(seen.times))
@@ -172,7 +179,8 @@ def find_segments(
     else:
         return VideoTimeline(str(video), error=error, method=method)
     spans = find_spans(edges, probabilities, rules or TimelineRules())
-    return VideoTimeline(str(video), tuple(_segment(span, recognizer, top_k) for span in spans), error, method)
+    segments = tuple(_segment(span, recognizer, top_k) for span in spans)
+    return VideoTimeline(str(video), segments, error, method, pace.note)
 
 
 def see_video(
@@ -182,6 +190,7 @@ def see_video(
     settings: WindowSettings,
     *,
     watch: Callable[[int], object] | None = None,
+    pace: Pace = WHOLE,
 ) -> SeenVideo:
     """Answer every window of T samples of a video.
 
@@ -191,8 +200,9 @@ def see_video(
         clip: T, L and the flow recipe.
         settings: how the windows are spread.
         watch: called with the number of frames decoded so far, for each.
+        pace: how the video's frames are taken.
     """
-    reading = VideoSamples(video, clip, settings.every, watch)
+    reading = VideoSamples(video, clip, pace.interval(settings.every), watch, pace)
     samples, newest = iter(reading), stepper.start()
     times: list[float] = []
     windows: list[Window] = []
@@ -222,12 +232,14 @@ class VideoSamples:
         clip: L and the flow recipe.
         every: frames from one sample to the next.
         watch: called with the number of frames decoded so far, for each.
+        pace: how the video's frames are taken; the samples are numbered by those that are.
     """
 
     path: str | Path
     clip: ClipSettings
     every: int
     watch: Callable[[int], object] | None = None
+    pace: Pace = WHOLE
     error: VideoError | None = field(default=None, init=False)
     _decoded: int = field(default=0, init=False)
     _last: tuple[int, float] = field(default=(0, 0.0), init=False)
@@ -250,14 +262,17 @@ class VideoSamples:
             self._decoded = index + 1
             if self.watch is not None:
                 self.watch(self._decoded)
-            return collector.wants(index)
+            taken = self.pace.index(index)
+            return taken is not None and collector.wants(taken)
 
         frames = frames_of(self.path, self.clip.decoded_size, wanted)
         try:
             with closing(frames):
                 for frame in frames:
                     self._last = frame.index, frame.time
-                    collector, group = collector.push(frame)
+                    taken = self.pace.index(frame.index)
+                    assert taken is not None
+                    collector, group = collector.push(replace(frame, index=taken))
                     if group is not None:
                         codes = group.codes(self.clip.flow, known)
                         known = collector.reusable(codes)
