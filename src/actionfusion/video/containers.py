@@ -161,8 +161,9 @@ def _open_container(name: str, file: BinaryIO, log: ErrorLog) -> Iterator[InputC
             raise VideoDamaged(name, reason, FETCH_AGAIN) from error
         raise NotAVideo(name, "no video container was recognised in it", "give a video file") from error
     with container:
-        others = {stream.codec_context.name for stream in container.streams if stream.type in ("audio", "subtitle")}
-        log.opened(container.format.name, others)
+        # A codec that this build of FFmpeg does not know leaves the stream without a codec context.
+        others = [stream.codec_context for stream in container.streams if stream.type in ("audio", "subtitle")]
+        log.opened(container.format.name, {codec.name for codec in others if codec is not None})
         if container.metadata.get("major_brand", "").strip() in _STILL_BRANDS:
             raise NotAVideo(name, "this is a still picture", "give a video file")
         yield container

@@ -351,7 +351,7 @@ def _decode(
 ) -> Generator[VideoFrame, None, None]:
     """Yield every picture of the stream in presentation order, or raise the error of the first fault."""
     strict_decoder(stream)
-    beginning = Beginning(stream)
+    beginning = Beginning(stream, container.format.name)
     num_frames = 0
     packet: Packet[VideoStream] | None = None
     with closing(iterate_packets(container, stream)) as packets:
