@@ -84,6 +84,17 @@ def test_another_kind_is_refused():
             decode_picture(data, "a")
 
 
+def test_a_png_is_whole_and_its_parts_are_no_longer_than_it(tmp_path):
+    data = _written()["png"]
+    for length in (len(data) - 1, len(data) - 12, len(data) // 2):
+        with pytest.raises(VideoDamaged):
+            decode_picture(data[:length], "a")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VideoDamaged):  # OpenCV takes 2 GB for it, and says nothing
+        decode_picture(data[:33] + struct.pack(">I", 2**31 - 1) + data[37:], "a")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < (100_000 if sys.platform == "linux" else 1e8)
+
+
 @pytest.mark.parametrize(("kind", "side"), BOMBS)
 def test_no_memory_is_taken_for_a_size_that_is_only_said(kind, side, tmp_path):
     (tmp_path / "a_00001.png").write_bytes(_bomb(kind, side))
