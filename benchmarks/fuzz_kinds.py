@@ -368,6 +368,8 @@ def _by_ffmpeg_alone(path: Path, held: int = 0, *, strict: bool = False) -> Thei
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"err_detect": "explode+crccheck"} if strict else {}
         for packet in container.demux(stream):
+            if not packet.size and packet.pts is not None:  # of a frame that was dropped; it would end the stream
+                continue
             try:
                 if held < 0:
                     pictures = packet.decode()
