@@ -315,8 +315,8 @@ def read_video(folder: Path, name: str) -> str | None:
             look(path)
     ours = _ours(path)
     if not probe(path).begins_with_key:  # of what comes before, FFmpeg gives at its lenient setting what it makes up
-        theirs = _by_ffmpeg_alone(path, strict=True)
-        if len(ours) > len(theirs) or _first_other(ours, theirs) is not None:
+        tails = [_by_ffmpeg_alone(path, strict=strict)[-len(ours) :] for strict in (True, False)]
+        if all(len(tail) < len(ours) or _first_other(ours, tail) is not None for tail in tails):
             raise Differs(f"{len(ours)} frames of a stream without a key frame at its beginning")
         return None
     theirs = _by_ffmpeg_alone(path)

@@ -78,6 +78,13 @@ def test_a_header_that_is_cut_off_is_damage(name):
             decode_picture(data[:length], "a")
 
 
+def test_a_place_beyond_all_memory_is_damage():
+    big = b"II+\0\x08\0\0\0" + b"\xff" * 8
+    for data in (big, b"II*\0" + b"\xff" * 4, _written()["tiff"][:4] + b"\xff" * 4 + _written()["tiff"][8:]):
+        with pytest.raises(VideoDamaged):
+            decode_picture(data, "a")
+
+
 def test_another_kind_is_refused():
     for data in (b"", b"P6 3 3 255 " + bytes(27), b"#?RADIANCE\n", b"\0\0\0\x20ftypavif", b"GIF89a", b"text"):
         with pytest.raises(VideoDamaged, match="no whole JPEG"):

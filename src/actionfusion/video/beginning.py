@@ -40,6 +40,7 @@ class Beginning:
         self._wants_key = stream.codec_context.codec.canonical_name not in _DECODER_KNOWS
         self._begun = self._has_key = False
         self._key_time: int | None = None
+        self._excused: set[int | None] = set()
 
     def excuses(self, packet: Packet[VideoStream] | None) -> bool:
         """Decide whether what is wrong with this packet is owed to what came before the stream.
@@ -48,6 +49,8 @@ class Beginning:
         """
         excused = not self._begun and self._is_before(None if packet is None else packet.pts)
         self.left_out += excused
+        if excused and packet is not None:
+            self._excused.add(packet.pts)
         return excused
 
     def see(self, packet: Packet[VideoStream]) -> None:
@@ -59,6 +62,9 @@ class Beginning:
         """Decide whether a decoded picture is one of those that miss what they build on."""
         if self._begun:
             return False
+        if picture.pts is not None and picture.pts in self._excused:  # of a packet that was at fault, given later
+            self.left_out += 1
+            return True
         on_grey = self._wants_key and self.left_out > 0 and not picture.key_frame
         if on_grey or (picture.is_corrupt and self._is_before(picture.pts)):
             self.left_out += 1

@@ -75,7 +75,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(start):
             try:
                 return read(data)
-            except (IndexError, struct.error):
+            except (IndexError, OverflowError, struct.error):
                 return None
     return None
 
