@@ -331,6 +331,20 @@ def test_a_picture_over_the_limit_is_refused_before_it_is_decoded(tmp_path, writ
     assert _read(path) == (12, None)
 
 
+@pytest.mark.parametrize(("codec", "ending"), [("libx264", "mp4"), ("libx265", "mkv"), ("mpeg4", "mp4")])
+def test_a_decoder_that_keeps_many_pictures_gets_smaller_ones(codec, ending, tmp_path, write_video, monkeypatch):
+    path = write_video(tmp_path / f"a.{ending}", codec=codec, width=128, height=128)
+    monkeypatch.setattr("actionfusion.video.containers.LARGEST_LEVEL", 128 * 128 - 1)
+    if codec == "mpeg4":
+        assert _read(path) == (12, None)
+        return
+    for read in (lambda path: list(iterate_frames(path)), probe, count_frames):
+        with pytest.raises(VideoTooLarge, match="128x128"):
+            read(path)
+    monkeypatch.setattr("actionfusion.video.containers.LARGEST_LEVEL", 128 * 128)
+    assert _read(path) == (12, None)
+
+
 @pytest.mark.parametrize("side", [8193, 12_000, 65_535])
 def test_a_small_file_with_a_huge_picture_takes_no_memory(side, tmp_path):
     size = side.to_bytes(2, "little") * 2

@@ -78,10 +78,28 @@ def test_a_header_that_is_cut_off_is_damage(name):
             decode_picture(data[:length], "a")
 
 
+def test_a_place_beyond_all_memory_is_damage():
+    big = b"II+\0\x08\0\0\0" + b"\xff" * 8
+    for data in (big, b"II*\0" + b"\xff" * 4, _written()["tiff"][:4] + b"\xff" * 4 + _written()["tiff"][8:]):
+        with pytest.raises(VideoDamaged):
+            decode_picture(data, "a")
+
+
 def test_another_kind_is_refused():
     for data in (b"", b"P6 3 3 255 " + bytes(27), b"#?RADIANCE\n", b"\0\0\0\x20ftypavif", b"GIF89a", b"text"):
         with pytest.raises(VideoDamaged, match="no whole JPEG"):
             decode_picture(data, "a")
+
+
+def test_a_png_is_whole_and_its_parts_are_no_longer_than_it(tmp_path):
+    data = _written()["png"]
+    for length in (len(data) - 1, len(data) - 12, len(data) // 2):
+        with pytest.raises(VideoDamaged):
+            decode_picture(data[:length], "a")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VideoDamaged):  # OpenCV takes 2 GB for it, and says nothing
+        decode_picture(data[:33] + struct.pack(">I", 2**31 - 1) + data[37:], "a")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < (100_000 if sys.platform == "linux" else 1e8)
 
 
 @pytest.mark.parametrize(("kind", "side"), BOMBS)

@@ -368,7 +368,7 @@ class StoredVideo:
                 damaged = archive.testzip()
         except VideoError as error:
             raise self._fault(error.reason) from error
-        except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise self._fault(f"damaged ({error})") from error
         if damaged:
             raise self._fault(f"{damaged} in it is damaged")

@@ -32,6 +32,11 @@ PIXEL_LIMIT = {"max_pixels": str(MAX_PIXELS)}
 """The same for FFmpeg: for the decoders that it runs while it looks into a file, and for ours, since a stream may hold
 larger pictures than its container says."""
 
+LARGEST_LEVEL = 35_651_584
+"""Largest picture of H.264 and H.265 at any level, in pixels: 8192 x 4352 (ITU-T H.264, table A-1; H.265, table A.8).
+
+A decoder keeps up to 17 pictures of them, with the motion of each: 1.2 GB at this size, 2.3 GB at ``MAX_PIXELS``."""
+
 VIDEO_DEMUXERS = (
     "apng",
     "asf",
@@ -161,8 +166,9 @@ def _open_container(name: str, file: BinaryIO, log: ErrorLog) -> Iterator[InputC
             raise VideoDamaged(name, reason, FETCH_AGAIN) from error
         raise NotAVideo(name, "no video container was recognised in it", "give a video file") from error
     with container:
-        others = {stream.codec_context.name for stream in container.streams if stream.type in ("audio", "subtitle")}
-        log.opened(container.format.name, others)
+        # A codec that this build of FFmpeg does not know leaves the stream without a codec context.
+        others = [stream.codec_context for stream in container.streams if stream.type in ("audio", "subtitle")]
+        log.opened(container.format.name, {codec.name for codec in others if codec is not None})
         if container.metadata.get("major_brand", "").strip() in _STILL_BRANDS:
             raise NotAVideo(name, "this is a still picture", "give a video file")
         yield container
@@ -188,10 +194,16 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
         return (bool(stream.disposition & Disposition.default), codec.width * codec.height, -stream.index)
 
     stream = max(readable, key=rank)
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_PIXELS:
-        raise VideoTooLarge(name, f"its picture of {width}x{height} is over {MAX_PIXELS} pixels", SCALE_DOWN)
+    width, height, largest = stream.codec_context.width, stream.codec_context.height, largest_picture(stream)
+    if width * height > largest:
+        raise VideoTooLarge(name, f"its picture of {width}x{height} is over {largest} pixels", SCALE_DOWN)
     return stream
+
+
+def largest_picture(stream: VideoStream) -> int:
+    """Give the pixels of the largest picture that is read of a stream, by how many its decoder keeps."""
+    keeps_many = stream.codec_context.codec.canonical_name in ("h264", "hevc")
+    return min(MAX_PIXELS, LARGEST_LEVEL) if keeps_many else MAX_PIXELS
 
 
 def error_text(error: BaseException) -> str:

@@ -332,7 +332,7 @@ def _decoded(
         VideoTooLarge: a picture is.
     """
     strict_decoder(stream)
-    log, beginning = ErrorLog(), Beginning(stream)
+    log, beginning = ErrorLog(), Beginning(stream, container.format.name, live=source.is_live)
     barren = 0
     log.opened(container.format.name, set())
     with closing(_packets(source, container, stream, log, losses)) as packets:

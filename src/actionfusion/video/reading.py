@@ -33,11 +33,11 @@ from actionfusion.video.beginning import Beginning
 from actionfusion.video.containers import (
     CONVERT,
     FETCH_AGAIN,
-    PIXEL_LIMIT,
     SCALE_DOWN,
     LocalPath,
     error_text,
     find_structure_fault,
+    largest_picture,
     open_video,
 )
 from actionfusion.video.error_log import ErrorLog
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 # Frames a second that missing times are filled in with, where the stream states no rate.
 _DEFAULT_RATE = 25.0
-_DECODER_OPTIONS = {"err_detect": "explode+crccheck", **PIXEL_LIMIT}
+_STRICT = {"err_detect": "explode+crccheck"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def probe(path: LocalPath) -> VideoInfo:
     """
     with open_video(path) as (container, stream):
         codec = stream.codec_context
-        codec.thread_count, codec.options = 1, dict(PIXEL_LIMIT)
+        codec.thread_count, codec.options = 1, {"max_pixels": str(largest_picture(stream))}
         orientation: Orientation | None = None
         count, begins_with_key = 0, True
         spans: list[tuple[int, int]] = []
@@ -324,7 +324,7 @@ def strict_decoder(stream: VideoStream) -> VideoCodecContext:
     # is reported with the packet that has it.
     codec.thread_count = 1
     codec.thread_type = "NONE"
-    codec.options = _DECODER_OPTIONS
+    codec.options = {**_STRICT, "max_pixels": str(largest_picture(stream))}
     return codec
 
 
@@ -351,7 +351,7 @@ def _decode(
 ) -> Generator[VideoFrame, None, None]:
     """Yield every picture of the stream in presentation order, or raise the error of the first fault."""
     strict_decoder(stream)
-    beginning = Beginning(stream)
+    beginning = Beginning(stream, container.format.name)
     num_frames = 0
     packet: Packet[VideoStream] | None = None
     with closing(iterate_packets(container, stream)) as packets:
@@ -415,7 +415,7 @@ def refuse_large_picture(name: str, stream: VideoStream, error: Exception) -> No
         VideoTooLarge: it is that; ``name`` is the video's.
     """
     if getattr(error, "errno", None) == EINVAL and not stream.codec_context.width:
-        reason = f"it holds a picture of over {MAX_PIXELS} pixels, or of none"
+        reason = f"it holds a picture of over {largest_picture(stream)} pixels, or of none"
         raise VideoTooLarge(name, reason, SCALE_DOWN) from error
 
 

@@ -75,7 +75,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(start):
             try:
                 return read(data)
-            except (IndexError, struct.error):
+            except (IndexError, OverflowError, struct.error):
                 return None
     return None
 
@@ -100,9 +100,16 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _png(data: bytes) -> tuple[int, int]:
-    width, height = struct.unpack_from(">II", data, 16)
-    return width, height
+def _png(data: bytes) -> tuple[int, int] | None:
+    """PNG specification, section 5.3; decoders take memory for the length that a part states."""
+    place = 8
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        place += 12 + length
+        if kind == b"IEND" and place <= len(data):
+            width, height = struct.unpack_from(">II", data, 16)
+            return width, height
+    return None
 
 
 def _bmp(data: bytes) -> tuple[int, int]:

@@ -227,7 +227,7 @@ def _read_parquet(table: AnyPath, needed: Sequence[str], once: Sequence[str]) ->
         columns = _columns(table, schema.names, "its schema", needed, once)
         wanted = [name for name, column in zip(schema.names, columns, strict=True) if column in {*needed, *once}]
         rows = parquet.read_table(source, columns=wanted).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DatasetError(table, f"is no readable Parquet file ({error})", "write it again") from error
     for number, row in enumerate(rows, start=1):
         cells = {name.strip().lower(): "" if value is None else str(value) for name, value in row.items()}

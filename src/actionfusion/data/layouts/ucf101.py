@@ -30,6 +30,7 @@ from actionfusion.storage import AnyPath
 
 VIDEOS = 13_320
 _NAME = re.compile(r"v_(?P<label>.+)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
+_NUMBER = re.compile(r"\d{1,9}")
 _LIST = re.compile(r"(train|test)list0[1-3]\.txt")
 _ROOTS = ("UCF-101", "UCF101", "videos")
 _LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask")
@@ -116,7 +117,7 @@ def _read_index(file: AnyPath) -> Index:
     for line, text in lines_of(file):
         number, _, name = text.partition(" ")
         name = name.strip()
-        if not number.isdecimal() or not name:
+        if not _NUMBER.fullmatch(number) or not name:
             raise DatasetError(file, f"line {line} is {text!r}, not a number and a class", _RESTORE)
         if caseless(name) in index:
             raise DatasetError(file, f"line {line} names class {name!r} again", _RESTORE)
@@ -158,7 +159,7 @@ def _read_list(file: AnyPath, index: Index) -> dict[tuple[str, str], int]:
     listed: dict[tuple[str, str], int] = {}
     for line, text in lines_of(file):
         name, _, number = text.rpartition(" ")
-        if not (name and number.isdecimal()):
+        if not (name and _NUMBER.fullmatch(number)):
             name, number = text, ""
         parts = PurePosixPath(name.strip().replace("\\", "/")).parts
         if len(parts) < 2:

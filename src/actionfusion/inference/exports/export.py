@@ -19,11 +19,12 @@ from rich.text import Text
 from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, printable
 from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder, write_atomically
 from actionfusion.inference.exports.description import describe
-from actionfusion.inference.exports.exported import ABOUT, open_export
+from actionfusion.inference.exports.exported import ABOUT, CHECK, open_export
 from actionfusion.inference.exports.synthetic import SyntheticVideo
 from actionfusion.inference.runtimes.backend import Backend, TorchBackend, check_precision, open_model, read_openvino
 from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
 from actionfusion.inference.runtimes.prepared import (
+    COARSE_TOLERANCE,
     TOLERANCE,
     XML,
     Artifact,
@@ -40,9 +41,6 @@ from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.video_source import VideoSource
 
 FormatName = Literal["onnx", "openvino"]
-# The same model in 8 bits comes out a little differently on CPUs whose 8-bit products are of another kind.
-INT8_TOLERANCE = 0.05
-_CHECK = "check"
 
 
 def export(
@@ -102,7 +100,7 @@ def export(
                 int8 = prepared.about["int8"] if precision == "int8" and prepared is not None else None
                 files = {file.name: file.stat().st_size for file in sorted(target.iterdir()) if file.is_file()}
                 about = describe(folder, sub_model, format, precision, weights_digest(folder))
-                about |= {"model": model, "files": files, "int8": int8, "check": f"{_CHECK}/expected.json"}
+                about |= {"model": model, "files": files, "int8": int8, "check": f"{CHECK}/expected.json"}
                 write_atomically(target / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
                 open_export(target)
         except OSError as error:
@@ -159,7 +157,7 @@ def _write_check(artifact: Artifact, target: Path, model: str, clip: Clip, sourc
         raise RuntimeUnavailable(artifact.runtime, reason, "take the run in PyTorch")
     if exported.takes_batches:
         _check_batches(artifact, exported)
-    folder = target / _CHECK
+    folder = target / CHECK
     folder.mkdir()
     for name, values in inputs.items():
         (folder / f"{name}.bin").write_bytes(np.ascontiguousarray(values).tobytes())
@@ -171,7 +169,7 @@ def _write_check(artifact: Artifact, target: Path, model: str, clip: Clip, sourc
         "probabilities": [float(value) for value in answer],
         "probabilities_pytorch_fp32": [float(value) for value in eager],
         "largest_difference_from_pytorch": difference,
-        "tolerance": TOLERANCE if artifact.precision == "fp32" else INT8_TOLERANCE,
+        "tolerance": TOLERANCE if artifact.precision == "fp32" else COARSE_TOLERANCE,
     }
     expected |= {name: f"{name}.bin" for name in inputs}
     write_atomically(folder / "expected.json", json.dumps(expected, indent=2, ensure_ascii=False))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
+
+import numpy as np
+import numpy.typing as npt
 
 from actionfusion.errors import ActionFusionError, ExportError, RuntimeUnavailable, SettingsError, WeightsError
 from actionfusion.inference.runtimes.backend import (
@@ -19,6 +23,7 @@ from actionfusion.inference.runtimes.backend import (
     open_model,
 )
 from actionfusion.inference.runtimes.choice import CPU_BACKENDS, RuntimeChoice
+from actionfusion.inference.runtimes.prepared import COARSE_TOLERANCE
 from actionfusion.inference.runtimes.sub_models import TensorSpec
 from actionfusion.run_folder import fault_of_labels
 from actionfusion.settings import build, build_each, field_kinds, read_json
@@ -27,6 +32,7 @@ from actionfusion.video.rates import FrameRates
 
 FORMAT = 2
 ABOUT = "model.json"
+CHECK = "check"
 _AGAIN = "export the run again"
 # What is read of ``model.json``; the rest is for other programs.
 _ABOUT: Mapping[str, Any] = {
@@ -100,7 +106,7 @@ class Export:
         Raises:
             SettingsError: settings that do not go together.
             RuntimeUnavailable: the runtime is not installed.
-            ExportError: the model is damaged.
+            ExportError: the model is damaged, or does not answer the clip beside it as is written there.
         """
         wanted = precision or self.precision
         if device not in (None, "cpu"):
@@ -111,12 +117,44 @@ class Export:
         choice = self._choose(runtime, wanted, readers)
         try:
             backend = open_model(self.model, choice.name, wanted, self.inputs, (self.about["output"]["name"],))
+            self._check(backend, wanted)
         except ActionFusionError:
             raise
         except Exception as error:
             reason = f"cannot be loaded ({' '.join(str(error).split())[:200]})"
             raise ExportError(self.model, reason, _AGAIN) from error
         return backend, choice
+
+    def _check(self, backend: Backend, precision: PrecisionName) -> None:
+        """Hold the model to its answer to the clip beside it.
+
+        Raises:
+            ExportError: it answers otherwise, or the clip or the answer is not there.
+        """
+        path = self.folder / CHECK / "expected.json"
+        expected = read_json(path, ExportError, _AGAIN)
+        known = {name: expected.get(name) for name in ("probabilities", "tolerance")}
+        kinds = {"probabilities": tuple[float, ...], "tolerance": float}
+        made = build_each(kinds, known, path, ExportError, _AGAIN)
+        wanted = np.array(made["probabilities"])
+        output = str(self.about["output"]["name"])
+        given = backend.run({spec.name: self._check_input(spec) for spec in self.inputs})[output][0]
+        tolerance = COARSE_TOLERANCE if precision != "fp32" else min(made["tolerance"], COARSE_TOLERANCE)
+        if wanted.shape != given.shape or not np.abs(given - wanted).max() <= tolerance:
+            reason = f"the model does not answer its clip as {path.name} says"
+            raise ExportError(path, reason, f"copy the whole folder again, or {_AGAIN}")
+
+    def _check_input(self, spec: TensorSpec) -> npt.NDArray[np.generic]:
+        path, kind = self.folder / CHECK / f"{spec.name}.bin", np.dtype(spec.dtype)
+        size = math.prod(spec.shape) * kind.itemsize
+        try:
+            with path.open("rb") as file:
+                data = file.read(size + 1)
+        except OSError as error:
+            raise ExportError(path, f"cannot be read ({error.strerror})", "copy the whole folder again") from error
+        if len(data) != size:
+            raise ExportError(path, f"has not the {size} bytes of {list(spec.shape)}", "copy the whole folder again")
+        return np.frombuffer(data, kind).reshape(spec.shape)
 
     def _choose(
         self, runtime: RuntimeName, precision: PrecisionName, readers: tuple[BackendName, ...]

@@ -1,7 +1,8 @@
 """A sub-model of a run made ready for another runtime, once, and kept in the run folder.
 
 ``RUN/prepared/{part}-{runtime}-{precision}/`` holds the model, what OpenVINO compiled of it, and ``prepared.json``:
-of which weights, settings and versions it was made.  What no longer fits, or is damaged, is made again.
+of which weights, settings and versions it was made, and what it answers to an example.  It is asked that again at each
+start.  What no longer fits, is damaged or answers otherwise is made again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from actionfusion.inference.runtimes.backend import (
 from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
 from actionfusion.inference.runtimes.packages import version_of
 from actionfusion.inference.runtimes.quantization import RunClips, calibration_inputs, measure, quantise
-from actionfusion.inference.runtimes.sub_models import SubModel
+from actionfusion.inference.runtimes.sub_models import Array, SubModel
 from actionfusion.run_folder import WEIGHTS, RunFolder, is_there
 from actionfusion.settings import plain, read_json
 from actionfusion.storage import PathLike
@@ -55,6 +56,9 @@ PREPARED = "prepared"
 XML = "model.xml"
 # Of every output, against eager PyTorch; where values are large, of their size.
 TOLERANCE = 1e-4
+# The same in 8 bits, or in bfloat16, of the size of the largest value: CPUs differ in how they round on the way.
+COARSE_TOLERANCE = 0.05
+_MOST_ANSWERS = 64
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ def find_prepared(artifact: Artifact) -> tuple[Prepared | None, str]:
                 return None, f"it was made with another {name}"
         known = {weights: about["weights"]} | {artifact.folder / name: each for name, each in about["files"].items()}
         _check_files(artifact, about)
+        if about["seal"] != _seal(about):
+            return None, "it is not of one piece"
         now = {file: _identity(file, identity) for file, identity in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, "it is damaged"
@@ -163,7 +169,7 @@ def find_prepared(artifact: Artifact) -> tuple[Prepared | None, str]:
 
 def _check_files(artifact: Artifact, about: Mapping[str, Any]) -> None:
     """Raise KeyError if something is missing, or ValueError for a file outside the folder."""
-    needed = {"model", "files"} | ({"int8"} if artifact.precision == "int8" else set())
+    needed = {"model", "files", "answers"} | ({"int8"} if artifact.precision == "int8" else set())
     if not needed <= about.keys() or about["model"] not in about["files"]:
         raise KeyError(*needed)
     if outside := [name for name in about["files"] if Path(name).name != name]:
@@ -192,7 +198,10 @@ def open_prepared(artifact: Artifact, *, keep: ExitStack) -> tuple[Backend, Prep
     prepared, stale = find_prepared(artifact)
     if prepared is not None:
         try:
-            return _open(artifact, prepared), prepared
+            backend = _open(artifact, prepared)
+            if _answers_as(artifact, backend, prepared.about["answers"]):
+                return backend, prepared
+            stale = "it does not answer as it did"
         except ActionFusionError:
             raise
         except Exception as error:  # noqa: BLE001 - each runtime raises what it likes on a damaged file
@@ -295,7 +304,7 @@ def _make(artifact: Artifact, folder: Path, samples: RunClips | None) -> Prepare
     with _step("exporting the network"):
         export_onnx(artifact.sub_model, folder / MODEL)
     with _step("comparing its answers with PyTorch's"):
-        about["difference"] = _difference(artifact, folder / MODEL)
+        about["difference"], about["answers"] = _difference(artifact, folder / MODEL)
     about["model"] = MODEL
     if samples is not None:
         about |= _make_int8(artifact, folder, samples)
@@ -304,13 +313,48 @@ def _make(artifact: Artifact, folder: Path, samples: RunClips | None) -> Prepare
             compiled = compile_openvino(read_openvino(folder / about["model"]), artifact.precision).export_model()
             (folder / COMPILED).write_bytes(compiled.getvalue() if hasattr(compiled, "getvalue") else compiled)
         about["machine"] = openvino_machine()
+        if artifact.precision == "bf16":
+            about["answers"] = _answers(artifact, _open(artifact, Prepared(folder, about)))
     about["files"] = {file.name: _identity(file) for file in sorted(folder.iterdir())}
+    about["seal"] = _seal(about)
     write_atomically(folder / ABOUT, json.dumps(about, indent=1))
     return Prepared(folder, about)
 
 
-def _difference(artifact: Artifact, model: Path) -> float:
+def _seal(about: Mapping[str, Any]) -> str:
+    """Hash which weights, files, settings and answers belong together; not where they lie, and on which machine."""
+    files = {name: identity["sha256"] for name, identity in about["files"].items()}
+    rest = {name: value for name, value in about.items() if name not in ("weights", "files", "machine", "seal")}
+    text = json.dumps({"weights": about["weights"]["sha256"], "files": files} | rest, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _answers(artifact: Artifact, backend: Backend) -> dict[str, list[float]]:
+    """Ask for the example's outputs, of each some values spread over it."""
+    return _some_values(backend.run(artifact.sub_model.example()))
+
+
+def _some_values(outputs: Mapping[str, Array]) -> dict[str, list[float]]:
+    spread = {name: value.reshape(-1)[:: -(-value.size // _MOST_ANSWERS) or 1] for name, value in outputs.items()}
+    return {name: [float(item) for item in values] for name, values in spread.items()}
+
+
+def _answers_as(artifact: Artifact, backend: Backend, wanted: Mapping[str, list[float]]) -> bool:
+    """Check that a model answers the example as was written down, within what its precision allows."""
+    given = _answers(artifact, backend)
+    tolerance = TOLERANCE if artifact.precision == "fp32" else COARSE_TOLERANCE
+    if given.keys() != wanted.keys() or any(len(given[name]) != len(wanted[name]) for name in given):
+        return False
+    pairs = [(np.asarray(given[name]), np.asarray(wanted[name], np.float64)) for name in given]
+    scales = [max(1.0, float(np.abs(want).max(initial=0))) for _, want in pairs]
+    return all(np.abs(got - want).max(initial=0) <= tolerance * s for (got, want), s in zip(pairs, scales, strict=True))
+
+
+def _difference(artifact: Artifact, model: Path) -> tuple[float, dict[str, list[float]]]:
     """Measure the largest difference between eager PyTorch and the runtime, fp32, on random values.
+
+    Returns:
+        It, and some of PyTorch's values.
 
     Raises:
         RuntimeUnavailable: it is larger than tolerated.
@@ -321,14 +365,14 @@ def _difference(artifact: Artifact, model: Path) -> float:
     example = sub_model.example()
     wanted = TorchBackend(sub_model, "fp32", torch.device("cpu")).run(example)
     made = open_model(model, artifact.runtime, "fp32", sub_model.inputs, sub_model.outputs).run(example)
-    worst = 0.0
-    for name, value in wanted.items():
-        scale = max(1.0, float(np.abs(value).max(initial=0)))
-        worst = max(worst, float(np.abs(value - made[name]).max(initial=0)) / scale)  # type: ignore[operator]
+    # Not Python's max, which passes over what is no number.
+    off = [np.abs(value - made[name]).max(initial=0) for name, value in wanted.items()]  # type: ignore[operator]
+    scales = [np.maximum(1, np.abs(value).max(initial=0)) for value in wanted.values()]
+    worst = float(np.max(np.divide(off, scales), initial=0))
     if not worst <= TOLERANCE:
         reason = f"its answers are {worst:.1g} off PyTorch's, more than {TOLERANCE:g}"
         raise RuntimeUnavailable(artifact.runtime, reason, "take runtime torch")
-    return worst
+    return worst, _some_values(wanted)
 
 
 def _make_int8(artifact: Artifact, folder: Path, samples: RunClips) -> dict[str, Any]:
@@ -346,7 +390,7 @@ def _make_int8(artifact: Artifact, folder: Path, samples: RunClips) -> dict[str,
     del fp32
     for file in folder.glob(f"{MODEL}*"):
         file.unlink()
-    return {"model": name, "int8": accuracy.as_json()}
+    return {"model": name, "int8": accuracy.as_json(), "answers": _answers(artifact, int8)}
 
 
 def _save_int8(model: Any, folder: Path, runtime: BackendName) -> str:
