@@ -10,7 +10,7 @@ import pytest
 from actionfusion.__main__ import main
 from actionfusion.commands import COMMANDS
 from actionfusion.errors import ActionFusionError
-from actionfusion.models.c3d import C3D, C3DSettings
+from actionfusion.models.systems.c3d import C3D, C3DSettings
 
 
 def run(*words, **options):

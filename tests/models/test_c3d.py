@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.c3d import C3D, C3DSettings
+from actionfusion.models.systems.c3d import C3D, C3DSettings
 
 
 def test_parameters_are_those_of_the_published_definition() -> None:

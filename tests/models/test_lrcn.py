@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.lrcn import LRCN, FlowImage, LRCNSettings
+from actionfusion.models.systems.lrcn import LRCN, LRCNSettings
+from actionfusion.models.systems.towers import FlowImage
 
 
 def _network(**changes: Any) -> LRCN:

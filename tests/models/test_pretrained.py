@@ -19,7 +19,7 @@ from actionfusion.errors import WeightsError
 from actionfusion.models import FusionNetwork, weights
 from actionfusion.models.backbones import make_backbone
 from actionfusion.models.backbones.vgg16 import VGG, VGG16_LAYOUT
-from actionfusion.models.lrcn import LRCN, LRCNSettings
+from actionfusion.models.systems.lrcn import LRCN, LRCNSettings
 
 NARROW = tuple(entry if isinstance(entry, str) else entry // 64 for entry in VGG16_LAYOUT)  # 1, 1, M, 2, 2, M, ...
 FC6 = 6

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from actionfusion.models import FusionNetwork
 from actionfusion.models.backbones.efficientnet_lite import PACKAGE_SHA256
-from actionfusion.models.lrcn import LRCN, LRCNSettings
+from actionfusion.models.systems.lrcn import LRCN, LRCNSettings
 
 
 @pytest.mark.parametrize("size", [112, 224])

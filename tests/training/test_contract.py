@@ -23,7 +23,7 @@ from actionfusion.errors import SettingsError
 from actionfusion.evaluation.protocol import protocol
 from actionfusion.models import MODELS, FusionNetworkSettings, model_class
 from actionfusion.models.backbones import make_backbone
-from actionfusion.models.lrcn import LRCN, LRCNSettings
+from actionfusion.models.systems.lrcn import LRCN, LRCNSettings
 from actionfusion.run_folder import open_run
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.learner import Learner

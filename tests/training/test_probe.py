@@ -18,7 +18,7 @@ from actionfusion.errors import SettingsError, WeightsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.backbones import make_backbone
-from actionfusion.models.lrcn import LRCNSettings
+from actionfusion.models.systems.lrcn import LRCNSettings
 from actionfusion.run_folder import open_run
 from actionfusion.training import train as train_module
 from actionfusion.training.distributed import Processes

@@ -14,8 +14,8 @@ __all__ = ["MODELS", "FusionNetwork", "FusionNetworkSettings", "ModelSettings", 
 
 MODELS: Mapping[str, str] = {
     "fusion": "actionfusion.models.fusion_network:FusionNetwork",
-    "c3d": "actionfusion.models.c3d:C3D",
-    "lrcn": "actionfusion.models.lrcn:LRCN",
+    "c3d": "actionfusion.models.systems.c3d:C3D",
+    "lrcn": "actionfusion.models.systems.lrcn:LRCN",
     "probe": "actionfusion.models.probe:Probe",
 }
 

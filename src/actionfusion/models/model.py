@@ -2,7 +2,7 @@
 
     clips    rgb [B, T, 3, H, W], flow [B, T, 2L, H, W]     uint8 or floating point, 0..255
     features what the backbones make of each frame          [B, T, ...] for each stream
-    logits   [B, K], or [B, T, K] of a model that answers at each step
+    logits   [B, K], or [B, n, K] of a model with several answers, at each step or of each stream
 
 A model is one file with a settings dataclass, a class and its facts, and one line in ``models.MODELS``.  All rooms
 above (training, cached features, prediction, streaming, export, explanation) know no model by name, and of
@@ -237,7 +237,7 @@ class VideoModel(nn.Module):
             self.train(was_training)
 
     def classify(self, features: Features) -> Tensor:
-        """Make logits ``[B, K]``, or ``[B, T, K]``, of features; raise SettingsError for other shapes."""
+        """Make logits ``[B, K]``, or ``[B, n, K]``, of features; raise SettingsError for other shapes."""
         raise NotImplementedError
 
     def forward(
@@ -251,7 +251,7 @@ class VideoModel(nn.Module):
             features: as `features` gave them, of any precision, in place of clips.
 
         Returns:
-            Logits ``[B, K]``, or ``[B, T, K]`` of a model that answers at each step.
+            Logits ``[B, K]``, or ``[B, n, K]`` of a model with several answers.
 
         Raises:
             SettingsError: a stream is missing, or shapes do not fit the settings or each other.
@@ -263,7 +263,7 @@ class VideoModel(nn.Module):
         return self.classify({name: values.to(dtype) for name, values in features.items()})
 
     def loss(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Sum the clips' cross-entropies; with an answer at each step, a clip's is the mean over its steps.
+        """Sum the clips' cross-entropies; with several answers, a clip's is the mean over them.
 
         Args:
             logits: as `classify` gives them.
@@ -276,12 +276,12 @@ class VideoModel(nn.Module):
         return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / steps
 
     def log_scores(self, logits: Tensor) -> Tensor:
-        """Compute log-probabilities ``[B, K]``; with an answer at each step, of the mean of its probabilities."""
+        """Compute log-probabilities ``[B, K]``; of several answers, of the mean of their probabilities."""
         each = logits.float().log_softmax(-1)
         return each if each.ndim == 2 else each.logsumexp(1) - torch.tensor(float(each.shape[1])).log()
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Compute probabilities ``[B, K]``; with an answer at each step, their mean over the steps."""
+        """Compute probabilities ``[B, K]``; of several answers, their mean."""
         each = logits.float().softmax(-1)
         return each if each.ndim == 2 else each.mean(1)
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast
 
-import torch
 from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
@@ -21,6 +20,7 @@ from actionfusion.models.backbones import BackboneName, backbone_facts, make_bac
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
 from actionfusion.models.model import Clips, Features, ModelSettings, Source, VideoModel
 from actionfusion.models.streaming import FrameReader, SampleReader, StreamShape
+from actionfusion.models.systems.towers import FlowImage
 from actionfusion.streams import StreamName
 
 
@@ -113,16 +113,6 @@ class LRCNSettings(ModelSettings):
             **changes,
         }
         return cls(num_classes=num_classes, **values)
-
-
-class FlowImage(nn.Module):
-    """Turn normalised flow into a picture: u, v and their length of the middle flow frame."""
-
-    def forward(self, flow: Tensor) -> Tensor:
-        """Map ``[B, T, 2L, H, W]`` to ``[B, T, 3, H, W]``."""
-        middle = flow.shape[2] // 4 * 2
-        motion = flow[:, :, middle : middle + 2]
-        return torch.cat((motion, torch.linalg.vector_norm(motion, dim=2, keepdim=True)), dim=2)
 
 
 class LRCN(VideoModel):
