@@ -111,6 +111,13 @@ def gate_statistics(target: AttributionTarget) -> list[GateStatistics]:
     return found
 
 
+def attention_weights(target: AttributionTarget) -> dict[str, FloatArray]:
+    """Collect the weights by which the model reads the clip: ``[T]`` of frames or ``[T, h, w]`` of places, by name."""
+    with torch.no_grad():
+        weights = target.model.attention(target.features)
+    return {name: values[0].float().cpu().numpy() for name, values in weights.items()}
+
+
 @dataclass(frozen=True)
 class StreamContributions:
     """Shapley values of the streams, in log-odds of the class.

@@ -19,6 +19,7 @@ from actionfusion.explanation.contributions import (
     GATE_QUANTILES,
     GateStatistics,
     StreamContributions,
+    attention_weights,
     frame_drops,
     gate_statistics,
     running_probabilities,
@@ -54,6 +55,7 @@ class Explanation:
         agreement: rank correlation of the two; None where one is the same everywhere, or there is no Grad-CAM.
         drops: fall of the log-odds without each frame, ``[T]``.
         gates: of the LSTMs.
+        attention: weights by which the model reads the clip, by name: ``[T]`` of frames or ``[T, h, w]`` of places.
         streams: Shapley values.
     """
 
@@ -70,6 +72,7 @@ class Explanation:
     agreement: float | None
     drops: FloatArray
     gates: Sequence[GateStatistics]
+    attention: Mapping[str, FloatArray]
     streams: StreamContributions
 
     @property
@@ -107,6 +110,8 @@ class Explanation:
             "maps": maps,
             "gates": {lstm.name: _gates(lstm) for lstm in self.gates},
         }
+        if self.attention:
+            found["attention"] = {name: _plain(weights) for name, weights in self.attention.items()}
         if self.activations:
             shown = {
                 str(stream): [{"layer": one.layer, "name": one.name, "channels": list(one.channels)} for one in layers]
@@ -176,6 +181,7 @@ def explain_clip(
         agreement=None if cam is None else rank_agreement(cam, occluded),
         drops=frame_drops(target),
         gates=gate_statistics(target),
+        attention=attention_weights(target),
         streams=stream_contributions(target),
     )
 

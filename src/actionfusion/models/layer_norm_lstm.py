@@ -30,6 +30,8 @@ GATE_NAMES = ("input", "forget", "output")
 BATCH_MOMENTUM = 0.1
 
 Gates = tuple[Tensor, Tensor, Tensor, Tensor]
+OpenGates = tuple[Tensor, Tensor, Tensor]
+State = tuple[Tensor, Tensor]
 
 
 class CellNorm(nn.Module):
@@ -288,25 +290,42 @@ class LayerNormLSTM(nn.Module):
         _, opened = self._run(self.project(inputs))
         return _stack_gates(opened)
 
-    def _run(self, projected: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor]]]:
+    def start(self, like: Tensor) -> State:
+        """Make the state of zeros, for as many clips as ``like`` has rows."""
+        zeros = like.new_zeros(len(like), self.hidden_size)
+        return zeros, zeros
+
+    def step(self, projected: Tensor, state: State, num_steps: int) -> tuple[State, OpenGates]:
+        """Take one of T steps, for callers whose inputs follow from the state before.
+
+        Args:
+            projected: the step's input as ``project`` made it, ``[B, 4H]``.
+            state: hidden and cell state, ``[B, H]`` each.
+            num_steps: T.
+
+        Returns:
+            The new state, and how far input, forget and output gates are open, ``[B, H]`` each.
+        """
+        hidden, cell = state
+        i, j, f, o = self.norm.gates(projected, F.linear(hidden, self.weight_hh), num_steps)
+        opened = torch.sigmoid(i), torch.sigmoid(f + self.norm.forget_bias), torch.sigmoid(o)
+        cell = cell * opened[1] + opened[0] * torch.tanh(j)
+        cell, shown = self.norm.state(cell)
+        return (torch.tanh(shown) * opened[2], cell), opened
+
+    def _run(self, projected: Tensor) -> tuple[list[Tensor], list[OpenGates]]:
         """Return the hidden states ``[B, H]`` of all steps, and their gates."""
-        norm = self.norm
-        num_steps = projected.shape[1]
-        hidden = cell = projected.new_zeros(projected.shape[0], self.hidden_size)
+        state = self.start(projected)
         states: list[Tensor] = []
-        opened: list[tuple[Tensor, Tensor, Tensor]] = []
+        opened: list[OpenGates] = []
         for step in projected.unbind(1):
-            i, j, f, o = norm.gates(step, F.linear(hidden, self.weight_hh), num_steps)
-            gates = torch.sigmoid(i), torch.sigmoid(f + norm.forget_bias), torch.sigmoid(o)
-            cell = cell * gates[1] + gates[0] * torch.tanh(j)
-            cell, shown = norm.state(cell)
-            hidden = torch.tanh(shown) * gates[2]
-            states.append(hidden)
+            state, gates = self.step(step, state, projected.shape[1])
+            states.append(state[0])
             opened.append(gates)
         if self.recorded is not None:
             self.recorded.append(_stack_gates(opened))
         return states, opened
 
 
-def _stack_gates(opened: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _stack_gates(opened: list[OpenGates]) -> Tensor:
     return torch.stack([torch.stack(gates, dim=1) for gates in opened], dim=1)

@@ -241,7 +241,12 @@ class VideoModel(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, rgb: Tensor | None = None, flow: Tensor | None = None, *, features: Features | None = None
+        self,
+        rgb: Tensor | None = None,
+        flow: Tensor | None = None,
+        *,
+        features: Features | None = None,
+        unlabelled: bool = False,
     ) -> Tensor:
         """Classify a batch of clips, or of features that were computed before.
 
@@ -249,6 +254,7 @@ class VideoModel(nn.Module):
             rgb: ``[B, T, 3, H, W]``, 0..255, uint8 or floating point.
             flow: ``[B, T, 2L, H, W]``, flow codes 0..255 (128 is no motion).
             features: as `features` gave them, of any precision, in place of clips.
+            unlabelled: compute `unlabelled_loss` in place of logits.
 
         Returns:
             Logits ``[B, K]``, or ``[B, n, K]`` of a model with several answers.
@@ -258,9 +264,11 @@ class VideoModel(nn.Module):
         """
         if features is None:
             given: dict[StreamName, Tensor | None] = {"rgb": rgb, "flow": flow}
-            return self.classify(self.features({name: clip for name, clip in given.items() if clip is not None}))
-        dtype = next(self.parameters()).dtype
-        return self.classify({name: values.to(dtype) for name, values in features.items()})
+            features = self.features({name: clip for name, clip in given.items() if clip is not None})
+        else:
+            dtype = next(self.parameters()).dtype
+            features = {name: values.to(dtype) for name, values in features.items()}
+        return self.unlabelled_loss(features) if unlabelled else self.classify(features)
 
     def loss(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Sum the clips' cross-entropies; with several answers, a clip's is the mean over them.
@@ -274,6 +282,23 @@ class VideoModel(nn.Module):
         if logits.ndim == 3:
             logits, targets = logits.flatten(0, 1), targets.repeat_interleave(steps)
         return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / steps
+
+    def further_loss(self) -> Tensor | None:
+        """Give what training adds to the loss of the batch just classified, summed over its clips; mostly nothing.
+
+        The learner asks once after each batch.  The figures of a training leave it out.
+        """
+        return None
+
+    @classmethod
+    def unlabelled_epochs(cls, settings: ModelSettings) -> int:
+        """Return the epochs of a first stage that learns by `unlabelled_loss`; mostly there is none."""
+        del settings
+        return 0
+
+    def unlabelled_loss(self, features: Features) -> Tensor:
+        """Sum the clips' losses without their classes; only where `unlabelled_epochs` is not 0."""
+        raise NotImplementedError
 
     def log_scores(self, logits: Tensor) -> Tensor:
         """Compute log-probabilities ``[B, K]``; of several answers, of the mean of their probabilities."""
@@ -306,6 +331,15 @@ class VideoModel(nn.Module):
             DatasetError: clips that nothing can be learned from.
         """
         raise NotImplementedError
+
+    def attention(self, features: Features) -> dict[str, Tensor]:
+        """Give the weights by which the model reads clips, by a short name, for `explain` to draw; mostly none.
+
+        Returns:
+            ``[B, T]`` of frames, or ``[B, T, h, w]`` of places in them, 0 or more.
+        """
+        del features
+        return {}
 
     @property
     def memories(self) -> dict[str, LayerNormLSTM]:

@@ -24,7 +24,7 @@ from actionfusion.reporting.filmstrip import (
     square,
     webp_uri,
 )
-from actionfusion.reporting.heatmaps import activation_picture, drawn_flow, heat_over, scaled_heat
+from actionfusion.reporting.heatmaps import activation_picture, drawn_flow, heat_over, scaled_heat, weight_heat
 from actionfusion.reporting.rendering import environment
 from actionfusion.video.reading import read_frames
 
@@ -33,6 +33,14 @@ MOST_LISTED = 5
 MOST_INLINED_BYTES = 6_000_000
 STREAM_NAMES = {"rgb": "Appearance", "flow": "Motion"}
 CHART_WIDTH, CHART_HEIGHT = 300, 110
+
+
+@dataclass(frozen=True)
+class FrameWeight:
+    """The weight of a frame by one of the model's weights of frames, and its share of the clip's largest."""
+
+    value: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Moment:
     drop: float
     share: float
     probability: float
+    weights: Sequence[FrameWeight]
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ def render_explanation(title: str, explanation: Explanation, video: Path) -> str
     # The largest rise and the largest fall of the log-odds, for the chart's scale; never both 0.
     reach = (max(float(-drops.min()), 0.0), max(float(drops.max()), 0.0)) if drops.any() else (0.0, 1.0)
     rows = ["occlusion"] if explanation.cam is None else ["Grad-CAM", "occlusion"]
+    rows += [name for name, weights in explanation.attention.items() if weights.ndim == 3]
     if explanation.clip.flow is not None:
         rows.append("flow to the next frame")
     content = video.read_bytes()
@@ -95,6 +105,7 @@ def render_explanation(title: str, explanation: Explanation, video: Path) -> str
         probability=float(explanation.probabilities[explanation.target]),
         ranking=[(explanation.labels[at], float(explanation.probabilities[at])) for at in order[:MOST_LISTED]],
         rows=rows,
+        weighed=[name for name, weights in explanation.attention.items() if weights.ndim == 1],
         moments=moments,
         strongest=max(moments, key=lambda moment: moment.drop),
         reach=reach,
@@ -115,6 +126,9 @@ def _moments(explanation: Explanation, scale: float) -> list[Moment]:
     clip = explanation.clip
     heats = {} if explanation.cam is None else {"Grad-CAM": scaled_heat(explanation.cam)}
     heats["Occlusion"] = scaled_heat(explanation.occluded)
+    shown = {name: (weights, weight_heat(weights)) for name, weights in explanation.attention.items()}
+    heats |= {name: heat for name, (weights, heat) in shown.items() if weights.ndim == 3}
+    weighed = [(weights, heat.flatten()) for weights, heat in shown.values() if weights.ndim == 1]
     flows, parts = flow_pictures(clip, scale), shares(explanation.drops)
     moments = []
     for position, picture in enumerate(clip.rgb):
@@ -130,6 +144,7 @@ def _moments(explanation: Explanation, scale: float) -> list[Moment]:
                 float(explanation.drops[position]),
                 float(parts[position]),
                 float(explanation.running[position, explanation.target]),
+                [FrameWeight(float(weights[position]), float(heat[position])) for weights, heat in weighed],
             )
         )
     return moments

@@ -49,6 +49,13 @@ def scaled_heat(maps: FloatArray) -> FloatArray:
     return scaled
 
 
+def weight_heat(weights: FloatArray) -> FloatArray:
+    """Bring attention weights ``[T]`` or ``[T, h, w]``, 0 or more, to heat ``[T, h, w]``: 1 at the clip's largest."""
+    maps = weights.reshape(len(weights), *(weights.shape[1:] or (1, 1)))
+    heat: FloatArray = maps / max(float(maps.max()), np.finfo(np.float32).tiny)
+    return heat
+
+
 def heat_over(frame: UInt8Array, heat: FloatArray) -> UInt8Array:
     """Draw heat over a frame, whose own colours are held back.
 

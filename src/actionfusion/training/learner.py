@@ -63,8 +63,13 @@ class Learner:
             groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=kernel == "fused", foreach=kernel == "foreach"
         )
 
-    def step(self, step: Step, rate: float) -> Totals:
+    def step(self, step: Step, rate: float, *, labels: bool = True) -> Totals:
         """Learn from the batches of a step at a learning rate; they count as one batch, each clip alike.
+
+        Args:
+            step: the batches.
+            rate: the learning rate.
+            labels: learn the classes, not by the model's loss without them.
 
         Returns:
             Sums over the clips of all processes.
@@ -81,22 +86,24 @@ class Learner:
         totals = Totals()
         for batch in step.batches[:-1]:
             with self.processes.gradients_wait(self._wrapped):
-                totals.add(self._backward(batch, weight))
-        totals.add(self._backward(step.batches[-1], weight))
+                totals.add(self._backward(batch, weight, labels=labels))
+        totals.add(self._backward(step.batches[-1], weight, labels=labels))
         self._update([name for batch in step.batches for name in batch.names])
         return self.processes.sum(totals if step.counted else Totals())
 
-    def _backward(self, batch: Batch, weight: float) -> Totals:
+    def _backward(self, batch: Batch, weight: float, *, labels: bool) -> Totals:
         """Add a batch's part to the gradients."""
-        targets = batch.targets.to(self.device, non_blocking=True)
+        targets, inputs = batch.targets.to(self.device, non_blocking=True), batch.arguments(self.device)
         with autocast(self.device, self.settings.precision):
-            logits = self._model(**batch.arguments(self.device))
-            loss = self.network.loss(logits, targets, self.settings.label_smoothing)
-        self.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+            made = self._model(**inputs) if labels else self._model(**inputs, unlabelled=True)
+            loss = self.network.loss(made, targets, self.settings.label_smoothing) if labels else made
+            further = self.network.further_loss() if labels else None
+        whole = loss if further is None else loss + further
+        self.scaler.scale(whole * weight).backward()
         value = loss.item()
         classes = self.network.settings.num_classes
         refuse_bad_loss(value / len(targets), classes, self.settings.explosion, batch.names)
-        return totals_of(self.network, value, logits, targets)
+        return totals_of(self.network, value, made, targets) if labels else Totals(value, 0, len(targets))
 
     def _update(self, names: list[str]) -> None:
         self.scaler.unscale_(self.optimizer)

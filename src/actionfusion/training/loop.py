@@ -81,7 +81,7 @@ def fit(
                     writer.save_checkpoint(state)
                 stop.check()
             reached = _speed(learner, training, state)
-            checked = _validate(learner, validation, state, stop)
+            checked = _validate(learner, validation if stage.labels else None, state, stop)
             better = checked is None or state.plateau.update(checked.accuracy, checked.loss)
             if better or stage.patience is None:
                 writer.save_weights()
@@ -111,7 +111,7 @@ def _steps(
     for step in training.steps(len(state.rows) + 1, state.step):
         state.waited += time.perf_counter() - asked
         rate = _rate(stage, state.epoch, state.step, len(training))
-        state.totals.add(learner.step(step, rate))
+        state.totals.add(learner.step(step, rate, labels=stage.labels))
         state.step += 1
         state.seconds = time.perf_counter() - started
         figures = state.totals.figures()
@@ -154,10 +154,11 @@ def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Spe
 def _announce(stage: Stage, state: TrainingState) -> None:
     if state.epoch == state.step == 0:
         log.info(
-            "stage %d: learning rate %g, at most %d epochs",
+            "stage %d: learning rate %g, at most %d epochs%s",
             state.stage + 1,
             stage.learning_rate,
             stage.max_epochs,
+            "" if stage.labels else ", without labels",
         )
 
 
@@ -168,7 +169,7 @@ def _row(state: TrainingState, stage: Stage, steps: int, checked: Figures | None
         "session": state.stage + 1,
         "learning_rate": _rate(stage, state.epoch, steps - 1, steps),
         "train_loss": trained.loss,
-        "train_accuracy": trained.accuracy,
+        "train_accuracy": trained.accuracy if stage.labels else "",
         "val_loss": checked.loss if checked else "",
         "val_accuracy": checked.accuracy if checked else "",
         "seconds": round(state.seconds, 3),

@@ -75,6 +75,9 @@ class Plan:
             refuse_without_tensorboard()
         if self.model.solved and self.processes.share.processes > 1:
             raise SettingsError("model", f"{given.model} is solved in one process", "start it without torchrun")
+        if not given.training.stages[0].labels and self.processes.share.processes > 1:
+            reason = f"{given.model} learns without labels first, in one process"
+            raise SettingsError("model", reason, "start it without torchrun")
         precision = given.training.precision
         refuse_wrong_gradients(self.model, given.network, precision, self.processes.device.type)
         cost = training_cost(self.model, given.network, given.training, cached=self.from_features or self.model.solved)

@@ -73,10 +73,9 @@ class ConsoleProgress:
 
     def epoch_ended(self, row: Mapping[str, object]) -> None:
         """Print and log the epoch's line."""
-        line = (
-            f"epoch {row['epoch']:>3}  stage {row['session']}  "
-            f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.1%}"
-        )
+        line = f"epoch {row['epoch']:>3}  stage {row['session']}  train loss {row['train_loss']:.4f}"
+        if row["train_accuracy"] != "":
+            line += f" accuracy {row['train_accuracy']:.1%}"
         if row["val_accuracy"] != "":
             line += f"  validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.1%}"
         line += f"  {row['seconds']:.1f} s"

@@ -83,9 +83,13 @@ class Recipe:
         return replace(self, **changes)
 
     def fitted(self, num_classes: int) -> Recipe:
-        """Fit the model's settings to the clips and classes, and the clips' streams to the model."""
-        clip, settings = self.clip, self.network
-        clip = replace(clip, streams=model_class(self.model).streams(settings))
+        """Fit the model's settings to the clips and classes, the clips' streams and a first stage to the model.
+
+        Raises:
+            SettingsError: settings that do not go together, or a stage without labels of a model that has none.
+        """
+        clip, settings, kind = self.clip, self.network, model_class(self.model)
+        clip = replace(clip, streams=kind.streams(settings))
         settings = replace(
             settings,
             num_classes=num_classes,
@@ -94,7 +98,18 @@ class Recipe:
             flow_size=clip.flow.size,
             flow_channels=clip.flow_channels,
         )
-        return replace(self, clip=clip, network=settings)
+        return replace(self, clip=clip, network=settings, training=self._staged(kind.unlabelled_epochs(settings)))
+
+    def _staged(self, epochs: int) -> TrainingSettings:
+        """Put the model's stage without labels before the others, unless the recipe has it already."""
+        first = self.training.stages[0]
+        if not epochs and not all(stage.labels for stage in self.training.stages):
+            reason = f"{self.model} learns nothing without labels"
+            raise SettingsError("training.stages", reason, "leave labels: false out")
+        if not epochs or not first.labels:
+            return self.training
+        unlabelled = replace(first, max_epochs=epochs, patience=None, labels=False)
+        return replace(self.training, stages=(unlabelled, *self.training.stages))
 
 
 def recipe_kinds(model: str) -> dict[str, Any]:

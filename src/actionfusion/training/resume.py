@@ -21,7 +21,7 @@ from actionfusion.run_folder import CONFIG, LABELS, LOCK, LOG, SPLIT, RunFolder,
 from actionfusion.settings import build, field_kinds, plain, read_json
 from actionfusion.storage import to_path
 from actionfusion.training.features import FeatureSettings
-from actionfusion.training.recipe import Recipe, recipe_from
+from actionfusion.training.recipe import Recipe, recipe_from, recipe_kinds
 
 LOCAL = "resume.json"
 # All that there is before the first checkpoint; the last is the probe's, which is solved anew.
@@ -137,6 +137,10 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
         SettingsError: a setting differs; all that do are named.
     """
     passing = {"versions", "git", "start", "rates"}
+    # Of a setting that is newer than the run, the run has the default.
+    kinds = recipe_kinds(recorded["model"])
+    whole = {name: build(kinds[name], recorded[name], path / CONFIG, RunFolderError) for name in ("network", "training")}
+    recorded = {**recorded, **plain(whole)}
     before = {name: value for name, value in _flat(recorded) if name.split(".")[0] not in passing}
     after = {name: value for name, value in _flat(now) if name.split(".")[0] not in passing}
     differing = [

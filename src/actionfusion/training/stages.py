@@ -25,6 +25,8 @@ class Stage:
         schedule: ``constant`` as in the paper, or ``cosine``: from a tenth of the rate up to it over the first
             ``warmup`` of the steps, then down to zero along a half cosine.
         warmup: share of the steps that ``cosine`` climbs for.
+        labels: learn the classes; false learns from the clips alone, which is the first stage of few models.  Nothing
+            is validated there.
 
     Raises:
         SettingsError: a value outside its range.
@@ -35,6 +37,7 @@ class Stage:
     patience: int | None = 10
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: float = 0.1
+    labels: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:

@@ -231,6 +231,9 @@ def _introduction(plan: Plan, start: Start) -> Iterator[str]:
         yield f"note: {note}"
     if videos.settings.validation == "test" and not plan.model.solved:
         yield "note: the test part ends the stages and chooses the weights, so its accuracy flatters"
+    first = plan.recipe.training.stages[0]
+    if not first.labels:
+        yield f"stage 1 of {plan.recipe.model} learns without labels, {first.max_epochs} epochs"
     yield from start.lines
 
 
