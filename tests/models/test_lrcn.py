@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from torch import nn
 from actionfusion.errors import SettingsError
 from actionfusion.models.systems.lrcn import LRCN, LRCNSettings
 from actionfusion.models.systems.towers import FlowImage
+
+# Channels into and out of each of its convolutions.
+VGG16_WIDTHS = list(pairwise((3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)))
 
 
 def _network(**changes: Any) -> LRCN:
@@ -84,19 +88,51 @@ def test_no_motion_has_gradients_too() -> None:
     assert flow.grad.isfinite().all()
 
 
+def test_both_streams_are_a_network_of_each_with_flow_weighing_twice() -> None:
+    networks = {streams: _network(streams=streams).eval() for streams in ("rgb", "flow", "both")}
+    both = networks["both"]
+    for stream in ("rgb", "flow"):
+        state = networks[stream].state_dict()
+        # A single stream's names are those of runs made before there could be two.
+        assert {name for name in state if "norm" not in name.split(".")[0] and not name.startswith("backbones")} == {
+            "lstm.weight_ih", "lstm.weight_hh", "lstm.norm.bias", "answer.weight", "answer.bias",
+        }  # fmt: skip
+        parts = (name.partition(".") for name in state)
+        renamed = {
+            ".".join(
+                (first, rest) if first in {"backbones", "normalizers"} else (first, stream, rest)
+            ): f"{first}.{rest}"
+            for first, _, rest in parts
+        }
+        both.load_state_dict({new: state[old] for new, old in renamed.items()}, strict=False)
+    clips = {
+        "rgb": torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8),
+        "flow": torch.randint(0, 256, (2, 4, 8, 32, 32), dtype=torch.uint8),
+    }
+    alone = {stream: networks[stream].scores(networks[stream](**{stream: clips[stream]})) for stream in clips}
+
+    torch.testing.assert_close(both.scores(both(**clips)), alone["rgb"] / 3 + 2 * alone["flow"] / 3)
+    assert list(both.memories) == ["rgb", "flow"]
+
+
 def test_the_original_has_the_sizes_of_the_paper() -> None:
-    rgb, flow = LRCNSettings.original(), LRCNSettings.original(streams="flow")
+    rgb, flow = LRCNSettings.original(streams="rgb"), LRCNSettings.original(streams="flow")
 
     assert (rgb.frames, rgb.hidden, flow.hidden, rgb.dropout_features, rgb.dropout_lstm) == (16, 256, 1024, 0.9, 0.5)
     assert (flow.flow_input, rgb.norm, rgb.num_classes) == ("image", "none", 101)
     with torch.device("meta"):
         assert LRCN(flow)(flow=torch.empty(1, 2, 8, 224, 224)).shape == (1, 2, 101)
+        both = LRCN(LRCNSettings.original())
+    vgg = sum(9 * before * after + after for before, after in VGG16_WIDTHS)
+    lstms = sum(4 * units * (512 + units + 1) + 101 * (units + 1) for units in (256, 1024))
+    assert sum(parameter.numel() for parameter in both.parameters()) == 2 * vgg + lstms
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"streams": "both"}, "network.streams"),
+        ({"streams": "all"}, "network.streams"),
+        ({"flow_hidden": 0}, "network.flow_hidden"),
         ({"flow_input": "image", "flow_channels": 3}, "network.flow_channels"),
         ({"backbone": "resnet"}, "network.backbone"),
         ({"backbone": [8, "M"]}, "network.backbone"),

@@ -16,6 +16,8 @@ MODELS: Mapping[str, str] = {
     "fusion": "actionfusion.models.fusion_network:FusionNetwork",
     "c3d": "actionfusion.models.systems.c3d:C3D",
     "lrcn": "actionfusion.models.systems.lrcn:LRCN",
+    "soft_attention": "actionfusion.models.systems.soft_attention:SoftAttention",
+    "adascan": "actionfusion.models.systems.adascan:AdaScan",
     "probe": "actionfusion.models.probe:Probe",
 }
 

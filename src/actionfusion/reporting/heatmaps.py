@@ -51,8 +51,9 @@ def scaled_heat(maps: FloatArray) -> FloatArray:
 
 def weight_heat(weights: FloatArray) -> FloatArray:
     """Bring attention weights ``[T]`` or ``[T, h, w]``, 0 or more, to heat ``[T, h, w]``: 1 at the clip's largest."""
-    maps = weights.reshape(len(weights), *(weights.shape[1:] or (1, 1)))
-    heat: FloatArray = maps / max(float(maps.max()), np.finfo(np.float32).tiny)
+    maps = weights if weights.ndim == 3 else weights[:, None, None]
+    largest = float(maps.max())
+    heat: FloatArray = maps / largest if largest else maps
     return heat
 
 

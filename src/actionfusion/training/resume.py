@@ -139,7 +139,9 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
     passing = {"versions", "git", "start", "rates"}
     # Of a setting that is newer than the run, the run has the default.
     kinds = recipe_kinds(recorded["model"])
-    whole = {name: build(kinds[name], recorded[name], path / CONFIG, RunFolderError) for name in ("network", "training")}
+    whole = {
+        name: build(kinds[name], recorded[name], path / CONFIG, RunFolderError) for name in ("network", "training")
+    }
     recorded = {**recorded, **plain(whole)}
     before = {name: value for name, value in _flat(recorded) if name.split(".")[0] not in passing}
     after = {name: value for name, value in _flat(now) if name.split(".")[0] not in passing}

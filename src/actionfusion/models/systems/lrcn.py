@@ -2,7 +2,8 @@
 
     pictures [B, T, C, H, W] --backbone--> maps --pool--> [B, T, D] --LSTM--> [B, T, hidden] --> logits [B, T, K]
 
-The loss is taken at every step, and a clip's scores are the mean of its steps' probabilities.
+The loss is taken at every step, and a clip's scores are the mean of its steps' probabilities; of a network of RGB and
+one of flow, flow's weigh twice as much.
 
 Source: Donahue, Hendricks, Guadarrama, Rohrbach, Venugopalan, Saenko and Darrell 2015.
 """
@@ -16,16 +17,15 @@ from typing import Any, ClassVar, Literal, Self, cast
 from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.backbones import BackboneName, backbone_facts, make_backbone
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
-from actionfusion.models.model import Clips, Features, ModelSettings, Source, VideoModel
-from actionfusion.models.streaming import FrameReader, SampleReader, StreamShape
-from actionfusion.models.systems.towers import FlowImage
+from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.systems.frame_towers import FrameTowers
+from actionfusion.models.systems.towers import TowerSettings
 from actionfusion.streams import StreamName
 
 
 @dataclass(frozen=True)
-class LRCNSettings(ModelSettings):
+class LRCNSettings(TowerSettings):
     """Settings of LRCN.  The defaults are for real use on a light backbone; `original` has the sizes of the paper.
 
     Args:
@@ -34,14 +34,16 @@ class LRCNSettings(ModelSettings):
         image_size: height and width of the frames, in pixels.
         flow_size: height and width of the flow; none is ``image_size``.
         flow_channels: 2L, channels of the flow input.
-        streams: rgb or flow; LRCN averages the scores of a network of each, the flow's with twice the weight.
+        streams: rgb, flow, or both: a network of each, whose scores are averaged.
         flow_input: stack (all 2L channels) or image (u, v and length of the middle flow frame, as in the paper, which
             pretrained filters of pictures fit).
+        flow_weight: share of flow's scores in the mean of both streams (two thirds in the paper).
         backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
         batch_norm: normalise after each convolution of a VGG, for training from scratch.
         pool: average or max, over all positions of a map.  Both forget where things are, so direction of motion is
             learned from flow, and hardly from pictures.
         hidden: units of the LSTM (256 for RGB and 1024 for flow in the paper).
+        flow_hidden: units of flow's LSTM beside one of RGB; none is ``hidden``.
         norm: none (a plain LSTM, the paper's), tf, gates, ba or batch; see models/layer_norm_lstm.py.
         dropout_features: share of the pooled features that training drops (0.9 of fc6 in the paper).
         dropout_lstm: share of the LSTM's outputs that training drops (0.5).
@@ -50,43 +52,39 @@ class LRCNSettings(ModelSettings):
         SettingsError: a value out of range, or two that do not go together.
     """
 
-    LEAST: ClassVar[Mapping[str, int]] = {**ModelSettings.LEAST, "hidden": 1}
-    SHARES: ClassVar[tuple[str, ...]] = ("dropout_features", "dropout_lstm")
+    LEAST: ClassVar[Mapping[str, int]] = {**TowerSettings.LEAST, "hidden": 1}
+    SHARES: ClassVar[tuple[str, ...]] = (*TowerSettings.SHARES, "dropout_features", "dropout_lstm")
 
     frames: int = 16
-    streams: StreamName = "rgb"
-    flow_input: Literal["stack", "image"] = "stack"
-    backbone: BackboneName = "efficientnet_lite0"
-    batch_norm: bool = False
+    streams: Literal["both", "rgb", "flow"] = "rgb"
+    flow_weight: float = 2 / 3
     pool: Literal["average", "max"] = "average"
     hidden: int = 256
+    flow_hidden: int | None = None
     norm: NormName = "none"
     dropout_features: float = 0.5
     dropout_lstm: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.flow_input == "image" and self.flow_channels % 2:
-            reason = f"{self.flow_channels} channels are no pairs of u and v"
-            raise SettingsError("network.flow_channels", reason, "take an even number")
-        if backbone_facts(self.backbone).map_size(self.size_of(self.streams)) < 1:
-            reason = f"{self.size_of(self.streams)} px leave no map"
-            raise SettingsError("network.image_size", reason, "take larger frames")
+        if self.flow_hidden is not None and self.flow_hidden < 1:
+            raise SettingsError("network.flow_hidden", f"{self.flow_hidden} is too small", "take 1 or more, or null")
 
     @classmethod
-    def original(cls, num_classes: int = 101, streams: StreamName = "rgb", **changes: Any) -> Self:
+    def original(cls, num_classes: int = 101, streams: Literal["both", "rgb", "flow"] = "both", **changes: Any) -> Self:
         """Make settings of the paper's sizes, on a VGG-16 in place of its CaffeNet.
 
         Args:
             num_classes: K.
-            streams: rgb or flow.
+            streams: both, or one of rgb and flow.
             changes: other settings, by name.
         """
         values = {
             "streams": streams,
             "flow_input": "image",
             "backbone": "vgg16",
-            "hidden": 256 if streams == "rgb" else 1024,
+            "hidden": 1024 if streams == "flow" else 256,
+            "flow_hidden": 1024,
             "dropout_features": 0.9,
             **changes,
         }
@@ -115,8 +113,8 @@ class LRCNSettings(ModelSettings):
         return cls(num_classes=num_classes, **values)
 
 
-class LRCN(VideoModel):
-    """The long-term recurrent convolutional network of Donahue et al. 2015, of one stream.
+class LRCN(FrameTowers):
+    """The long-term recurrent convolutional network of Donahue et al. 2015.
 
     Args:
         settings: the defaults with 101 classes where none are given.
@@ -126,74 +124,57 @@ class LRCN(VideoModel):
     source: ClassVar[Source] = Source(
         "Donahue, Hendricks, Guadarrama, Rohrbach, Venugopalan, Saenko and Darrell, Long-term recurrent convolutional "
         "networks for visual recognition and description, CVPR 2015 (journal: PAMI 2017)",
-        kept="an LSTM over features of each frame, an answer and a loss at every step, and the flow image",
+        kept="an LSTM over features of each frame, an answer and a loss at every step, the flow image, and the weights "
+        "of both streams",
         differs="the features are a backbone's pooled map, not fc6 of CaffeNet, whose weights pip cannot install",
         published={
             "ucf101": "82.34 % (official splits; scores of RGB and flow averaged 1:2); RGB alone 68.20 %, flow 77.28 %"
         },
     )
-    explained_layer: ClassVar[str | None] = "maps"
     settings: LRCNSettings
 
     def __init__(self, settings: LRCNSettings | None = None) -> None:
         settings = settings or LRCNSettings()
-        stream = settings.streams
-        as_image = stream == "flow" and settings.flow_input == "image"
-        channels = 3 if as_image else settings.channels_of(stream)
-        backbone = make_backbone(settings.backbone, channels, batch_norm=settings.batch_norm)
-        super().__init__(settings, {stream: backbone})
-        if as_image:
-            self.normalizers[stream] = nn.Sequential(self.normalizers[stream], FlowImage())
-        self.maps = nn.Identity()
+        super().__init__(settings)
         self.dropout_features = nn.Dropout(settings.dropout_features)
-        self.lstm = LayerNormLSTM(backbone.out_channels, settings.hidden, norm=settings.norm)
         self.dropout_lstm = nn.Dropout(settings.dropout_lstm)
-        self.answer = nn.Linear(settings.hidden, settings.num_classes)
 
-    @classmethod
-    def streams(cls, settings: ModelSettings) -> tuple[StreamName, ...]:
-        """Name the one stream of ``settings.streams``."""
-        return (cast("LRCNSettings", settings).streams,)
+    def add_towers(self, channels: Mapping[StreamName, int]) -> None:
+        """Add an LSTM and its answer for each stream."""
+        settings = self.settings
+        hidden = dict.fromkeys(channels, settings.hidden)
+        if len(channels) == 2 and settings.flow_hidden is not None:
+            hidden["flow"] = settings.flow_hidden
+        self.lstm = _by_stream(
+            {stream: LayerNormLSTM(width, hidden[stream], norm=settings.norm) for stream, width in channels.items()}
+        )
+        self.answer = _by_stream({stream: nn.Linear(units, settings.num_classes) for stream, units in hidden.items()})
 
-    def classify(self, features: Features) -> Tensor:
-        """Make logits ``[B, T, K]`` of the backbone's maps."""
-        return self._run_lstm(self._project(features))
+    def lstm_of(self, stream: StreamName) -> LayerNormLSTM:
+        """Return the LSTM of a stream."""
+        return cast("LayerNormLSTM", _of_stream(self.lstm, stream))
 
-    def _project(self, features: Features) -> Tensor:
+    def read(self, stream: StreamName, maps: Tensor) -> Tensor:
         """Make the LSTM's input product of each frame, ``[B, T, 4 * hidden]``."""
-        maps = self.maps(features[self.settings.streams])
         pooled = maps.mean((-2, -1)) if self.settings.pool == "average" else maps.amax((-2, -1))
-        return self.lstm.project(self.dropout_features(pooled))
+        return self.lstm_of(stream).project(self.dropout_features(pooled))
 
-    def _run_lstm(self, projected: Tensor) -> Tensor:
-        logits: Tensor = self.answer(self.dropout_lstm(self.lstm.recur(projected)))
+    def conclude(self, stream: StreamName, readings: Tensor) -> Tensor:
+        """Make logits ``[B, T, K]`` of a stream's input products."""
+        states = self.dropout_lstm(self.lstm_of(stream).recur(readings))
+        logits: Tensor = _of_stream(self.answer, stream)(states)
         return logits
 
     @property
     def memories(self) -> dict[str, LayerNormLSTM]:
-        """The LSTM."""
-        return {"lstm": self.lstm}
+        """The LSTM of each stream."""
+        return {stream if len(self.reads) == 2 else "lstm": self.lstm_of(stream) for stream in self.reads}
 
-    @classmethod
-    def stream_shape(cls, settings: ModelSettings) -> StreamShape:
-        """Describe exact streaming: frames do not see each other before the LSTM."""
-        del settings
-        return StreamShape(looks_ahead=False, branches=("lstm",))
 
-    def sample_reader(self) -> SampleReader:
-        """Make the reader that runs the backbone and the LSTM's input product on new samples."""
+def _by_stream(parts: Mapping[StreamName, nn.Module]) -> nn.Module:
+    """Hold a part of each stream; one alone keeps the name that it has in runs made before there could be two."""
+    return next(iter(parts.values())) if len(parts) == 1 else nn.ModuleDict(cast("dict[str, nn.Module]", parts))
 
-        def read(clips: Clips) -> tuple[Tensor]:
-            return (self._project(self.features(clips)),)
 
-        return FrameReader(self, self.stream_shape(self.settings), read)
-
-    def answer_window(self, readings: Mapping[str, Tensor]) -> Tensor:
-        """Run the LSTM over the readings of a window."""
-        return self.scores(self._run_lstm(readings["lstm"]))
-
-    def keep_only_memory(self) -> Self:
-        """Free everything before the LSTM's recurrence, its input product included."""
-        super().keep_only_memory()
-        self.lstm.keep_only_recurrence()
-        return self
+def _of_stream(held: nn.Module, stream: StreamName) -> nn.Module:
+    return held[stream] if isinstance(held, nn.ModuleDict) else held

@@ -11,6 +11,7 @@ Source: Simonyan and Zisserman 2014, which most of these systems follow in this.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -87,7 +88,7 @@ class FlowImage(nn.Module):
 class Towers(VideoModel):
     """A network for each stream, whose scores are averaged.
 
-    A subclass defines `make_tower`.
+    A subclass defines `make_tower`, or `add_towers` and `answers`.
 
     Args:
         settings: of the subclass's ``Settings``.
@@ -110,24 +111,35 @@ class Towers(VideoModel):
         if "flow" in backbones and settings.flow_input == "image":
             self.normalizers["flow"] = nn.Sequential(self.normalizers["flow"], FlowImage())
         self.maps = nn.Identity()
-        self.towers = nn.ModuleDict(
-            {stream: self.make_tower(stream, backbone.out_channels) for stream, backbone in backbones.items()}
-        )
+        self.add_towers({stream: backbone.out_channels for stream, backbone in backbones.items()})
 
     @classmethod
     def streams(cls, settings: ModelSettings) -> tuple[StreamName, ...]:
         """Name the streams of ``settings.streams``."""
         return cast("TowerSettings", settings).reads
 
+    def add_towers(self, channels: Mapping[StreamName, int]) -> None:
+        """Add what follows the streams' backbones, whose maps have so many channels."""
+        self.towers = nn.ModuleDict({stream: self.make_tower(stream, width) for stream, width in channels.items()})
+
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make what follows a stream's backbone: from maps ``[B, T, D, h, w]`` of D channels to logits."""
         raise NotImplementedError
 
+    def answers(self, stream: StreamName, maps: Tensor) -> Tensor:
+        """Make a stream's logits ``[B, n, K]`` of its maps ``[B, T, D, h, w]``."""
+        logits: Tensor = self.towers[stream](maps)
+        return logits
+
     def classify(self, features: Features) -> Tensor:
         """Make logits ``[B, n * streams, K]``, RGB's first."""
+        return torch.cat([self.answers(stream, maps) for stream, maps in self.stream_maps(features).items()], 1)
+
+    def stream_maps(self, features: Features) -> dict[StreamName, Tensor]:
+        """Pass the maps of all streams through ``maps``, and give them back by stream, RGB's first."""
         widths = [features[stream].shape[2] for stream in self.reads]
         maps = self.maps(torch.cat([features[stream] for stream in self.reads], 2)).split(widths, 2)
-        return torch.cat([self.towers[stream](each) for stream, each in zip(self.reads, maps, strict=True)], 1)
+        return dict(zip(self.reads, maps, strict=True))
 
     def log_scores(self, logits: Tensor) -> Tensor:
         """Compute log-probabilities ``[B, K]`` of the weighted mean of all answers' probabilities."""
