@@ -44,6 +44,12 @@ def clips_of(model: VideoModel, clips: int = 2, frames: int | None = None) -> di
     return {stream: clip(stream) for stream in model.reads}
 
 
+def every_loss(model: VideoModel, clips: dict[StreamName, Tensor], targets: Tensor) -> Tensor:
+    """What all stages of a training learn by, together."""
+    loss = model.loss(model(**clips), targets)
+    return loss + model(**clips, unlabelled=True) if model.unlabelled_epochs(model.settings) else loss
+
+
 def test_logits_have_a_place_for_each_class(name: str) -> None:
     model = make(name).eval()
     for frames in {frames_of(model), frames_of(model) if model.fixed_frames else 1}:
@@ -158,8 +164,7 @@ def test_a_missing_stream_is_named(name: str) -> None:
 
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = make(name).train()
-    logits = model(**clips_of(model, 4))
-    model.loss(logits, torch.arange(4)).backward()  # type: ignore[no-untyped-call]
+    every_loss(model, clips_of(model, 4), torch.arange(4)).backward()  # type: ignore[no-untyped-call]
 
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
     # Batch norm takes the bias before it away again.
@@ -272,8 +277,7 @@ def test_backbones_freeze_by_stages(name: str) -> None:
     assert some
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("backbones")}
-    loss = model.loss(model(**clips_of(model)), torch.tensor([0, 1]))
-    loss.backward()  # type: ignore[no-untyped-call]
+    every_loss(model, clips_of(model), torch.tensor([0, 1])).backward()  # type: ignore[no-untyped-call]
     assert {n for n, p in model.named_parameters() if p.grad is None} == some
     layers = {name.rpartition(".")[0] for name in some}
     kept = {name for name in before if name.rpartition(".")[0] in layers}

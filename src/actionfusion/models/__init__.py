@@ -18,6 +18,9 @@ MODELS: Mapping[str, str] = {
     "lrcn": "actionfusion.models.systems.lrcn:LRCN",
     "soft_attention": "actionfusion.models.systems.soft_attention:SoftAttention",
     "adascan": "actionfusion.models.systems.adascan:AdaScan",
+    "composite_lstm": "actionfusion.models.systems.composite_lstm:CompositeLSTM",
+    "two_stream_lstm": "actionfusion.models.systems.two_stream_lstm:TwoStreamLSTM",
+    "snippets": "actionfusion.models.systems.snippets:Snippets",
     "probe": "actionfusion.models.probe:Probe",
 }
 

@@ -34,7 +34,7 @@ from actionfusion.streams import StreamName
 StreamsName = Literal["both", "rgb", "flow"]
 BranchesName = Literal["both", "conv", "fc"]
 ConvReduceName = Literal["flatten", "pool", "average", "max"]
-TemporalHeadName = Literal["lstm", "mean"]
+TemporalHeadName = Literal["lstm", "single", "mean"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class FusionNetworkSettings(ModelSettings):
         conv_reduce: how the conv branch sees the map: flatten (the paper), pool (2x2 max, then flatten), average, or
             max over all positions, which keeps what is small in the picture and forgets where it is.
         fc6_width: width of the first fully connected layer (4096 in VGG-16).
-        temporal_head: lstm (the paper), or mean, the average over time of the branches' features.
+        temporal_head: lstm (the paper), single, which has no LSTM* but gives the last LSTM the branches' features as
+            they are, or mean, the average over time of these features.
         hidden: units of the LSTM* of each branch, and with the linear head of the last LSTM too (101 in the paper);
             with the other heads the last LSTM has a unit for each class.
         merge_dim: width of a linear map between the branches and the last LSTM; 0 joins them as they are.
@@ -125,7 +126,7 @@ class FusionNetworkSettings(ModelSettings):
         if self.norm_streams and self.streams == "both" and self.fusion != "concat":
             reason = f"{self.fusion} has mixed the streams before they could be normalised apart"
             raise SettingsError("network.norm_streams", reason, "choose fusion concat, or set it to false")
-        if self.last_hidden == 2 and self.temporal_head == "lstm" and self.norm in {"tf", "gates", "ba"}:
+        if self.last_hidden == 2 and self.temporal_head != "mean" and self.norm in {"tf", "gates", "ba"}:
             # Two values less their mean, over their spread, are (+1, -1) or (-1, +1): only a sign is left.
             reason = "layer norm over the last LSTM's 2 units leaves only a sign, which cannot be trained"
             raise SettingsError("network.head", reason, "choose linear for 2 classes, with more than 2 hidden units")
@@ -280,10 +281,12 @@ class FusionNetwork(VideoModel):
                     weight.mul_(0.01)
             return
         hidden, norm = settings.hidden, settings.norm
-        self.branch_lstms = nn.ModuleDict(
-            {name: LayerNormLSTM(width, hidden, norm=norm) for name, width in widths.items()}
-        )
-        merged = hidden * len(widths)
+        self.branch_lstms = nn.ModuleDict()
+        if settings.temporal_head == "lstm":
+            for name, width in widths.items():
+                self.branch_lstms[name] = LayerNormLSTM(width, hidden, norm=norm)
+            widths = dict.fromkeys(widths, hidden)
+        merged = sum(widths.values())
         self.merge: nn.Module = nn.Identity()
         if settings.merge_dim:
             self.merge = nn.Linear(merged, settings.merge_dim, bias=False)
@@ -346,12 +349,13 @@ class FusionNetwork(VideoModel):
         """Make logits ``[B, K]`` of what the branches give.
 
         Args:
-            sequences: by the branch's name ``[B, T, hidden]`` of its LSTM*; with the mean head its features.
+            sequences: by the branch's name ``[B, T, hidden]`` of its LSTM*; with the other heads its features.
         """
         if self.settings.temporal_head == "mean":
             summary = torch.cat([sequence.mean(dim=1) for sequence in sequences.values()], dim=-1)
         else:
-            hidden = [self.dropout_lstm(sequence) for sequence in sequences.values()]
+            states = self.settings.temporal_head == "lstm"
+            hidden = [self.dropout_lstm(sequence) if states else sequence for sequence in sequences.values()]
             summary = self.last_lstm(self.merge(torch.cat(hidden, dim=-1)))
         logits: Tensor = self.head(self.dropout_last(summary))
         return logits

@@ -39,6 +39,7 @@ class ProbeHead(nn.Module):
         streams: in the order of their values.
     """
 
+    parts: ClassVar[int] = 1  # of a clip that are summarised, each by itself
     mean: Tensor
     scale: Tensor
 
@@ -53,7 +54,7 @@ class ProbeHead(nn.Module):
         super().__init__()
         self.streams = tuple(stream for stream in STREAMS if stream in channels)
         self.num_classes, self.pooling, self.changes = num_classes, pooling, changes
-        width = sum(channels.values()) * (2 if changes else 1)
+        width = sum(channels.values()) * (2 if changes else 1) * self.parts
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.linear = nn.Linear(width, num_classes)
@@ -166,8 +167,12 @@ class Probe(VideoModel):
         }
         super().__init__(settings, backbones)
         self.maps = nn.Identity()
-        channels = {stream: backbone.out_channels for stream, backbone in backbones.items()}
-        self.head = ProbeHead(channels, settings.num_classes, settings.pooling, changes=settings.changes)
+        self.head = self.make_head({stream: backbone.out_channels for stream, backbone in backbones.items()})
+
+    def make_head(self, channels: Mapping[StreamName, int]) -> ProbeHead:
+        """Make the classifier of features of so many channels."""
+        settings = self.settings
+        return ProbeHead(channels, settings.num_classes, settings.pooling, changes=settings.changes)
 
     @classmethod
     def streams(cls, settings: ModelSettings) -> tuple[StreamName, ...]:
@@ -211,4 +216,4 @@ class Probe(VideoModel):
 
     def answer_window(self, readings: Mapping[str, Tensor]) -> Tensor:
         """Classify the pooled values of a window."""
-        return self.scores(self.answer_described(self.head.summarize(readings["pooled"])))
+        return self.scores(self.head.answer_described(self.head.summarize(readings["pooled"])))

@@ -160,7 +160,7 @@ class SoftAttention(Towers):
         "an answer and a loss at every step, and the penalty on uneven attention",
         differs="the maps are another backbone's than GoogLeNet's, and the weights follow the published code, in which "
         "they see the frame too; one LSTM as there, where the text has three",
-        published={"ucf11": "84.96 % (one split; GoogLeNet stays as it is, the class of most clips of a video)"},
+        published={"ucf11": "84.96 % (their own split; a video has the class of most of its clips)"},
     )
     settings: SoftAttentionSettings
 
