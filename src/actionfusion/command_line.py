@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from actionfusion.commands import COMMANDS, RECIPE_COMMANDS
 from actionfusion.errors import ActionFusionError, WrongWord, printable
 from actionfusion.process import was_stopped
-from actionfusion.recipes import default_recipe, find_recipe, read_recipe
+from actionfusion.recipes import default_recipe, find_recipe, is_borrowed, read_recipe
 from actionfusion.settings import read_yaml, single_settings
 from actionfusion.version import __version__
 from actionfusion.words import checked_words
@@ -112,11 +112,13 @@ def parser_and_words(
     Where no recipe is among them, that of the model is taken.  A later one stands above an earlier one, and a word
     above all, wherever it stands.
     """
-    kinds, chosen = _recipe_kinds(name, words), _chosen_recipe(name, words)
+    kinds, chosen, model = _recipe_kinds(name, words), _chosen_recipe(name, words), _model(words)
     words, recipes = checked_words(name, words, kinds | _named(name, function), takes_recipes=bool(kinds))
     parser = _parser(name, function, kinds)
     recipes = [str(chosen)] if chosen else recipes
-    defaults = {key: value for recipe in recipes for key, value in single_settings(kinds, read_recipe(recipe, kinds))}
+    own = not (chosen and is_borrowed(model))
+    read = [read_recipe(recipe, kinds, network=own) for recipe in recipes]
+    defaults = {key: value for values in read for key, value in single_settings(kinds, values)}
     parser.set_defaults(defaults)
     return parser, words, defaults
 
@@ -156,7 +158,12 @@ def _chosen_recipe(name: str, words: list[str]) -> Path | None:
     """Find the recipe for a command line that names none, and goes on with no run."""
     if name not in RECIPE_COMMANDS or "--resume" in words or _given(words, "config"):
         return None
-    return default_recipe(next(reversed(_given(words, "model")), None))
+    return default_recipe(_model(words))
+
+
+def _model(words: list[str]) -> str | None:
+    """Find the model that the words name."""
+    return next(reversed(_given(words, "model")), None)
 
 
 def _given(words: list[str], flag: str) -> list[str]:

@@ -38,11 +38,11 @@ def stopped_at(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
     def stopped(step: int) -> Iterator[None]:
         real, seen = Learner.step, []
 
-        def counted(*arguments):
+        def counted(*arguments, **options):
             seen.append(1)
             if len(seen) == step:
                 raise ZeroDivisionError
-            return real(*arguments)
+            return real(*arguments, **options)
 
         with monkeypatch.context() as patch:
             patch.setattr(Learner, "step", counted)

@@ -17,6 +17,8 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.protocol import protocol
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.models import MODELS, model_class
+from actionfusion.recipes import recipe_names
 from actionfusion.training.chosen import choose
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, load_recipe
@@ -69,6 +71,19 @@ def test_without_a_recipe_that_of_the_model_is_taken_and_flags_stand_above_it(he
     assert lines == [f"recipe: {name} (chosen; --config sets it)"]
     in_python = choose(None, "clips", Path("run"), {"seed": 4, "training": meant.training, "model": recipe.model})
     assert (in_python[0], in_python[2]) == (recipe, lines)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - set(recipe_names()) - {"fusion"}))
+def test_a_model_without_a_recipe_takes_small_with_network_settings_of_its_own(here, name):
+    recipe, lines = recipe_of("clips", "--model", name)
+    small = load_recipe("small")
+    meant = small.changed(
+        model=name, data=replace(small.data, root="clips"), features=small.features.beside(Path("run"))
+    )
+    assert recipe == meant
+    assert recipe.network == model_class(name).Settings()
+    assert lines == [f"recipe: small (chosen; --config sets it), with {name}'s own network settings"]
+    assert choose(None, "clips", Path("run"), {"model": name})[0] == recipe
 
 
 def test_a_recipe_that_is_given_is_taken_and_nothing_is_said(here):

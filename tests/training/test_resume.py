@@ -94,8 +94,8 @@ ACTS = {
     "after the weights": (RunFolder, "write_metrics", kill),
     "next stage": (Learner, "restart", kill),
     "checkpoint": (checkpoint, "save_file", half_written),
-    "interrupt": (Learner, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT)),
-    "terminate": (Learner, "step", lambda *_: os.kill(os.getpid(), signal.SIGTERM)),
+    "interrupt": (Learner, "step", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)),
+    "terminate": (Learner, "step", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)),
 }
 
 # Found once and inherited; with shapes alone nothing is computed that a fork could stumble over.

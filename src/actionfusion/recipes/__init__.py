@@ -11,7 +11,8 @@ from actionfusion.settings import build_each, read_yaml
 from actionfusion.upgrade import with_new_names
 
 FOLDER = Path(__file__).parent
-_DEFAULTS = {None: "small", "fusion": "small"}  # other models have a recipe of their own name
+_DEFAULT = "small"
+_DEFAULT_OF = (None, "fusion")
 
 
 def recipe_path(name: str) -> Path:
@@ -37,29 +38,33 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def default_recipe(model: str | None) -> Path | None:
-    """Find the recipe that is taken where none is given: ``small``, or that of the model.
+def default_recipe(model: str | None) -> Path:
+    """Find the file of the recipe that is taken where none is given: that of the model's name, else ``small``.
 
     Args:
         model: as given, if it is.
-
-    Returns:
-        Its file; None for a model without one, which takes its default settings.
     """
-    name = _DEFAULTS.get(model, model)
-    return FOLDER / f"{name}.yaml" if name in recipe_names() else None
+    return FOLDER / f"{model if model in recipe_names() and model not in _DEFAULT_OF else _DEFAULT}.yaml"
 
 
-def read_recipe(name: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+def is_borrowed(model: str | None) -> bool:
+    """Tell whether the default recipe of a model is fusion's, of which it takes all but the network's settings."""
+    return model not in _DEFAULT_OF and default_recipe(model).stem == _DEFAULT
+
+
+def read_recipe(name: str, kinds: Mapping[str, Any], *, network: bool = True) -> dict[str, Any]:
     """Read what a recipe sets, as the plain values of its file, which ``kinds`` take.
 
     Args:
         name: a recipe that ships with the package, or a YAML file.
         kinds: the arguments that it may set, with their types.
+        network: read the settings of its model too.
 
     Raises:
         SettingsError: no such recipe, or a line in it that ``kinds`` do not take.
     """
     values = with_new_names(read_yaml(path := find_recipe(name)))
+    if not network:
+        values.pop("network", None)
     build_each(kinds, values, path)
     return values

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actionfusion.errors import SettingsError
-from actionfusion.recipes import default_recipe
+from actionfusion.recipes import default_recipe, is_borrowed
 from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.training.features import FOLDER
 from actionfusion.training.recipe import Recipe, load_recipe
@@ -52,9 +52,11 @@ def chosen_recipe(recipe: Recipe | None, changes: Mapping[str, Any]) -> tuple[Re
     Raises:
         SettingsError: no such model, or settings of another one.
     """
-    if recipe is None and (path := default_recipe(changes.get("model"))):
-        return load_recipe(path).changed(**changes), [f"recipe: {path.stem} (chosen; --config sets it)"]
-    return (recipe or Recipe()).changed(**changes), []
+    if recipe is not None:
+        return recipe.changed(**changes), []
+    path, model = default_recipe(changes.get("model")), changes.get("model")
+    own = f", with {model}'s own network settings" if is_borrowed(model) else ""
+    return load_recipe(path).changed(**changes), [f"recipe: {path.stem} (chosen; --config sets it){own}"]
 
 
 def rooted(recipe: Recipe, root: PathLike | None, changes: Mapping[str, Any]) -> Recipe:

@@ -137,12 +137,7 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
         SettingsError: a setting differs; all that do are named.
     """
     passing = {"versions", "git", "start", "rates"}
-    # Of a setting that is newer than the run, the run has the default.
-    kinds = recipe_kinds(recorded["model"])
-    whole = {
-        name: build(kinds[name], recorded[name], path / CONFIG, RunFolderError) for name in ("network", "training")
-    }
-    recorded = {**recorded, **plain(whole)}
+    recorded, now = _completed(recorded, path), _completed(now, path)
     before = {name: value for name, value in _flat(recorded) if name.split(".")[0] not in passing}
     after = {name: value for name, value in _flat(now) if name.split(".")[0] not in passing}
     differing = [
@@ -153,6 +148,15 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
     if differing:
         remedy = "leave it to the run, or train anew under another --out"
         raise SettingsError(path, f"is another training: {'; '.join(differing)}", remedy)
+
+
+def _completed(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Add the defaults of settings that the run is older than, which it was trained by."""
+    kinds = recipe_kinds(values["model"])
+    sections = {
+        name: plain(build(kinds[name], values[name], path / CONFIG, RunFolderError)) for name in ("network", "training")
+    }
+    return {**values, **sections}
 
 
 def refuse_unknown_paths(run: RunFolder, data: DataSettings, features: FeatureSettings) -> None:
