@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
     "versus": Command("actionfusion.evaluation.versus", "whether one of two evaluated runs is better than the other"),
     "protocol": Command("actionfusion.evaluation.protocol", "train and evaluate every split of a protocol"),
+    "compare": Command("actionfusion.reporting.compare", "several models under one protocol: one table, one page"),
     "report": Command("actionfusion.reporting.run_report", "all that is known of a run, as one HTML file"),
     "report_comparison": Command(
         "actionfusion.reporting.comparison_page", "several evaluated runs on one HTML page", files="runs"

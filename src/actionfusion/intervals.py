@@ -121,3 +121,15 @@ def bootstrap_mean(values: npt.ArrayLike, units: Sequence[str], seed: int = 0) -
         means.append(sums[chosen].sum(1) / sizes[chosen].sum(1))
     low, high = np.quantile(np.concatenate(means), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for how many there are; each that stays under 5 % holds with all others at 5 % together.
+
+    Source: Holm 1979.
+    """
+    corrected, highest = [1.0] * len(p_values), 0.0
+    for rank, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        corrected[number] = highest
+    return corrected

@@ -90,17 +90,34 @@ def protocol(
         DatasetError: the data set does not make these splits, or has changed since the folder was begun.
         RunFolderError: the folder holds something else, or cannot be written.
     """
+    given, chosen = chosen_recipe(recipe, changes)
+    listing = open_listing(given.data)
+    for line in (*chosen, *listing.describe_choice()):
+        _say(line)
+    result = run_protocol(name, given, listing, out=out, repeats=repeats, seeds=seeds, device=device)
+    print_protocol(result.figures)
+    _say(f"written to {out / PROTOCOL}")
+    return result
+
+
+def run_protocol(
+    name: ProtocolName,
+    given: Recipe,
+    listing: Listing,
+    *,
+    out: Path,
+    repeats: int = 1,
+    seeds: tuple[int, ...] = (),
+    device: str | None = None,
+) -> ProtocolResult:
+    """Do what the command does, of videos that were listed, and print no figures; arguments and errors are its own."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SettingsError("protocol", "runs in one process", "leave out torchrun")
-    given, chosen = chosen_recipe(recipe, changes)
-    data = given.data
-    listing = open_listing(data)
     refuse_single_class(listing)
-    data = replace(data, dataset=listing.dataset)
-    given = given.changed(data=data)
-    folds = make_folds(listing, name, data.seed, repeats, seeds or (given.seed,))
+    given = given.changed(data=replace(given.data, dataset=listing.dataset))
+    folds = make_folds(listing, name, given.data.seed, repeats, seeds or (given.seed,))
     with at_work(out):
-        return _train_folds(given, listing, folds, name=name, out=out, device=device, chosen=chosen)
+        return _train_folds(given, listing, folds, name=name, out=out, device=device)
 
 
 def _train_folds(
@@ -111,15 +128,12 @@ def _train_folds(
     name: ProtocolName,
     out: Path,
     device: str | None,
-    chosen: Sequence[str],
 ) -> ProtocolResult:
     common = _recipe(name, given)
     _refuse_other(out, common)
     _check(out, listing, given.data, folds)
     with _writing(out):
         write_atomically(out / RECIPE, yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
-    for line in (*chosen, *listing.describe_choice()):
-        _say(line)
     record = _Record(out, name, listing.dataset, folds)
     if record.finished:
         _say(f"{len(record.finished)} of {len(folds)} folds are done already")
@@ -134,8 +148,6 @@ def _train_folds(
             record.failed.append(FailedFold(fold, error.kind, str(error)))
             _say(f"fold {fold.name} failed: {error}")
         figures = record.write()
-    print_protocol(figures)
-    _say(f"written to {out / PROTOCOL}")
     return ProtocolResult(out, figures)
 
 

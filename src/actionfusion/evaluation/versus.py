@@ -113,7 +113,7 @@ def versus(
         refuse_foreign(out, lambda path: {"first", "second", "difference"} <= read_json(path).keys())
     if out is not None:
         refuse_unwritable(out)
-    comparison = compare_pairs(_read(first, part), _read(second, part), seed)
+    comparison = compare_pairs(read_answers(first, part), read_answers(second, part), seed)
     _print(comparison, str(first), str(second))
     if out is not None:
         try:
@@ -124,7 +124,17 @@ def versus(
     return comparison
 
 
-def _read(path: Path, part: Part) -> dict[str, Any]:
+def read_answers(path: Path, part: Part = "test") -> dict[str, Any]:
+    """Read an evaluation, or all those of a protocol as one, whose videos have the fold in their ``key``.
+
+    Args:
+        path: a run folder, a JSON file of ``evaluate``, or the folder of a protocol.
+        part: which of a run folder's evaluations.
+
+    Raises:
+        RunFolderError: not evaluated yet, or a file that is no evaluation.
+        SettingsError: another part than test of a protocol.
+    """
     if not path.is_dir():
         return read_evaluation(path)
     if not (path / PROTOCOL).is_file():

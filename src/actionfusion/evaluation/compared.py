@@ -1,0 +1,189 @@
+"""Several models under one protocol: what each reached, what it costs, and what it differs from the first by."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from json import dumps
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from actionfusion.data.dataset import DataSettings
+from actionfusion.data.recorded_split import reopen_data
+from actionfusion.errors import ActionFusionError, RunFolderError
+from actionfusion.evaluation.versus import PairedComparison, compare_pairs, read_answers
+from actionfusion.files import write_atomically
+from actionfusion.inference.recognizer import Recognizer
+from actionfusion.intervals import holm
+from actionfusion.models import model_class
+from actionfusion.models.model import Source
+from actionfusion.run_folder import METRICS, RunFolder, open_run
+from actionfusion.settings import build_each, read_json
+from actionfusion.storage import PathLike
+from actionfusion.training.cost import step_cost
+from actionfusion.video.clip import cut_clip
+
+COST = "cost.json"
+_TIMES = 5
+_AGAIN = "remove that file, and it is measured again"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs, measured on its first fold.
+
+    Attributes:
+        parameters: numbers in the network.
+        flops: floating point operations of a clip, forward; a multiply-add is two.  None of work outside PyTorch.
+        milliseconds: of a clip that is cut already, alone, by PyTorch, the median of some.
+        device: that they were measured on.
+        threads: of PyTorch, then.
+    """
+
+    parameters: int
+    flops: float | None
+    milliseconds: float
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """A row of the comparison.
+
+    Attributes:
+        name: of the model.
+        source: where it comes from.
+        recipe: that it was trained by, in words.
+        figures: what its ``protocol.json`` holds; None where nothing came of it.
+        failure: why it, or some of its folds, came to nothing; None where all went well.
+        cost: None where no fold is done.
+        seconds: of all its epochs; None of a model that is solved, and where no fold is done.
+        pair: this model (as first) against the reference on the same videos; None of the reference.
+        p_value: McNemar's p of the first seed's folds, corrected by Holm for all models; None of the reference.
+    """
+
+    name: str
+    source: Source
+    recipe: str
+    figures: Mapping[str, Any] | None = None
+    failure: str | None = None
+    cost: Cost | None = None
+    seconds: float | None = None
+    pair: PairedComparison | None = None
+    p_value: float | None = None
+
+    @property
+    def pooled(self) -> Mapping[str, Any]:
+        """All predictions in one count; empty where there is none."""
+        return self.figures["pooled"] if self.figures and self.figures["pooled"]["count"] else {}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        figures = self.figures or {}
+        return {
+            "model": self.name,
+            "recipe": self.recipe,
+            "failure": self.failure,
+            "folds": len(figures.get("folds", ())),
+            "planned": figures.get("planned"),
+            "accuracy": dict(self.pooled) or None,
+            "by_seed": figures.get("by_seed"),
+            "cost": None if self.cost is None else asdict(self.cost),
+            "training_seconds": self.seconds,
+            "less_reference": None if self.pair is None else self.pair.as_json(),
+            "p_value_corrected": self.p_value,
+            "published": dict(self.source.published),
+            "citation": self.source.citation,
+        }
+
+
+def with_pairs(models: Sequence[ComparedModel], folders: Mapping[str, Path], reference: str) -> list[ComparedModel]:
+    """Compare each model with the reference, video by video and fold by fold.
+
+    The interval is over all seeds.  McNemar's test takes each video as drawn by itself, so it sees those of the first
+    seed alone, and its p is corrected for the number of models.
+
+    Args:
+        models: the rows.
+        folders: of the models' protocols, by name.
+        reference: the model that the others are compared with.
+    """
+    answers = {model.name: read_answers(folders[model.name]) for model in models if model.pooled}
+    if reference not in answers:
+        return list(models)
+    pairs, p_values = dict[str, PairedComparison](), dict[str, float]()
+    for name in answers.keys() - {reference}:
+        try:
+            pairs[name] = compare_pairs(answers[name], answers[reference])
+            first = compare_pairs(_of_first_seed(answers[name]), _of_first_seed(answers[reference]))
+        except ActionFusionError:  # no fold in common is done
+            continue
+        p_values[name] = first.p_value
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return [replace(model, pair=pairs.get(model.name), p_value=corrected.get(model.name)) for model in models]
+
+
+def _of_first_seed(answers: Mapping[str, Any]) -> dict[str, Any]:
+    def seed(row: Mapping[str, Any]) -> int:
+        return int(str(row["key"]).partition("\0")[0].rpartition("-")[2])
+
+    first = min(map(seed, answers["videos"]))
+    return {**answers, "videos": [row for row in answers["videos"] if seed(row) == first]}
+
+
+def training_seconds(folder: Path, figures: Mapping[str, Any]) -> float | None:
+    """Sum the seconds of all epochs of a protocol's folds; None where there is none."""
+    total, epochs = 0.0, 0
+    for fold in figures["folds"]:
+        path = folder / fold["run"] / METRICS
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            total, epochs = total + sum(float(row["seconds"]) for row in rows), epochs + len(rows)
+    return total if epochs else None
+
+
+def measure_cost(folder: Path, figures: Mapping[str, Any], data: DataSettings, device: str | None) -> Cost | None:
+    """Measure what a model costs on its first finished fold, once; None where no fold is done.
+
+    Raises:
+        RunFolderError: what was measured before cannot be read.
+    """
+    if not figures["folds"]:
+        return None
+    path = folder / COST
+    if path.is_file():
+        kinds = {"parameters": int, "flops": float | None, "milliseconds": float, "device": str, "threads": int}
+        return Cost(**build_each(kinds, read_json(path, RunFolderError, _AGAIN), path, RunFolderError, _AGAIN))
+    run = open_run(folder / figures["folds"][0]["run"])
+    cost = _measure(run, data.root, data.store, device)
+    write_atomically(path, dumps(asdict(cost), indent=1) + "\n")
+    return cost
+
+
+def _measure(run: RunFolder, root: PathLike | None, store: PathLike | None, device: str | None) -> Cost:
+    recognizer = Recognizer.load(run, runtime="torch", device=device)
+    videos = reopen_data(run, root, store)
+    clip = cut_clip(videos.sources(videos.part("test")[:1], run.clip)[0].open(), run.clip)
+    seconds = []
+    for _ in range(_TIMES + 1):
+        began = time.perf_counter()
+        recognizer.probabilities([clip])
+        seconds.append(time.perf_counter() - began)
+    kind = model_class(run.model)
+    # Work outside PyTorch, as of trajectories, is not counted.
+    counted = not kind.solved or bool(recognizer.network.backbones)
+    cost = step_cost(kind, run.network) if counted else None  # type: ignore[arg-type]  # a class can be hashed
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in recognizer.network.parameters()),
+        flops=None if cost is None else cost.forward_flops,
+        milliseconds=1000 * median(seconds[1:]),
+        device=str(recognizer.runtime.device),
+        threads=torch.get_num_threads(),
+    )

@@ -1,0 +1,239 @@
+"""The command ``compare``: several models trained and tested on the same folds, in one table and on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from actionfusion.data.dataset import DataSettings, open_listing
+from actionfusion.data.listing import Listing
+from actionfusion.data.splits import default_split
+from actionfusion.errors import ActionFusionError, OutputError, RunFolderError, printable
+from actionfusion.evaluation.compared import ComparedModel, measure_cost, training_seconds, with_pairs
+from actionfusion.evaluation.folds import ProtocolName, make_folds
+from actionfusion.evaluation.protocol import run_protocol
+from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
+from actionfusion.intervals import percent_range
+from actionfusion.models import MODELS, model_class
+from actionfusion.reporting.compared_page import render_compared
+from actionfusion.reporting.rendering import NOTHING, plural, write_page
+from actionfusion.run_folder import at_work
+from actionfusion.storage import PathLike
+from actionfusion.terminal import Console
+from actionfusion.training.comparison import comparison_recipe, estimate
+from actionfusion.training.features import FOLDER
+from actionfusion.training.recipe import Recipe
+
+TABLE, PAGE = "comparison.json", "comparison.html"
+BASELINE = "probe"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        path: its folder.
+        models: a row each.
+    """
+
+    path: Path
+    models: tuple[ComparedModel, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a model, or a fold of one, came to nothing."""
+        return any(model.failure for model in self.models)
+
+
+def compare(
+    dataset: str,
+    root: PathLike,
+    *,
+    models: str = "",
+    protocol: ProtocolName | None = None,
+    reference: str = "fusion",
+    seeds: tuple[int, ...] = (0,),
+    repeats: int = 1,
+    recipe: str | None = None,
+    store: PathLike | None = None,
+    manifest: Path | None = None,
+    group_pattern: str | None = None,
+    out: Path = Path("comparison"),
+    device: str | None = None,
+) -> Comparison:
+    """Train and test several models on the same folds; the same command goes on where it was stopped.
+
+    Each model is trained by its recipe for comparisons: ``small``'s clips, start, budget and cached features with the
+    model's own settings on a light backbone, or a recipe of its own where it has no such form.  Nothing is chosen on
+    the test part.  A model that fails is a row with its reason, and the others go on.
+
+    Args:
+        dataset: layout of the videos: folder, ucf101, hmdb51, ucf11, ucfsports or csv.
+        root: folder of the videos, or its address.
+        models: names with commas between; none takes all that there are.  The linear probe is always among them.
+        protocol: as in the command protocol; none takes the official splits, the folder's own parts or column, else
+            leave-one-group-out of at most ten groups, grouped-7:3, or stratified-7:3, whichever the videos have first.
+        reference: the model that the others are compared with, video by video.
+        seeds: of the trainings, such as [0,1,2].
+        repeats: draws of a random split.
+        recipe: a YAML file or name in place of small.
+        store: folder of prepared clips, or its address.
+        manifest: what check wrote of the videos.
+        group_pattern: as data.group_pattern of a recipe.
+        out: folder for a protocol of each model, the features that they share, comparison.json and comparison.html.
+        device: as in train.
+
+    Returns:
+        The rows.
+
+    Raises:
+        SettingsError: no such model, or settings of other trainings than those in the folder.
+        DatasetError: videos that do not make these splits.
+        RunFolderError: the folder holds something else.
+        OutputError: the folder cannot be written; what is finished stays, and the same command goes on.
+    """
+    names = _names(models, reference)
+    refuse_unwritable(out / TABLE)
+    data = DataSettings(
+        root=root, dataset=dataset, store=store, manifest=manifest, group_pattern=group_pattern, validation="none"
+    )
+    listing = open_listing(data)
+    _say(listing.describe())
+    chosen = protocol or _default_protocol(listing)
+    if protocol is None:
+        _say(f"protocol: {chosen} (chosen; --protocol sets it)")
+    folds = make_folds(listing, chosen, 0, repeats, seeds)
+    recipes = {name: _recipe(name, recipe, data, out) for name in names}
+    with at_work(out):
+        _announce(listing, recipes, len(folds))
+        rows = []
+        for number, (name, made) in enumerate(recipes.items(), 1):
+            _say(f"model {number} of {len(recipes)}: {name}")
+            rows.append(_run(name, made, chosen, listing, out=out, seeds=seeds, repeats=repeats, device=device))
+            _write(out, _compared(rows, out, reference), listing, chosen, reference)
+    compared = tuple(_compared(rows, out, reference))
+    _print(compared, reference)
+    _say(f"now open {out / PAGE} in a browser")
+    return Comparison(out, compared)
+
+
+def _names(models: str, reference: str) -> list[str]:
+    """List the models, the reference first and the probe last among those that were not named."""
+    asked = [name.strip() for name in models.split(",") if name.strip()] or list(MODELS)
+    for name in (*asked, reference):
+        model_class(name)
+    return list(dict.fromkeys((reference, *asked, BASELINE)))
+
+
+def _default_protocol(listing: Listing) -> ProtocolName:
+    split = default_split(listing)
+    if split.startswith("official-"):
+        return "official"
+    if split == "grouped-7:3" and len(listing.groups) <= 10:
+        return "leave-one-group-out"
+    return split  # type: ignore[return-value]  # every other default split is a protocol of that name
+
+
+def _recipe(name: str, base: str | None, data: DataSettings, out: Path) -> Recipe | str:
+    """Make a model's recipe, or say why there is none."""
+    try:
+        made = comparison_recipe(name, base)
+        features = replace(made.features, folder=out / FOLDER) if made.features.cache else made.features
+        return made.changed(data=data, features=features)
+    except ActionFusionError as error:
+        return str(error)
+
+
+def _announce(listing: Listing, recipes: dict[str, Recipe | str], folds: int) -> None:
+    """Say how much there is to do before it begins, from a try of each model on a clip."""
+    known = [recipe for recipe in recipes.values() if isinstance(recipe, Recipe)]
+    _say(f"{plural(len(recipes), 'model')}, {plural(folds, 'fold')} each")
+    _say(estimate(known, listing, folds).line())
+
+
+def _run(
+    name: str,
+    recipe: Recipe | str,
+    protocol: ProtocolName,
+    listing: Listing,
+    *,
+    out: Path,
+    seeds: tuple[int, ...],
+    repeats: int,
+    device: str | None,
+) -> ComparedModel:
+    source = model_class(name).source
+    if isinstance(recipe, str):
+        return ComparedModel(name, source, NOTHING, failure=recipe)
+    row = ComparedModel(name, source, _describe(recipe))
+    try:
+        figures = run_protocol(
+            protocol, recipe, listing, out=out / name, repeats=repeats, seeds=seeds, device=device
+        ).figures
+        cost = measure_cost(out / name, figures, recipe.data, device)
+    except (OutputError, RunFolderError):
+        raise  # the others would end in the same way
+    except ActionFusionError as error:
+        _say(f"{name} failed: {error}")
+        return replace(row, failure=str(error))
+    failed = figures["failed_folds"]
+    failure = f"{len(failed)} of {figures['planned']} folds failed: {failed[0]['message']}" if failed else None
+    seconds = training_seconds(out / name, figures)
+    return replace(row, figures=figures, failure=failure, cost=cost, seconds=seconds)
+
+
+def _describe(recipe: Recipe) -> str:
+    """Describe what differs between the recipes of a comparison."""
+    start = recipe.pretrained_name or "random weights"
+    backbone = getattr(recipe.network, "backbone", None)
+    streams = " and ".join(recipe.fitted(2).clip.streams)
+    of = f"{backbone} from {start}" if backbone else f"from {start}"
+    return f"{of}; {streams}, {recipe.clip.frames} frames of {recipe.clip.frame_size} px"
+
+
+def _compared(rows: Sequence[ComparedModel], out: Path, reference: str) -> list[ComparedModel]:
+    return with_pairs(rows, {row.name: out / row.name for row in rows}, reference)
+
+
+def _write(out: Path, rows: Sequence[ComparedModel], listing: Listing, protocol: ProtocolName, reference: str) -> None:
+    about: dict[str, Any] = {"dataset": listing.dataset, "protocol": protocol, "reference": reference}
+    figures = about | {"models": [row.as_json() for row in rows]}
+    try:
+        write_atomically(out / TABLE, dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise cannot_write(out / TABLE, error, "free some space; what is finished stays") from error
+    write_page(out / PAGE, render_compared(rows, listing, protocol, reference))
+
+
+def _print(rows: Sequence[ComparedModel], reference: str) -> None:
+    table = Table(box=None, pad_edge=False)
+    heads = ("model", "correct", "top-1", "95 % interval", f"less {reference}", "p", "parameters", "ms a clip")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "model" else "right", overflow="fold")
+    for row in sorted(rows, key=lambda row: -(row.pooled.get("top1") or 0)):
+        pooled, pair = row.pooled, row.pair
+        cells = [NOTHING] * 3
+        if pooled:
+            interval = pooled["group_interval"] or pooled["interval"]
+            cells = [f"{pooled['correct']}/{pooled['count']}", f"{pooled['top1']:.1%}", percent_range(interval)]
+        less = NOTHING if pair is None else f"{100 * pair.difference:+.1f}"
+        p = NOTHING if row.p_value is None else f"{row.p_value:.2g}"
+        cost = [NOTHING] * 2 if row.cost is None else [f"{row.cost.parameters:,}", f"{row.cost.milliseconds:.1f}"]
+        table.add_row(Text(row.name), *cells, less, p, *cost)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if row.failure:
+            console.print(Text(f"{row.name}: {printable(row.failure)}", style="red"), soft_wrap=True)
+    console.print(Text("p: McNemar's on the first seed, corrected by Holm for the number of models"), soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(Text(line), soft_wrap=True)

@@ -1,0 +1,71 @@
+"""The page of a comparison of models: accuracies with their intervals, differences, costs, and what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actionfusion.data.listing import Listing
+from actionfusion.evaluation.compared import ComparedModel
+from actionfusion.reporting.orders import by_name, by_value, orders
+from actionfusion.reporting.rendering import NOTHING, environment, plural
+from actionfusion.reporting.tables import Bar
+
+
+def render_compared(models: Sequence[ComparedModel], listing: Listing, protocol: str, reference: str) -> str:
+    """Render the page.
+
+    Args:
+        models: the rows, the reference among them.
+        listing: the videos.
+        protocol: its name.
+        reference: the model that the others are compared with.
+    """
+    rows = [_row(model, listing) for model in models]
+    done = [model for model in models if model.pooled]
+    seeds = sorted({seed for model in done for seed in (model.figures or {})["seeds"]})
+    return (
+        environment()
+        .get_template("compared.html.j2")
+        .render(
+            title="Comparison of models",
+            summary=(
+                f"{plural(len(models), 'model')} trained and tested on the same folds of {listing.dataset}: "
+                f"{plural(len(listing.entries), 'video')}, {plural(len(listing.labels), 'class')}, {protocol}"
+                + (f", {plural(len(seeds), 'seed')}." if seeds else ".")
+            ).replace("classs", "classes"),
+            sections=[
+                ("accuracy", "Accuracy"),
+                ("differences", "Differences"),
+                ("costs", "Costs"),
+                ("facts", "Published"),
+            ],
+            rows=rows,
+            failures=[row for row in rows if row["model"].failure],
+            leaks=next((model.figures["leaks"] for model in done if model.figures), None),
+            reference=reference,
+            orders=orders(
+                "as given",
+                len(rows),
+                ("by name", by_name([model.name for model in models])),
+                ("best first", by_value([model.pooled.get("top1") for model in models], falling=True)),
+            ),
+        )
+    )
+
+
+def _row(model: ComparedModel, listing: Listing) -> dict[str, Any]:
+    pooled = model.pooled
+    bar = None
+    if pooled:
+        interval = pooled["group_interval"] or pooled["interval"]
+        bar = Bar(model.name, pooled["correct"], pooled["count"], tuple(interval), 1 / len(listing.labels))
+    cost, seconds = model.cost, model.seconds
+    return {
+        "model": model,
+        "bar": bar,
+        "parameters": NOTHING if cost is None else f"{cost.parameters:,}",
+        "flops": NOTHING if cost is None or cost.flops is None else f"{cost.flops / 1e9:.3g}",
+        "milliseconds": NOTHING if cost is None else f"{cost.milliseconds:.1f}",
+        "seconds": NOTHING if seconds is None else f"{seconds:,.0f}",
+    }

@@ -1,0 +1,118 @@
+"""How models are trained to be compared: by one recipe, with the settings of each; and how long that will take."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+
+import torch
+
+from actionfusion.data.dataset import LabelledVideos, split_listing
+from actionfusion.data.listing import Listing
+from actionfusion.errors import ActionFusionError
+from actionfusion.models import model_class
+from actionfusion.models.model import Features, VideoModel
+from actionfusion.training.chosen import chosen_recipe
+from actionfusion.training.recipe import Recipe, load_recipe
+from actionfusion.video.clip import cut_clip
+
+_BASE = "small"
+
+
+def comparison_recipe(model: str, base: str | None = None) -> Recipe:
+    """Make the recipe that a model is compared by: one recipe's clips, start and budget, and the model's own settings.
+
+    A model without a backbone that could start from pretrained weights has a recipe of its own name.
+
+    Args:
+        model: its name in the table of models.
+        base: a recipe in place of ``small``.
+
+    Raises:
+        SettingsError: no such model or recipe.
+    """
+    if "backbone" not in {field.name for field in fields(model_class(model).Settings)}:
+        return chosen_recipe(None, {"model": model})[0]
+    return load_recipe(base or _BASE).changed(model=model)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a comparison takes, about.
+
+    Attributes:
+        features: seconds for what is computed of each clip once.
+        training: seconds for all steps of all folds.
+        unknown: models that could not be tried.
+    """
+
+    features: float
+    training: float
+    unknown: tuple[str, ...]
+
+    def line(self) -> str:
+        """Say it."""
+        features, training = (str(timedelta(seconds=math.ceil(part))) for part in (self.features, self.training))
+        unknown = f"; not counted: {', '.join(self.unknown)}" if self.unknown else ""
+        return f"estimated: {features} for features, which are computed once, and {training} for training{unknown}"
+
+
+def estimate(recipes: Sequence[Recipe], listing: Listing, folds: int) -> Estimate:
+    """Try each model on one clip and one batch, and multiply.
+
+    Args:
+        recipes: of the models, with their data.
+        listing: the videos.
+        folds: that each model is trained on.
+    """
+    features, training, unknown, seen = 0.0, 0.0, list[str](), set[tuple[object, ...]]()
+    for recipe in recipes:
+        try:
+            once, each = _try(recipe, listing)
+        except ActionFusionError:
+            unknown.append(recipe.model)
+            continue
+        shared = (getattr(recipe.network, "backbone", recipe.model), recipe.clip)
+        if recipe.features.folder is None:
+            each += once
+        elif shared not in seen:
+            features += once
+        seen.add(shared)
+        training += folds * each
+    return Estimate(features, training, tuple(unknown))
+
+
+def _try(recipe: Recipe, listing: Listing) -> tuple[float, float]:
+    """Estimate the seconds for the features of all clips, and for the training of a fold from them."""
+    videos = split_listing(listing, replace(recipe.data, split="all-test"))
+    made = recipe.fitted(len(listing.labels))
+    network = model_class(made.model)(made.network)
+    began = time.perf_counter()
+    with torch.inference_mode():
+        features = _features(network, made, videos)
+        if network.solved:
+            network.describe(features)
+    clip = time.perf_counter() - began
+    count, settings = len(listing.entries), recipe.training
+    views = recipe.features.views if recipe.features.folder is not None else 0
+    if network.solved:
+        return count * (1 + views) * clip, 0.0
+    batch = {stream: values.expand(settings.batch_size, *values.shape[1:]) for stream, values in features.items()}
+    network.freeze_backbones("all")
+    began = time.perf_counter()
+    loss = network.loss(network(features=batch), torch.zeros(settings.batch_size, dtype=torch.int64))
+    loss.backward()  # type: ignore[no-untyped-call]
+    step = time.perf_counter() - began
+    epochs = sum(stage.max_epochs for stage in settings.stages)
+    return count * (1 + views) * clip, epochs * math.ceil(count / settings.batch_size) * step
+
+
+def _features(network: VideoModel, recipe: Recipe, videos: LabelledVideos) -> Features:
+    (source,) = videos.sources(videos.split.test[:1], recipe.clip)
+    clip = cut_clip(source.open(), recipe.clip)
+    return network.features(
+        {name: torch.from_numpy(values)[None] for name, values in clip.inputs(network.reads).items()}
+    )
