@@ -84,15 +84,17 @@ def _beside(path: Path) -> Iterator[Path]:
 @contextmanager
 def _locked(lock_file: Path) -> Iterator[None]:
     """Hold a lock for as long as the block lasts, where there are locks; its file is gone afterwards."""
-    with ExitStack() as held:
-        try:
-            # Another process that cleans up may hold it for a moment.
-            if lock := take_lock(lock_file, wait=True):
-                held.callback(release_and_remove, lock)
-        except OSError:
-            with suppress(OSError):
-                lock_file.unlink(missing_ok=True)
+    lock = None
+    with suppress(OSError):
+        lock = take_lock(lock_file, wait=True)  # another process that cleans up may hold it for a moment
+    try:
         yield
+    finally:
+        with suppress(OSError):
+            if lock is None:
+                lock_file.unlink(missing_ok=True)
+            else:
+                release_and_remove(lock)
 
 
 def remove_partials(folder: Path) -> None:

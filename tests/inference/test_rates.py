@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+from actionfusion.data.segment_source import SegmentSource
+from actionfusion.data.segments import Segment
 from actionfusion.errors import RunFolderError
 from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
@@ -136,6 +138,19 @@ def test_evaluate_reads_fast_copies_as_predict_does(tiny_run, copies, tmp_path):
     for row, probabilities in zip(rows, evaluation.probabilities, strict=True):
         found = dict(zip(evaluation.figures.labels, probabilities, strict=True))
         assert found == pytest.approx({item.label: item.probability for item in row.predictions}, abs=1e-6)
+
+
+def test_a_segment_of_a_fast_copy_has_the_frames_of_the_same_seconds(tiny_run, copies):
+    recognizer = Recognizer.load(tiny_run, runtime="torch")
+    recipe, rates = recognizer.clip_settings.flow, recognizer.rates
+    for segment in (Segment(0.0, 0.4), Segment(0.4, 0.9), Segment(0.4, 0.42)):
+        usual, fast = (SegmentSource(at(rate, copies)[0], segment, recipe, rates=rates) for rate in (25, 120))
+        assert abs(usual.num_frames - fast.num_frames) <= 1
+        frames = range(min(usual.num_frames, fast.num_frames))
+        (ours, _, one), (theirs, _, other) = (source.read(frames, ()) for source in (usual, fast))
+        assert one == pytest.approx(other, abs=0.021)
+        assert np.abs(ours.astype(int) - theirs).mean() < 4
+    assert "120 frames a second, read at 25" in fast.pace.note
 
 
 def test_check_lists_mixed_rates(copies, tmp_path, capsys):

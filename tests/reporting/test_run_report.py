@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from actionfusion.__main__ import main
-from actionfusion.errors import OutputError, RunFolderError, WeightsError
+from actionfusion.errors import OutputError, RunFolderError, SettingsError, WeightsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.reporting.chosen_clips import choose_clips
 from actionfusion.reporting.run_report import report
@@ -162,7 +162,7 @@ def test_an_unwritable_page_is_named_in_one_line(run, tmp_path, capsys):
         report(run, out=tmp_path / "file" / "page.html")
     assert main(["report", str(run), "--out", str(tmp_path / "file" / "page.html")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
-    with pytest.raises(OutputError, match="is a folder"):
+    with pytest.raises(SettingsError, match="is a folder, where a file is to be written"):
         report(run, out=tmp_path)
 
 

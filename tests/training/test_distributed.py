@@ -201,10 +201,12 @@ def test_one_that_dies_ends_all_with_a_message_and_the_run_goes_on(recipe, toget
         train(out=run, resume=True)
 
 
-# The second process is killed in its fourth step, which is in the second of two stages.
+# The second process is killed in its fourth step, which is in the second of two stages, once the first is on the disk.
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
+from pathlib import Path
 from actionfusion.__main__ import main
+from actionfusion.training.checkpoint import read_state
 from actionfusion.training.learner import Learner
 
 step, seen = Learner.step, []
@@ -212,6 +214,8 @@ step, seen = Learner.step, []
 def counted(*arguments, **options):
     seen.append(1)
     if len(seen) == 4 and os.environ["RANK"] == "1":
+        while read_state(Path(sys.argv[sys.argv.index("--out") + 1]))["stage"] < 1:
+            time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*arguments, **options)
 

@@ -182,8 +182,9 @@ class LabelledVideos:
 
     def file(self, index: int) -> AnyPath:
         """Give the file of a video: itself, or its entry of the store."""
-        path = self._today(index) or self.listing.entries[index].path
-        return self.listing.root / path if self.store is None else _entry(self.store, path)
+        entry = self.listing.entries[index]
+        today = replace(entry, path=self._today(index) or entry.path)
+        return self.listing.root / today.file_path if self.store is None else _entry(self.store, today.path)
 
     def _open(self, index: int, clip: ClipSettings, rates: FrameRates | None) -> ClipSource:
         entry, video = self.listing.entries[index], self.file(index)
@@ -191,7 +192,7 @@ class LabelledVideos:
             return StoredVideo(video)
         if entry.segment is not None:
             if isinstance(video, Path):
-                return SegmentSource(video, entry.segment, clip.flow, clip.frame_size)
+                return SegmentSource(video, entry.segment, clip.flow, clip.frame_size, rates)
             reason = f"is behind an address, and of its segment {entry.segment} only the prepared store reads"
             raise DatasetError(video, reason, "run prepare and give --data.store")
         if entry.kind == "frames":

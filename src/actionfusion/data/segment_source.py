@@ -20,6 +20,7 @@ from actionfusion.errors import VideoError
 from actionfusion.video.clip import ClipSource
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.pictures import UInt8Array
+from actionfusion.video.rates import WHOLE, FrameRates, Pace
 from actionfusion.video.reading import Frame
 from actionfusion.video.video_source import VideoSource
 from actionfusion.video.whole_files import Identity, identity
@@ -103,10 +104,18 @@ class SegmentSource:
         segment: of it.
         recipe: how flow is made.
         frame_size: height and width of the frames; the flow's size where None.
+        rates: of a run's training videos; see ``VideoSource``.
     """
 
-    def __init__(self, video: Path, segment: Segment, recipe: FlowRecipe, frame_size: int | None = None) -> None:
-        self._path, self._segment = video, segment
+    def __init__(
+        self,
+        video: Path,
+        segment: Segment,
+        recipe: FlowRecipe,
+        frame_size: int | None = None,
+        rates: FrameRates | None = None,
+    ) -> None:
+        self._path, self._segment, self._rates = video, segment, rates
         self.recipe, self.frame_size = recipe, frame_size or recipe.size
         self._opened: tuple[ClipSource, int, int, float] | None = None
 
@@ -119,9 +128,21 @@ class SegmentSource:
             if self._path.is_dir():
                 video = PictureFolderSource(self._path, self.recipe, self.frame_size)
             else:
-                video = VideoSource(self._path, self.recipe, len(times), frame_size=self.frame_size)
-            self._opened = video, first, last, float(times[first])
+                video = VideoSource(self._path, self.recipe, len(times), frame_size=self.frame_size, rates=self._rates)
+                # Of frames that are thinned the segment has those within it, or else the next one.
+                begin = min(video.pace.count(first) if first else 0, video.num_frames - 1)
+                first, last = begin, max(video.pace.count(last), begin + 1)
+            self._opened = video, first, last, float(times[_pace(video).source(first)])
         return self._opened
+
+    @property
+    def pace(self) -> Pace:
+        """How the frames of the video are taken; see ``VideoSource.pace``.
+
+        Raises:
+            VideoError: the video cannot be read, or does not have this segment.
+        """
+        return _pace(self._open()[0])
 
     @property
     def num_frames(self) -> int:
@@ -144,3 +165,7 @@ class SegmentSource:
         video, first, _, start = self._open()
         rgb, codes, times = video.read([first + number for number in frames], [first + number for number in fields])
         return rgb, codes, times - start
+
+
+def _pace(video: ClipSource) -> Pace:
+    return video.pace if isinstance(video, VideoSource) else WHOLE

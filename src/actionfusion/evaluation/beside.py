@@ -48,7 +48,7 @@ def compare_probe(
 
     def rows(probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
         predicted = probabilities.argmax(1)
-        each = zip(videos, groups, targets.tolist(), predicted.tolist(), strict=True)
+        each = zip(videos, groups, map(str, targets), map(str, predicted), strict=True)
         listed = [
             {"video": video, "group": group, "label": label, "predicted": guess} for video, group, label, guess in each
         ]

@@ -16,6 +16,7 @@ from rich.progress import track
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.plain_progress import PlainProgress
+from actionfusion.data.segment_source import SegmentSource
 from actionfusion.data.store import StoredVideo
 from actionfusion.errors import VideoError, WeightsError
 from actionfusion.evaluation.views import Views, cut_views
@@ -139,7 +140,7 @@ def predict_videos(
 
 
 def _pace(video: ClipSource, rates: FrameRates | None) -> Pace:
-    if isinstance(video, VideoSource | FetchedVideo):
+    if isinstance(video, VideoSource | FetchedVideo | SegmentSource):
         return video.pace
     if rates is None or not isinstance(video, StoredVideo):
         return WHOLE
