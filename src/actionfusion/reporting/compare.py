@@ -21,12 +21,13 @@ from actionfusion.evaluation.protocol import run_protocol
 from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
 from actionfusion.intervals import percent_range
 from actionfusion.models import MODELS, model_class
+from actionfusion.recipes import find_recipe
 from actionfusion.reporting.compared_page import render_compared
 from actionfusion.reporting.rendering import NOTHING, plural, write_page
 from actionfusion.run_folder import at_work
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
-from actionfusion.training.comparison import comparison_recipe, estimate
+from actionfusion.training.comparison import BASE, comparison_recipe, estimate
 from actionfusion.training.features import FOLDER
 from actionfusion.training.recipe import Recipe
 
@@ -61,7 +62,7 @@ def compare(
     reference: str = "fusion",
     seeds: tuple[int, ...] = (0,),
     repeats: int = 1,
-    recipe: str | None = None,
+    config: str | None = None,
     store: PathLike | None = None,
     manifest: Path | None = None,
     group_pattern: str | None = None,
@@ -83,7 +84,7 @@ def compare(
         reference: the model that the others are compared with, video by video.
         seeds: of the trainings, such as [0,1,2].
         repeats: draws of a random split.
-        recipe: a YAML file or name in place of small.
+        config: the recipe in place of small, its name or a YAML file; its backbone is that of all models.
         store: folder of prepared clips, or its address.
         manifest: what check wrote of the videos.
         group_pattern: as data.group_pattern of a recipe.
@@ -100,6 +101,7 @@ def compare(
         OutputError: the folder cannot be written; what is finished stays, and the same command goes on.
     """
     names = _names(models, reference)
+    find_recipe(config or BASE)
     refuse_unwritable(out / TABLE)
     data = DataSettings(
         root=root, dataset=dataset, store=store, manifest=manifest, group_pattern=group_pattern, validation="none"
@@ -110,7 +112,7 @@ def compare(
     if protocol is None:
         _say(f"protocol: {chosen} (chosen; --protocol sets it)")
     folds = make_folds(listing, chosen, 0, repeats, seeds)
-    recipes = {name: _recipe(name, recipe, data, out) for name in names}
+    recipes = {name: _recipe(name, config, data, out) for name in names}
     with at_work(out):
         _announce(listing, recipes, len(folds))
         rows = []

@@ -10,6 +10,7 @@ from actionfusion.evaluation.compared import ComparedModel
 from actionfusion.reporting.orders import by_name, by_value, orders
 from actionfusion.reporting.rendering import NOTHING, environment, plural
 from actionfusion.reporting.tables import Bar
+from actionfusion.storage import plain_name
 
 
 def render_compared(models: Sequence[ComparedModel], listing: Listing, protocol: str, reference: str) -> str:
@@ -30,10 +31,10 @@ def render_compared(models: Sequence[ComparedModel], listing: Listing, protocol:
         .render(
             title="Comparison of models",
             summary=(
-                f"{plural(len(models), 'model')} trained and tested on the same folds of {listing.dataset}: "
-                f"{plural(len(listing.entries), 'video')}, {plural(len(listing.labels), 'class')}, {protocol}"
-                + (f", {plural(len(seeds), 'seed')}." if seeds else ".")
-            ).replace("classs", "classes"),
+                f"{plural(len(models), 'model')} trained and tested on the same folds of {plain_name(listing.root)} "
+                f"({listing.dataset}): {plural(len(listing.entries), 'video')} of {len(listing.labels)} classes, "
+                f"{protocol}, {plural(len(seeds), 'seed')}."
+            ),
             sections=[
                 ("accuracy", "Accuracy"),
                 ("differences", "Differences"),

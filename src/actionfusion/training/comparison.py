@@ -19,13 +19,13 @@ from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe, load_recipe
 from actionfusion.video.clip import cut_clip
 
-_BASE = "small"
+BASE = "small"
 
 
 def comparison_recipe(model: str, base: str | None = None) -> Recipe:
-    """Make the recipe that a model is compared by: one recipe's clips, start and budget, and the model's own settings.
+    """Make a model's recipe: the clips, backbone, start and budget of one for all, and its own settings.
 
-    A model without a backbone that could start from pretrained weights has a recipe of its own name.
+    A model without a backbone, which could start from pretrained weights, has a recipe of its own name.
 
     Args:
         model: its name in the table of models.
@@ -34,9 +34,13 @@ def comparison_recipe(model: str, base: str | None = None) -> Recipe:
     Raises:
         SettingsError: no such model or recipe.
     """
-    if "backbone" not in {field.name for field in fields(model_class(model).Settings)}:
+    common = load_recipe(base or BASE)
+    shared = {field.name for field in fields(model_class(model).Settings)} & {"backbone", "batch_norm"}
+    if "backbone" not in shared:
         return chosen_recipe(None, {"model": model})[0]
-    return load_recipe(base or _BASE).changed(model=model)
+    made = common.changed(model=model)
+    given = {name: getattr(common.network, name) for name in shared if hasattr(common.network, name)}
+    return made.changed(network=replace(made.network, **given))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Several models on the same folds: rows, differences, what fails, and that what is done is never done again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from actionfusion.__main__ import main
+from actionfusion.errors import SettingsError, TrainingError
+from actionfusion.evaluation import protocol as protocol_module
+from actionfusion.evaluation.versus import compare_pairs, read_answers
+from actionfusion.intervals import holm
+from actionfusion.reporting.compare import compare
+
+BASE = {
+    "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
+    "network": {"backbone": [4, "M", 8], "batch_norm": True, "fc6_width": 8, "hidden": 6, "head": "linear"},
+    "features": {"cache": True, "views": 1},
+    "training": {
+        "batch_size": 4, "workers": 0, "stages": [{"learning_rate": 0.01, "max_epochs": 2, "patience": None}],
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "base.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def words(base, grouped_root) -> list[str]:
+    return ["compare", "folder", str(grouped_root), "--group_pattern", r"(?P<group>p\d)_", "--config", str(base)]
+
+
+@pytest.fixture(scope="module")
+def compared(words, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("compared") / "out"
+    assert main([*words, "--models", "lrcn", "--seeds", "[0,1]", "--out", str(out)]) == 0
+    return out
+
+
+def test_each_model_answers_each_fold(compared):
+    table = json.loads((compared / "comparison.json").read_text())
+    assert [row["model"] for row in table["models"]] == ["fusion", "lrcn", "probe"]
+    assert (table["protocol"], table["reference"]) == ("leave-one-group-out", "fusion")
+    for row in table["models"]:
+        assert (row["folds"], row["planned"], row["failure"]) == (6, 6, None)
+        assert row["accuracy"]["count"] == 24
+        assert row["accuracy"]["group_interval"]
+        assert row["cost"]["parameters"] > 0
+        assert "[4, 'M', 8]" in row["recipe"] or "(4, 'M', 8)" in row["recipe"]
+    assert [row["less_reference"] is None for row in table["models"]] == [True, False, False]
+
+
+def test_differences_are_those_of_versus_and_p_sees_each_video_once(compared):
+    row = json.loads((compared / "comparison.json").read_text())["models"][1]
+    pair = compare_pairs(read_answers(compared / "lrcn"), read_answers(compared / "fusion"))
+    assert row["less_reference"] == json.loads(json.dumps(pair.as_json()))
+    assert pair.count == 24
+    right = [
+        {
+            line["video"]
+            for line in read_answers(compared / name)["videos"]
+            if line["label"] == line["predicted"] and "-seed-0\0" in line["key"]
+        }
+        for name in ("lrcn", "fusion")
+    ]
+    only = [len(right[0] - right[1]), len(right[1] - right[0])]
+    from scipy.stats import binomtest
+
+    p = binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
+    assert p <= row["p_value_corrected"] <= min(1.0, 2 * p)
+
+
+def test_the_page_has_all_and_the_network_of_nobody_else(compared):
+    page = (compared / "comparison.html").read_text()
+    for text in ("fusion", "lrcn", "probe", "Donahue", "82.34", "Holm"):
+        assert text in page
+    assert "http" not in page.split("</style>")[1]
+
+
+def test_what_is_done_is_not_done_again(compared, words, monkeypatch, capsys):
+    monkeypatch.setattr(protocol_module, "train", lambda *_, **__: pytest.fail("trained again"))
+    before = json.loads((compared / "comparison.json").read_text())
+    assert main([*words, "--models", "lrcn", "--seeds", "[0,1]", "--out", str(compared)]) == 0
+    assert json.loads((compared / "comparison.json").read_text()) == before
+    assert "6 of 6 folds are done already" in capsys.readouterr().err
+
+
+def test_a_model_that_fails_is_a_row_and_the_others_go_on(words, tmp_path, monkeypatch, capsys):
+    train = protocol_module.train
+
+    def failing(recipe, **options):
+        if recipe.model == "lrcn":
+            raise TrainingError("loss", "is no number", "lower the learning rate")
+        return train(recipe, **options)
+
+    monkeypatch.setattr(protocol_module, "train", failing)
+    out = tmp_path / "out"
+    assert main([*words, "--models", "lrcn", "--protocol", "random-7:3", "--out", str(out)]) == 1
+    rows = {row["model"]: row for row in json.loads((out / "comparison.json").read_text())["models"]}
+    assert "1 of 1 folds failed: loss: is no number" in rows["lrcn"]["failure"]
+    assert rows["lrcn"]["accuracy"] is None
+    assert rows["probe"]["accuracy"]["count"] == rows["fusion"]["accuracy"]["count"] > 0
+    assert "is no number" in (out / "comparison.html").read_text()
+    assert capsys.readouterr().out.count("lrcn") == 2
+
+
+def test_a_misspelt_model_is_refused_before_the_work_with_the_nearest_name(words, tmp_path, capsys):
+    assert main([*words, "--models", "lrnc", "--out", str(tmp_path / "out")]) == 1
+    assert "did you mean lrcn?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_is_refused_before_the_work(base, grouped_root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Exception, match="cannot be written"):
+        compare("folder", grouped_root, models="probe", config=str(base), out=tmp_path / "file" / "out")
+    with pytest.raises(SettingsError, match="is no recipe"):
+        compare("folder", grouped_root, models="probe", config="smal", out=tmp_path / "out")
+
+
+def test_holm_corrects_as_published():
+    # Of Holm 1979's procedure: the smallest p counts for all, the next for one less, and none falls below an earlier.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
