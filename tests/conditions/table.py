@@ -75,6 +75,15 @@ CASES = {
             whole="protocol.json",
         ),
         Case(
+            "compare",
+            "folder {clips} --config {recipe} --models probe --reference probe --protocol folders --out {out}",
+            "a folder, with a protocol for each model, a table and a page",
+            "the same command goes on: finished folds stay",
+            "compared",
+            folder=True,
+            whole="comparison.html",
+        ),
+        Case(
             "report", "{run} --root {clips} --no_heat --out {out}", "a page", "the same command writes it", "page.html"
         ),
         Case(
