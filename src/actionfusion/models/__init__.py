@@ -16,6 +16,16 @@ MODELS: Mapping[str, str] = {
     "fusion": "actionfusion.models.fusion_network:FusionNetwork",
     "c3d": "actionfusion.models.systems.c3d:C3D",
     "lrcn": "actionfusion.models.systems.lrcn:LRCN",
+    "single_frame": "actionfusion.models.systems.single_frame:SingleFrame",
+    "early_fusion": "actionfusion.models.systems.early_fusion:EarlyFusion",
+    "late_fusion": "actionfusion.models.systems.late_fusion:LateFusion",
+    "slow_fusion": "actionfusion.models.systems.slow_fusion:SlowFusion",
+    "multiresolution": "actionfusion.models.systems.multiresolution:Multiresolution",
+    "conv_pooling": "actionfusion.models.systems.conv_pooling:ConvPooling",
+    "deep_lstm": "actionfusion.models.systems.deep_lstm:DeepLSTM",
+    "two_stream": "actionfusion.models.systems.two_stream:TwoStream",
+    "two_stream_fusion": "actionfusion.models.systems.two_stream_fusion:TwoStreamFusion",
+    "fstcn": "actionfusion.models.systems.fstcn:FstCN",
     "probe": "actionfusion.models.probe:Probe",
 }
 
