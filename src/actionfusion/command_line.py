@@ -109,14 +109,16 @@ def parser_and_words(
 ) -> tuple[ArgumentParser, list[str], dict[str, Any]]:
     """Make a command's parser with the recipes among the words as defaults; give the other words, and what recipes set.
 
-    Where no recipe is among them, that of the model is taken.  A later one stands above an earlier one, and a word
-    above all, wherever it stands.
+    Where no recipe is among them, that of the model is taken, or ``small``.  A later one stands above an earlier one,
+    and a word above all, wherever it stands.
     """
     kinds, chosen = _recipe_kinds(name, words), _chosen_recipe(name, words)
     words, recipes = checked_words(name, words, kinds | _named(name, function), takes_recipes=bool(kinds))
     parser = _parser(name, function, kinds)
     recipes = [str(chosen)] if chosen else recipes
-    defaults = {key: value for recipe in recipes for key, value in single_settings(kinds, read_recipe(recipe, kinds))}
+    model = _last_model(words) if chosen else None
+    read = (read_recipe(recipe, kinds, model) for recipe in recipes)
+    defaults = {key: value for values in read for key, value in single_settings(kinds, values)}
     parser.set_defaults(defaults)
     return parser, words, defaults
 
@@ -156,7 +158,11 @@ def _chosen_recipe(name: str, words: list[str]) -> Path | None:
     """Find the recipe for a command line that names none, and goes on with no run."""
     if name not in RECIPE_COMMANDS or "--resume" in words or _given(words, "config"):
         return None
-    return default_recipe(next(reversed(_given(words, "model")), None))
+    return default_recipe(_last_model(words))
+
+
+def _last_model(words: list[str]) -> str | None:
+    return next(reversed(_given(words, "model")), None)
 
 
 def _given(words: list[str], flag: str) -> list[str]:

@@ -11,7 +11,8 @@ from actionfusion.settings import build_each, read_yaml
 from actionfusion.upgrade import with_new_names
 
 FOLDER = Path(__file__).parent
-_DEFAULTS = {None: "small", "fusion": "small"}  # other models have a recipe of their own name
+_DEFAULT = "small"
+_MODEL = "fusion"  # of a recipe that names none
 
 
 def recipe_path(name: str) -> Path:
@@ -37,29 +38,31 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def default_recipe(model: str | None) -> Path | None:
-    """Find the recipe that is taken where none is given: ``small``, or that of the model.
+def default_recipe(model: str | None) -> Path:
+    """Find the recipe that is taken where none is given: the one of the model's name, or ``small``.
+
+    Of ``small`` a model takes all but the section ``network``, for which it has settings of its own.
 
     Args:
         model: as given, if it is.
-
-    Returns:
-        Its file; None for a model without one, which takes its default settings.
     """
-    name = _DEFAULTS.get(model, model)
-    return FOLDER / f"{name}.yaml" if name in recipe_names() else None
+    own = FOLDER / f"{model}.yaml"
+    return own if own.name in {f"{name}.yaml" for name in recipe_names()} else FOLDER / f"{_DEFAULT}.yaml"
 
 
-def read_recipe(name: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+def read_recipe(name: str, kinds: Mapping[str, Any], model: str | None = None) -> dict[str, Any]:
     """Read what a recipe sets, as the plain values of its file, which ``kinds`` take.
 
     Args:
         name: a recipe that ships with the package, or a YAML file.
         kinds: the arguments that it may set, with their types.
+        model: that is to be trained by it; of a recipe of another one, the section ``network`` is left out.
 
     Raises:
         SettingsError: no such recipe, or a line in it that ``kinds`` do not take.
     """
     values = with_new_names(read_yaml(path := find_recipe(name)))
+    if model is not None and model != values.get("model", _MODEL):
+        values = {section: given for section, given in values.items() if section != "network"}
     build_each(kinds, values, path)
     return values

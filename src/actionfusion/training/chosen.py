@@ -43,7 +43,7 @@ def choose(
 
 
 def chosen_recipe(recipe: Recipe | None, changes: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
-    """Give the recipe with its changes; where there is none, that of the model, and the line that says so.
+    """Give the recipe with its changes; where there is none, that of the model, or ``small``, and what says so.
 
     Args:
         recipe: as given.
@@ -52,9 +52,13 @@ def chosen_recipe(recipe: Recipe | None, changes: Mapping[str, Any]) -> tuple[Re
     Raises:
         SettingsError: no such model, or settings of another one.
     """
-    if recipe is None and (path := default_recipe(changes.get("model"))):
-        return load_recipe(path).changed(**changes), [f"recipe: {path.stem} (chosen; --config sets it)"]
-    return (recipe or Recipe()).changed(**changes), []
+    if recipe is not None:
+        return recipe.changed(**changes), []
+    recipe = load_recipe(path := default_recipe(changes.get("model")))
+    lines, changed = [f"recipe: {path.stem} (chosen; --config sets it)"], recipe.changed(**changes)
+    if changed.model != recipe.model:
+        lines.append(f"network: the settings of {changed.model}, since those of {path.stem} are of {recipe.model}")
+    return changed, lines
 
 
 def rooted(recipe: Recipe, root: PathLike | None, changes: Mapping[str, Any]) -> Recipe:
