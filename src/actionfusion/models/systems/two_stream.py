@@ -60,6 +60,31 @@ class TwoStreamSettings(ReadoutSettings):
         return cls(num_classes=num_classes, **values)
 
 
+class LinearSVM(nn.Linear):
+    """Compute the margins of a linear SVM, its weights and biases so many times the parameters.
+
+    A learning rate that suits networks would move weights of margins from 0 to 1 too slowly.
+    """
+
+    TIMES = 30.0
+
+    def reset_parameters(self) -> None:
+        """Start at zero, since there is but one optimum."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map ``[B, F]`` to margins ``[B, K]``."""
+        return self.TIMES * super().forward(values)
+
+    def loss(self, margins: Tensor, targets: Tensor, penalty: float) -> Tensor:
+        """Sum the clips' squared hinge losses, each class against the others, and the penalty of each clip."""
+        sides = 2 * F.one_hot(targets, margins.shape[-1]) - 1
+        hinges = F.relu(1 - sides * margins.float()).square().sum(-1)
+        length = (self.TIMES * self.weight).square().sum()
+        return (hinges + penalty / 2 * length).sum() / margins.shape[-1]
+
+
 class TwoStream(Towers):
     """The two-stream network of Simonyan and Zisserman 2014.
 
@@ -84,7 +109,7 @@ class TwoStream(Towers):
     def __init__(self, settings: TwoStreamSettings | None = None) -> None:
         settings = settings or TwoStreamSettings()
         super().__init__(settings)
-        self.svm = nn.Linear(2 * settings.num_classes, settings.num_classes) if settings.scores == "svm" else None
+        self.svm = LinearSVM(2 * settings.num_classes, settings.num_classes) if settings.scores == "svm" else None
 
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the classifier of frames or stacks."""
@@ -100,13 +125,11 @@ class TwoStream(Towers):
         return torch.cat((logits, margins.unsqueeze(1)), 1)
 
     def loss(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Sum the clips' cross-entropies, and for the SVM the squared hinge losses, each class against the others."""
+        """Sum the clips' cross-entropies, and for the SVM its own loss, the mean over classes."""
         if self.svm is None:
             return super().loss(logits, targets, smoothing)
-        sides = 2 * F.one_hot(targets, logits.shape[-1]) - 1
-        hinges = F.relu(1 - sides * logits[:, -1].float()).square().mean(-1)
-        penalty = self.settings.svm_penalty / 2 * self.svm.weight.square().sum() / logits.shape[-1]
-        return super().loss(logits[:, :-1], targets, smoothing) + (hinges + penalty).sum()
+        networks = super().loss(logits[:, :-1], targets, smoothing)
+        return networks + self.svm.loss(logits[:, -1], targets, self.settings.svm_penalty)
 
     def log_scores(self, logits: Tensor) -> Tensor:
         """Compute log-probabilities ``[B, K]``: of the average, or the SVM's margins normalised, in their order."""
