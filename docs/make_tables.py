@@ -19,7 +19,9 @@ from actionfusion.models import MODELS, model_class
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("data", "experiments", "inference", "models")))
-DATA_SETS = {"ucf101": "UCF101", "ucf11": "UCF11", "ucfsports": "UCF Sports", "hmdb51": "HMDB51"}
+DATA_SETS = {
+    "ucf101": "UCF101", "ucf11": "UCF11", "ucfsports": "UCF Sports", "hmdb51": "HMDB51", "sports-1m": "Sports-1M"
+}  # fmt: skip
 
 
 def flow_engines() -> str:

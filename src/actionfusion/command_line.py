@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from actionfusion.commands import COMMANDS, RECIPE_COMMANDS
 from actionfusion.errors import ActionFusionError, WrongWord, printable
 from actionfusion.process import was_stopped
-from actionfusion.recipes import default_recipe, find_recipe, is_borrowed, read_recipe
+from actionfusion.recipes import default_recipe, find_recipe, read_recipe
 from actionfusion.settings import read_yaml, single_settings
 from actionfusion.version import __version__
 from actionfusion.words import checked_words
@@ -109,15 +109,15 @@ def parser_and_words(
 ) -> tuple[ArgumentParser, list[str], dict[str, Any]]:
     """Make a command's parser with the recipes among the words as defaults; give the other words, and what recipes set.
 
-    Where no recipe is among them, that of the model is taken.  A later one stands above an earlier one, and a word
-    above all, wherever it stands.
+    Where no recipe is among them, that of the model is taken, or ``small``.  A later one stands above an earlier one,
+    and a word above all, wherever it stands.
     """
-    kinds, chosen, model = _recipe_kinds(name, words), _chosen_recipe(name, words), _model(words)
+    kinds, chosen = _recipe_kinds(name, words), _chosen_recipe(name, words)
     words, recipes = checked_words(name, words, kinds | _named(name, function), takes_recipes=bool(kinds))
     parser = _parser(name, function, kinds)
     recipes = [str(chosen)] if chosen else recipes
-    own = not (chosen and is_borrowed(model))
-    read = [read_recipe(recipe, kinds, network=own) for recipe in recipes]
+    model = _last_model(words) if chosen else None
+    read = (read_recipe(recipe, kinds, model) for recipe in recipes)
     defaults = {key: value for values in read for key, value in single_settings(kinds, values)}
     parser.set_defaults(defaults)
     return parser, words, defaults
@@ -158,11 +158,10 @@ def _chosen_recipe(name: str, words: list[str]) -> Path | None:
     """Find the recipe for a command line that names none, and goes on with no run."""
     if name not in RECIPE_COMMANDS or "--resume" in words or _given(words, "config"):
         return None
-    return default_recipe(_model(words))
+    return default_recipe(_last_model(words))
 
 
-def _model(words: list[str]) -> str | None:
-    """Find the model that the words name."""
+def _last_model(words: list[str]) -> str | None:
     return next(reversed(_given(words, "model")), None)
 
 

@@ -341,7 +341,12 @@ def test_what_a_model_names_is_there(name: str) -> None:
 def test_every_setting_is_described_and_has_a_default(name: str) -> None:
     settings = model_class(name).Settings
     assert issubclass(settings, ModelSettings)
-    described = {line.split(":")[0].strip() for line in (settings.__doc__ or "").splitlines() if ":" in line}
+    described = {  # a subclass describes what it adds
+        line.split(":")[0].strip()
+        for kind in settings.__mro__
+        for line in (kind.__doc__ or "").splitlines()
+        if ":" in line
+    }
 
     assert {field.name for field in dataclasses.fields(settings)} <= described
     assert settings(**dataclasses.asdict(settings.tiny(CLASSES))) == settings.tiny(CLASSES)

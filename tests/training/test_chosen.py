@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,7 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.protocol import protocol
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.models import MODELS, model_class
-from actionfusion.recipes import recipe_names
+from actionfusion.models import model_class
 from actionfusion.training.chosen import choose
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, load_recipe
@@ -73,17 +72,19 @@ def test_without_a_recipe_that_of_the_model_is_taken_and_flags_stand_above_it(he
     assert (in_python[0], in_python[2]) == (recipe, lines)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - set(recipe_names()) - {"fusion"}))
-def test_a_model_without_a_recipe_takes_small_with_network_settings_of_its_own(here, name):
-    recipe, lines = recipe_of("clips", "--model", name)
+def test_a_model_without_a_recipe_takes_small_but_for_the_network_and_says_so(here):
+    recipe, lines = recipe_of("clips", "--model", "conv_pooling", "--network.pooling", "slow")
     small = load_recipe("small")
-    meant = small.changed(
-        model=name, data=replace(small.data, root="clips"), features=small.features.beside(Path("run"))
-    )
-    assert recipe == meant
-    assert recipe.network == model_class(name).Settings()
-    assert lines == [f"recipe: small (chosen; --config sets it), with {name}'s own network settings"]
-    assert choose(None, "clips", Path("run"), {"model": name})[0] == recipe
+    assert recipe.network == model_class("conv_pooling").Settings(pooling="slow")
+    same = [field.name for field in fields(Recipe) if field.name not in {"model", "network", "data", "features"}]
+    assert all(getattr(recipe, name) == getattr(small, name) for name in same)
+    assert (recipe.pretrained, recipe.features.cache, recipe.training.stages[0].max_epochs) == ("imagenet", True, 60)
+    assert lines == [
+        "recipe: small (chosen; --config sets it)",
+        "network: the settings of conv_pooling, since those of small are of fusion",
+    ]
+    in_python = choose(None, "clips", Path("run"), {"model": "conv_pooling", "network": recipe.network})
+    assert (in_python[0], in_python[2]) == (recipe, lines)
 
 
 def test_a_recipe_that_is_given_is_taken_and_nothing_is_said(here):

@@ -12,7 +12,7 @@ from actionfusion.upgrade import with_new_names
 
 FOLDER = Path(__file__).parent
 _DEFAULT = "small"
-_DEFAULT_OF = (None, "fusion")
+_MODEL = "fusion"  # of a recipe that names none
 
 
 def recipe_path(name: str) -> Path:
@@ -39,32 +39,30 @@ def recipe_names() -> list[str]:
 
 
 def default_recipe(model: str | None) -> Path:
-    """Find the file of the recipe that is taken where none is given: that of the model's name, else ``small``.
+    """Find the recipe that is taken where none is given: the one of the model's name, or ``small``.
+
+    Of ``small`` a model takes all but the section ``network``, for which it has settings of its own.
 
     Args:
         model: as given, if it is.
     """
-    return FOLDER / f"{model if model in recipe_names() and model not in _DEFAULT_OF else _DEFAULT}.yaml"
+    own = FOLDER / f"{model}.yaml"
+    return own if own.name in {f"{name}.yaml" for name in recipe_names()} else FOLDER / f"{_DEFAULT}.yaml"
 
 
-def is_borrowed(model: str | None) -> bool:
-    """Tell whether the default recipe of a model is fusion's, of which it takes all but the network's settings."""
-    return model not in _DEFAULT_OF and default_recipe(model).stem == _DEFAULT
-
-
-def read_recipe(name: str, kinds: Mapping[str, Any], *, network: bool = True) -> dict[str, Any]:
+def read_recipe(name: str, kinds: Mapping[str, Any], model: str | None = None) -> dict[str, Any]:
     """Read what a recipe sets, as the plain values of its file, which ``kinds`` take.
 
     Args:
         name: a recipe that ships with the package, or a YAML file.
         kinds: the arguments that it may set, with their types.
-        network: read the settings of its model too.
+        model: that is to be trained by it; of a recipe of another one, the section ``network`` is left out.
 
     Raises:
         SettingsError: no such recipe, or a line in it that ``kinds`` do not take.
     """
     values = with_new_names(read_yaml(path := find_recipe(name)))
-    if not network:
-        values.pop("network", None)
+    if model is not None and model != values.get("model", _MODEL):
+        values = {section: given for section, given in values.items() if section != "network"}
     build_each(kinds, values, path)
     return values

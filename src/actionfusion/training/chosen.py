@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actionfusion.errors import SettingsError
-from actionfusion.recipes import default_recipe, is_borrowed
+from actionfusion.recipes import default_recipe
 from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.training.features import FOLDER
 from actionfusion.training.recipe import Recipe, load_recipe
@@ -43,7 +43,7 @@ def choose(
 
 
 def chosen_recipe(recipe: Recipe | None, changes: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
-    """Give the recipe with its changes; where there is none, that of the model, and the line that says so.
+    """Give the recipe with its changes; where there is none, that of the model, or ``small``, and what says so.
 
     Args:
         recipe: as given.
@@ -54,9 +54,11 @@ def chosen_recipe(recipe: Recipe | None, changes: Mapping[str, Any]) -> tuple[Re
     """
     if recipe is not None:
         return recipe.changed(**changes), []
-    path, model = default_recipe(changes.get("model")), changes.get("model")
-    own = f", with {model}'s own network settings" if is_borrowed(model) else ""
-    return load_recipe(path).changed(**changes), [f"recipe: {path.stem} (chosen; --config sets it){own}"]
+    recipe = load_recipe(path := default_recipe(changes.get("model")))
+    lines, changed = [f"recipe: {path.stem} (chosen; --config sets it)"], recipe.changed(**changes)
+    if changed.model != recipe.model:
+        lines.append(f"network: the settings of {changed.model}, since those of {path.stem} are of {recipe.model}")
+    return changed, lines
 
 
 def rooted(recipe: Recipe, root: PathLike | None, changes: Mapping[str, Any]) -> Recipe:

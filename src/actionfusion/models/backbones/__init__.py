@@ -16,6 +16,9 @@ BACKBONES: Mapping[str, str] = {
     "vgg16": "actionfusion.models.backbones.vgg16:VGG",
     "narrow": "actionfusion.models.backbones.vgg16:Narrow",
     "efficientnet_lite0": "actionfusion.models.backbones.efficientnet_lite:EfficientNetLite0",
+    "karpathy": "actionfusion.models.backbones.alexnet:Karpathy",
+    "cnn_m": "actionfusion.models.backbones.alexnet:CNNM",
+    "fstcn": "actionfusion.models.backbones.alexnet:FstCN",
 }
 TIMM = "timm:"
 

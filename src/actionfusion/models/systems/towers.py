@@ -41,11 +41,15 @@ class TowerSettings(ModelSettings):
         backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
         batch_norm: normalise after each convolution of a VGG, for training from scratch.
 
+    Attributes:
+        OWN_LAYERS: whether ``backbone`` may be ``own``: no backbone, and the system's own layers on the pictures.
+
     Raises:
         SettingsError: a value out of range, or two that do not go together.
     """
 
     SHARES: ClassVar[tuple[str, ...]] = ("flow_weight",)
+    OWN_LAYERS: ClassVar[bool] = False
 
     streams: Literal["both", "rgb", "flow"] = "both"
     flow_input: Literal["stack", "image"] = "stack"
@@ -58,8 +62,7 @@ class TowerSettings(ModelSettings):
         if self.flow_input == "image" and self.flow_channels % 2:
             reason = f"{self.flow_channels} channels are no pairs of u and v"
             raise SettingsError("network.flow_channels", reason, "take an even number")
-        facts = backbone_facts(self.backbone)
-        sizes = {stream: facts.map_size(self.size_of(stream)) for stream in self.reads}
+        sizes = {stream: self.side_of(stream) for stream in self.reads}
         if min(sizes.values()) < 1:
             raise SettingsError("network.image_size", "the frames leave no map", "take larger frames")
         if len(set(sizes.values())) > 1:
@@ -70,6 +73,16 @@ class TowerSettings(ModelSettings):
     def reads(self) -> tuple[StreamName, ...]:
         """The streams, RGB first."""
         return STREAMS if self.streams == "both" else (self.streams,)
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether a backbone reads the pictures; else the system's own layers do."""
+        return not (self.OWN_LAYERS and self.backbone == "own")
+
+    def side_of(self, stream: StreamName) -> int:
+        """Return height and width of what a stream's tower reads: maps, or pictures where there is no backbone."""
+        size = self.size_of(stream)
+        return backbone_facts(self.backbone).map_size(size) if self.has_backbone else size
 
 
 class FlowImage(nn.Module):
@@ -102,16 +115,18 @@ class Towers(VideoModel):
     settings: TowerSettings
 
     def __init__(self, settings: TowerSettings) -> None:
-        backbones = {}
+        backbones, channels = {}, dict[StreamName, int]()
         for stream in settings.reads:
             as_image = stream == "flow" and settings.flow_input == "image"
-            channels = 3 if as_image else settings.channels_of(stream)
-            backbones[stream] = make_backbone(settings.backbone, channels, batch_norm=settings.batch_norm)
+            channels[stream] = 3 if as_image else settings.channels_of(stream)
+            if settings.has_backbone:
+                backbone = make_backbone(settings.backbone, channels[stream], batch_norm=settings.batch_norm)
+                backbones[stream], channels[stream] = backbone, backbone.out_channels
         super().__init__(settings, backbones)
-        if "flow" in backbones and settings.flow_input == "image":
+        if "flow" in self.reads and settings.flow_input == "image":
             self.normalizers["flow"] = nn.Sequential(self.normalizers["flow"], FlowImage())
         self.maps = nn.Identity()
-        self.add_towers({stream: backbone.out_channels for stream, backbone in backbones.items()})
+        self.add_towers(channels)
 
     @classmethod
     def streams(cls, settings: ModelSettings) -> tuple[StreamName, ...]:
@@ -151,7 +166,11 @@ class Towers(VideoModel):
 
     def _weights(self, logits: Tensor) -> Tensor:
         """Weigh the answers ``[n * streams]``."""
-        steps = logits.shape[1] // len(self.reads)
         flow = self.settings.flow_weight
-        shares = torch.tensor([1 - flow, flow] if len(self.reads) == 2 else [1.0], device=logits.device)
-        return shares.repeat_interleave(steps) / steps
+        shares = torch.tensor([1 - flow, flow] if len(self.reads) == 2 else [1.0])
+        steps = self.step_weights(logits.shape[1] // len(self.reads))
+        return torch.outer(shares, steps).flatten().to(logits.device)
+
+    def step_weights(self, steps: int) -> Tensor:
+        """Weigh the steps of a tower's answers ``[n]``, 1 in sum: all alike."""
+        return torch.full((steps,), 1 / steps)
