@@ -278,7 +278,8 @@ def solve_model(plan: Plan, network: VideoModel, learn: KeyedDataset, check: Key
         ActionFusionError: a video cannot be read, or nothing can be learned from the videos.
     """
     started = time.perf_counter()
-    network.freeze_backbones("all")
+    if network.backbones:
+        network.freeze_backbones("all")
     with features_progress(shown=True) as progress:
         parts = [describe_clips(plan, network, network, part, progress) for part in (learn, check) if part is not None]
     report = network.solve(parts[0])
