@@ -24,7 +24,7 @@ Integers = npt.NDArray[np.int64]
 
 STRENGTHS = (1.0, 10.0, 100.0)
 UNTESTED_STRENGTH = 100.0  # of Wang et al. 2013
-FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _NEVER = -100.0  # the margin of a class that the clips do not hold
 
 

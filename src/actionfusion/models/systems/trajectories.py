@@ -255,6 +255,7 @@ def _describe(scale: _Scale, settings: TrajectorySettings) -> Floats:
             continue
         maps = np.concatenate(histogram_maps(pictures[time], flow, _NO_MOTION * unit), -1)
         boxes = cv2.boxFilter(maps, -1, (cell, cell), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_REPLICATE)
+        boxes = np.maximum(boxes, 0)  # its running sums may end a little under zero
         corners = np.rint(tracks.points[rows, ages[rows]]).astype(np.int64) - settings.patch // 2
         # A patch that reaches over the border is moved inside.
         x, y = np.clip(corners, 0, np.array(flow.shape[1::-1]) - settings.patch).T
@@ -263,8 +264,12 @@ def _describe(scale: _Scale, settings: TrajectorySettings) -> Floats:
                 sums[rows, ages[rows] // part_length, down, right] += boxes[y + down * cell, x + right * cell]
     hog, hof, mbh_x, mbh_y = np.split(sums, np.cumsum(widths)[:-1], -1)
     lengths = np.linalg.norm(tracks.steps, axis=-1).sum(1)[:, None, None]
-    shape = (tracks.steps / np.maximum(lengths, 1e-6)).reshape(number, -1)
-    tubes = [normalized(each.reshape(number, -1), root=settings.improved) for each in (hog, hof, mbh_x, mbh_y)]
+    shape = (tracks.steps / np.maximum(lengths, 1e-6)).reshape(number, 2 * settings.length)
+    cells = _PARTS * _CELLS**2
+    tubes = [
+        normalized(each.reshape(number, cells * each.shape[-1]), root=settings.improved)
+        for each in (hog, hof, mbh_x, mbh_y)
+    ]
     return np.concatenate((shape, *tubes), 1)
 
 
