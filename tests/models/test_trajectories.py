@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.systems.camera_motion import camera_motions, find_homography, homography_flow
+from actionfusion.models.systems.motion import camera_motions, farneback, find_homography, homography_flow
 from actionfusion.models.systems.trajectories import (
     TrajectorySettings,
     describe_trajectories,
-    farneback,
     follow,
     histogram_maps,
     normalized,

@@ -17,6 +17,7 @@ MODELS: Mapping[str, str] = {
     "c3d": "actionfusion.models.systems.c3d:C3D",
     "dense_trajectories": "actionfusion.models.systems.dense_trajectories:DenseTrajectories",
     "lrcn": "actionfusion.models.systems.lrcn:LRCN",
+    "sgsh": "actionfusion.models.systems.sgsh:SGSH",
     "probe": "actionfusion.models.probe:Probe",
 }
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from actionfusion.models.model import ModelSettings, Source
 from actionfusion.models.solving import DescribedClips, SolveReport
-from actionfusion.models.systems.described import DescribedSystem
+from actionfusion.models.systems.described import DescribedSystem, grey_pictures
 from actionfusion.models.systems.encoders import BagOfWords, ChannelEncoder, FisherVectors
 from actionfusion.models.systems.machines import ChiSquareMachine, LinearMachine
 from actionfusion.models.systems.trajectories import TrajectorySettings, UInt8Array, describe_trajectories
@@ -126,8 +125,7 @@ class DenseTrajectories(DescribedSystem):
 
     def describe_pictures(self, pictures: UInt8Array) -> npt.NDArray[np.float32]:
         """Describe the trajectories of one clip, ``[n, D]``."""
-        grey = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures])
-        return describe_trajectories(grey.astype(np.uint8, copy=False), self.settings)
+        return describe_trajectories(grey_pictures(pictures), self.settings)
 
     def answer_values(self, values: Tensor) -> Tensor:
         """Make logits ``[B, K]`` of described clips."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -80,3 +81,8 @@ class DescribedSystem(VideoModel):
 def has_values(tensor: Tensor) -> bool:
     """Tell whether a tensor has values, and not the shape alone, as where costs are counted."""
     return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
+def grey_pictures(pictures: UInt8Array) -> UInt8Array:
+    """Turn RGB pictures ``[T, H, W, 3]`` grey, ``[T, H, W]``."""
+    return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]).astype(np.uint8, copy=False)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.model import ModelSettings
-from actionfusion.models.systems.camera_motion import camera_motions, homography_flow
+from actionfusion.models.systems.motion import camera_motions, farneback, homography_flow
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -166,16 +166,6 @@ def _scaled(pictures: UInt8Array, settings: TrajectorySettings) -> Iterator[list
             cast("UInt8Array", cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR))
             for picture in pictures
         ]
-
-
-def farneback(first: UInt8Array, second: UInt8Array) -> Floats:
-    """Compute flow ``[H, W, 2]`` in pixels, by the original's settings; zero between equal pictures."""
-    if np.array_equal(first, second):
-        return np.zeros((*first.shape, 2), np.float32)
-    field = cv2.calcOpticalFlowFarneback(
-        first, second, np.zeros((*first.shape, 2), np.float32), 0.5, 5, 10, 2, 7, 1.5, cv2.OPTFLOW_FARNEBACK_GAUSSIAN
-    )
-    return field.astype(np.float32, copy=False)
 
 
 def follow(

@@ -1,4 +1,4 @@
-"""The camera's motion between two pictures, as the homography that most of their points agree with.
+"""Motion between two pictures: of each pixel, and of the camera, the homography that most points agree with.
 
 Source: Wang and Schmid 2013, whose SURF is SIFT here, since OpenCV's builds leave SURF out.
 """
@@ -18,6 +18,16 @@ Keys = tuple[Sequence[cv2.KeyPoint], Any]
 
 _LEAST_MATCHES = 25  # that agree; of fewer no motion is taken away
 _CORNERS = 1000
+
+
+def farneback(first: UInt8Array, second: UInt8Array) -> Floats:
+    """Compute flow ``[H, W, 2]`` in pixels, by the original's settings; zero between equal pictures."""
+    if np.array_equal(first, second):
+        return np.zeros((*first.shape, 2), np.float32)
+    field = cv2.calcOpticalFlowFarneback(
+        first, second, np.zeros((*first.shape, 2), np.float32), 0.5, 5, 10, 2, 7, 1.5, cv2.OPTFLOW_FARNEBACK_GAUSSIAN
+    )
+    return field.astype(np.float32, copy=False)
 
 
 def camera_motions(pictures: Sequence[UInt8Array], flows: Sequence[Floats]) -> list[npt.NDArray[np.float64]]:
