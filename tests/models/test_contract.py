@@ -247,9 +247,10 @@ def test_what_is_solved_comes_back(name: str) -> None:
     assert torch.equal(first(**clips), second(**clips))
     for row in first.rows:
         assert len(saved[row]) == 7
-        wrong = {**saved, row: saved[row].flatten()}
-        second.make_rows(wrong)
-        assert row in misfitting_tensors(wrong, second.state_dict())
+        for other in (saved[row][None], saved[row][:-1], saved[row][:0], torch.tensor(1.0)):
+            third, wrong = make(name), {**saved, row: other}
+            third.make_rows(wrong)
+            assert misfitting_tensors(wrong, third.state_dict())
 
 
 def _window(given: tuple[Tensor, ...], shape: StreamShape, first: int, last: int) -> dict[str, Tensor]:

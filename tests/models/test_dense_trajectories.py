@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
 from actionfusion.models.solving import DescribedClips
 from actionfusion.models.systems.dense_trajectories import DenseTrajectories, DenseTrajectoriesSettings
 
-DIRECTIONS = ((1.5, 0), (-1.5, 0), (0, 1.5))
 FORMS = [{"encoding": "bow"}, {"encoding": "fisher"}, {"encoding": "fisher", "improved": True}]
-
-
-def moving(direction: tuple[float, float], seed: int, frames: int = 8, size: int = 48) -> torch.Tensor:
-    """A textured square on a textured ground that stands still, ``[T, 3, H, W]``."""
-    generator = np.random.default_rng(seed)
-    ground = cv2.resize(generator.integers(0, 256, (8, 8), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
-    square = cv2.resize(generator.integers(0, 256, (5, 5), dtype=np.uint8), (18, 18), interpolation=cv2.INTER_CUBIC)
-    start, clip = generator.integers(11, 20, 2), np.repeat(ground[None], frames, 0)
-    for time in range(frames):
-        x, y = np.rint(start + np.array(direction) * time).astype(int)
-        clip[time, y : y + 18, x : x + 18] = square
-    return torch.from_numpy(clip)[:, None].expand(-1, 3, -1, -1)
 
 
 def make(**changes) -> DenseTrajectories:
     torch.manual_seed(0)
     values = {"image_size": 48, "frames": 8, "words": 20, "gaussians": 2, "samples": 200, **changes}
     return DenseTrajectories(DenseTrajectoriesSettings.tiny(3, **values)).eval()
-
-
-def clips_of(seeds) -> tuple[torch.Tensor, torch.Tensor]:
-    clips = [moving(direction, 10 * seed + place) for seed in seeds for place, direction in enumerate(DIRECTIONS)]
-    return torch.stack(clips), torch.arange(3).repeat(len(seeds))
 
 
 def described(model: DenseTrajectories, rgb: torch.Tensor, targets: torch.Tensor) -> DescribedClips:
@@ -44,37 +24,37 @@ def described(model: DenseTrajectories, rgb: torch.Tensor, targets: torch.Tensor
 
 @pytest.mark.parametrize("form", FORMS)
 @torch.no_grad()
-def test_directions_of_motion_are_learned(form) -> None:
-    model, (rgb, targets) = make(**form), clips_of(range(6))
+def test_directions_of_motion_are_learned(form, motions) -> None:
+    model, (rgb, targets) = make(**form), motions(range(6))
     report = model.solve(described(model, rgb, targets))
-    unseen, right = clips_of(range(6, 10))
+    unseen, right = motions(range(6, 10))
     assert (model(rgb=unseen).argmax(1) == right).float().mean() >= 0.9
     assert (report.count, report.folds) == (18, 5)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @torch.no_grad()
-def test_answers_to_other_clips_change_no_weight_and_the_same_clips_give_the_same(form) -> None:
+def test_answers_to_other_clips_change_no_weight_and_the_same_clips_give_the_same(form, motions) -> None:
     """Vocabulary, axes and machine are of the clips that `solve` is given, in whatever state the model was."""
-    first, second, (rgb, targets) = make(**form), make(**form), clips_of(range(3))
+    first, second, (rgb, targets) = make(**form), make(**form), motions(range(3))
     first.solve(described(first, rgb, targets))
-    tested, _ = clips_of(range(4, 5))
+    tested, _ = motions(range(4, 5))
     before = {name: value.clone() for name, value in first.state_dict().items()}
     answers = first(rgb=tested)
     assert all(torch.equal(before[name], value) for name, value in first.state_dict().items())
     torch.manual_seed(5)
     second(rgb=tested)
-    second.solve(described(second, *clips_of(range(4, 7))))  # other clips before
+    second.solve(described(second, *motions(range(4, 7))))  # other clips before
     second.solve(described(second, rgb, targets))
     assert all(torch.equal(before[name], value) for name, value in second.state_dict().items())
     assert torch.equal(second(rgb=tested), answers)
 
 
 @torch.no_grad()
-def test_a_clip_without_motion_has_no_descriptors_and_an_answer() -> None:
+def test_a_clip_without_motion_has_no_descriptors_and_an_answer(motions) -> None:
     for form in FORMS:
         model = make(**form)
-        still = moving((0, 0), 1)[None]
+        still = motions([1])[0][:1, :1].expand(-1, 8, -1, -1, -1)
         assert not model.describe(model.features({"rgb": still})).any()
         assert model(rgb=still).isfinite().all()
 

@@ -317,12 +317,14 @@ class VideoModel(nn.Module):
 
     def make_rows(self, saved: Mapping[str, Tensor]) -> None:
         """Give the tensors of `rows` as many rows as saved ones have, so that these can be loaded."""
+        counts = {len(saved[name]) if name in saved and saved[name].ndim else 0 for name in self.rows}
+        if len(counts) != 1 or 0 in counts:
+            return  # they do not go together, and will not fit
         for name in self.rows:
             path, _, last = name.rpartition(".")
             module, own = self.get_submodule(path), self.state_dict()[name]
-            if name in saved and saved[name].ndim:
-                made = own.new_zeros(len(saved[name]), *own.shape[1:])
-                setattr(module, last, nn.Parameter(made) if last in module._parameters else made)
+            made = own.new_zeros(len(saved[name]), *own.shape[1:])
+            setattr(module, last, nn.Parameter(made) if last in module._parameters else made)
 
     @property
     def memories(self) -> dict[str, LayerNormLSTM]:

@@ -63,7 +63,8 @@ class DescribedSystem(VideoModel):
         normalizer = cast("Normalizer", self.normalizers["rgb"])
         pictures = ((rgb.detach() - normalizer.shift) / normalizer.scale).round().clamp(0, 255).to(torch.uint8)
         for row, clip in enumerate(pictures.movedim(2, -1).cpu().numpy()):
-            described = torch.from_numpy(self.describe_pictures(np.ascontiguousarray(clip)))
+            with torch.autocast("cpu", enabled=False):
+                described = torch.from_numpy(self.describe_pictures(np.ascontiguousarray(clip)))
             values[row, : described.numel()] = described.flatten().to(values)
         return values
 
