@@ -15,6 +15,7 @@ __all__ = ["MODELS", "FusionNetwork", "FusionNetworkSettings", "ModelSettings", 
 MODELS: Mapping[str, str] = {
     "fusion": "actionfusion.models.fusion_network:FusionNetwork",
     "c3d": "actionfusion.models.systems.c3d:C3D",
+    "c3d_idt_svm": "actionfusion.models.systems.c3d_idt_svm:C3DAndTrajectories",
     "cho": "actionfusion.models.systems.cho:Cho",
     "dense_trajectories": "actionfusion.models.systems.dense_trajectories:DenseTrajectories",
     "lrcn": "actionfusion.models.systems.lrcn:LRCN",

@@ -63,20 +63,25 @@ class DescribedSystem(VideoModel):
         normalizer = cast("Normalizer", self.normalizers["rgb"])
         pictures = ((rgb.detach() - normalizer.shift) / normalizer.scale).round().clamp(0, 255).to(torch.uint8)
         for row, clip in enumerate(pictures.movedim(2, -1).cpu().numpy()):
-            with torch.autocast("cpu", enabled=False):
+            with full_precision(values):
                 described = torch.from_numpy(self.describe_pictures(np.ascontiguousarray(clip)))
             values[row, : described.numel()] = described.flatten().to(values)
         return values
 
     def answer_described(self, values: Tensor) -> Tensor:
         """Make logits ``[B, K]`` of described clips ``[B, F]``, a clip at a time, in full precision."""
-        with torch.autocast("cpu" if values.is_meta else values.device.type, enabled=False):
+        with full_precision(values):
             return self.each(self.answer_values, values)
 
     def each(self, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         """Apply a function to described clips ``[N, F]``, one at a time in the network's own precision."""
         own = next(self.parameters())
         return torch.cat([function(values[row : row + 1].to(own)) for row in range(len(values))])
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Make a context in which nothing of the tensor's device is computed in half precision."""
+    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
 
 
 def has_values(tensor: Tensor) -> bool:
