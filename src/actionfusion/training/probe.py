@@ -237,8 +237,8 @@ def describe_clips(
                 progress(len(names), len(keys))
     group_of = {entry.path: entry.group for entry in plan.videos.listing.entries}
     groups = tuple(group_of[name] for name in names)
-    # Not tensors of inference mode, which could not be saved or learned from.
-    return DescribedClips(torch.cat(values).clone(), torch.cat(targets), tuple(names), groups)
+    # Put together out of inference mode, whose tensors could not be saved or learned from.
+    return DescribedClips(torch.cat(values), torch.cat(targets), tuple(names), groups)
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,8 @@ class C3DAndTrajectoriesSettings(TrajectorySettings):
             changes: other settings, by name.
         """
         values = {
-            "frames": 16, "image_size": 32, "length": 3, "patch": 16, "samples": 60, "improved": False, "gaussians": 2,
-            "crop": 28, "width": 2, "fc_width": 16, **changes,
+            "frames": 16, "image_size": 32, "length": 3, "patch": 16, "scales": 1, "samples": 60,
+            "improved": False, "gaussians": 2, "crop": 28, "width": 2, "fc_width": 16, **changes,
         }  # fmt: skip
         return cls(num_classes=num_classes, **values)
 
@@ -109,8 +109,8 @@ class C3DAndTrajectories(DescribedSystem):
         kept="fc6 of C3D averaged over clips of 16 frames that overlap by 8, beside improved trajectories' Fisher "
         "vectors, each of length 1, and a linear support vector machine",
         differs="one network and not three; its Sports-1M weights have to be given as a file, and without one it "
-        "starts at random and stays so; it sees the middle of T consecutive frames and not the whole video; the trajectories "
-        "differ as in dense_trajectories, and fc6 is normalised as in c3d",
+        "starts at random and stays so; it sees the middle of T consecutive frames and not the whole video; the "
+        "trajectories differ as in dense_trajectories, and the pictures as in c3d",
         published={"ucf101": "90.4 % (official splits; three networks, pretrained on Sports-1M and I380K, with iDT)"},
     )
     settings: C3DAndTrajectoriesSettings

@@ -76,7 +76,8 @@ class ChoSettings(TrajectorySettings):
             changes: other settings, by name.
         """
         values = {
-            "frames": 8, "image_size": 32, "length": 3, "patch": 16, "samples": 60, "groups": 4, "words": 8, **changes,
+            "frames": 8, "image_size": 32, "length": 3, "patch": 16, "scales": 1, "samples": 60,
+            "groups": 4, "words": 8, **changes,
         }  # fmt: skip
         return cls(num_classes=num_classes, **values)
 

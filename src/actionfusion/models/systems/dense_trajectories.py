@@ -69,8 +69,8 @@ class DenseTrajectoriesSettings(TrajectorySettings):
             changes: other settings, by name.
         """
         values = {
-            "frames": 8, "image_size": 32, "length": 3, "patch": 16, "samples": 60, "words": 8, "gaussians": 2,
-            **changes,
+            "frames": 8, "image_size": 32, "length": 3, "patch": 16, "scales": 1, "samples": 60,
+            "words": 8, "gaussians": 2, **changes,
         }  # fmt: skip
         return cls(num_classes=num_classes, **values)
 
