@@ -233,9 +233,10 @@ def test_features_made_for_one_model_serve_another(root, tmp_path, backbone_weig
     assert flow_calls == []
 
 
-def test_features_of_a_model_without_backbone_are_refused(root, tmp_path):
+@pytest.mark.parametrize("name", ["c3d", "dense_trajectories", "learning_to_track"])
+def test_features_of_a_model_without_backbone_are_refused(name, root, tmp_path):
     with pytest.raises(SettingsError, match=r"features\.folder: the model has no backbone for rgb"):
-        train(recipe_of("c3d", root), out=tmp_path / "run", features=FeatureSettings(tmp_path / "features"))
+        train(recipe_of(name, root), out=tmp_path / "run", features=FeatureSettings(tmp_path / "features"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,6 +18,7 @@ MODELS: Mapping[str, str] = {
     "c3d_idt_svm": "actionfusion.models.systems.c3d_idt_svm:C3DAndTrajectories",
     "cho": "actionfusion.models.systems.cho:Cho",
     "dense_trajectories": "actionfusion.models.systems.dense_trajectories:DenseTrajectories",
+    "learning_to_track": "actionfusion.models.systems.learning_to_track:LearningToTrack",
     "lrcn": "actionfusion.models.systems.lrcn:LRCN",
     "sgsh": "actionfusion.models.systems.sgsh:SGSH",
     "probe": "actionfusion.models.probe:Probe",

@@ -116,9 +116,9 @@ def step_cost(
     """
     with FakeTensorMode():
         network = kind(settings)
-        if network.backbones or not network.solved:  # else all is solved, from features that are the clips themselves
-            if cached:
-                refuse_without_backbones(network)
+        if cached and network.exportable:  # else its features are the clips themselves
+            refuse_without_backbones(network)
+        if network.backbones or not cached:
             network.freeze_backbones("all" if cached else freeze)
         # The sums are the same, and sooner found.
         network.recompute_backbones(recompute_frames and _BATCH * settings.frames)

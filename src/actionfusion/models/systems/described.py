@@ -60,13 +60,17 @@ class DescribedSystem(VideoModel):
         values = rgb.new_zeros((len(rgb), self.described_width), dtype=torch.float16)
         if not has_values(rgb):
             return values
-        normalizer = cast("Normalizer", self.normalizers["rgb"])
-        pictures = ((rgb.detach() - normalizer.shift) / normalizer.scale).round().clamp(0, 255).to(torch.uint8)
-        for row, clip in enumerate(pictures.movedim(2, -1).cpu().numpy()):
+        for row, clip in enumerate(self.pictures_of(rgb)):
             with full_precision(values):
-                described = torch.from_numpy(self.describe_pictures(np.ascontiguousarray(clip)))
+                described = torch.from_numpy(self.describe_pictures(clip))
             values[row, : described.numel()] = described.flatten().to(values)
         return values
+
+    def pictures_of(self, rgb: Tensor) -> UInt8Array:
+        """Give pictures ``[B, T, H, W, 3]``, 0..255, of normalised ones ``[B, T, 3, H, W]``."""
+        normalizer = cast("Normalizer", self.normalizers["rgb"])
+        pictures = ((rgb.detach() - normalizer.shift) / normalizer.scale).round().clamp(0, 255).to(torch.uint8)
+        return np.ascontiguousarray(pictures.movedim(2, -1).cpu().numpy())
 
     def answer_described(self, values: Tensor) -> Tensor:
         """Make logits ``[B, K]`` of described clips ``[B, F]``, a clip at a time, in full precision."""

@@ -29,12 +29,15 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 
-SCALE_STEP = 2**0.5
+USUAL_HEIGHT = 240
+"""Pixels of the pictures that the original's thresholds in pixels are for."""
+NO_MOTION = 0.4
+"""Pixels of flow up to which HOF counts a pixel as at rest."""
+_SCALE_STEP = 2**0.5
 _CELLS, _PARTS = 2, 3  # cells of a tube along each side, and in time
 _BINS = 8
-_USUAL_HEIGHT = 240  # of the pictures that the original's thresholds in pixels are for
-_STATIC, _ERRATIC, _JUMP, _JUMP_SHARE = 3**0.5, 50.0, 20.0, 0.7
-_NO_MOTION, _CAMERA_ALONE = 0.4, 1.0
+_STATIC, _ERRATIC, _CAMERA_ALONE = 3**0.5, 50.0, 1.0
+_JUMP, _JUMP_SHARE = 20.0, 0.7
 _LEAST_CORNER = 0.001
 
 
@@ -145,7 +148,7 @@ def describe_trajectories(pictures: UInt8Array, settings: TrajectorySettings) ->
             cameras = [homography_flow(motion, len(scaled[0]), len(scaled[0]), shrink) for motion in motions]
             still = [flow - camera for flow, camera in zip(flows, cameras, strict=True)]
         tracks = follow(scaled, flows, still, settings.grid, settings.length)
-        scales.append(_Scale(tracks, scaled, still, settings.image_size / _USUAL_HEIGHT / shrink))
+        scales.append(_Scale(tracks, scaled, still, settings.image_size / USUAL_HEIGHT / shrink))
     moving = [each._replace(tracks=each.tracks.only(_is_motion(each, improved=settings.improved))) for each in scales]
     counts = [len(each.tracks.starts) for each in moving]
     kept = np.linspace(0, sum(counts) - 1, min(sum(counts), settings.samples)).astype(np.int64)
@@ -159,7 +162,7 @@ def describe_trajectories(pictures: UInt8Array, settings: TrajectorySettings) ->
 def _scaled(pictures: UInt8Array, settings: TrajectorySettings) -> Iterator[list[UInt8Array]]:
     """Make the clip at each scale at which a patch fits into it."""
     for number in range(settings.scales):
-        side = round(pictures.shape[1] / SCALE_STEP**number)
+        side = round(pictures.shape[1] / _SCALE_STEP**number)
         if side < settings.patch:
             return
         yield [
@@ -243,7 +246,7 @@ def _describe(scale: _Scale, settings: TrajectorySettings) -> Floats:
         (rows,) = np.nonzero((ages >= 0) & (ages < settings.length))
         if not len(rows):
             continue
-        maps = np.concatenate(histogram_maps(pictures[time], flow, _NO_MOTION * unit), -1)
+        maps = np.concatenate(histogram_maps(pictures[time], flow, NO_MOTION * unit), -1)
         boxes = cv2.boxFilter(maps, -1, (cell, cell), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_REPLICATE)
         boxes = np.maximum(boxes, 0)  # its running sums may end a little under zero
         corners = np.rint(tracks.points[rows, ages[rows]]).astype(np.int64) - settings.patch // 2
