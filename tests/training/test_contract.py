@@ -240,6 +240,12 @@ def test_features_of_a_model_without_backbone_are_refused(name, root, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_not_solved_and_stays_random_is_named(root, tmp_path):
+    log = (train(recipe_of("c3d_idt_svm", root), out=tmp_path / "run", device="cpu") / "train.log").read_text()
+    assert "the plain clip of each video is read, without augmentation" in log
+    assert "note: these start at random, and stay so: c3d (18)" in log
+
+
 def test_a_model_that_answers_at_each_step_learns_and_is_measured_by_its_own_loss_and_scores():
     torch.manual_seed(0)
     network = LRCN(LRCNSettings.tiny(3, frames=4, image_size=SIZE, backbone=NARROW, batch_norm=False))
