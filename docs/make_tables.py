@@ -88,7 +88,26 @@ def models() -> str:
     return "\n\n".join(sections)
 
 
+def classical() -> str:
+    """Show how fast the classical systems describe clips, and what takes the time."""
+    result = experiment_tables.read_result("classical")
+    lines = ["| system | frames a second | most of the time |", "|---|---:|---|"]
+    for row in result["rows"]:
+        parts = [f"{_short(name)} {100 * share:.0f} %" for name, share in list(row["profile"].items())[:3]]
+        rate = f"{row['frames_a_second']:.0f} ({row['least']:.0f} to {row['most']:.0f})"
+        lines.append(f"| {row['system']} | {rate} | {', '.join(parts)} |")
+    return "\n".join([*lines, "", experiment_tables.made_by(result)])
+
+
+def _short(name: str) -> str:
+    """Name a function of a profile as `calcOpticalFlowFarneback`."""
+    found = re.search(r"'(\w+)'|(\w+)\W*$", name)
+    assert found is not None
+    return f"`{found[1] or found[2]}`"
+
+
 TABLES = {
+    "classical": classical,
     "flow_engines": flow_engines,
     "duplicates": duplicates,
     "models": models,

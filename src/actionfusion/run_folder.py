@@ -125,6 +125,7 @@ class RunFolder:
         """
         tensors = self.read_weights()
         network = self.model_class(self.network)
+        network.make_rows(tensors)
         if misfits := misfitting_tensors(tensors, network.state_dict()):
             raise WeightsError(self.path / WEIGHTS, f"does not fit {CONFIG}: {misfits}", _RESTORE)
         network.load_state_dict(tensors)

@@ -14,6 +14,7 @@ import torch
 
 from actionfusion.__main__ import main
 from actionfusion.data.shapes_files import write_clip
+from actionfusion.errors import RuntimeUnavailable
 from actionfusion.inference.exports.export import export
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
@@ -38,6 +39,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in MOD
     "fusion of one frame": ("fusion", {"frames": 1}),
     "lrcn of one frame": ("lrcn", {"frames": 1}),
 }
+EXPORTABLE = [name for name in MODELS if model_class(name).exportable]
+EXPORTABLE_KINDS = [kind for kind, (name, _) in KINDS.items() if name in EXPORTABLE]
 
 Make = Callable[[str], RunFolder]
 
@@ -197,7 +200,7 @@ def test_flow_is_computed_for_those_alone_that_read_it(
         assert bool(flow_calls) == run.clip.reads_flow, command
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORTABLE_KINDS)
 def test_an_export_with_a_dynamic_batch(kind: str, make: Make, video: Path, tmp_path: Path) -> None:
     run = make(kind)
     model, frames = run.load_network(), run.clip.frames
@@ -210,7 +213,7 @@ def test_an_export_with_a_dynamic_batch(kind: str, make: Make, video: Path, tmp_
         np.testing.assert_allclose(recognizer.probabilities(clips[:1]), expected[:1], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EXPORTABLE)
 def test_an_export_is_enough_by_itself(
     name: str, make: Make, video: Path, tmp_path: Path, flow_calls: list[str]
 ) -> None:
@@ -239,6 +242,20 @@ def test_an_export_is_enough_by_itself(
     np.testing.assert_allclose(answer.probabilities, offline(model, expected), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in EXPORTABLE])
+def test_what_only_pytorch_runs_is_refused_elsewhere(name: str, make: Make, tmp_path: Path) -> None:
+    run = make(name)
+    assert Recognizer.load(run).runtime.name == "torch"
+    for attempt in (
+        lambda: Recognizer.load(run, runtime="onnx"),
+        lambda: Recognizer.load(run, runtime="openvino"),
+        lambda: export(run.path, out=tmp_path / "out"),
+    ):
+        with pytest.raises(RuntimeUnavailable, match="which cannot be exported"):
+            attempt()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("count", [1, 20, 31, 40])
 def test_the_formula_of_dense_sampling_is_what_the_code_does(count: int, make: Make) -> None:
     from math import floor
@@ -254,7 +271,7 @@ def test_the_formula_of_dense_sampling_is_what_the_code_does(count: int, make: M
     assert positions == run.clip.positions(count).tolist()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EXPORTABLE)
 def test_a_prepared_runtime_answers_a_stream(name: str, make: Make, video: Path) -> None:
     run = make(name)
     exact = run.model_class.stream_shape(run.network) is not None
@@ -269,7 +286,7 @@ def test_a_prepared_runtime_answers_a_stream(name: str, make: Make, video: Path)
     assert kept == {f"{'step' if exact else 'clip'}-onnx-fp32"}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EXPORTABLE)
 def test_eight_bits_hold_the_layers_that_the_model_names(name: str, make: Make, tmp_path: Path) -> None:
     import onnx
 

@@ -233,10 +233,17 @@ def test_features_made_for_one_model_serve_another(root, tmp_path, backbone_weig
     assert flow_calls == []
 
 
-def test_features_of_a_model_without_backbone_are_refused(root, tmp_path):
+@pytest.mark.parametrize("name", ["c3d", "dense_trajectories", "learning_to_track"])
+def test_features_of_a_model_without_backbone_are_refused(name, root, tmp_path):
     with pytest.raises(SettingsError, match=r"features\.folder: the model has no backbone for rgb"):
-        train(recipe_of("c3d", root), out=tmp_path / "run", features=FeatureSettings(tmp_path / "features"))
+        train(recipe_of(name, root), out=tmp_path / "run", features=FeatureSettings(tmp_path / "features"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_solved_and_stays_random_is_named(root, tmp_path):
+    log = (train(recipe_of("c3d_idt_svm", root), out=tmp_path / "run", device="cpu") / "train.log").read_text()
+    assert "the plain clip of each video is read, without augmentation" in log
+    assert "note: these start at random, and stay so: c3d (18)" in log
 
 
 def test_a_model_that_answers_at_each_step_learns_and_is_measured_by_its_own_loss_and_scores():

@@ -96,6 +96,7 @@ class Backends:
             device,
             artifact_of=artifact_of,
             flops=lambda: clip_flops(run.model_class, run.network, run.clip),
+            exportable=run.model_class.exportable,
         )
         if choice.name != "torch":
             try:

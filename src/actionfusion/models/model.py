@@ -144,6 +144,8 @@ class VideoModel(nn.Module):
         explained_layer: module whose output Grad-CAM and `explain --hide map` work on; None has no such maps.  What
             `classify` runs after it takes the number of clips from that output, not from the features.
         quantized_layers: linear layers that int8 may hold in 8 bits; all convolutions are.
+        exportable: whether PyTorch computes all of it, so that other runtimes can; what only `describe` computes
+            elsewhere has no gradient either.
     """
 
     Settings: ClassVar[type[ModelSettings]]
@@ -152,6 +154,7 @@ class VideoModel(nn.Module):
     fixed_frames: ClassVar[bool] = False
     explained_layer: ClassVar[str | None] = None
     quantized_layers: ClassVar[tuple[str, ...]] = ()
+    exportable: ClassVar[bool] = True
 
     def __init__(self, settings: ModelSettings, backbones: Mapping[StreamName, Backbone] | None = None) -> None:
         super().__init__()
@@ -340,6 +343,22 @@ class VideoModel(nn.Module):
         """
         del features
         return {}
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of tensors with a row for each clip that `solve` was given, as of a kernel between clips."""
+        return ()
+
+    def make_rows(self, saved: Mapping[str, Tensor]) -> None:
+        """Give the tensors of `rows` as many rows as saved ones have, so that these can be loaded."""
+        counts = {len(saved[name]) if name in saved and saved[name].ndim else 0 for name in self.rows}
+        if len(counts) != 1 or 0 in counts:
+            return  # they do not go together, and will not fit
+        for name in self.rows:
+            path, _, last = name.rpartition(".")
+            module, own = self.get_submodule(path), self.state_dict()[name]
+            made = own.new_zeros(len(saved[name]), *own.shape[1:])
+            setattr(module, last, nn.Parameter(made) if last in module._parameters else made)
 
     @property
     def memories(self) -> dict[str, LayerNormLSTM]:

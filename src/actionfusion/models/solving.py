@@ -47,6 +47,11 @@ class DescribedClips:
     videos: tuple[str, ...]
     groups: tuple[str | None, ...]
 
+    @property
+    def groups_known(self) -> bool:
+        """Whether each clip's group is known."""
+        return all(group is not None for group in self.groups)
+
 
 @dataclass(frozen=True)
 class SolveReport:
@@ -101,15 +106,8 @@ def solve_logistic(clips: DescribedClips, num_classes: int) -> tuple[LinearSolut
     Raises:
         DatasetError: the clips are all of one class.
     """
-    from actionfusion.intervals import clusters  # noqa: PLC0415  It takes half a second.
-
     values, targets = clips.values.double().cpu().numpy(), clips.targets.cpu().numpy()
-    if len(np.unique(targets)) < 2:
-        raise DatasetError("the training part", "has videos of one class alone", "give videos of two classes or more")
-    units = clusters(clips.groups, clips.videos)
-    first = np.zeros(len(targets), bool)
-    first[np.unique(np.asarray(clips.videos, object).astype(str), return_index=True)[1]] = True
-    folds = split_folds(targets, units, first)
+    folds = folds_of(clips)
     strength, correct, count = UNTESTED_STRENGTH, 0, 0
     if folds:
         # Of clips held out, by strength: the sum of log-likelihoods, and how many are right.
@@ -123,8 +121,23 @@ def solve_logistic(clips: DescribedClips, num_classes: int) -> tuple[LinearSolut
         best = int(sums[:, 0].argmax())
         strength, correct = STRENGTHS[best], int(sums[best, 1])
     (solution,) = _path(values, targets, num_classes, (strength,))
-    known = all(group is not None for group in clips.groups)
-    return solution, SolveReport(strength, correct, count, len(folds), by_group=known)
+    return solution, SolveReport(strength, correct, count, len(folds), by_group=clips.groups_known)
+
+
+def folds_of(clips: DescribedClips) -> list[tuple[Integers, Integers]]:
+    """Divide clips as `split_folds` does, by groups; a video without a group is a group of its own.
+
+    Raises:
+        DatasetError: the clips are all of one class.
+    """
+    from actionfusion.intervals import clusters  # noqa: PLC0415  It takes half a second.
+
+    targets = clips.targets.cpu().numpy()
+    if len(np.unique(targets)) < 2:
+        raise DatasetError("the training part", "has videos of one class alone", "give videos of two classes or more")
+    first = np.zeros(len(targets), bool)
+    first[np.unique(np.asarray(clips.videos, object).astype(str), return_index=True)[1]] = True
+    return split_folds(targets, clusters(clips.groups, clips.videos), first)
 
 
 def split_folds(

@@ -133,6 +133,7 @@ def load_network(run: RunFolder, network: VideoModel) -> None:
         RunFolderError: as ``read_state``, or the checkpoint is another network's.
     """
     weights = read_network(run)
+    network.make_rows(weights)
     if misfits := misfitting_tensors(weights, network.state_dict()):
         raise RunFolderError(run.path / CHECKPOINT, f"does not fit this run ({misfits})", _AGAIN)
     network.load_state_dict(weights)

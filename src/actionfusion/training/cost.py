@@ -116,9 +116,10 @@ def step_cost(
     """
     with FakeTensorMode():
         network = kind(settings)
-        if cached:
+        if cached and network.exportable:  # else its features are the clips themselves
             refuse_without_backbones(network)
-        network.freeze_backbones("all" if cached else freeze)
+        if network.backbones or not cached:
+            network.freeze_backbones("all" if cached else freeze)
         # The sums are the same, and sooner found.
         network.recompute_backbones(recompute_frames and _BATCH * settings.frames)
         counts = _count(network, precision, cached=cached)

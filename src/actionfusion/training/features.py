@@ -229,12 +229,12 @@ class FeatureWork:
 
 
 def refuse_without_backbones(network: VideoModel) -> None:
-    """See that there are features to keep: each stream has a backbone.
+    """See that there are features to keep: each stream has a backbone, which sees whole frames.
 
     Raises:
-        SettingsError: a stream has none; its features are the clips themselves.
+        SettingsError: a stream has none, or the model describes clips itself; its features are the clips themselves.
     """
-    if without := [stream for stream in network.reads if network.backbone(stream) is None]:
+    if without := [name for name in network.reads if network.backbone(name) is None or not network.exportable]:
         reason = f"the model has no backbone for {without[0]} whose features could be kept"
         raise SettingsError("features.folder", reason, "leave it out")
 

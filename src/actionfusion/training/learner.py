@@ -137,6 +137,7 @@ class Learner:
             ValueError: tensors of another network; names and shapes that differ are named.
         """
         own = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+        self.network.make_rows(own)
         if misfits := misfitting_tensors(own, self.network.state_dict()):
             raise ValueError(misfits)
         self.network.load_state_dict(own)

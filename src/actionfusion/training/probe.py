@@ -237,8 +237,8 @@ def describe_clips(
                 progress(len(names), len(keys))
     group_of = {entry.path: entry.group for entry in plan.videos.listing.entries}
     groups = tuple(group_of[name] for name in names)
-    # Not tensors of inference mode, which could not be saved or learned from.
-    return DescribedClips(torch.cat(values).clone(), torch.cat(targets), tuple(names), groups)
+    # Put together out of inference mode, whose tensors could not be saved or learned from.
+    return DescribedClips(torch.cat(values), torch.cat(targets), tuple(names), groups)
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,8 @@ def solve_model(plan: Plan, network: VideoModel, learn: KeyedDataset, check: Key
         ActionFusionError: a video cannot be read, or nothing can be learned from the videos.
     """
     started = time.perf_counter()
-    network.freeze_backbones("all")
+    if network.backbones:
+        network.freeze_backbones("all")
     with features_progress(shown=True) as progress:
         parts = [describe_clips(plan, network, network, part, progress) for part in (learn, check) if part is not None]
     report = network.solve(parts[0])

@@ -130,6 +130,12 @@ def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> lis
     frozen = "all" if cached or network.solved else given.training.freeze
     if frozen is None:
         return []
+    if not network.backbones:
+        fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        notes = ["the plain clip of each video is read, without augmentation"]
+        if random := [name for name in report.random if name in fixed]:
+            notes.append(f"note: these start at random, and stay so: {modules_line(by_module(random))}")
+        return notes
     layers = "the backbones" if frozen == "all" else f"the backbones' layers up to {frozen}"
     notes = [f"{layers} stay as they are"]
     if cached:

@@ -22,6 +22,7 @@ from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import ABOUT, CHECK, open_export
 from actionfusion.inference.exports.synthetic import SyntheticVideo
 from actionfusion.inference.runtimes.backend import Backend, TorchBackend, check_precision, open_model, read_openvino
+from actionfusion.inference.runtimes.choice import not_exportable
 from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
 from actionfusion.inference.runtimes.prepared import (
     COARSE_TOLERANCE,
@@ -84,6 +85,8 @@ def export(
         raise SettingsError("dynamic_batch", "int8 is made for one clip at a time", "take fp32, or leave it out")
     check_precision(format, precision)
     folder = open_run(run)
+    if not folder.model_class.exportable:
+        raise not_exportable(format)
     clip = _cut_check_clip(folder.clip, video)
     sub_model = clip_model(folder.load_network, folder.model_class, folder.network, folder.clip)
     sub_model = sub_model.batched(-1) if dynamic_batch else sub_model

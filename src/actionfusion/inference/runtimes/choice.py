@@ -56,6 +56,7 @@ def choose(
     *,
     artifact_of: Callable[[BackendName, PrecisionName], Artifact],
     flops: Callable[[], int],
+    exportable: bool = True,
 ) -> RuntimeChoice:
     """Choose a runtime.
 
@@ -65,14 +66,20 @@ def choose(
         device: as asked for; None for whatever is best.
         artifact_of: what would be prepared for a runtime and precision.
         flops: counts the floating point operations of an answer.
+        exportable: whether other runtimes than PyTorch can run the model.
 
     Raises:
         SettingsError: settings that do not go together.
-        RuntimeUnavailable: the runtime asked for is not installed, or not for this machine.
+        RuntimeUnavailable: the runtime asked for is not installed, not for this machine, or not for this model.
     """
     if runtime not in ("auto", *PRECISIONS):
         raise SettingsError("runtime", f"{runtime!r} is none", f"choose auto, {', '.join(PRECISIONS)}")
-    if runtime == "auto":
+    if not exportable and runtime not in ("auto", "torch"):
+        raise not_exportable(runtime)
+    if not exportable and runtime == "auto":
+        check_precision("torch", precision)
+        choice = RuntimeChoice("torch", precision, "no other runs a model that describes clips itself", _device(device))
+    elif runtime == "auto":
         choice = _fastest(precision, device, artifact_of, flops)
     else:
         check_precision(runtime, precision)
@@ -81,6 +88,12 @@ def choose(
         choice = RuntimeChoice(runtime, precision, "as asked", _device(device) if runtime == "torch" else "cpu")
     log.info("runtime: %s", choice)
     return choice
+
+
+def not_exportable(runtime: str) -> RuntimeUnavailable:
+    """Make the error for a runtime that a model is asked for which only PyTorch runs."""
+    reason = "the model describes clips by OpenCV and NumPy, which cannot be exported"
+    return RuntimeUnavailable(runtime, reason, "take the run itself, with runtime torch")
 
 
 def _device(device: str | None) -> str:

@@ -120,12 +120,19 @@ class C3D(VideoModel):
         return 2 in (settings.frames // shrink for shrink in (1, 2, 4, 8))
 
     def classify(self, features: Features) -> Tensor:
-        """Make logits ``[B, K]`` of normalised frames ``[B, T, 3, H, W]``.
+        """Make logits ``[B, K]`` of normalised frames ``[B, T, 3, H, W]``; errors as for `run_to_fc6`."""
+        values = self.dropout(self.run_to_fc6(features["rgb"]))
+        values = self.dropout(F.relu(self.fc7(values)))
+        logits: Tensor = self.fc8(values)
+        return logits
+
+    def run_to_fc6(self, frames: Tensor) -> Tensor:
+        """Make the values of fc6, ``[B, fc_width]``, of normalised frames ``[B, T, 3, H, W]``.
 
         Raises:
             SettingsError: frames of another shape than these settings say.
         """
-        frames, settings = features["rgb"], self.settings
+        settings = self.settings
         wanted = [settings.frames, 3, settings.image_size, settings.image_size]
         if list(frames.shape[1:]) != wanted:
             reason = f"shape {list(frames.shape)}, wanted [B, {', '.join(map(str, wanted))}]"
@@ -137,10 +144,7 @@ class C3D(VideoModel):
                 # Caffe rounds up: what is left of a row at the last pooling is pooled too.
                 padding = (0, 1, 1) if name == "conv5b" else 0
                 maps = F.max_pool3d(maps, pooling, padding=padding)
-        values = self.dropout(F.relu(self.fc6(maps.flatten(1))))
-        values = self.dropout(F.relu(self.fc7(values)))
-        logits: Tensor = self.fc8(values)
-        return logits
+        return F.relu(self.fc6(maps.flatten(1)))
 
     def explained_maps(self, output: Tensor) -> Tensor:
         """Show ``[B, C, t, h, w]`` as ``[B, t, C, h, w]``."""
