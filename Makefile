@@ -10,7 +10,7 @@ demo: $(VENV)/.installed  ## generate clips, train, evaluate, predict, and write
 	$(BIN)/actionfusion demo --out $(DEMO)
 
 test: $(VENV)/.installed  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2  # more threads than cores only wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST)  # more threads than cores only wait for each other
 
 lint: $(VENV)/.installed  ## style, types and the direction of imports
 	$(BIN)/ruff check .
