@@ -112,7 +112,7 @@ class AdaptiveScan(nn.Module):
         Returns:
             The pooled vector ``[B, F]``, and the weights ``[B, T]``, in (0, 1].
         """
-        pooled, total, weights = percepts[:, 0], percepts.new_zeros(len(percepts), 1), list[Tensor]()
+        pooled, total, weights = percepts[:, 0], percepts.new_zeros(percepts.shape[0], 1), list[Tensor]()
         for percept in percepts.unbind(1):
             added = percept - pooled
             weight = torch.sigmoid(self.weigh(added)).clamp_min(_LEAST_WEIGHT)
