@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch.nn import functional as F
 
 from actionfusion.models.systems.adascan import AdaptiveScan, AdaScan, AdaScanSettings
 
@@ -78,26 +77,6 @@ def test_the_further_loss_is_the_entropy_of_both_streams_weights() -> None:
     assert further is not None
     assert further.item() == pytest.approx(3.0 * np.mean(entropies), rel=1e-5)
     assert model.further_loss() is None
-
-
-def test_frames_that_tell_the_class_get_the_weight() -> None:
-    """Every frame shows a class; the clip's own is shown by the one frame, never the first, that has channel 2 on."""
-    scan = network().towers["rgb"]
-    optimizer = torch.optim.Adam(scan.parameters(), lr=1e-2)
-    told, shares = torch.zeros(0), torch.zeros(0)
-    clips = torch.arange(32)
-    for _ in range(200):
-        percepts, targets = 0.1 * torch.randn(32, 6, WIDTH), clips % 2
-        told, shown = torch.randint(1, 6, (32,)), torch.randint(0, 2, (32, 6))
-        shown[clips, told] = targets
-        percepts.scatter_add_(2, shown[..., None], torch.ones(32, 6, 1))
-        percepts[clips, told, 2] += 2
-        optimizer.zero_grad()
-        F.cross_entropy(scan(percepts)[:, 0], targets).backward()
-        optimizer.step()
-        shares = scan.scan(percepts)[1].detach()
-
-    assert (shares.argmax(1) == told).float().mean() > 0.9
 
 
 def test_the_original_has_the_papers_sizes() -> None:
