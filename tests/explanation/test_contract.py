@@ -133,6 +133,17 @@ def test_what_a_model_lacks_is_left_out_of_the_figures(explained):
     assert set(figures.get("activations", {})) - {"frame"} == set(model.all_backbones())
     assert ("activations" in figures) == bool(model.all_backbones())
     assert set(figures["gates"]) == set(model.memories)
+    assert set(figures.get("attention", {})) == set(found.attention)
+
+
+def test_weights_are_of_the_frames_or_their_places_and_sum_to_one(explained):
+    model, found = explained
+    for weights in found.attention.values():
+        assert weights.shape[0] == model.settings.frames
+        assert weights.ndim in {1, 3}
+        assert (weights >= 0).all()
+        sums = weights.sum() if weights.ndim == 1 else weights.sum((1, 2))
+        np.testing.assert_allclose(sums, 1, atol=1e-5)
 
 
 def test_hiding_on_the_map_agrees_with_maps_changed_one_by_one(explained):

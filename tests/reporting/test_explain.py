@@ -21,9 +21,12 @@ from actionfusion.errors import (
     VideoMissing,
 )
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.models import FusionNetwork, FusionNetworkSettings
+from actionfusion.models import FusionNetwork, FusionNetworkSettings, model_class
 from actionfusion.reporting import explanation_page
 from actionfusion.reporting.explain import explain
+from actionfusion.reporting.filmstrip import SIDE
+from actionfusion.reporting.heatmaps import GAP, LINE, weighed_frames
+from actionfusion.reporting.rendering import percent
 from actionfusion.run_folder import create_run
 from actionfusion.video import flow
 from actionfusion.video.clip import ClipSettings
@@ -272,3 +275,32 @@ def test_the_command_takes_layers_as_a_list(tiny_run, video, tmp_path, capsys):
     assert "now open" in capsys.readouterr().err
     figures = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert [layer["name"] for layer in figures["activations"]["rgb"]] == ["conv2_1", "conv4_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "bars"), [("soft_attention", "attention, rgb", 0), ("adascan", "weight, flow", 2 * 4)]
+)
+def test_a_models_own_weights_are_drawn(name, row, bars, video, tmp_path):
+    """Places as a row of pictures, frames as a row of bars; in the sheet both are pictures."""
+    kind = model_class(name)
+    settings = kind.Settings.tiny(2, frames=4, image_size=32)
+    clip = ClipSettings(4, 4, FlowRecipe("dis", 8.0, 32), kind.streams(settings), 32)
+    run = create_run(tmp_path / "run", model=name, clip=clip, network=settings, labels=("left", "right"), further={})
+    run.save_weights(kind(settings))
+    page = explain(run.path, video, out=tmp_path / "out").read_text()
+
+    figures = json.loads((tmp_path / "out" / "explanation.json").read_text())["attention"]
+    assert f'<div class="name">{row}</div>' in page
+    assert page.count('<div class="weight">') == bars
+    assert len(figures[row]) == 4
+    if bars:
+        assert all(f"<span>{percent(weight)}</span>" in page for weight in figures[row])
+    with Image.open(tmp_path / "out" / "where.png") as sheet:
+        pictures = 3 + (len(kind.streams(settings)) - 1) + len(figures)
+        assert sheet.height == pictures * (SIDE + GAP + LINE)
+
+
+def test_frames_are_as_bright_as_their_weights():
+    frames = [np.full((4, 4, 3), 200, np.uint8)] * 3
+    drawn = weighed_frames(frames, np.array([0.1, 0.4, 0.0], np.float32))
+    assert [int(frame[0, 0, 0]) for frame in drawn] == [50, 200, 0]

@@ -292,7 +292,7 @@ class LayerNormLSTM(nn.Module):
 
     def start(self, like: Tensor) -> State:
         """Make the state of zeros, for as many clips as ``like`` has rows."""
-        zeros = like.new_zeros(len(like), self.hidden_size)
+        zeros = like.new_zeros(like.shape[0], self.hidden_size)  # an export keeps a size, not a length, open
         return zeros, zeros
 
     def step(self, projected: Tensor, state: State, num_steps: int) -> tuple[State, OpenGates]:

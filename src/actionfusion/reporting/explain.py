@@ -24,7 +24,7 @@ from actionfusion.reporting.heatmaps import (
     heat_over,
     png_bytes,
     scaled_heat,
-    weight_heat,
+    weighed_frames,
 )
 from actionfusion.reporting.overlay import Overlay, write_overlay
 from actionfusion.run_folder import refuse_taken
@@ -111,10 +111,7 @@ def _write(folder: Path, video: Path, explanation: Explanation) -> None:
         ("flow to the next frame of the video", flows),
         (f"Grad-CAM: speaks for {label}", [] if explanation.cam is None else list(map(heat_over, frames, heat))),
         (f"occlusion: hiding it costs {label}", list(map(heat_over, frames, hidden))),
-        *(
-            (f"weights: {name}", list(map(heat_over, frames, weight_heat(weights))))
-            for name, weights in explanation.attention.items()
-        ),
+        *((name, weighed_frames(frames, weights)) for name, weights in explanation.attention.items()),
     ]
     (folder / SHEET).write_bytes(png_bytes(contact_sheet([row for row in sheet if row[1]])))
     recipe = None if clip.flow is None else clip.recipe

@@ -50,11 +50,30 @@ def scaled_heat(maps: FloatArray) -> FloatArray:
 
 
 def weight_heat(weights: FloatArray) -> FloatArray:
-    """Bring attention weights ``[T]`` or ``[T, h, w]``, 0 or more, to heat ``[T, h, w]``: 1 at the clip's largest."""
-    maps = weights if weights.ndim == 3 else weights[:, None, None]
-    largest = float(maps.max())
-    heat: FloatArray = maps / largest if largest else maps
+    """Bring weights of places ``[T, h, w]`` to heat as `scaled_heat` does, and of frames ``[T]`` in proportion.
+
+    Returns:
+        ``[T, h, w]``, or ``[T, 1, 1]`` of frames, 0 to 1.
+    """
+    if weights.ndim == 3:
+        return scaled_heat(weights)
+    largest = float(weights.max()) or 1.0
+    heat: FloatArray = (weights / largest)[:, None, None].astype(np.float32, copy=False)
     return heat
+
+
+def weighed_frames(frames: Sequence[UInt8Array], weights: FloatArray) -> list[UInt8Array]:
+    """Draw frames by the weights by which a model reads them.
+
+    Args:
+        frames: ``[H, W, 3]`` RGB, T of them.
+        weights: of places ``[T, h, w]``, drawn as heat, or of frames ``[T]``, drawn as brightness: the largest weight
+            leaves a frame as it is, and 0 makes it black.
+    """
+    heat = weight_heat(weights)
+    if weights.ndim == 3:
+        return [heat_over(frame, each) for frame, each in zip(frames, heat, strict=True)]
+    return [np.rint(frame * each).astype(np.uint8) for frame, each in zip(frames, heat, strict=True)]
 
 
 def heat_over(frame: UInt8Array, heat: FloatArray) -> UInt8Array:

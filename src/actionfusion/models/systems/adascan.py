@@ -44,7 +44,8 @@ class AdaScanSettings(PerceptSettings):
         fc6_width: units of fc6 (4096 in VGG-16).
         wide: units of the first layer that weighs a frame (2048 in the paper).
         narrow: units of the second (512 in the paper).
-        peak: weight of the entropy of a clip's weights in the loss; the published code has 1e6, to be tuned.
+        peak: weight of the entropy of a clip's weights in the loss.  The published code has 1e6, to be tuned; of few
+            clips 0.1 leaves one frame with any weight.
         dropout: share of the pooled vector that training drops.
 
     Raises:
@@ -56,7 +57,7 @@ class AdaScanSettings(PerceptSettings):
 
     wide: int = 256
     narrow: int = 64
-    peak: float = 10.0
+    peak: float = 0.01
     dropout: float = 0.25
 
     @classmethod
@@ -112,7 +113,7 @@ class AdaptiveScan(nn.Module):
         Returns:
             The pooled vector ``[B, F]``, and the weights ``[B, T]``, in (0, 1].
         """
-        pooled, total, weights = percepts[:, 0], percepts.new_zeros(len(percepts), 1), list[Tensor]()
+        pooled, total, weights = percepts[:, 0], percepts.new_zeros(percepts.shape[0], 1), list[Tensor]()
         for percept in percepts.unbind(1):
             added = percept - pooled
             weight = torch.sigmoid(self.weigh(added)).clamp_min(_LEAST_WEIGHT)

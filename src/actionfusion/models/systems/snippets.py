@@ -220,7 +220,7 @@ class Snippets(Probe):
         return self.head.solve(replace(clips, values=self.head.summarize(frames)))
 
     def _frames(self, values: Tensor) -> Tensor:
-        return values.reshape(len(values), -1, len(self.snippets.centre))
+        return values.reshape(values.shape[0], -1, len(self.snippets.centre))
 
     def attention(self, features: Features) -> dict[str, Tensor]:
         """Give the shares ``[B, T]`` of the key frames in the mean over the whole clip; other frames have none."""
