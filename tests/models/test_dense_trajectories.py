@@ -13,7 +13,7 @@ FORMS = [{"encoding": "bow"}, {"encoding": "fisher"}, {"encoding": "fisher", "im
 
 def make(**changes) -> DenseTrajectories:
     torch.manual_seed(0)
-    values = {"image_size": 48, "frames": 8, "words": 20, "gaussians": 2, "samples": 200, **changes}
+    values = {"image_size": 48, "frames": 8, "words": 20, "gaussians": 2, "scales": 3, "samples": 200, **changes}
     return DenseTrajectories(DenseTrajectoriesSettings.tiny(3, **values)).eval()
 
 
