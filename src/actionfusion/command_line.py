@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from actionfusion.commands import COMMANDS, RECIPE_COMMANDS
 from actionfusion.errors import ActionFusionError, WrongWord, printable
 from actionfusion.process import was_stopped
-from actionfusion.recipes import default_recipe, find_recipe, read_recipe
+from actionfusion.recipes import find_recipe, read_recipe
 from actionfusion.settings import read_yaml, single_settings
 from actionfusion.version import __version__
 from actionfusion.words import checked_words
@@ -158,7 +158,9 @@ def _chosen_recipe(name: str, words: list[str]) -> Path | None:
     """Find the recipe for a command line that names none, and goes on with no run."""
     if name not in RECIPE_COMMANDS or "--resume" in words or _given(words, "config"):
         return None
-    return default_recipe(_last_model(words))
+    from actionfusion.training.chosen import recipe_of  # noqa: PLC0415
+
+    return recipe_of(_last_model(words))
 
 
 def _last_model(words: list[str]) -> str | None:

@@ -11,7 +11,9 @@ from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.evaluation import protocol as protocol_module
 from actionfusion.evaluation.versus import compare_pairs, read_answers
 from actionfusion.intervals import holm
+from actionfusion.models import MODELS, model_class
 from actionfusion.reporting.compare import compare
+from actionfusion.training.comparison import comparison_recipe
 
 BASE = {
     "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
@@ -113,6 +115,27 @@ def test_a_misspelt_model_is_refused_before_the_work_with_the_nearest_name(words
     assert main([*words, "--models", "lrnc", "--out", str(tmp_path / "out")]) == 1
     assert "did you mean lrcn?" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_variant_is_a_row_of_its_own(words, tmp_path, capsys):
+    out = tmp_path / "out"
+    line = [*words, "--protocol", "random-7:3", "--out", str(out), "--reference", "lrcn:flow"]
+    assert main([*line, "--models", "lrcn:rgb"]) == 0
+    rows = json.loads((out / "comparison.json").read_text())["models"]
+    assert [row["model"] for row in rows] == ["lrcn:flow", "lrcn:rgb", "probe"]
+    runs = [
+        yaml.safe_load(next(out.glob(f"{name}/fold-*/config.yaml")).read_text()) for name in ("lrcn-flow", "lrcn-rgb")
+    ]
+    assert [run["network"]["streams"] for run in runs] == ["flow", "rgb"]
+    assert main([*line, "--models", "lrcn:depth"]) == 1
+    assert "lrcn has no variant 'depth'; choose one of lrcn:rgb, lrcn:flow" in capsys.readouterr().err
+
+
+def test_every_variant_of_every_model_has_settings_that_build():
+    for name in MODELS:
+        for variant in model_class(name).variants:
+            recipe = comparison_recipe(f"{name}:{variant}" if variant else name)
+            assert recipe.fitted(8).network.num_classes == 8
 
 
 def test_what_cannot_be_is_refused_before_the_work(base, grouped_root, tmp_path):

@@ -37,6 +37,16 @@ ConvReduceName = Literal["flatten", "pool", "average", "max"]
 TemporalHeadName = Literal["lstm", "single", "mean"]
 
 
+# The paper's structure of both branches and three LSTMs, at a size that few clips can teach.
+_PAPER: Mapping[str, Any] = {
+    "branches": "both",
+    "fc6_width": 256,
+    "temporal_head": "lstm",
+    "hidden": 64,
+    "head": "scaled",
+}
+
+
 @dataclass(frozen=True)
 class FusionNetworkSettings(ModelSettings):
     """Settings of the fusion network.  The defaults are the practical mode; `faithful` and `tiny` change some of them.
@@ -227,6 +237,17 @@ class FusionNetwork(VideoModel):
     )
     explained_layer: ClassVar[str | None] = "x_conv"
     quantized_layers: ClassVar[tuple[str, ...]] = ("fc6",)
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "rgb": {"streams": "rgb"},
+        "flow": {"streams": "flow"},
+        "paper": _PAPER,
+        "paper_rgb": {**_PAPER, "streams": "rgb"},
+        "paper_conv": {**_PAPER, "branches": "conv"},
+        "paper_fc": {**_PAPER, "branches": "fc"},
+        "paper_single": {**_PAPER, "temporal_head": "single"},
+        "paper_no_norm": {**_PAPER, "norm": "none"},
+        "paper_literal": {**_PAPER, "head": "literal"},
+    }
     settings: FusionNetworkSettings
 
     def __init__(self, settings: FusionNetworkSettings | None = None) -> None:

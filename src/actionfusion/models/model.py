@@ -138,6 +138,8 @@ class VideoModel(nn.Module):
     Attributes:
         Settings: its settings dataclass.
         source: where it comes from.
+        recipe: that it is trained by where there is none of its own name, but for the section ``network``.
+        variants: settings for `compare` that differ from the defaults, by name; the model itself has an empty one.
         solved: whether no gradient trains it: its backbones stay as they are, and `solve` finds all other weights from
             the training clips at once.
         fixed_frames: whether it takes clips of exactly ``settings.frames`` frames.
@@ -150,6 +152,8 @@ class VideoModel(nn.Module):
 
     Settings: ClassVar[type[ModelSettings]]
     source: ClassVar[Source]
+    recipe: ClassVar[str] = "small"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     solved: ClassVar[bool] = False
     fixed_frames: ClassVar[bool] = False
     explained_layer: ClassVar[str | None] = None

@@ -11,7 +11,6 @@ from actionfusion.settings import build_each, read_yaml
 from actionfusion.upgrade import with_new_names
 
 FOLDER = Path(__file__).parent
-_DEFAULT = "small"
 _MODEL = "fusion"  # of a recipe that names none
 
 
@@ -38,16 +37,16 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def default_recipe(model: str | None) -> Path:
-    """Find the recipe that is taken where none is given: the one of the model's name, or ``small``.
+def default_recipe(model: str | None, other: str = "small") -> Path:
+    """Find the recipe that is taken where none is given: the one of the model's name, or another.
 
-    Of ``small`` a model takes all but the section ``network``, for which it has settings of its own.
+    Of the other a model takes all but the section ``network``, for which it has settings of its own.
 
     Args:
         model: as given, if it is.
+        other: recipe of a model without one of its name.
     """
-    own = FOLDER / f"{model}.yaml"
-    return own if own.name in {f"{name}.yaml" for name in recipe_names()} else FOLDER / f"{_DEFAULT}.yaml"
+    return FOLDER / f"{model if model in recipe_names() else other}.yaml"
 
 
 def read_recipe(name: str, kinds: Mapping[str, Any], model: str | None = None) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def compare(
     Args:
         dataset: layout of the videos: folder, ucf101, hmdb51, ucf11, ucfsports or csv.
         root: folder of the videos, or its address.
-        models: names with commas between; none takes all that there are.  The linear probe is always among them.
+        models: names with commas between, with a variant as in lrcn:flow; none takes all models that there are.  The
+            linear probe is always among them.
         protocol: as in the command protocol; none takes the official splits, the folder's own parts or column, else
             leave-one-group-out of at most ten groups, grouped-7:3, or stratified-7:3, whichever the videos have first.
         reference: the model that the others are compared with, video by video.
@@ -127,10 +128,10 @@ def compare(
 
 
 def _names(models: str, reference: str) -> list[str]:
-    """List the models, the reference first and the probe last among those that were not named."""
+    """List the rows, the reference first, and the probe last if it was not named."""
     asked = [name.strip() for name in models.split(",") if name.strip()] or list(MODELS)
     for name in (*asked, reference):
-        model_class(name)
+        comparison_recipe(name)
     return list(dict.fromkeys((reference, *asked, BASELINE)))
 
 
@@ -171,15 +172,15 @@ def _run(
     repeats: int,
     device: str | None,
 ) -> ComparedModel:
-    source = model_class(name).source
+    source = model_class(name.partition(":")[0]).source
     if isinstance(recipe, str):
         return ComparedModel(name, source, NOTHING, failure=recipe)
     row = ComparedModel(name, source, _describe(recipe))
     try:
         figures = run_protocol(
-            protocol, recipe, listing, out=out / name, repeats=repeats, seeds=seeds, device=device
+            protocol, recipe, listing, out=out / folder_of(name), repeats=repeats, seeds=seeds, device=device
         ).figures
-        cost = measure_cost(out / name, figures, recipe.data, device)
+        cost = measure_cost(out / folder_of(name), figures, recipe.data, device)
     except (OutputError, RunFolderError):
         raise  # the others would end in the same way
     except ActionFusionError as error:
@@ -187,21 +188,26 @@ def _run(
         return replace(row, failure=str(error))
     failed = figures["failed_folds"]
     failure = f"{len(failed)} of {figures['planned']} folds failed: {failed[0]['message']}" if failed else None
-    seconds = training_seconds(out / name, figures)
+    seconds = training_seconds(out / folder_of(name), figures)
     return replace(row, figures=figures, failure=failure, cost=cost, seconds=seconds)
+
+
+def folder_of(row: str) -> str:
+    """Name the folder of a row; not every file system takes a colon."""
+    return row.replace(":", "-")
 
 
 def _describe(recipe: Recipe) -> str:
     """Describe what differs between the recipes of a comparison."""
-    start = recipe.pretrained_name or "random weights"
+    start, kind = recipe.pretrained_name or "random weights", model_class(recipe.model)
     backbone = getattr(recipe.network, "backbone", None)
-    streams = " and ".join(recipe.fitted(2).clip.streams)
-    of = f"{backbone} from {start}" if backbone else f"from {start}"
+    streams = " and ".join(kind.streams(recipe.network))
+    of = f"{backbone} from {start}" if backbone else "solved" if kind.solved else f"from {start}"
     return f"{of}; {streams}, {recipe.clip.frames} frames of {recipe.clip.frame_size} px"
 
 
 def _compared(rows: Sequence[ComparedModel], out: Path, reference: str) -> list[ComparedModel]:
-    return with_pairs(rows, {row.name: out / row.name for row in rows}, reference)
+    return with_pairs(rows, {row.name: out / folder_of(row.name) for row in rows}, reference)
 
 
 def _write(out: Path, rows: Sequence[ComparedModel], listing: Listing, protocol: ProtocolName, reference: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actionfusion.errors import SettingsError
+from actionfusion.models import model_class
 from actionfusion.recipes import default_recipe
 from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.training.features import FOLDER
@@ -54,11 +55,20 @@ def chosen_recipe(recipe: Recipe | None, changes: Mapping[str, Any]) -> tuple[Re
     """
     if recipe is not None:
         return recipe.changed(**changes), []
-    recipe = load_recipe(path := default_recipe(changes.get("model")))
+    recipe = load_recipe(path := recipe_of(changes.get("model")))
     lines, changed = [f"recipe: {path.stem} (chosen; --config sets it)"], recipe.changed(**changes)
     if changed.model != recipe.model:
         lines.append(f"network: the settings of {changed.model}, since those of {path.stem} are of {recipe.model}")
     return changed, lines
+
+
+def recipe_of(model: str | None) -> Path:
+    """Find the recipe that is taken where none is given.
+
+    Raises:
+        SettingsError: no such model.
+    """
+    return default_recipe(model) if model is None else default_recipe(model, model_class(model).recipe)
 
 
 def rooted(recipe: Recipe, root: PathLike | None, changes: Mapping[str, Any]) -> Recipe:

@@ -12,35 +12,39 @@ import torch
 
 from actionfusion.data.dataset import LabelledVideos, split_listing
 from actionfusion.data.listing import Listing
-from actionfusion.errors import ActionFusionError
+from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.models import model_class
 from actionfusion.models.model import Features, VideoModel
-from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe, load_recipe
 from actionfusion.video.clip import cut_clip
 
 BASE = "small"
 
 
-def comparison_recipe(model: str, base: str | None = None) -> Recipe:
+def comparison_recipe(row: str, base: str | None = None) -> Recipe:
     """Make a model's recipe: the clips, backbone, start and budget of one for all, and its own settings.
 
-    A model without a backbone, which could start from pretrained weights, has a recipe of its own name.
+    A model that wants other clips, such as C3D, is trained by the recipe that it names itself.
 
     Args:
-        model: its name in the table of models.
+        row: its name in the table of models, or that with one of its variants, such as ``lrcn:flow``.
         base: a recipe in place of ``small``.
 
     Raises:
-        SettingsError: no such model or recipe.
+        SettingsError: no such model, variant or recipe.
     """
+    model, _, variant = row.partition(":")
+    kind = model_class(model)
+    if variant and variant not in kind.variants:
+        known = ", ".join(f"{model}:{name}" for name in kind.variants if name)
+        raise SettingsError("models", f"{model} has no variant {variant!r}", f"choose one of {known or model}")
     common = load_recipe(base or BASE)
-    shared = {field.name for field in fields(model_class(model).Settings)} & {"backbone", "batch_norm"}
-    if "backbone" not in shared:
-        return chosen_recipe(None, {"model": model})[0]
-    made = common.changed(model=model)
+    made = (common if kind.recipe == BASE else load_recipe(kind.recipe)).changed(model=model)
+    shared = {field.name for field in fields(kind.Settings)} & {"backbone", "batch_norm"}
+    if "backbone" in shared:
+        made = made.changed(pretrained=common.pretrained, flow_start=common.flow_start)
     given = {name: getattr(common.network, name) for name in shared if hasattr(common.network, name)}
-    return made.changed(network=replace(made.network, **given))
+    return made.changed(network=replace(made.network, **given | dict(kind.variants.get(variant, {}))))
 
 
 @dataclass(frozen=True)

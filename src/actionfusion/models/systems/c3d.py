@@ -91,6 +91,7 @@ class C3D(VideoModel):
             "85.2 % of three networks"
         },
     )
+    recipe: ClassVar[str] = "c3d"
     fixed_frames: ClassVar[bool] = True
     explained_layer: ClassVar[str | None] = "conv5b"
     quantized_layers: ClassVar[tuple[str, ...]] = ("fc6", "fc7")

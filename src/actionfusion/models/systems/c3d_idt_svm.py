@@ -113,6 +113,7 @@ class C3DAndTrajectories(DescribedSystem):
         "trajectories differ as in dense_trajectories, and the pictures as in c3d",
         published={"ucf101": "90.4 % (official splits; three networks, pretrained on Sports-1M and I380K, with iDT)"},
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {"gaussians": 64}}
     settings: C3DAndTrajectoriesSettings
 
     def __init__(self, settings: C3DAndTrajectoriesSettings | None = None) -> None:

@@ -100,6 +100,7 @@ class Cho(DescribedSystem):
         "words and weighted by their alignment with the classes, and a clip of T consecutive frames is read",
         published={"ucf11": "88.0 % (as the paper's table gives it; its protocol was not to be had)"},
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {"words": 500, "samples": 500}}
     settings: ChoSettings
     exemplars: Tensor
     labels: Tensor

@@ -145,6 +145,9 @@ class ConvPooling(Towers):
             "ucf101": "88.2 % (official splits; pretrained on Sports-1M, conv pooling of 120 frames, RGB and flow)"
         },
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"pooling": name} for name in ("late", "slow", "local", "time_conv")
+    }
     settings: ConvPoolingSettings
 
     def __init__(self, settings: ConvPoolingSettings | None = None) -> None:

@@ -100,6 +100,10 @@ class DenseTrajectories(DescribedSystem):
             "ucfsports": "88.2 % (leave one out; 2011, bag of words); 89.1 % (2013)",
         },
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"words": 1000},
+        "improved": {"encoding": "fisher", "improved": True, "gaussians": 64},
+    }
     settings: DenseTrajectoriesSettings
 
     def __init__(self, settings: DenseTrajectoriesSettings | None = None) -> None:

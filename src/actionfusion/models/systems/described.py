@@ -33,6 +33,7 @@ class DescribedSystem(VideoModel):
         settings: of the subclass's ``Settings``.
     """
 
+    recipe: ClassVar[str] = "trajectories"
     solved: ClassVar[bool] = True
     exportable: ClassVar[bool] = False
     fixed_frames: ClassVar[bool] = True

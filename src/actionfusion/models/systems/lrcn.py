@@ -131,6 +131,11 @@ class LRCN(FrameTowers):
             "ucf101": "82.34 % (official splits; scores of RGB and flow averaged 1:2); RGB alone 68.20 %, flow 77.28 %"
         },
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"streams": "both"},
+        "rgb": {"streams": "rgb"},
+        "flow": {"streams": "flow"},
+    }
     settings: LRCNSettings
 
     def __init__(self, settings: LRCNSettings | None = None) -> None:

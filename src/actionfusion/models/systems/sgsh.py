@@ -102,6 +102,7 @@ class SGSH(DescribedSystem):
         "is chi-square, and a clip of T consecutive frames is read and not the whole video",
         published={"ucfsports": "90.9 % (as the paper's table gives it; its protocol was not to be had)"},
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {"words": 500}}
     settings: SGSHSettings
 
     def __init__(self, settings: SGSHSettings | None = None) -> None:

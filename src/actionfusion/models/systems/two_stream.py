@@ -8,6 +8,7 @@ Source: Simonyan and Zisserman 2014.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -104,6 +105,7 @@ class TwoStream(Towers):
             "flow 83.7 %"
         },
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"svm": {"scores": "svm"}}
     settings: TwoStreamSettings
 
     def __init__(self, settings: TwoStreamSettings | None = None) -> None:

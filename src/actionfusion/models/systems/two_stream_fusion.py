@@ -8,6 +8,7 @@ Source: Feichtenhofer, Pinz and Zisserman 2016.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -145,6 +146,11 @@ class TwoStreamFusion(Towers):
             "85.20 %, max 82.70 %, concat 83.53 %, bilinear 85.05 %, conv 85.96 %"
         },
     )
+    # A 3-D convolution of two light backbones' maps costs fifty times what follows it.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"fusion": "sum"},
+        "conv3d": {},
+    }
     settings: TwoStreamFusionSettings
 
     def __init__(self, settings: TwoStreamFusionSettings | None = None) -> None:

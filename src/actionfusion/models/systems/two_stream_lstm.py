@@ -15,6 +15,7 @@ Source: Gammulle, Denman, Sridharan and Fookes 2017.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -129,6 +130,9 @@ class TwoStreamLSTM(FusionNetwork):
             "ucfsports": "99.1 % (fusion_2, leave one video out)",
         },
     )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"variant": name} for name in ("conv_l", "fc_1", "fc_2", "fusion_1", "fusion_2")
+    }
     settings: TwoStreamLSTMSettings
 
     def __init__(self, settings: TwoStreamLSTMSettings | None = None) -> None:
