@@ -7,13 +7,14 @@ import pytest
 import yaml
 
 from actionfusion.__main__ import main
+from actionfusion.data.dataset import DataSettings, open_listing
 from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.evaluation import protocol as protocol_module
 from actionfusion.evaluation.versus import compare_pairs, read_answers
 from actionfusion.intervals import holm
 from actionfusion.models import MODELS, model_class
 from actionfusion.reporting.compare import compare
-from actionfusion.training.comparison import comparison_recipe
+from actionfusion.training.comparison import comparison_recipe, estimate
 
 BASE = {
     "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
@@ -90,6 +91,17 @@ def test_what_is_done_is_not_done_again(compared, words, monkeypatch, capsys):
     assert main([*words, "--models", "lrcn", "--seeds", "[0,1]", "--out", str(compared)]) == 0
     assert json.loads((compared / "comparison.json").read_text()) == before
     assert "6 of 6 folds are done already" in capsys.readouterr().err
+
+
+def test_the_time_is_estimated_of_every_model(base, grouped_root):
+    listing = open_listing(DataSettings(root=grouped_root))
+    data = DataSettings(root=grouped_root, validation="none")
+    recipes = [comparison_recipe(name, str(base)).changed(data=data) for name in ("fusion", "probe", "lrcn")]
+    found = estimate(recipes, listing, 2)
+    assert found.unknown == ()
+    assert found.features == 0  # each computes its own, since no folder is shared
+    assert found.training > 0
+    assert estimate(recipes, listing, 20).training > 2 * found.training
 
 
 def test_a_model_that_fails_is_a_row_and_the_others_go_on(words, tmp_path, monkeypatch, capsys):

@@ -95,7 +95,7 @@ def estimate(recipes: Sequence[Recipe], listing: Listing, folds: int) -> Estimat
 
 def _try(recipe: Recipe, listing: Listing) -> tuple[float, float]:
     """Estimate the seconds for the features of all clips, and for the training of a fold from them."""
-    videos = split_listing(listing, replace(recipe.data, split="all-test"))
+    videos = split_listing(listing, replace(recipe.data, split="all"))
     made = recipe.fitted(len(listing.labels))
     network = model_class(made.model)(made.network)
     began = time.perf_counter()
@@ -119,7 +119,7 @@ def _try(recipe: Recipe, listing: Listing) -> tuple[float, float]:
 
 
 def _features(network: VideoModel, recipe: Recipe, videos: LabelledVideos) -> Features:
-    (source,) = videos.sources(videos.split.test[:1], recipe.clip)
+    (source,) = videos.sources(videos.split.train[:1], recipe.clip)
     clip = cut_clip(source.open(), recipe.clip)
     return network.features(
         {name: torch.from_numpy(values)[None] for name, values in clip.inputs(network.reads).items()}
