@@ -13,6 +13,9 @@ SET_NAMES = {
     "ut-interaction": "UT-Interaction set 1, 6 classes",
     "weizmann": "Weizmann, 4 classes",
 }
+DATA_SETS = {
+    "ucf101": "UCF101", "ucf11": "UCF11", "ucfsports": "UCF Sports", "hmdb51": "HMDB51", "sports-1m": "Sports-1M"
+}  # fmt: skip
 GROUPS = ("appearance", "motion", "binding", "order", "all")
 
 

@@ -18,8 +18,11 @@ import inference_tables
 from actionfusion.models import MODELS, model_class
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("data", "experiments", "inference", "models")))
-DATA_SETS = {
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("comparison", "data", "experiments", "inference", "models")),
+)
+experiment_tables.DATA_SETS = {
     "ucf101": "UCF101", "ucf11": "UCF11", "ucfsports": "UCF Sports", "hmdb51": "HMDB51", "sports-1m": "Sports-1M"
 }  # fmt: skip
 
@@ -81,7 +84,10 @@ def models() -> str:
             "answers in a stream": "exact state" if exact else "window again",
             "kept": source.kept,
             "differs": source.differs or "nothing",
-            **{f"published, {DATA_SETS.get(data, data)}": figure for data, figure in source.published.items()},
+            **{
+                f"published, {experiment_tables.DATA_SETS.get(data, data)}": figure
+                for data, figure in source.published.items()
+            },
         }
         lines = [f"### {name}", "", "| | |", "|---|---|"]
         sections.append("\n".join([*lines, *(f"| {title} | {text} |" for title, text in rows.items())]))

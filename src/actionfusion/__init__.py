@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
     from actionfusion.inference.streams.stream import stream
+    from actionfusion.reporting.compare import compare
     from actionfusion.reporting.comparison_page import report_comparison
     from actionfusion.reporting.explain import explain
     from actionfusion.reporting.run_report import report
@@ -51,6 +52,7 @@ __all__ = [
     "VideoError",
     "__version__",
     "check",
+    "compare",
     "demo",
     "evaluate",
     "explain",

@@ -21,6 +21,7 @@ from actionfusion.video import flow
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.video_source import VideoSource
+from representatives import REPRESENTATIVES
 
 
 class StepByStep(VideoModel):
@@ -82,7 +83,7 @@ def assert_each_is_what_the_recognizer_says(evaluation, run, root):
         np.testing.assert_allclose(row, recognizer.probabilities([recognizer.clip(root / video)])[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_every_model_is_evaluated_from_videos_and_from_a_store(name, make_run, grouped_root, tmp_path, flows):
     run = make_run(name, model_class(name).Settings.tiny(2))
     evaluation = evaluate(run.path, grouped_root, device="cpu")

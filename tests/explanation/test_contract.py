@@ -16,10 +16,11 @@ from actionfusion.explanation.explanation import explain_clip
 from actionfusion.explanation.localization import grad_cam, occlusion
 from actionfusion.explanation.target import AttributionTarget
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.models import MODELS, model_class
+from actionfusion.models import model_class
 from actionfusion.models.model import ModelSettings, Source, VideoModel
 from actionfusion.video.clip import Clip, ClipSettings
 from actionfusion.video.flow import FlowRecipe
+from representatives import REPRESENTATIVES
 
 LABELS = ("wave", "run", "jump")
 SIZE, FLOW_SIZE = 32, 16
@@ -85,7 +86,7 @@ def make_clip(settings: ClipSettings, frames: int) -> Clip:
     return Clip(rgb, moved if settings.reads_flow else None, np.arange(frames) / 8, np.arange(frames), settings.flow)
 
 
-KINDS = [pytest.param(name, id=name) for name in MODELS] + [Small, Mapless]
+KINDS = [pytest.param(name, id=name) for name in REPRESENTATIVES] + [Small, Mapless]
 
 
 @pytest.fixture(scope="module", params=KINDS)

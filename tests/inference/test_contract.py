@@ -22,25 +22,27 @@ from actionfusion.inference.runtimes.onnx_file import export_onnx
 from actionfusion.inference.runtimes.quantization import quantise
 from actionfusion.inference.runtimes.sub_models import clip_model
 from actionfusion.inference.timelines.untrimmed import WindowSettings, see_video
-from actionfusion.models import MODELS, VideoModel, model_class
+from actionfusion.models import VideoModel, model_class
 from actionfusion.run_folder import RunFolder, create_run, open_run
 from actionfusion.video import flow
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe
 from actionfusion.video.reading import iterate_frames
 from actionfusion.video.video_source import VideoSource
+from representatives import ALL, REPRESENTATIVES
 
 LABELS = list("abcde")
 NUM_FRAMES = 40
 # Beside the table: other streams, frame size apart from the flow's, and clips of one frame.
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in MODELS} | {
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in REPRESENTATIVES} | {
     "fusion of rgb": ("fusion", {"streams": "rgb"}),
     "lrcn of flow": ("lrcn", {"streams": "flow", "flow_size": 24}),
     "fusion of one frame": ("fusion", {"frames": 1}),
     "lrcn of one frame": ("lrcn", {"frames": 1}),
 }
-EXPORTABLE = [name for name in MODELS if model_class(name).exportable]
-EXPORTABLE_KINDS = [kind for kind, (name, _) in KINDS.items() if name in EXPORTABLE]
+EXPORTABLE = [name for name in REPRESENTATIVES if model_class(name).exportable]
+# Eight bits and free batches take seconds each.
+FEW = EXPORTABLE if ALL else [name for name in ("fusion", "lrcn", "c3d") if name in EXPORTABLE]
 
 Make = Callable[[str], RunFolder]
 
@@ -200,7 +202,7 @@ def test_flow_is_computed_for_those_alone_that_read_it(
         assert bool(flow_calls) == run.clip.reads_flow, command
 
 
-@pytest.mark.parametrize("kind", EXPORTABLE_KINDS)
+@pytest.mark.parametrize("kind", FEW)
 def test_an_export_with_a_dynamic_batch(kind: str, make: Make, video: Path, tmp_path: Path) -> None:
     run = make(kind)
     model, frames = run.load_network(), run.clip.frames
@@ -242,7 +244,7 @@ def test_an_export_is_enough_by_itself(
     np.testing.assert_allclose(answer.probabilities, offline(model, expected), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in EXPORTABLE])
+@pytest.mark.parametrize("name", [name for name in REPRESENTATIVES if name not in EXPORTABLE])
 def test_what_only_pytorch_runs_is_refused_elsewhere(name: str, make: Make, tmp_path: Path) -> None:
     run = make(name)
     assert Recognizer.load(run).runtime.name == "torch"
@@ -286,7 +288,7 @@ def test_a_prepared_runtime_answers_a_stream(name: str, make: Make, video: Path)
     assert kept == {f"{'step' if exact else 'clip'}-onnx-fp32"}
 
 
-@pytest.mark.parametrize("name", EXPORTABLE)
+@pytest.mark.parametrize("name", FEW)
 def test_eight_bits_hold_the_layers_that_the_model_names(name: str, make: Make, tmp_path: Path) -> None:
     import onnx
 

@@ -24,15 +24,16 @@ CLIP = ClipSettings(2, 2)  # one of them has a past; the export takes time for e
 
 
 def _kinds():
-    """Every head with every norm; beside them, in turn, every fusion, reduction and choice of branches."""
-    fusions = itertools.cycle(("conv3d", "conv2d", "sum", "max", "concat"))
+    """Every norm with a fusion; beside them, in turn, every head, reduction and choice of branches."""
+    heads = itertools.cycle(("literal", "scaled", "linear"))
     reductions = itertools.cycle(("flatten", "pool", "average", "max"))
     branches = itertools.cycle(("conv", "fc", "conv", "both"))
-    for head, norm in itertools.product(("literal", "scaled", "linear"), ("tf", "gates", "ba", "batch", "none")):
+    norms = {"tf": "conv3d", "gates": "conv2d", "ba": "sum", "batch": "max", "none": "concat"}
+    for norm, fusion in norms.items():
         yield {
-            "head": head,
+            "head": next(heads),
             "norm": norm,
-            "fusion": next(fusions),
+            "fusion": fusion,
             "conv_reduce": next(reductions),
             "branches": next(branches),
         }

@@ -21,7 +21,7 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.data.loading import Batch, Step
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.protocol import protocol
-from actionfusion.models import MODELS, FusionNetworkSettings, model_class
+from actionfusion.models import FusionNetworkSettings, model_class
 from actionfusion.models.backbones import make_backbone
 from actionfusion.models.systems.lrcn import LRCN, LRCNSettings
 from actionfusion.run_folder import open_run
@@ -36,12 +36,13 @@ from actionfusion.training.train import train
 from actionfusion.video import flow
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
+from representatives import REPRESENTATIVES
 
 SIZE = 32
 FRAMES = 2  # where a model takes any number
 NARROW = (4, "M", 8)
 
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize("name", REPRESENTATIVES)
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ def test_a_run_that_cannot_fit_is_refused_before_a_run_folder_is_made(train_argu
 
 
 def test_memory_that_runs_out_is_told_in_one_line(train_arguments, tmp_path, monkeypatch):
-    def exhaust(*_):
+    def exhaust(*_, **__):
         torch.empty(2**60, dtype=torch.uint8)  # PyTorch's own error
 
     monkeypatch.setattr(learner.Learner, "step", exhaust)

@@ -1,0 +1,90 @@
+"""Compare the systems of the paper's tables on real clips and on generated ones, by the command ``compare``.
+
+    python benchmarks/comparison.py DATA [--sets ucf101 ...] [--models fusion,lrcn ...] [--seeds 0 1 2] [--work DIR]
+
+DATA holds ``UCF-101``, ``ucfTrainTestlist``, ``ut-interaction`` and ``weizmann``.  Each model is trained by its recipe
+for comparisons, which was fixed before the first look at a test part, and tested once on every clip and seed.  Folds
+that are there are not trained again; a set is written down when all its models are done, with those that failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actionfusion.data.shapes_files import make_shapes
+from actionfusion.evaluation.folds import ProtocolName
+from actionfusion.files import write_atomically
+from actionfusion.reporting.compare import TABLE, compare
+from measuring import made_by
+
+RESULTS = Path(__file__).parent / "results" / "comparison.json"
+ABLATION = (
+    "fusion:rgb,fusion:flow,fusion:paper,fusion:paper_rgb,fusion:paper_conv,fusion:paper_fc,fusion:paper_single,"
+    "fusion:paper_no_norm,fusion:paper_literal"
+)
+MODELS = (
+    "fusion,probe,single_frame,early_fusion,late_fusion,slow_fusion,multiresolution,c3d,fstcn,two_stream,"
+    "two_stream:svm,two_stream_fusion,lrcn,lrcn:rgb,lrcn:flow,composite_lstm,soft_attention,conv_pooling,deep_lstm,"
+    "adascan,two_stream_lstm,snippets,dense_trajectories,dense_trajectories:improved,c3d_idt_svm,cho,learning_to_track,"
+    f"sgsh,{ABLATION}"
+)
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Videos and how they are split."""
+
+    folder: str
+    dataset: str
+    protocol: ProtocolName
+    group_pattern: str | None = None
+
+
+SETS = {
+    "ucf101": ClipSet("UCF-101", "ucf101", "official"),
+    "ut-interaction": ClipSet("ut-interaction/set1", "folder", "leave-one-group-out", r"^\d+_(?P<group>\d+)_"),
+    "weizmann": ClipSet("weizmann", "folder", "leave-one-group-out", r"(?P<group>[a-z]+)_"),
+    "generated": ClipSet("", "folder", "folders"),
+}
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--models", default=MODELS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, default=Path("runs/comparison"))
+    arguments = parser.parse_args()
+    for name in arguments.sets:
+        clips, out = SETS[name], arguments.work / name
+        root = _generated(arguments.work / "clips") if name == "generated" else arguments.data / clips.folder
+        compare(
+            clips.dataset,
+            root,
+            models=arguments.models,
+            protocol=clips.protocol,
+            seeds=tuple(arguments.seeds),
+            group_pattern=clips.group_pattern,
+            out=out,
+        )
+        _record(name, json.loads((out / TABLE).read_text(encoding="utf-8")))
+
+
+def _generated(folder: Path) -> Path:
+    return make_shapes(folder, train_per_class=24, val_per_class=0, test_per_class=25, seed=7)
+
+
+def _record(name: str, figures: dict[str, Any]) -> None:
+    sets = json.loads(RESULTS.read_text(encoding="utf-8"))["sets"] if RESULTS.is_file() else {}
+    result = {**made_by("python benchmarks/comparison.py DATA"), "sets": sets | {name: figures}}
+    write_atomically(RESULTS, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
