@@ -15,6 +15,7 @@ from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.evaluation.beside import compare_probe
 from actionfusion.evaluation.calibration import fit_temperature
+from actionfusion.evaluation.kept_features import predict_from_features
 from actionfusion.evaluation.metrics import classification_figures
 from actionfusion.evaluation.predictions import predict_videos
 from actionfusion.evaluation.printing import print_evaluation
@@ -26,6 +27,7 @@ from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike, plain_name
 from actionfusion.terminal import Console
+from actionfusion.training.features import FeatureSettings
 from actionfusion.training.probe import PROBE, load_probe
 from actionfusion.training.start import start_doubts
 
@@ -124,17 +126,23 @@ def measure(
     temperature: Literal["val"] | None = None,
     force: bool = False,
     device: str | None = None,
+    features: FeatureSettings | None = None,
 ) -> Evaluation:
     """Measure a run on one part of its split; the arguments and errors are those of ``evaluate``.
 
-    Videos that cannot be read are set apart, even if they are all.
+    Videos that cannot be read are set apart, even if they are all.  Of single clips the features that a training keeps
+    in a folder are read there, and those of this part are added.
     """
     _check_parts(videos, part, force=force, fits_temperature=temperature is not None)
     parts: tuple[Part, ...] = (part, "val") if temperature is not None else (part,)
     videos.check_there(parts)
     videos.check_store(folder.clip, parts)
     recognizer, probe = _load(folder, device)
-    found = predict_videos(recognizer, videos.sources(videos.part(part), folder.clip, folder.rates), views, part, probe)
+    sources = videos.sources(videos.part(part), folder.clip, folder.rates)
+    kept = None
+    if views.single and features is not None:
+        kept = predict_from_features(recognizer, sources, features, probe, prepared=videos.store is not None)
+    found = kept or predict_videos(recognizer, sources, views, part, probe)
     group_of = {entry.path: entry.group for entry in videos.listing.entries}
     groups = tuple(group_of[video] for video in found.videos)
     single = classification_figures(folder.labels, found.targets, found.single).top1

@@ -90,7 +90,7 @@ def predict_videos(
 
     def cut(source: LabelledSource) -> list[Clip]:
         opened = source.open()
-        if note := _pace(opened, recognizer.rates).note:
+        if note := pace_of(opened, recognizer.rates).note:
             notes.append(note)
         return cut_views(opened, recognizer.clip_settings, views)
 
@@ -119,7 +119,7 @@ def predict_videos(
             scores, beside = _answers(recognizer, probe, batch)
             rows.append(scores)
             probe_rows.append(beside)
-            _refuse_infinite(scores, owners[-len(batch) :])
+            refuse_infinite(scores, owners[-len(batch) :])
     each = np.concatenate(rows).astype(np.float64)
     starts = [number for number, source in enumerate(owners) if number == 0 or source is not owners[number - 1]]
     counts = np.diff([*starts, len(owners)])
@@ -139,7 +139,8 @@ def predict_videos(
     )
 
 
-def _pace(video: ClipSource, rates: FrameRates | None) -> Pace:
+def pace_of(video: ClipSource, rates: FrameRates | None) -> Pace:
+    """Tell how the frames of a video are taken for a run that was trained on videos of these rates."""
     if isinstance(video, VideoSource | FetchedVideo | SegmentSource):
         return video.pace
     if rates is None or not isinstance(video, StoredVideo):
@@ -148,7 +149,7 @@ def _pace(video: ClipSource, rates: FrameRates | None) -> Pace:
     return Pace(note=f"a store has all frames: {pace.note}") if pace.step > 1 else pace
 
 
-def _refuse_infinite(scores: npt.NDArray[np.float32], owners: Sequence[LabelledSource]) -> None:
+def refuse_infinite(scores: npt.NDArray[np.float32], owners: Sequence[LabelledSource]) -> None:
     """Raise a WeightsError that names the first video whose scores are not finite."""
     finite = np.isfinite(scores).all(1)
     if not finite.all():

@@ -259,7 +259,8 @@ def _train_and_measure(path: Path, fold: Fold, given: Recipe, device: str | None
     train(given.changed(data=data, seed=fold.seed), out=path, device=device, resume=_goes_on(path))
     run = open_run(path)
     # A fold whose videos all have duplicates in training, as leave-one-out makes them, is marked; it stops nothing.
-    evaluation = measure(run, reopen_data(run, data.root, data.store), force=True, device=device)
+    videos = reopen_data(run, data.root, data.store)
+    evaluation = measure(run, videos, force=True, device=device, features=given.features.beside(path))
     write_evaluation(evaluation, evaluation_path(path, "test"))
 
 
