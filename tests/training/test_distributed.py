@@ -206,15 +206,22 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from actionfusion.__main__ import main
+from actionfusion.errors import RunFolderError
 from actionfusion.training.checkpoint import read_state
 from actionfusion.training.learner import Learner
 
 step, seen = Learner.step, []
 
+def first_stage_is_kept():
+    try:
+        return read_state(Path(sys.argv[sys.argv.index("--out") + 1]))["stage"] == 1
+    except RunFolderError:  # no checkpoint yet
+        return False
+
 def counted(*arguments, **options):
     seen.append(1)
     if len(seen) == 4 and os.environ["RANK"] == "1":
-        while read_state(Path(sys.argv[sys.argv.index("--out") + 1]))["stage"] < 1:
+        while not first_stage_is_kept():
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*arguments, **options)
