@@ -15,7 +15,7 @@ from actionfusion.video.reading import iterate_frames
 from actionfusion.video.still_pictures import read_picture
 
 FINDS = Path(__file__).parent / "fuzz_finds"
-INPUTS = 800
+INPUTS = 500
 
 
 @pytest.fixture(scope="module")
