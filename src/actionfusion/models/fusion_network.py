@@ -251,7 +251,7 @@ class FusionNetwork(VideoModel):
     settings: FusionNetworkSettings
 
     def __init__(self, settings: FusionNetworkSettings | None = None) -> None:
-        settings = settings or FusionNetworkSettings()
+        settings = settings or cast("FusionNetworkSettings", self.Settings())
         backbones = {
             stream: make_backbone(settings.backbone, settings.channels_of(stream), batch_norm=settings.batch_norm)
             for stream in self.streams(settings)

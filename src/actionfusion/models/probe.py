@@ -161,7 +161,7 @@ class Probe(VideoModel):
     settings: ProbeSettings
 
     def __init__(self, settings: ProbeSettings | None = None) -> None:
-        settings = settings or ProbeSettings()
+        settings = settings or cast("ProbeSettings", self.Settings())
         backbones = {
             stream: make_backbone(settings.backbone, settings.channels_of(stream)) for stream in self.streams(settings)
         }

@@ -30,18 +30,8 @@ class AdaScanSettings(PerceptSettings):
     """Settings of AdaScan.  The defaults are for real use on a light backbone.
 
     Args:
-        num_classes: K, classes to tell apart.
         frames: T, sampled frames of a clip; the network takes any number.
-        image_size: height and width of the frames, in pixels.
-        flow_size: height and width of the flow; none is ``image_size``.
-        flow_channels: 2L, channels of the flow input.
-        streams: both, or one of rgb and flow.
-        flow_input: stack (all 2L channels) or image (u, v and length of the middle flow frame).
-        flow_weight: share of flow's scores in the mean of both streams.
-        backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
-        batch_norm: normalise after each convolution of a VGG, for training from scratch.
         pool: average or max over all positions of a map, or fc6, the first fully connected layer of a VGG (the paper).
-        fc6_width: units of fc6 (4096 in VGG-16).
         wide: units of the first layer that weighs a frame (2048 in the paper).
         narrow: units of the second (512 in the paper).
         peak: weight of the entropy of a clip's weights in the loss.  The published code has 1e6, to be tuned; of few
@@ -151,9 +141,6 @@ class AdaScan(PerceptTowers):
     )
     settings: AdaScanSettings
 
-    def __init__(self, settings: AdaScanSettings | None = None) -> None:
-        super().__init__(settings or AdaScanSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the scan of a stream's percepts."""
         del stream
@@ -161,10 +148,7 @@ class AdaScan(PerceptTowers):
 
     def further_loss(self) -> Tensor | None:
         """Give the entropy of the frames' weights, the mean over the streams as of the answers."""
-        scans = [cast("AdaptiveScan", tower) for tower in self.towers.values()]
-        weights = [scan.weights for scan in scans if scan.weights is not None]
-        for scan in scans:
-            scan.weights = None
+        weights = self.take_weights()
         if not weights or not self.settings.peak:
             return None
         logs = torch.stack(weights).log_softmax(-1)

@@ -41,17 +41,7 @@ class C3DAndTrajectoriesSettings(TrajectorySettings):
     """Settings of C3D beside trajectories.
 
     Args:
-        num_classes: K, classes to tell apart.
         frames: T, consecutive frames of a clip, 16 or more.
-        image_size: height and width of the frames, in pixels.
-        flow_size: not read.
-        flow_channels: not read.
-        scales: sizes of the picture, each smaller by the root of 2; fewer where it would be smaller than a patch.
-        grid: pixels from one new point to the next.
-        length: L, frames that a point is followed, a multiple of 3 and under ``frames``.
-        patch: height and width of the tube around a trajectory, in pixels, even.
-        improved: take the camera's motion away, and the root of each histogram.
-        samples: M, the most trajectories that are kept of a clip, evenly from all.
         crop: height and width of the middle of the frames that C3D sees, in pixels (112 in the paper).
         width: channels of C3D's first convolution.
         fc_width: units of fc6.
@@ -88,11 +78,8 @@ class C3DAndTrajectoriesSettings(TrajectorySettings):
             num_classes: K.
             changes: other settings, by name.
         """
-        values = {
-            "frames": 16, "image_size": 32, "length": 3, "patch": 16, "scales": 1, "samples": 60,
-            "improved": False, "gaussians": 2, "crop": 28, "width": 2, "fc_width": 16, **changes,
-        }  # fmt: skip
-        return cls(num_classes=num_classes, **values)
+        small = {"frames": 16, "improved": False, "gaussians": 2, "crop": 28, "width": 2, "fc_width": 16}
+        return super().tiny(num_classes, **{**small, **changes})
 
 
 class C3DAndTrajectories(DescribedSystem):

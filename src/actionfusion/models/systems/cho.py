@@ -39,17 +39,6 @@ class ChoSettings(TrajectorySettings):
     """Settings of the system of Cho et al.
 
     Args:
-        num_classes: K, classes to tell apart.
-        frames: T, consecutive frames of a clip.
-        image_size: height and width of the frames, in pixels.
-        flow_size: not read.
-        flow_channels: not read.
-        scales: sizes of the picture, each smaller by the root of 2; fewer where it would be smaller than a patch.
-        grid: pixels from one new point to the next.
-        length: L, frames that a point is followed, a multiple of 3 and under ``frames``.
-        patch: height and width of the tube around a trajectory, in pixels, even.
-        improved: take the camera's motion away, and the root of each histogram.
-        samples: M, the most trajectories that are kept of a clip, evenly from all.
         groups: of like trajectories, that a clip's are divided into.
         sparsity: share of the penalty that leaves no group; the larger, the fewer groups are local motion.
         words: V, of each channel's bag.
@@ -75,11 +64,7 @@ class ChoSettings(TrajectorySettings):
             num_classes: K.
             changes: other settings, by name.
         """
-        values = {
-            "frames": 8, "image_size": 32, "length": 3, "patch": 16, "scales": 1, "samples": 60,
-            "groups": 4, "words": 8, **changes,
-        }  # fmt: skip
-        return cls(num_classes=num_classes, **values)
+        return super().tiny(num_classes, **{"groups": 4, "words": 8, **changes})
 
 
 class Cho(DescribedSystem):

@@ -31,18 +31,8 @@ class CompositeLSTMSettings(PerceptSettings):
     """Settings of the composite LSTM.  The defaults are for real use on a light backbone.
 
     Args:
-        num_classes: K, classes to tell apart.
         frames: T, sampled frames of a clip; the network takes any number.
-        image_size: height and width of the frames, in pixels.
-        flow_size: height and width of the flow; none is ``image_size``.
-        flow_channels: 2L, channels of the flow input.
-        streams: both, or one of rgb and flow.
-        flow_input: stack (all 2L channels) or image (u, v and length of the middle flow frame).
-        flow_weight: share of flow's scores in the mean of both streams.
-        backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
-        batch_norm: normalise after each convolution of a VGG, for training from scratch.
         pool: average or max over all positions of a map, or fc6, the first fully connected layer of a VGG (the paper).
-        fc6_width: units of fc6 (4096 in VGG-16).
         hidden: units of the encoder and of each decoder (2048 in the paper).
         future: frames at the clip's end that are foretold, at most half of the clip (13 of 29 in the paper).
         unlabelled_epochs: of the first stage; 0 leaves it out, and the decoders with it.
@@ -168,9 +158,6 @@ class CompositeLSTM(PerceptTowers):
         published={"ucf101": "84.3 % (official splits, RGB and flow); 75.8 % (RGB)"},
     )
     settings: CompositeLSTMSettings
-
-    def __init__(self, settings: CompositeLSTMSettings | None = None) -> None:
-        super().__init__(settings or CompositeLSTMSettings())
 
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the encoder and decoders of a stream."""

@@ -111,9 +111,6 @@ class DeepLSTM(Towers):
     )
     settings: DeepLSTMSettings
 
-    def __init__(self, settings: DeepLSTMSettings | None = None) -> None:
-        super().__init__(settings or DeepLSTMSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the LSTMs."""
         return LSTMTower(self.settings, channels, self.settings.side_of(stream))

@@ -33,17 +33,6 @@ class DenseTrajectoriesSettings(TrajectorySettings):
     """Settings of dense trajectories.  The defaults are the sizes of 2011.
 
     Args:
-        num_classes: K, classes to tell apart.
-        frames: T, consecutive frames of a clip.
-        image_size: height and width of the frames, in pixels.
-        flow_size: not read.
-        flow_channels: not read.
-        scales: sizes of the picture, each smaller by the root of 2; fewer where it would be smaller than a patch.
-        grid: pixels from one new point to the next.
-        length: L, frames that a point is followed, a multiple of 3 and under ``frames``.
-        patch: height and width of the tube around a trajectory, in pixels, even.
-        improved: take the camera's motion away, and the root of each histogram.
-        samples: M, the most trajectories that are kept of a clip, evenly from all.
         encoding: bow (words and a chi-square machine, as in 2011) or fisher (Gaussians and a linear one, as in 2013).
         words: V, of each channel's bag (4000 in the paper).
         gaussians: of each channel's mixture (256 in the paper).
@@ -68,11 +57,7 @@ class DenseTrajectoriesSettings(TrajectorySettings):
             num_classes: K.
             changes: other settings, by name.
         """
-        values = {
-            "frames": 8, "image_size": 32, "length": 3, "patch": 16, "scales": 1, "samples": 60,
-            "words": 8, "gaussians": 2, **changes,
-        }  # fmt: skip
-        return cls(num_classes=num_classes, **values)
+        return super().tiny(num_classes, **{"words": 8, "gaussians": 2, **changes})
 
 
 class DenseTrajectories(DescribedSystem):

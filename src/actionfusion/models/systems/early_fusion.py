@@ -72,9 +72,6 @@ class EarlyFusion(Towers):
     fixed_frames: ClassVar[bool] = True
     settings: EarlyFusionSettings
 
-    def __init__(self, settings: EarlyFusionSettings | None = None) -> None:
-        super().__init__(settings or EarlyFusionSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the filters and what follows them."""
         settings, seen, side = self.settings, self.settings.frames * channels, self.settings.side_of(stream)

@@ -68,16 +68,7 @@ class PerceptSettings(TowerSettings):
     """Settings of systems that take one vector of each frame, which some papers call its percept.
 
     Args:
-        num_classes: K, classes to tell apart.
-        frames: T, sampled frames of a clip.
-        image_size: height and width of the frames, in pixels.
-        flow_size: height and width of the flow; none is ``image_size``.
-        flow_channels: 2L, channels of the flow input.
-        streams: both, or one of rgb and flow.
         flow_input: stack (all 2L channels) or image (u, v and length of the middle flow frame).
-        flow_weight: share of flow's scores in the mean of both streams.
-        backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
-        batch_norm: normalise after each convolution of a VGG, for training from scratch.
         pool: average or max over all positions of a map, or fc6, the first fully connected layer of a VGG.
         fc6_width: units of fc6 (4096 in VGG-16).
 

@@ -186,9 +186,6 @@ class FstCN(Towers):
     fixed_frames: ClassVar[bool] = True
     settings: FstCNSettings
 
-    def __init__(self, settings: FstCNSettings | None = None) -> None:
-        super().__init__(settings or FstCNSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make both branches."""
         return FstCNTower(self.settings, channels, self.settings.side_of(stream))

@@ -70,9 +70,6 @@ class LateFusion(Towers):
     )
     settings: LateFusionSettings
 
-    def __init__(self, settings: LateFusionSettings | None = None) -> None:
-        super().__init__(settings or LateFusionSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the classifier of pairs of frames."""
         return nn.Sequential(Pairs(), make_classifier(self.settings, 2 * channels, self.settings.side_of(stream)))

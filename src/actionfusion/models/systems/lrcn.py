@@ -29,17 +29,11 @@ class LRCNSettings(TowerSettings):
     """Settings of LRCN.  The defaults are for real use on a light backbone; `original` has the sizes of the paper.
 
     Args:
-        num_classes: K, classes to tell apart.
         frames: T, 16 in the paper; the network takes any number.
-        image_size: height and width of the frames, in pixels.
-        flow_size: height and width of the flow; none is ``image_size``.
-        flow_channels: 2L, channels of the flow input.
         streams: rgb, flow, or both: a network of each, whose scores are averaged.
         flow_input: stack (all 2L channels) or image (u, v and length of the middle flow frame, as in the paper, which
             pretrained filters of pictures fit).
         flow_weight: share of flow's scores in the mean of both streams (two thirds in the paper).
-        backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
-        batch_norm: normalise after each convolution of a VGG, for training from scratch.
         pool: average or max, over all positions of a map.  Both forget where things are, so direction of motion is
             learned from flow, and hardly from pictures.
         hidden: units of the LSTM (256 for RGB and 1024 for flow in the paper).

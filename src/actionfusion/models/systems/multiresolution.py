@@ -93,9 +93,6 @@ class Multiresolution(Towers):
     )
     settings: MultiresolutionSettings
 
-    def __init__(self, settings: MultiresolutionSettings | None = None) -> None:
-        super().__init__(settings or MultiresolutionSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make both networks and the classifier of what they see."""
         settings, half = self.settings, (self.settings.side_of(stream) + 1) // 2

@@ -69,9 +69,6 @@ class SingleFrame(Towers):
     )
     settings: FrameSettings
 
-    def __init__(self, settings: FrameSettings | None = None) -> None:
-        super().__init__(settings or FrameSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the classifier of frames."""
         return make_classifier(self.settings, channels, self.settings.side_of(stream))

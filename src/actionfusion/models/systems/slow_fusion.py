@@ -79,9 +79,6 @@ class SlowFusion(Towers):
     fixed_frames: ClassVar[bool] = True
     settings: SlowFusionSettings
 
-    def __init__(self, settings: SlowFusionSettings | None = None) -> None:
-        super().__init__(settings or SlowFusionSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the convolutions and what follows them."""
         settings, side = self.settings, self.settings.side_of(stream)

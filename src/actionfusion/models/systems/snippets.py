@@ -35,14 +35,8 @@ class SnippetsSettings(ProbeSettings):
     """Settings of snippets.
 
     Args:
-        num_classes: K, classes to tell apart.
         frames: T; the model takes any number.
-        image_size: height and width of the frames, in pixels.
-        flow_size: height and width of the flow; none is ``image_size``.
-        flow_channels: 2L, channels of the flow input.
         streams: both, or one of rgb (the paper) and flow.
-        backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
-        pooling: max or average, over all positions of a map.
         changes: read how much each channel changes from key frame to key frame, beside its mean over them.
         bits: of a frame's code.
         changed_bits: bits by which a frame's code must differ from that of the frame before to make it a key frame.
@@ -184,9 +178,6 @@ class Snippets(Probe):
         },
     )
     settings: SnippetsSettings
-
-    def __init__(self, settings: SnippetsSettings | None = None) -> None:
-        super().__init__(settings or SnippetsSettings())
 
     def make_head(self, channels: Mapping[StreamName, int]) -> SnippetHead:
         """Make the codes, and the classifier of key frames."""

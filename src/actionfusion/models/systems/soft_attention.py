@@ -27,16 +27,9 @@ class SoftAttentionSettings(TowerSettings):
     """Settings of soft attention.  The defaults are for real use on a light backbone.
 
     Args:
-        num_classes: K, classes to tell apart.
         frames: T, sampled frames of a clip; the network takes any number.
-        image_size: height and width of the frames, in pixels.
-        flow_size: height and width of the flow; none is ``image_size``.
-        flow_channels: 2L, channels of the flow input.
         streams: both, or one of rgb and flow (rgb in the paper).
         flow_input: stack (all 2L channels) or image (u, v and length of the middle flow frame).
-        flow_weight: share of flow's scores in the mean of both streams.
-        backbone: efficientnet_lite0, vgg16, narrow, timm:NAME, or the widths of a VGG.
-        batch_norm: normalise after each convolution of a VGG, for training from scratch.
         hidden: units of the LSTM and of the layer behind it (512 in the paper).
         attention_width: units that compare a place with the state (as many as the map's channels in the paper).
         coverage: weight of the penalty on places that get more than an equal share of a clip's attention (the paper
@@ -164,9 +157,6 @@ class SoftAttention(Towers):
     )
     settings: SoftAttentionSettings
 
-    def __init__(self, settings: SoftAttentionSettings | None = None) -> None:
-        super().__init__(settings or SoftAttentionSettings())
-
     def make_tower(self, stream: StreamName, channels: int) -> nn.Module:
         """Make the LSTM that looks at a stream's maps."""
         del stream
@@ -174,10 +164,7 @@ class SoftAttention(Towers):
 
     def further_loss(self) -> Tensor | None:
         """Give the penalty on uneven attention, the mean over the streams as of the answers."""
-        towers = [cast("AttentionLSTM", tower) for tower in self.towers.values()]
-        weights = [tower.weights for tower in towers if tower.weights is not None]
-        for tower in towers:
-            tower.weights = None
+        weights = self.take_weights()
         if not weights or not self.settings.coverage:
             return None
         return self.settings.coverage * torch.stack([uneven_coverage(each).sum() for each in weights]).mean()

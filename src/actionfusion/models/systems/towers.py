@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ class Towers(VideoModel):
     A subclass defines `make_tower`, or `add_towers` and `answers`.
 
     Args:
-        settings: of the subclass's ``Settings``.
+        settings: of the subclass's ``Settings``; their defaults with 101 classes where none are given.
 
     Attributes:
         maps: passes the streams' maps on side by side, ``[B, T, D, h, w]``, for `explain`.
@@ -114,7 +114,8 @@ class Towers(VideoModel):
     explained_layer: ClassVar[str | None] = "maps"
     settings: TowerSettings
 
-    def __init__(self, settings: TowerSettings) -> None:
+    def __init__(self, settings: TowerSettings | None = None) -> None:
+        settings = settings or cast("TowerSettings", self.Settings())
         backbones, channels = {}, dict[StreamName, int]()
         for stream in settings.reads:
             as_image = stream == "flow" and settings.flow_input == "image"
@@ -155,6 +156,14 @@ class Towers(VideoModel):
         widths = [features[stream].shape[2] for stream in self.reads]
         maps = self.maps(torch.cat([features[stream] for stream in self.reads], 2)).split(widths, 2)
         return dict(zip(self.reads, maps, strict=True))
+
+    def take_weights(self) -> list[Tensor]:
+        """Take what each tower kept of the last clips as its ``weights``, where it kept any."""
+        towers: list[Any] = list(self.towers.values())
+        found: list[Tensor] = [tower.weights for tower in towers if tower.weights is not None]
+        for tower in towers:
+            tower.weights = None
+        return found
 
     def log_scores(self, logits: Tensor) -> Tensor:
         """Compute log-probabilities ``[B, K]`` of the weighted mean of all answers' probabilities."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import cv2
 import numpy as np
@@ -83,6 +83,17 @@ class TrajectorySettings(ModelSettings):
         if self.patch % _CELLS or self.patch > self.image_size:
             reason = f"{self.patch} px is no even size up to the frames' {self.image_size} px"
             raise SettingsError("network.patch", reason, "take 32, and larger frames")
+
+    @classmethod
+    def tiny(cls, num_classes: int = 101, **changes: Any) -> Self:
+        """Make settings of short trajectories in 32-pixel frames, for tests.
+
+        Args:
+            num_classes: K.
+            changes: other settings, by name.
+        """
+        small = {"frames": 8, "image_size": 32, "length": 3, "patch": 16, "scales": 1, "samples": 60}
+        return super().tiny(num_classes, **{**small, **changes})
 
     @property
     def channels(self) -> dict[str, int]:

@@ -153,9 +153,6 @@ class TwoStreamFusion(Towers):
     }
     settings: TwoStreamFusionSettings
 
-    def __init__(self, settings: TwoStreamFusionSettings | None = None) -> None:
-        super().__init__(settings or TwoStreamFusionSettings())
-
     @classmethod
     def wrong_in_bfloat16(cls, settings: ModelSettings) -> bool:
         """Return whether the convolution over time sees two frames."""

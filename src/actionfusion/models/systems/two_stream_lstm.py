@@ -52,7 +52,6 @@ class TwoStreamLSTMSettings(FusionNetworkSettings):
         num_classes: K, classes to tell apart.
         frames: T, sampled frames of a clip; the network takes any number.
         image_size: height and width of the frames, in pixels.
-        flow_size: height and width of the flow; none is ``image_size``.
         flow_channels: 2L, channels of the flow input.
         streams: rgb (the paper), flow, or both.
         backbone: efficientnet_lite0, vgg16 (the paper), narrow, timm:NAME, or the widths of a VGG.
@@ -60,7 +59,6 @@ class TwoStreamLSTMSettings(FusionNetworkSettings):
         fusion: of both streams; see the model fusion, as for the next four.
         fusion_time_kernel: sampled frames that conv3d joins.
         fusion_space_kernel: height and width of the kernel of conv3d and conv2d.
-        fusion_relu: rectify what conv3d and conv2d give.
         fusion_rgb_share: part of the picture's map in their start.
         variant: conv_l, fc_1, fc_2, fusion_1 or fusion_2 (the paper's best).
         branches: follows the variant.
@@ -74,7 +72,6 @@ class TwoStreamLSTMSettings(FusionNetworkSettings):
         norm_streams: layer-norm what is read of each stream apart.
         head: linear (the paper), scaled or literal.
         dropout_fc6: share of X_fc that training drops.
-        dropout_lstm: share of the LSTM* outputs that training drops.
         dropout_last: share of the last LSTM's output that training drops.
 
     Raises:
@@ -134,6 +131,3 @@ class TwoStreamLSTM(FusionNetwork):
         name: {"variant": name} for name in ("conv_l", "fc_1", "fc_2", "fusion_1", "fusion_2")
     }
     settings: TwoStreamLSTMSettings
-
-    def __init__(self, settings: TwoStreamLSTMSettings | None = None) -> None:
-        super().__init__(settings or TwoStreamLSTMSettings())
