@@ -19,7 +19,7 @@ from actionfusion.errors import ActionFusionError, RunFolderError
 from actionfusion.evaluation.versus import PairedComparison, compare_pairs, read_answers
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.intervals import holm
+from actionfusion.intervals import Interval, holm
 from actionfusion.models import model_class
 from actionfusion.models.model import Source
 from actionfusion.run_folder import METRICS, RunFolder, open_run
@@ -82,6 +82,12 @@ class ComparedModel:
     def pooled(self) -> Mapping[str, Any]:
         """All predictions in one count; empty where there is none."""
         return self.figures["pooled"] if self.figures and self.figures["pooled"]["count"] else {}
+
+    @property
+    def interval(self) -> Interval:
+        """Of the accuracy, 95 %: with whole groups drawn where they are known.  There is one where there is a count."""
+        low, high = self.pooled["group_interval"] or self.pooled["interval"]
+        return low, high
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -21,13 +21,12 @@ from actionfusion.evaluation.protocol import run_protocol
 from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
 from actionfusion.intervals import percent_range
 from actionfusion.models import MODELS, model_class
-from actionfusion.recipes import find_recipe
 from actionfusion.reporting.compared_page import render_compared
 from actionfusion.reporting.rendering import NOTHING, plural, write_page
 from actionfusion.run_folder import at_work
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
-from actionfusion.training.comparison import BASE, comparison_recipe, estimate
+from actionfusion.training.comparison import comparison_recipe, estimate
 from actionfusion.training.features import FOLDER
 from actionfusion.training.recipe import Recipe
 
@@ -101,37 +100,36 @@ def compare(
         RunFolderError: the folder holds something else.
         OutputError: the folder cannot be written; what is finished stays, and the same command goes on.
     """
-    names = _names(models, reference)
-    find_recipe(config or BASE)
+    recipes = {name: comparison_recipe(name, config) for name in _names(models, reference)}
     refuse_unwritable(out / TABLE)
     data = DataSettings(
         root=root, dataset=dataset, store=store, manifest=manifest, group_pattern=group_pattern, validation="none"
     )
+    recipes = {name: _on_these_videos(made, data, out) for name, made in recipes.items()}
     listing = open_listing(data)
     _say(listing.describe())
     chosen = protocol or _default_protocol(listing)
     if protocol is None:
         _say(f"protocol: {chosen} (chosen; --protocol sets it)")
     folds = make_folds(listing, chosen, 0, repeats, seeds)
-    recipes = {name: _recipe(name, config, data, out) for name in names}
     with at_work(out):
-        _announce(listing, recipes, len(folds))
-        rows = []
+        _say(f"{plural(len(recipes), 'model')}, {plural(len(folds), 'fold')} each")
+        _say(estimate(list(recipes.values()), listing, len(folds)).line())
+        rows: list[ComparedModel] = []
+        compared: list[ComparedModel] = []
         for number, (name, made) in enumerate(recipes.items(), 1):
             _say(f"model {number} of {len(recipes)}: {name}")
             rows.append(_run(name, made, chosen, listing, out=out, seeds=seeds, repeats=repeats, device=device))
-            _write(out, _compared(rows, out, reference), listing, chosen, reference)
-    compared = tuple(_compared(rows, out, reference))
+            compared = with_pairs(rows, {row.name: out / folder_of(row.name) for row in rows}, reference)
+            _write(out, compared, listing, chosen, reference)
     _print(compared, reference)
     _say(f"now open {out / PAGE} in a browser")
-    return Comparison(out, compared)
+    return Comparison(out, tuple(compared))
 
 
 def _names(models: str, reference: str) -> list[str]:
     """List the rows, the reference first, and the probe last if it was not named."""
     asked = [name.strip() for name in models.split(",") if name.strip()] or list(MODELS)
-    for name in (*asked, reference):
-        comparison_recipe(name)
     return list(dict.fromkeys((reference, *asked, BASELINE)))
 
 
@@ -144,26 +142,15 @@ def _default_protocol(listing: Listing) -> ProtocolName:
     return split  # type: ignore[return-value]  # every other default split is a protocol of that name
 
 
-def _recipe(name: str, base: str | None, data: DataSettings, out: Path) -> Recipe | str:
-    """Make a model's recipe, or say why there is none."""
-    try:
-        made = comparison_recipe(name, base)
-        features = replace(made.features, folder=out / FOLDER) if made.features.cache else made.features
-        return made.changed(data=data, features=features)
-    except ActionFusionError as error:
-        return str(error)
-
-
-def _announce(listing: Listing, recipes: dict[str, Recipe | str], folds: int) -> None:
-    """Say how much there is to do before it begins, from a try of each model on a clip."""
-    known = [recipe for recipe in recipes.values() if isinstance(recipe, Recipe)]
-    _say(f"{plural(len(recipes), 'model')}, {plural(folds, 'fold')} each")
-    _say(estimate(known, listing, folds).line())
+def _on_these_videos(recipe: Recipe, data: DataSettings, out: Path) -> Recipe:
+    """Let a recipe read these videos, and share the features where it keeps any."""
+    features = recipe.features
+    return recipe.changed(data=data, features=replace(features, folder=out / FOLDER) if features.cache else features)
 
 
 def _run(
     name: str,
-    recipe: Recipe | str,
+    recipe: Recipe,
     protocol: ProtocolName,
     listing: Listing,
     *,
@@ -172,10 +159,7 @@ def _run(
     repeats: int,
     device: str | None,
 ) -> ComparedModel:
-    source = model_class(name.partition(":")[0]).source
-    if isinstance(recipe, str):
-        return ComparedModel(name, source, NOTHING, failure=recipe)
-    row = ComparedModel(name, source, _describe(recipe))
+    row = ComparedModel(name, model_class(recipe.model).source, _describe(recipe))
     try:
         figures = run_protocol(
             protocol, recipe, listing, out=out / folder_of(name), repeats=repeats, seeds=seeds, device=device
@@ -206,10 +190,6 @@ def _describe(recipe: Recipe) -> str:
     return f"{of}; {streams}, {recipe.clip.frames} frames of {recipe.clip.frame_size} px"
 
 
-def _compared(rows: Sequence[ComparedModel], out: Path, reference: str) -> list[ComparedModel]:
-    return with_pairs(rows, {row.name: out / folder_of(row.name) for row in rows}, reference)
-
-
 def _write(out: Path, rows: Sequence[ComparedModel], listing: Listing, protocol: ProtocolName, reference: str) -> None:
     about: dict[str, Any] = {"dataset": listing.dataset, "protocol": protocol, "reference": reference}
     figures = about | {"models": [row.as_json() for row in rows]}
@@ -229,8 +209,7 @@ def _print(rows: Sequence[ComparedModel], reference: str) -> None:
         pooled, pair = row.pooled, row.pair
         cells = [NOTHING] * 3
         if pooled:
-            interval = pooled["group_interval"] or pooled["interval"]
-            cells = [f"{pooled['correct']}/{pooled['count']}", f"{pooled['top1']:.1%}", percent_range(interval)]
+            cells = [f"{pooled['correct']}/{pooled['count']}", f"{pooled['top1']:.1%}", percent_range(row.interval)]
         less = NOTHING if pair is None else f"{100 * pair.difference:+.1f}"
         p = NOTHING if row.p_value is None else f"{row.p_value:.2g}"
         cost = [NOTHING] * 2 if row.cost is None else [f"{row.cost.parameters:,}", f"{row.cost.milliseconds:.1f}"]

@@ -59,8 +59,7 @@ def _row(model: ComparedModel, listing: Listing) -> dict[str, Any]:
     pooled = model.pooled
     bar = None
     if pooled:
-        interval = pooled["group_interval"] or pooled["interval"]
-        bar = Bar(model.name, pooled["correct"], pooled["count"], tuple(interval), 1 / len(listing.labels))
+        bar = Bar(model.name, pooled["correct"], pooled["count"], model.interval, 1 / len(listing.labels))
     cost, seconds = model.cost, model.seconds
     return {
         "model": model,
