@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actionfusion.command_line import COMMANDS, parser_and_words
+from actionfusion.models import MODELS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,6 +20,10 @@ LINES = [line for block in BLOCKS for line in block.splitlines() if line.startsw
 
 def test_there_are_commands_to_check():
     assert len(LINES) >= 4
+
+
+def test_every_model_is_named():
+    assert [name for name in MODELS if f"`{name}`" not in README] == []
 
 
 @pytest.mark.parametrize("line", LINES)
