@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 from actionfusion.errors import ActionFusionError, RunFolderError, SettingsError, WeightsError
 from actionfusion.files import refuse_unwritable, release_and_remove, replacing, take_lock, write_atomically
 from actionfusion.models import model_class
-from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.settings import build, build_each, plain, read_yaml
 from actionfusion.upgrade import FORMAT, tensor_name, upgraded
 from actionfusion.video.clip import ClipSettings

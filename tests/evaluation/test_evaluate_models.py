@@ -14,7 +14,8 @@ from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models import MODELS, model_class
-from actionfusion.models.model import Features, ModelSettings, Source, VideoModel
+from actionfusion.models.model import Features, VideoModel
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.run_folder import SPLIT, create_run
 from actionfusion.settings import plain
 from actionfusion.video import flow

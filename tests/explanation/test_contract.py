@@ -17,7 +17,8 @@ from actionfusion.explanation.localization import grad_cam, occlusion
 from actionfusion.explanation.target import AttributionTarget
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models import model_class
-from actionfusion.models.model import ModelSettings, Source, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.video.clip import Clip, ClipSettings
 from actionfusion.video.flow import FlowRecipe
 from representatives import REPRESENTATIVES

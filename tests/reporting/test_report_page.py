@@ -10,7 +10,7 @@ from PIL import Image
 
 import actionfusion.reporting.page as page_module
 from actionfusion.errors import SettingsError
-from actionfusion.models.model import Source
+from actionfusion.models.model_settings import Source
 from actionfusion.reporting.filmstrip import FilmStrip
 from actionfusion.reporting.findings import Headline, accuracy_headline
 from actionfusion.reporting.model_facts import ModelFacts, PublishedFigure

@@ -21,7 +21,7 @@ from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.intervals import Interval, holm
 from actionfusion.models import model_class
-from actionfusion.models.model import Source
+from actionfusion.models.model_settings import Source
 from actionfusion.run_folder import METRICS, RunFolder, open_run
 from actionfusion.settings import build_each, read_json
 from actionfusion.storage import PathLike

@@ -24,7 +24,7 @@ from actionfusion.evaluation.pooling import KEPT, PROTOCOL, FailedFold, Finished
 from actionfusion.evaluation.protocol_printing import print_protocol
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import write_atomically
-from actionfusion.models.model import ModelSettings
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, at_work, open_run, refuse_taken
 from actionfusion.settings import field_kinds, plain, read_yaml
 from actionfusion.terminal import Console

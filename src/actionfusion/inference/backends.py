@@ -25,7 +25,8 @@ from actionfusion.inference.runtimes.prepared import Artifact, open_artifact
 from actionfusion.inference.runtimes.step_model import StepRun, step_model
 from actionfusion.inference.runtimes.sub_models import SubModel, clip_flops, clip_model
 from actionfusion.inference.stepping import ExactStepper, Stepper, WindowStepper
-from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.run_folder import RunFolder
 from actionfusion.storage import PathLike
 from actionfusion.video.clip import ClipSettings

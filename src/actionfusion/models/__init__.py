@@ -8,7 +8,8 @@ from importlib import import_module
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings
 
 __all__ = ["MODELS", "FusionNetwork", "FusionNetworkSettings", "ModelSettings", "VideoModel", "model_class"]
 

@@ -26,7 +26,8 @@ from actionfusion.models.backbones import BackboneName, backbone_facts, make_bac
 from actionfusion.models.fusion import RGB_SHARE, ConvFusion, FusionName, make_fusion
 from actionfusion.models.heads import HeadName, make_head
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
-from actionfusion.models.model import Features, ModelSettings, Source, VideoModel
+from actionfusion.models.model import Features, VideoModel
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.streaming import FrameReader, NeighbourReader, SampleReader, StreamShape
 from actionfusion.models.weights import Checkpoint
 from actionfusion.streams import StreamName

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.backbones import BackboneName, backbone_facts, make_backbone
-from actionfusion.models.model import Clips, Features, ModelSettings, Source, VideoModel
+from actionfusion.models.model import Clips, Features, VideoModel
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.solving import DescribedClips, SolveReport, solve_logistic
 from actionfusion.models.streaming import FrameReader, SampleReader, StreamShape
 from actionfusion.streams import STREAMS, StreamName

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from actionfusion.models.model import Source
+from actionfusion.models.model_settings import Source
 from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.tables import Evaluation
 from actionfusion.run_folder import RunFolder

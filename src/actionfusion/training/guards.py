@@ -14,7 +14,8 @@ from actionfusion.data.dataset import LabelledVideos
 from actionfusion.data.listing import some
 from actionfusion.data.loading import EpochLoader
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError
-from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.training.cost import StepCost
 
 # PyTorch has an error of its own for a GPU alone; on a CPU its allocator says one of these.

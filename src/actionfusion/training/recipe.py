@@ -11,7 +11,7 @@ from actionfusion.data.augment import Augmentation
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.models import model_class
-from actionfusion.models.model import ModelSettings
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.models.weights import Fc6Start, FlowStart
 from actionfusion.recipes import find_recipe
 from actionfusion.settings import build_each, field_kinds, read_yaml

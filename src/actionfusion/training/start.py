@@ -8,7 +8,8 @@ from pathlib import Path
 
 from actionfusion.data.layouts.table import read_rows
 from actionfusion.errors import RunFolderError, WeightsError
-from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.models.weights import Checkpoint, LoadReport, by_module, file_sha256, modules_line
 from actionfusion.run_folder import CONFIG, SPLIT, WEIGHTS, RunFolder, open_run
 from actionfusion.settings import build, plain

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from actionfusion.inference.runtimes.sub_models import Array, Run, SubModel, TensorSpec, picture_specs
 from actionfusion.inference.stepping import ExactStepper, FloatArray, Pictures
-from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.models.streaming import StreamShape
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import ClipSettings

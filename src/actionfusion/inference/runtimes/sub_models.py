@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.model import ModelSettings, VideoModel
+from actionfusion.models.model import VideoModel
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.streams import StreamName
 from actionfusion.video.clip import ClipSettings
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actionfusion.models.model import Features, ModelSettings, Source
+from actionfusion.models.model import Features
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.frame_towers import PerceptSettings, PerceptTowers
 from actionfusion.streams import StreamName
 

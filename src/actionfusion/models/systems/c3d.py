@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.model import Features, ModelSettings, Source, VideoModel
+from actionfusion.models.model import Features, VideoModel
+from actionfusion.models.model_settings import ModelSettings, Source
 
 # Name and width of each convolution, in `width`s; then the kernel of the pooling after it, or None.
 _LAYERS = (

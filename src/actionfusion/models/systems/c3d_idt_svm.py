@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError, WeightsError
-from actionfusion.models.model import Features, ModelSettings, Source
+from actionfusion.models.model import Features
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.models.systems.c3d import C3D, C3DSettings
 from actionfusion.models.systems.described import DescribedSystem, UInt8Array, full_precision, grey_pictures

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import Readout, ReadoutSettings
 from actionfusion.models.systems.towers import Towers
 from actionfusion.streams import StreamName

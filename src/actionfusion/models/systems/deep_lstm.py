@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.conv_pooling import CITATION
 from actionfusion.models.systems.readout import Readout, ReadoutSettings
 from actionfusion.models.systems.towers import Towers

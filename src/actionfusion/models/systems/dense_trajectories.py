@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.models.systems.described import DescribedSystem, grey_pictures
 from actionfusion.models.systems.encoders import BagOfWords, ChannelEncoder, FisherVectors

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from actionfusion.models.backbones import make_backbone
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import make_classifier
 from actionfusion.models.systems.single_frame import CITATION, FrameSettings
 from actionfusion.models.systems.towers import Towers

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.models.backbones import backbone_facts
-from actionfusion.models.model import Clips, ModelSettings
+from actionfusion.models.model import Clips
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.models.streaming import FrameReader, SampleReader, StreamShape
 from actionfusion.models.systems.towers import Towers, TowerSettings
 from actionfusion.models.weights import Checkpoint

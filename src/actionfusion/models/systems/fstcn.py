@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.models.backbones import make_backbone
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import Readout
 from actionfusion.models.systems.single_frame import FrameSettings
 from actionfusion.models.systems.towers import Towers

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import make_classifier
 from actionfusion.models.systems.single_frame import CITATION, FrameSettings
 from actionfusion.models.systems.towers import Towers

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.backbones import BackboneName, backbone_facts, make_backbone
-from actionfusion.models.model import Features, ModelSettings, Source
+from actionfusion.models.model import Features
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.models.systems.described import DescribedSystem, full_precision, grey_pictures, has_values
 from actionfusion.models.systems.machines import LinearMachine

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.frame_towers import FrameTowers
 from actionfusion.models.systems.towers import TowerSettings
 from actionfusion.streams import StreamName

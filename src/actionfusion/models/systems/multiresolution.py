@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.models.backbones.alexnet import Karpathy, Layer
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import make_classifier
 from actionfusion.models.systems.single_frame import CITATION, FrameSettings
 from actionfusion.models.systems.towers import Towers

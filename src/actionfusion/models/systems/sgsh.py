@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.models.systems.described import DescribedSystem, UInt8Array, grey_pictures
 from actionfusion.models.systems.encoders import BagOfWords, ChannelEncoder

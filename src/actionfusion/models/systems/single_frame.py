@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
 
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import ReadoutSettings, make_classifier
 from actionfusion.models.systems.towers import Towers
 from actionfusion.streams import StreamName

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from actionfusion.models.backbones import backbone_facts
 from actionfusion.models.backbones.alexnet import Karpathy, Layer, response_norm
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import make_classifier
 from actionfusion.models.systems.single_frame import CITATION, FrameSettings
 from actionfusion.models.systems.towers import Towers

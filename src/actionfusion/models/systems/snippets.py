@@ -21,7 +21,8 @@ from torch import Tensor
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.backbones import backbone_facts
-from actionfusion.models.model import Features, ModelSettings, Source
+from actionfusion.models.model import Features
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.probe import PoolingName, Probe, ProbeHead, ProbeSettings
 from actionfusion.models.solving import DescribedClips, Numbers, SolveReport
 from actionfusion.streams import StreamName

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM
-from actionfusion.models.model import Features, ModelSettings, Source
+from actionfusion.models.model import Features
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.towers import Towers, TowerSettings
 from actionfusion.streams import StreamName
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
 from actionfusion.models.backbones import BackboneName, backbone_facts, make_backbone
-from actionfusion.models.model import Features, ModelSettings, VideoModel
+from actionfusion.models.model import Features, VideoModel
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.streams import STREAMS, StreamName
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.model import ModelSettings
+from actionfusion.models.model_settings import ModelSettings
 from actionfusion.models.systems.motion import camera_motions, farneback, homography_flow
 
 Floats = npt.NDArray[np.float32]

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionfusion.errors import SettingsError
-from actionfusion.models.model import Features, ModelSettings, Source
+from actionfusion.models.model import Features
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.models.systems.readout import ReadoutSettings, make_classifier
 from actionfusion.models.systems.towers import Towers
 from actionfusion.streams import StreamName

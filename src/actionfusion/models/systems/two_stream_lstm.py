@@ -31,7 +31,7 @@ from actionfusion.models.fusion_network import (
 )
 from actionfusion.models.heads import HeadName
 from actionfusion.models.layer_norm_lstm import NormName
-from actionfusion.models.model import ModelSettings, Source
+from actionfusion.models.model_settings import ModelSettings, Source
 
 VariantName = Literal["conv_l", "fc_1", "fc_2", "fusion_1", "fusion_2"]
 
