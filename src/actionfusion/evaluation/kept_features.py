@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from actionfusion.data.loading import Batch, ClipDataset, LabelledSource
+from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.errors import VideoError
 from actionfusion.evaluation.predictions import BATCH_SIZE, Predictions, pace_of, refuse_infinite
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
+from actionfusion.terminal import Console
 from actionfusion.training.feature_store import feature_recipes
 from actionfusion.training.features import FeatureDataset, FeatureSettings, FeatureWork, fill_features
 
@@ -52,7 +54,8 @@ def predict_from_features(
     try:
         if any(pace_of(source.open(), recognizer.rates).note for source in sources):
             return None
-        fill_features(network, work, settings.folder)
+        progress = PlainProgress(Console(stderr=True), "features of the test part")
+        fill_features(network, work, settings.folder, progress=progress)
     except VideoError:
         return None
     kept, device = FeatureDataset(stores, sources, work.files, clip), next(network.parameters()).device

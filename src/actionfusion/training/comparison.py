@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 
 import torch
 
 from actionfusion.data.dataset import LabelledVideos, split_listing
 from actionfusion.data.listing import Listing
+from actionfusion.data.plain_progress import duration
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.models import model_class
 from actionfusion.models.model import Features, VideoModel
@@ -63,7 +63,7 @@ class Estimate:
 
     def line(self) -> str:
         """Say it."""
-        features, training = (str(timedelta(seconds=math.ceil(part))) for part in (self.features, self.training))
+        features, training = duration(self.features), duration(self.training)
         unknown = f"; not counted: {', '.join(self.unknown)}" if self.unknown else ""
         return f"estimated: {features} for features, which are computed once, and {training} for training{unknown}"
 
