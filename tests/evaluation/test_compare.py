@@ -158,6 +158,14 @@ def test_what_cannot_be_is_refused_before_the_work(base, grouped_root, tmp_path)
         compare("folder", grouped_root, models="probe", config="smal", out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["comparison.json", "comparison.html"])
+def test_files_of_something_else_are_not_written_over(name, base, grouped_root, tmp_path):
+    (tmp_path / name).write_text('{"rows": []}')
+    with pytest.raises(SettingsError, match="this command did not write it"):
+        compare("folder", grouped_root, models="probe", reference="probe", config=str(base), out=tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"rows": []}')]
+
+
 def test_holm_corrects_as_published():
     # Of Holm 1979's procedure: the smallest p counts for all, the next for one less, and none falls below an earlier.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -18,12 +18,13 @@ from actionfusion.errors import ActionFusionError, OutputError, RunFolderError, 
 from actionfusion.evaluation.compared import ComparedModel, measure_cost, training_seconds, with_pairs
 from actionfusion.evaluation.folds import ProtocolName, make_folds
 from actionfusion.evaluation.protocol import run_protocol
-from actionfusion.files import cannot_write, refuse_unwritable, write_atomically
+from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.intervals import percent_range
 from actionfusion.models import MODELS, model_class
 from actionfusion.reporting.compared_page import render_compared
-from actionfusion.reporting.rendering import NOTHING, plural, write_page
+from actionfusion.reporting.rendering import NOTHING, plural, refuse_other_page, write_page
 from actionfusion.run_folder import at_work
+from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
 from actionfusion.training.comparison import comparison_recipe, estimate
@@ -95,12 +96,17 @@ def compare(
         The rows.
 
     Raises:
-        SettingsError: no such model, or settings of other trainings than those in the folder.
+        SettingsError: no such model, settings of other trainings than those in the folder, or a table or page there
+            that this command did not write.
         DatasetError: videos that do not make these splits.
         RunFolderError: the folder holds something else.
         OutputError: the folder cannot be written; what is finished stays, and the same command goes on.
     """
     recipes = {name: comparison_recipe(name, config) for name in _names(models, reference)}
+    refuse_foreign(
+        out / TABLE, lambda path: {"reference", "models"} <= read_json(path, largest=EVALUATION_BYTES).keys()
+    )
+    refuse_other_page(out / PAGE)
     refuse_unwritable(out / TABLE)
     data = DataSettings(
         root=root, dataset=dataset, store=store, manifest=manifest, group_pattern=group_pattern, validation="none"
