@@ -4,6 +4,7 @@ import csv
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -29,14 +30,38 @@ def recorded(train_arguments, tmp_path_factory):
     return out, drawn
 
 
-def test_the_curves_are_drawn_after_every_epoch_from_all_rows(recorded, tmp_path):
+def test_the_curves_are_drawn_from_all_rows(recorded, tmp_path):
     run, drawn = recorded
-    assert drawn == [1, 2]
+    assert drawn[0] == 1
+    assert drawn[-1] == 2
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["session"] for row in rows] == ["1", "2"]
     save_curves(rows, tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == (run / "curves.png").read_bytes()
+
+
+def test_drawing_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
+    clock, drawn = [0.0], []
+
+    def draw(rows, path):
+        drawn.append((len(rows), clock[0]))
+        clock[0] += 0.25
+
+    monkeypatch.setattr(checkpointing, "save_curves", draw)
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: clock[0])
+    settings = SimpleNamespace(tensorboard=False)
+    run = SimpleNamespace(path=tmp_path, write_metrics=lambda _: None)
+    writer = checkpointing.RunWriter(run, SimpleNamespace(settings=settings, processes=SimpleNamespace(main=True)))
+    rows = []
+    for _ in range(100):
+        clock[0] += 0.125
+        rows.append({})
+        writer.save_epoch(rows)
+    writer.draw_curves(rows)
+    writer.draw_curves(rows)
+    assert [count for count, _ in drawn] == [1, 41, 81, 100], "the last rows too, and once"
+    assert 0.25 * len(drawn[:-1]) <= 0.06 * clock[0]
 
 
 def test_the_split_is_written_down_video_by_video(recorded, shapes_root):

@@ -144,14 +144,18 @@ def _of_first_seed(answers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_seconds(folder: Path, figures: Mapping[str, Any]) -> float | None:
-    """Sum the seconds of all epochs of a protocol's folds; None where there is none."""
+    """Sum the seconds of all epochs of a protocol's folds, each as long as its fold's median; None where there is none.
+
+    With the median, a machine that slept or did something else for a while does not count.
+    """
     total, epochs = 0.0, 0
     for fold in figures["folds"]:
         path = folder / fold["run"] / METRICS
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            total, epochs = total + sum(float(row["seconds"]) for row in rows), epochs + len(rows)
+            seconds = [float(row["seconds"]) for row in rows]
+            total, epochs = total + len(rows) * (median(seconds) if rows else 0.0), epochs + len(rows)
     return total if epochs else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from actionfusion.training.checkpoint import TrainingState, save_checkpoint
 from actionfusion.training.learner import Learner
 
 TENSORBOARD = "tensorboard"
+_DRAWING = 0.05  # the most that drawing the curves may add to a training, as a share of its time
 _CHARTS = {
     "loss/train": "train_loss",
     "loss/validation": "val_loss",
@@ -34,6 +36,7 @@ class RunWriter:
 
     def __init__(self, run: RunFolder, learner: Learner) -> None:
         self.run, self.learner, self.processes = run, learner, learner.processes
+        self.drawn, self.next_drawing = 0, 0.0
 
     def save_weights(self) -> None:
         """Put the network's weights in place of those that are there.
@@ -52,7 +55,7 @@ class RunWriter:
         self.learner.restart()
 
     def save_epoch(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Write ``metrics.csv``, ``curves.png`` and, where the settings want it, the last row for TensorBoard.
+        """Write ``metrics.csv`` and, where the settings want it, the last row for TensorBoard; draw the curves if due.
 
         Raises:
             RunFolderError: one of them cannot be written.
@@ -60,10 +63,24 @@ class RunWriter:
         if not self.processes.main:
             return
         self.run.write_metrics(rows)
-        with writing(self.run.path / CURVES):
-            save_curves(rows, self.run.path / CURVES)
+        if time.monotonic() >= self.next_drawing:
+            self.draw_curves(rows)
         if self.learner.settings.tensorboard:
             _tell_tensorboard(self.run.path / TENSORBOARD, rows[-1])
+
+    def draw_curves(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Replace ``curves.png`` where it lacks rows.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        if not self.processes.main or len(rows) == self.drawn:
+            return
+        began = time.monotonic()
+        with writing(self.run.path / CURVES):
+            save_curves(rows, self.run.path / CURVES)
+        ended = time.monotonic()
+        self.drawn, self.next_drawing = len(rows), ended + (ended - began) / _DRAWING
 
     def save_checkpoint(self, state: TrainingState) -> None:
         """Replace the run's checkpoint.

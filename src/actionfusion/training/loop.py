@@ -98,7 +98,9 @@ def fit(
             writer.save_checkpoint(state)
     except StopRequested:
         writer.save_checkpoint(state)
+        writer.draw_curves(state.rows)
         raise KeyboardInterrupt from None
+    writer.draw_curves(state.rows)
     return state.rows
 
 
