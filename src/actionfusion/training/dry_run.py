@@ -15,12 +15,12 @@ import torch
 from actionfusion.data.loading import ClipDataset, EpochLoader, Step
 from actionfusion.models.model import VideoModel
 from actionfusion.training.cost import StepCost
+from actionfusion.training.described import describe_clips
 from actionfusion.training.features import feature_work, train_from_features
 from actionfusion.training.guards import giga, refuse_targets_out_of_range
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
 from actionfusion.training.plan import Plan
-from actionfusion.training.probe import describe_clips
 
 _TRIES = 2  # the first pass warms up
 

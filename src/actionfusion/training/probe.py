@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
-from actionfusion.data.loading import ClipDataset, KeyedDataset, batches_of
+from actionfusion.data.loading import KeyedDataset
 from actionfusion.errors import SettingsError, WeightsError
 from actionfusion.files import replacing
 from actionfusion.intervals import wilson
-from actionfusion.models.model import Features, VideoModel
+from actionfusion.models.model import VideoModel
 from actionfusion.models.probe import PoolingName, ProbeHead
 from actionfusion.models.solving import DescribedClips, SolveReport
 from actionfusion.run_folder import RunFolder, misfitting_tensors, writing
 from actionfusion.settings import build, parse_json, plain
 from actionfusion.training.checkpoint import TrainingState
 from actionfusion.training.checkpointing import RunWriter
-from actionfusion.training.features import Progress
+from actionfusion.training.described import KnownDescriptions, describe_clips
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import totals_of
 from actionfusion.training.plan import Plan
@@ -38,12 +35,8 @@ from actionfusion.training.progress import features_progress
 
 PROBE = "probe.safetensors"
 _ABOUT = "probe"
+_DESCRIBED = KnownDescriptions()
 _REMEDY = "copy the whole run folder again, or remove the file: the run is then evaluated without a probe"
-_CACHED_BATCH = 16
-
-
-class _Describer(Protocol):
-    def describe(self, features: Features) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -202,45 +195,6 @@ def _new_head(network: VideoModel, pooling: PoolingName = "max", *, changes: boo
         return ProbeHead(channels, network.settings.num_classes, pooling, changes=changes)
 
 
-def describe_clips(
-    plan: Plan, network: VideoModel, describer: _Describer, dataset: KeyedDataset, progress: Progress | None = None
-) -> DescribedClips:
-    """Describe every clip of a part, a few at a time: all cached views, or the plain clips.
-
-    Args:
-        plan: of the training.
-        network: whose backbones run where the features are not cached, on its device.
-        describer: the model that is solved, or the probe's head.
-        dataset: the clips or features.
-        progress: called after each few.
-
-    Raises:
-        ActionFusionError: a video or its features cannot be read.
-    """
-    device = next(network.parameters()).device
-    if isinstance(dataset, ClipDataset):
-        dataset = ClipDataset(dataset.sources, dataset.settings, seed=dataset.seed)
-    keys = [(view, index) for view in range(getattr(dataset, "views", 0) or 1) for index in range(len(dataset))]
-    size = _CACHED_BATCH if dataset.cached else 1
-    few = [keys[start : start + size] for start in range(0, len(keys), size)]
-    values, targets, names = [], [], list[str]()
-    running: AbstractContextManager[object] = torch.inference_mode() if dataset.cached else network.evaluating()
-    with running:
-        for batch in batches_of(dataset, few, plan.workers):
-            inputs: Features = batch.inputs
-            if not dataset.cached:
-                inputs = network.features({stream: clip.to(device) for stream, clip in inputs.items()})
-            values.append(describer.describe({stream: each.float() for stream, each in inputs.items()}).cpu())
-            targets.append(batch.targets)
-            names += batch.names
-            if progress is not None:
-                progress(len(names), len(keys))
-    group_of = {entry.path: entry.group for entry in plan.videos.listing.entries}
-    groups = tuple(group_of[name] for name in names)
-    # Put together out of inference mode, whose tensors could not be saved or learned from.
-    return DescribedClips(torch.cat(values), torch.cat(targets), tuple(names), groups)
-
-
 @dataclass(frozen=True)
 class SolvedRun:
     """A model that was solved, before its run folder is made.
@@ -281,7 +235,11 @@ def solve_model(plan: Plan, network: VideoModel, learn: KeyedDataset, check: Key
     if network.backbones:
         network.freeze_backbones("all")
     with features_progress(shown=True) as progress:
-        parts = [describe_clips(plan, network, network, part, progress) for part in (learn, check) if part is not None]
+        parts = [
+            describe_clips(plan, network, network, part, progress, before=_DESCRIBED)
+            for part in (learn, check)
+            if part is not None
+        ]
     report = network.solve(parts[0])
     (loss, accuracy), *checked = [_figures(network, part) for part in parts]
     seconds = time.perf_counter() - started
