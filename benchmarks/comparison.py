@@ -23,8 +23,8 @@ from measuring import made_by
 
 RESULTS = Path(__file__).parent / "results" / "comparison.json"
 ABLATION = (
-    "fusion:rgb,fusion:flow,fusion:paper,fusion:paper_rgb,fusion:paper_conv,fusion:paper_fc,fusion:paper_single,"
-    "fusion:paper_no_norm,fusion:paper_literal"
+    "fusion:rgb,fusion:flow,fusion:paper,fusion:paper_rgb,fusion:paper_conv,fusion:paper_fc,fusion:paper_both,"
+    "fusion:paper_single,fusion:paper_no_norm,fusion:paper_literal"
 )
 MODELS = (
     "fusion,probe,single_frame,early_fusion,late_fusion,slow_fusion,multiresolution,c3d,fstcn,two_stream,"

@@ -47,6 +47,8 @@ def _small(num_classes: int = 5, **changes: Any) -> FusionNetwork:
         {"fusion": "max"},
         {"fusion": "concat"},
         {"fusion_time_kernel": 1},
+        {"fusion_fc": True},
+        {"fusion_fc": True, "branches": "fc", "fusion": "concat"},
         {"merge_dim": 9},
         {"norm": "gates"},
         {"norm": "ba"},
@@ -361,3 +363,19 @@ def test_the_full_network_runs_on_real_values(make_clips: MakeClips) -> None:
     assert hidden.shape == (1, 101)
     assert hidden.abs().max() < 1
     assert hidden.std() > 0.01
+
+
+def test_fusion_at_fc_adds_a_layer_for_each_stream_to_that_of_the_fused_map(make_clips: MakeClips) -> None:
+    plain, both = _small(dropout_fc6=0.0).eval(), _small(dropout_fc6=0.0, fusion_fc=True).eval()
+    weights = {name: tensor for name, tensor in plain.state_dict().items() if name != "fc6.weight"}
+    assert both.load_state_dict(weights, strict=False).missing_keys == ["fc6.weight"]
+    rgb, flow = make_clips()
+    features = both.features({"rgb": rgb, "flow": flow})
+    maps = [both.fusion(features["rgb"], features["flow"]), features["rgb"], features["flow"]]
+    layers = both.fc6.weight.split(both.fc6.in_features // 3, dim=1)
+    summed = sum(
+        F.max_pool2d(each.flatten(0, 1), 2).flatten(1) @ layer.T for each, layer in zip(maps, layers, strict=True)
+    )
+    read = both.branch_features(both.fuse(features))
+    torch.testing.assert_close(read["fc"].flatten(0, 1), F.relu(summed + both.fc6.bias))
+    torch.testing.assert_close(read["conv"], plain.branch_features(plain.fuse(features))["conv"])

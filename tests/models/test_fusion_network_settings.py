@@ -104,6 +104,8 @@ def test_named_modes_take_changes() -> None:
         ({"fusion": "bilinear"}, "network.fusion"),
         ({"fusion_time_kernel": 5}, "network.fusion_time_kernel"),
         ({"fusion_rgb_share": 1.5}, "network.fusion_rgb_share"),
+        ({"fusion_fc": True, "streams": "rgb"}, "network.fusion_fc"),
+        ({"fusion_fc": True, "branches": "conv"}, "network.fusion_fc"),
         ({"fusion_space_kernel": 2}, "network.fusion_space_kernel"),
         ({"branches": "none"}, "network.branches"),
         ({"conv_reduce": "min"}, "network.conv_reduce"),

@@ -28,13 +28,13 @@ from actionfusion.models.heads import HeadName, make_head
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
 from actionfusion.models.model import Features, VideoModel
 from actionfusion.models.model_settings import ModelSettings, Source
+from actionfusion.models.reduction import ConvReduceName, norm_each_stream, reduce_map
 from actionfusion.models.streaming import FrameReader, NeighbourReader, SampleReader, StreamShape
 from actionfusion.models.weights import Checkpoint
 from actionfusion.streams import StreamName
 
 StreamsName = Literal["both", "rgb", "flow"]
 BranchesName = Literal["both", "conv", "fc"]
-ConvReduceName = Literal["flatten", "pool", "average", "max"]
 TemporalHeadName = Literal["lstm", "single", "mean"]
 
 
@@ -68,6 +68,7 @@ class FusionNetworkSettings(ModelSettings):
         fusion_space_kernel: height and width of the kernel of conv3d and conv2d, 3 (the paper) or 1.
         fusion_relu: rectify what conv3d and conv2d give.
         fusion_rgb_share: part of the picture's map in their start, 0 to 1 (0.25); the flow's map has the rest.
+        fusion_fc: fuse at fc6 too (Fig. 3, right): it reads both streams' own maps beside the fused one.
         branches: what the LSTMs see: both, or one of conv (the fused map) and fc (fc6 of it).
         conv_reduce: how the conv branch sees the map: flatten (the paper), pool (2x2 max, then flatten), average, or
             max over all positions, which keeps what is small in the picture and forgets where it is.
@@ -101,6 +102,7 @@ class FusionNetworkSettings(ModelSettings):
     fusion_space_kernel: int = 3
     fusion_relu: bool = True
     fusion_rgb_share: float = RGB_SHARE
+    fusion_fc: bool = False
     branches: BranchesName = "both"
     conv_reduce: ConvReduceName = "pool"
     fc6_width: int = 4096
@@ -131,6 +133,8 @@ class FusionNetworkSettings(ModelSettings):
         if self.streams == "both" and flow_map != self.map_size:
             reason = f"{self.flow_size} px leave a map of {flow_map}, and the frames one of {self.map_size}"
             raise SettingsError("network.flow_size", reason, "take sizes that give maps of one size")
+        if self.fusion_fc and (self.streams != "both" or self.branches == "conv"):
+            raise SettingsError("network.fusion_fc", "wants two streams, and fc6", "set it to false")
         if self.temporal_head == "mean" and self.head != "linear":
             reason = f"{self.head!r} takes a hidden state for logits, and the mean head has none"
             raise SettingsError("network.head", reason, "choose linear")
@@ -245,6 +249,7 @@ class FusionNetwork(VideoModel):
         "paper_rgb": {**_PAPER, "streams": "rgb"},
         "paper_conv": {**_PAPER, "branches": "conv"},
         "paper_fc": {**_PAPER, "branches": "fc"},
+        "paper_both": {**_PAPER, "fusion_fc": True},
         "paper_single": {**_PAPER, "temporal_head": "single"},
         "paper_no_norm": {**_PAPER, "norm": "none"},
         "paper_literal": {**_PAPER, "head": "literal"},
@@ -259,7 +264,7 @@ class FusionNetwork(VideoModel):
         }
         super().__init__(settings, backbones)
         self.map_size = settings.map_size  # torch.compile warns about the cache that the settings ask
-        self.map_channels = next(iter(backbones.values())).out_channels
+        own = self.map_channels = next(iter(backbones.values())).out_channels
         self.fusion = None
         if settings.streams == "both":
             self.fusion = make_fusion(
@@ -272,10 +277,11 @@ class FusionNetwork(VideoModel):
                 rgb_share=settings.fusion_rgb_share,
             )
             self.map_channels = self.fusion.out_channels
+        self.all_channels = self.map_channels + (2 * own if settings.fusion_fc else 0)  # fc6 reads them
         self.x_conv = nn.Identity()  # what the branches read, fused or of one stream
         self.fc6 = None
         if settings.branches != "conv":
-            self.fc6 = nn.Linear(self.map_channels * (self.map_size // 2) ** 2, settings.fc6_width)
+            self.fc6 = nn.Linear(self.all_channels * (self.map_size // 2) ** 2, settings.fc6_width)
             nn.init.xavier_uniform_(self.fc6.weight)
             nn.init.zeros_(self.fc6.bias)
         self.dropout_fc6 = nn.Dropout(settings.dropout_fc6)
@@ -340,13 +346,16 @@ class FusionNetwork(VideoModel):
         return joins and own.frames == 2
 
     def fuse(self, features: Features) -> Tensor:
-        """Make X_conv ``[B, T, C, h, w]`` of the backbones' maps (eqs 1 and 2); one stream's map is X_conv as it is."""
+        """Make X_conv ``[B, T, C, h, w]`` of the backbones' maps (eqs 1 and 2); one stream's map is X_conv as it is.
+
+        With ``fusion_fc`` both streams' maps follow its channels.
+        """
         if missing := set(self.reads) - features.keys():
             raise SettingsError("features", f"stream {missing.pop()} is missing", f"give {' and '.join(self.reads)}")
         if self.fusion is None:
             return features[self.reads[0]]
         fused: Tensor = self.fusion(features["rgb"], features["flow"])
-        return fused
+        return torch.cat((fused, features["rgb"], features["flow"]), 2) if self.settings.fusion_fc else fused
 
     def classify(self, features: Features) -> Tensor:
         """Make logits ``[B, K]`` of the backbones' maps; with the literal head they are h itself.
@@ -389,18 +398,19 @@ class FusionNetwork(VideoModel):
             SettingsError: maps of another shape than these settings give.
         """
         settings = self.settings
-        wanted = (self.map_channels, self.map_size, self.map_size)
+        wanted = (self.all_channels, self.map_size, self.map_size)
         if maps.ndim != 5 or tuple(maps.shape[2:]) != wanted:
             reason = f"shape {list(maps.shape)}, wanted [B, T, {', '.join(map(str, wanted))}]"
             raise SettingsError("maps", reason, "give what fuse of the same settings gives")
         maps = self.x_conv(maps)
         half = (self.map_size // 2, self.map_size // 2)
         pooled = F.max_pool2d(maps.flatten(0, 1), 2).reshape(*maps.shape[:3], *half) if settings.pools else maps
+        read = maps, pooled
         features: dict[str, Tensor] = {}
         if settings.branches != "fc":
-            features["conv"] = _reduce(settings.conv_reduce, maps, pooled)
+            features["conv"] = reduce_map(settings.conv_reduce, *(each[:, :, : self.map_channels] for each in read))
             if settings.norm_streams:
-                features["conv"] = _norm_each(features["conv"], len(self.reads), self.map_channels)
+                features["conv"] = norm_each_stream(features["conv"], len(self.reads), self.map_channels)
         if self.fc6 is not None:
             features["fc"] = self.dropout_fc6(F.relu(self.fc6(pooled.flatten(2))))
         if settings.norm_inputs:
@@ -419,9 +429,11 @@ class FusionNetwork(VideoModel):
         return cast("LayerNormLSTM", self.branch_lstms[name])
 
     @classmethod
-    def stream_shape(cls, settings: ModelSettings) -> StreamShape:
-        """Describe how a stream is read sample by sample, with exact answers."""
+    def stream_shape(cls, settings: ModelSettings) -> StreamShape | None:
+        """Describe how a stream is read sample by sample, with exact answers; not with ``fusion_fc``."""
         own = cast("FusionNetworkSettings", settings)
+        if own.fusion_fc:
+            return None
         looks_ahead = own.streams == "both" and own.fusion == "conv3d" and own.fusion_time_kernel == 3
         return StreamShape(
             looks_ahead,
@@ -432,6 +444,7 @@ class FusionNetwork(VideoModel):
     def sample_reader(self) -> SampleReader:
         """Make the reader that runs backbones, fusion and the LSTM*s' input products on new samples."""
         shape = self.stream_shape(self.settings)
+        assert shape is not None
 
         def read(maps: Tensor) -> list[Tensor]:
             readings = self.branch_features(maps)
@@ -472,22 +485,3 @@ class FusionNetwork(VideoModel):
         shape = next(iter(self.all_backbones().values())).dense_shape
         fits = self.fc6 is not None and tuple(self.fc6.weight.shape) == shape
         return super().pretrained_parameters() | ({"fc6.weight", "fc6.bias"} if fits else set())
-
-
-def _reduce(how: ConvReduceName, maps: Tensor, pooled: Tensor) -> Tensor:
-    match how:
-        case "flatten":
-            return maps.flatten(2)
-        case "pool":
-            return pooled.flatten(2)
-        case "average":
-            return maps.mean(dim=(-2, -1))
-        case "max":
-            return maps.amax(dim=(-2, -1))
-
-
-def _norm_each(values: Tensor, streams: int, channels: int) -> Tensor:
-    """Layer-norm each stream's part of ``[B, T, C * area]``, whose C channels are interleaved."""
-    apart = values.reshape(*values.shape[:-1], channels // streams, streams, -1).transpose(-3, -2)
-    normed = F.layer_norm(apart, apart.shape[-2:])
-    return normed.transpose(-3, -2).flatten(-3)

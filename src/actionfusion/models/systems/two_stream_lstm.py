@@ -23,7 +23,6 @@ from actionfusion.errors import SettingsError
 from actionfusion.models.backbones import BackboneName
 from actionfusion.models.fusion_network import (
     BranchesName,
-    ConvReduceName,
     FusionNetwork,
     FusionNetworkSettings,
     StreamsName,
@@ -32,6 +31,7 @@ from actionfusion.models.fusion_network import (
 from actionfusion.models.heads import HeadName
 from actionfusion.models.layer_norm_lstm import NormName
 from actionfusion.models.model_settings import ModelSettings, Source
+from actionfusion.models.reduction import ConvReduceName
 
 VariantName = Literal["conv_l", "fc_1", "fc_2", "fusion_1", "fusion_2"]
 
