@@ -36,7 +36,7 @@ def table(tmp_path_factory, write_video) -> Path:
 
 def test_missing_videos_are_refused_with_their_number_unless_they_are_left_out(table):
     given = DataSettings(root=table, validation="none")
-    with pytest.raises(DatasetError, match=f"{re.escape(SAID)}; .*--data.missing leave_out"):
+    with pytest.raises(DatasetError, match=f"l.csv: {re.escape(SAID)}; .*--data.missing leave_out"):
         open_data(given)
     videos = open_data(replace(given, missing="leave_out"))
     assert {entry.path for entry in videos.listing.entries} == {*NAMES} - {*GONE}

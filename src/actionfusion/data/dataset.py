@@ -276,7 +276,8 @@ def open_listing(settings: DataSettings) -> Listing:
     if gone := listing.missing:
         reason = f"{len(gone)} of the {len(listing.entries)} videos that the table names are not there: {some(gone)}"
         if settings.missing == "refuse":
-            raise DatasetError(listing.root, reason, "correct their paths, or go on with --data.missing leave_out")
+            remedy = "correct its paths, or go on with --data.missing leave_out"
+            raise DatasetError(to_path(settings.root), reason, remedy)
         listing = listing.present(f"{len(gone)} missing videos were left out")
     return with_equal_files(listing) if settings.manifest is None else listing
 
