@@ -102,13 +102,11 @@ def settings() -> str:
     blocks = [_table(f"## {section or 'at the top'}", rows) for section, rows in shown.items()]
     meanings = {part.arg_name: part.description or "" for part in parse(Stage.__doc__ or "").params}
     default = Stage(learning_rate=0.001, max_epochs=1)
-    rows = [
-        f"| `{field.name}` | {'' if field.name in ('learning_rate', 'max_epochs') else _value(getattr(default, field.name))} "
-        f"| {_prose(meanings[field.name])} |"
-        for field in fields(Stage)
-    ]
-    stages = "\n".join(["### An entry of training.stages", "", "| setting | default | meaning |", "|---|---|---|", *rows])
-    return "\n\n".join([*blocks, stages])
+    lines = ["### An entry of training.stages", "", "| setting | default | meaning |", "|---|---|---|"]
+    for field in fields(Stage):
+        value = "" if field.name in {"learning_rate", "max_epochs"} else _value(getattr(default, field.name))
+        lines.append(f"| `{field.name}` | {value} | {_prose(meanings[field.name])} |")
+    return "\n\n".join([*blocks, "\n".join(lines)])
 
 
 def model_settings() -> str:
@@ -188,7 +186,15 @@ def _recipe(name: str) -> str:
     about = " ".join(head).partition(": ")[2]
     rows = [f"| `{key}` | `{value}` | {_prose(meaning)} |" for key, value, meaning in _lines_of_recipe(lines)]
     return "\n".join(
-        [f"## {name}", "", _prose(about[0].upper() + about[1:]), "", "| setting | value | meaning |", "|---|---|---|", *rows]
+        [
+            f"## {name}",
+            "",
+            _prose(about[0].upper() + about[1:]),
+            "",
+            "| setting | value | meaning |",
+            "|---|---|---|",
+            *rows,
+        ]
     )
 
 
@@ -197,7 +203,9 @@ def _lines_of_recipe(lines: list[str]) -> Iterator[tuple[str, str, str]]:
     above: list[tuple[int, str]] = []
     entry = -1
     for line in lines:
-        found = re.match(r"(?P<space>\s*(?P<dash>- )?)(?P<key>\w+):\s*(?P<value>[^#]*?)\s*(?:# (?P<meaning>.*))?$", line)
+        found = re.match(
+            r"(?P<space>\s*(?P<dash>- )?)(?P<key>\w+):\s*(?P<value>[^#]*?)\s*(?:# (?P<meaning>.*))?$", line
+        )
         if not found or line.startswith("#"):
             continue
         depth = len(found["space"])
