@@ -19,7 +19,7 @@ lint: $(VENV)/.installed  ## style, types and the direction of imports
 	$(BIN)/lint-imports --no-cache
 
 docs: $(VENV)/.installed  ## the site of docs/, into site/; a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would count no warning
 
 install: $(VENV)/.installed  ## .venv with the exact versions of constraints.txt
 

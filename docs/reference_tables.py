@@ -99,7 +99,7 @@ def settings() -> str:
         section = action.dest.partition(".")[0] if "." in action.dest else ""
         if action.dest in _recipe_settings() and section != "network" and _is_value(action):
             shown.setdefault(section, []).append(_setting(action.dest, action))
-    blocks = [_table(f"## {section or 'at the top'}", rows) for section, rows in shown.items()]
+    blocks = [_table(f"## {section or 'Top level'}", rows) for section, rows in shown.items()]
     meanings = {part.arg_name: part.description or "" for part in parse(Stage.__doc__ or "").params}
     default = Stage(learning_rate=0.001, max_epochs=1)
     lines = ["### An entry of training.stages", "", "| setting | default | meaning |", "|---|---|---|"]

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: pages of the site that are files of the repository outside docs/, and llms.txt."""
+"""Hooks of mkdocs: pages that are files of the repository outside docs/, no requests to others, and llms.txt."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,19 @@ def _summary(markdown: str) -> tuple[str, str]:
     text = next((block for block in blocks if block[0].isalpha() or block[0] in "`*["), "")
     plain = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text)
     return title, re.split(r"(?<=[.:])\s", plain)[0]
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:  # noqa: ARG001
+    """Refuse a page that asks another server for anything.
+
+    Raises:
+        PluginError: it does.
+    """
+    if found := re.search(
+        r"<(?:script|link|img|iframe|source|video)\b[^>]*\b(?:src|href)=\"(?:https?:)?//[^>]*>", output
+    ):
+        raise PluginError(f"{page.file.src_uri} asks another server: {found[0]}")
+    return output
 
 
 def on_post_build(config: Any) -> None:

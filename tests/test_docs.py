@@ -10,8 +10,10 @@ import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 import actionfusion
 from actionfusion.__main__ import main
@@ -163,6 +165,45 @@ def test_every_page_is_in_the_navigation_and_the_index_for_language_models():
     built = text("mkdocs.yml").partition("nav:")[2]
     pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
     assert [page for page in pages if f": {page}\n" not in built] == []
+
+
+@pytest.mark.parametrize(
+    ("link", "rc"), [("other.md#here", 0), ("missing.md", 1), ("other.md#nowhere", 1), ("/other.md", 1)]
+)
+def test_a_broken_link_fails_the_site(link, rc, tmp_path):
+    """By the settings of the real site, on one of two pages."""
+    rules = yaml.safe_load(text("mkdocs.yml"))
+    site = {name: rules[name] for name in ("strict", "validation", "use_directory_urls")}
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(site | {"site_name": "two", "plugins": []}))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# One\n\n[link]({link})\n")
+    (tmp_path / "docs" / "other.md").write_text("# Other\n\n## Here\n")
+    command = [sys.executable, "-m", "mkdocs", "build"]
+    assert subprocess.run(command, check=False, capture_output=True, cwd=tmp_path).returncode == rc
+
+
+@pytest.fixture
+def site_hooks(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    return import_module("site_hooks")
+
+
+def test_links_between_files_become_links_between_pages(site_hooks):
+    def moved(page, markdown):
+        return site_hooks.on_page_markdown(markdown, SimpleNamespace(file=SimpleNamespace(src_uri=page)), None, None)
+
+    assert moved("how-to/export.md", "[x](../../examples/node/README.md)") == "[x](node.md)"
+    assert moved("models.md", "[x](../CONTRIBUTING.md#style) [y](#z)") == "[x](contributing.md#style) [y](#z)"
+    assert moved("changelog.md", "[x](docs/data.md) [y](https://a.org)") == "[x](data.md) [y](https://a.org)"
+    assert moved("reference/files.md", "[x](../how-to/live.md)") == "[x](../how-to/live.md)"
+
+
+def test_a_page_that_asks_another_server_is_refused(site_hooks):
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="a.md"))
+    kept = '<a href="https://a.org">read</a><script src="assets/a.js"></script>'
+    assert site_hooks.on_post_page(kept, page, None) == kept
+    with pytest.raises(Exception, match="asks another server"):
+        site_hooks.on_post_page('<link rel="stylesheet" href="https://fonts.org/a.css">', page, None)
 
 
 def test_tables_are_those_of_the_results():
