@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 demo: $(VENV)/.installed  ## generate clips, train, evaluate, predict, and write demo/report.html
 	$(BIN)/actionfusion demo --out $(DEMO)
@@ -18,6 +18,9 @@ lint: $(VENV)/.installed  ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+docs: $(VENV)/.installed  ## the site of docs/, into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would count no warning
+
 install: $(VENV)/.installed  ## .venv with the exact versions of constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -26,4 +29,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) site .mypy_cache .ruff_cache

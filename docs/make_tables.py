@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/*.md from benchmarks/results and the models, between marks that name them.
+"""Write the tables of README.md and docs/ from benchmarks/results and the code, between marks that name them.
 
 python docs/make_tables.py          # rewrites the pages
 python docs/make_tables.py --check  # exits 1 if one would change, and says which
@@ -14,14 +14,13 @@ from pathlib import Path
 import data_tables
 import experiment_tables
 import inference_tables
+import reference_tables
 
 from actionfusion.models import MODELS, model_class
 
 ROOT = Path(__file__).parent.parent
-PAGES = (
-    ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("comparison", "data", "experiments", "inference", "models")),
-)
+# The tables of the model card are draw_model_card.py's.
+PAGES = (ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {ROOT / "docs" / "model_card.md"}))
 experiment_tables.DATA_SETS = {
     "ucf101": "UCF101", "ucf11": "UCF11", "ucfsports": "UCF Sports", "hmdb51": "HMDB51", "sports-1m": "Sports-1M"
 }  # fmt: skip
@@ -120,6 +119,7 @@ TABLES = {
     **data_tables.TABLES,
     **experiment_tables.TABLES,
     **inference_tables.TABLES,
+    **reference_tables.TABLES,
 }
 
 

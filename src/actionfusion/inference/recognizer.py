@@ -231,7 +231,7 @@ class Recognizer:
         """The stepper that answers a stream sample by sample, by the same runtime.
 
         Raises:
-            As ``load``.
+            ActionFusionError: as of ``load``.
         """
         return self._backends.stepper()
 
