@@ -206,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
         commit = repository.commit(files, revision)
-        self._send(200, {"commitUrl": f"{self.hub.address}/commit/{commit}", "commitOid": commit})
+        name = next(name for name, each in self.hub.repositories.items() if each is repository)
+        self._send(200, {"commitUrl": f"{self.hub.address}/{name}/commit/{commit}", "commitOid": commit})
 
 
 def _entry(name, content, changes):

@@ -9,29 +9,7 @@ import pytest
 from actionfusion import Recognizer, predict
 from actionfusion.errors import HubError, RunFolderError, SettingsError, VideoMissing
 from actionfusion.hub import FILES, NEEDED, fetch_run, hub_name, local_run
-from hub_stand_in import TOKEN, stand_in
-
-
-@pytest.fixture(scope="module")
-def hub_server():
-    with stand_in() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(hub_server, monkeypatch, tmp_path):
-    """The stand-in, empty, for a user who is logged in nowhere, in an empty folder."""
-    hub_server.repositories.clear()
-    hub_server.requests.clear()
-    hub_server.answer = None
-    monkeypatch.setenv("HF_ENDPOINT", hub_server.address)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "tokens"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return hub_server
+from hub_stand_in import TOKEN
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from actionfusion.reporting.compare import compare
     from actionfusion.reporting.comparison_page import report_comparison
     from actionfusion.reporting.explain import explain
+    from actionfusion.reporting.push import push
     from actionfusion.reporting.run_report import report
     from actionfusion.training.recipe import Recipe, load_recipe
     from actionfusion.training.train import train
@@ -61,6 +62,7 @@ __all__ = [
     "predict",
     "prepare",
     "protocol",
+    "push",
     "report",
     "report_comparison",
     "stream",

@@ -38,6 +38,7 @@ COMMANDS = {
         "actionfusion.inference.streams.stream", "labels while a video runs: a file, a pipe, a camera, a server"
     ),
     "export": Command("actionfusion.inference.exports.export", "a run as a model for other programs: ONNX or OpenVINO"),
+    "push": Command("actionfusion.reporting.push", "a run on the Hugging Face hub, with a card of what is known of it"),
     "explain": Command("actionfusion.reporting.explain", "what a run saw in a video: where, when and in which stream"),
 }
 

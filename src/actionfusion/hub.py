@@ -271,7 +271,7 @@ def read_listing(repository: str, *, revision: str | None, token: str | None) ->
         HubError: no such repository or revision, no right to read it, or an answer that makes no sense.
         HubUnreachable: no answer.
     """
-    with hub_errors(repository, token, revision):
+    with asking_hub(repository, token, revision):
         info = hub_api(token).model_info(repository, revision=revision, files_metadata=True, timeout=_SECONDS)
         commit, files = str(info.sha), {}
         for each in info.siblings or ():
@@ -295,7 +295,7 @@ def _download(listing: Listing, target: Path, token: str | None) -> int:
         with replacing_folder(target) as folder, console.status("") as status:
             for name, file in listing.run_files.items():
                 status.update(Text(printable(f"{listing.repository}: {name}, {file.size / 1e6:,.1f} MB")))
-                with hub_errors(listing.repository, token, listing.commit):
+                with asking_hub(listing.repository, token, listing.commit):
                     hub_library().hf_hub_download(
                         listing.repository,
                         name,
@@ -410,10 +410,12 @@ def hub_api(token: str | None) -> Any:
 
 
 @contextmanager
-def hub_errors(
+def asking_hub(
     repository: str, token: str | None, revision: str | None = None, *, writes: bool = False
 ) -> Iterator[None]:
     """Turn what the hub's library raises into one line, without the token in it.
+
+    Meanwhile it sends and fetches by plain HTTP: its faster way, Xet, waits for ever where the hub does not answer.
 
     Args:
         repository: user/name.
@@ -421,7 +423,8 @@ def hub_errors(
         revision: as asked for.
         writes: whether something was to be written there.
     """
-    errors, where = hub_library().errors, hub_endpoint()
+    constants, errors, where = hub_library().constants, hub_library().errors, hub_endpoint()
+    without_xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
     log_in = "check the name, or give a token that may: HF_TOKEN, or hf auth login"
     try:
         with quiet_hub():
@@ -447,9 +450,21 @@ def hub_errors(
     except HUB_FAILURES as error:
         if isinstance(error, OSError) and error.errno in _DISK:
             raise cannot_write(Path(error.filename or "the cache"), error, "free some space, or set HF_HOME") from error
+        if not isinstance(error, _no_answer()):
+            reason = f"{where} does not answer as the hub does ({_without(token, str(error)) or type(error).__name__})"
+            raise HubError(repository, reason, "try again later") from error
         here = "" if writes else "is no folder here, and "
         reason = f"{here}{where} cannot be reached ({type(error).__name__})"
         raise HubUnreachable(repository, reason, "check the path, or the network") from error
+    finally:
+        constants.HF_HUB_DISABLE_XET = without_xet
+
+
+def _no_answer() -> tuple[type[BaseException], ...]:
+    """List what is raised where nobody answers."""
+    errors = hub_library().errors
+    http = tuple(base for base in errors.HfHubHTTPError.__bases__ if base is not OSError)
+    return (ConnectionError, TimeoutError, errors.LocalEntryNotFoundError, *http)
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

@@ -119,6 +119,13 @@ CASES = {
             whole="index.html",
         ),
         Case(
+            "push",
+            "{run} somebody/run --dry_run --out {out}",
+            "with `--dry_run` the card, else one commit on the hub",
+            "the same command pushes again; a commit is whole or not there",
+            "card.md",
+        ),
+        Case(
             "demo",
             "--train_per_class 1 --test_per_class 1 --out {out}",
             "a folder with clips, a run and a page",
