@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actionfusion.inference.exports.export import export
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
+    from actionfusion.inference.speed.benchmark import benchmark
     from actionfusion.inference.streams.stream import stream
     from actionfusion.reporting.compare import compare
     from actionfusion.reporting.comparison_page import report_comparison
@@ -52,6 +53,7 @@ __all__ = [
     "Recognizer",
     "VideoError",
     "__version__",
+    "benchmark",
     "check",
     "compare",
     "demo",
