@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -44,9 +43,9 @@ def check(found):
     assert advised in [{name: row[name] for name in advised} for row in found["rows"]]
 
 
-def test_a_run_is_measured_and_written(tiny_run, clip, tmp_path, capsys):
+def test_a_run_is_measured_and_written(small_run_source, clip, tmp_path, capsys):
     out = tmp_path / "speed.json"
-    report = benchmark(tiny_run, clip, out=out, json=True, **QUICK)
+    report = benchmark(small_run_source, clip, out=out, json=True, **QUICK)
     found = json.loads(out.read_text())
     printed = capsys.readouterr()
     assert json.loads(printed.out) == found
@@ -56,16 +55,16 @@ def test_a_run_is_measured_and_written(tiny_run, clip, tmp_path, capsys):
     assert all(row["repetitions"] == 2 for row in found["rows"])
     assert {*found["cutting_seconds"]} == {"decode", "flow", "clip"}
     assert found["video"] == clip.name
-    assert str(tiny_run) not in out.read_text(), "a report that travels names no path of this machine"
+    assert str(small_run_source) not in out.read_text(), "a report that travels names no path of this machine"
     assert math.isclose(report.flops / 1e12, found["tflop_a_clip"], rel_tol=1e-3)
-    benchmark(tiny_run, clip, out=out, **QUICK)
+    benchmark(small_run_source, clip, out=out, **QUICK)
     shown = capsys.readouterr().out
     assert "advised: torch" in shown
     assert "file to" in shown
 
 
-def test_without_a_video_one_is_generated(tiny_run, scratch, capsys):
-    report = benchmark(tiny_run, **QUICK)
+def test_without_a_video_one_is_generated(small_run_source, scratch, capsys):
+    report = benchmark(small_run_source, **QUICK)
     assert report.video == "generated"
     assert "no video was given" in capsys.readouterr().err
 
@@ -76,11 +75,9 @@ def test_the_generated_video_is_what_is_said_of_it(tmp_path):
     assert np.abs(video.images[0].astype(int) - video.images[1]).mean() > 5, "it moves"
 
 
-def test_a_prepared_runtime_answers_as_pytorch(tiny_run, clip, tmp_path):
+def test_a_prepared_runtime_answers_as_pytorch(small_run, clip):
     pytest.importorskip("onnxruntime")
-    run = tmp_path / "run"
-    shutil.copytree(tiny_run, run)
-    found = benchmark(run, clip, **QUICK | {"runtime": "onnx"}).as_json()
+    found = benchmark(small_run, clip, **QUICK | {"runtime": "onnx"}).as_json()
     check(found)
     assert [row["runtime"] for row in found["rows"]] == ["torch", "onnx"]
     assert 0 <= found["rows"][1]["largest_difference"] < 1e-4
@@ -90,36 +87,36 @@ def test_a_prepared_runtime_answers_as_pytorch(tiny_run, clip, tmp_path):
     assert "--root" in left["reason"]
 
 
-def test_what_is_not_installed_is_left_out_with_the_reason(tiny_run, clip, monkeypatch):
+def test_what_is_not_installed_is_left_out_with_the_reason(small_run_source, clip, monkeypatch):
     backend = "actionfusion.inference.runtimes.backend"
     monkeypatch.setattr("actionfusion.inference.runtimes.packages.is_installed", lambda name: name != "onnxruntime")
     monkeypatch.setattr(f"{backend}.is_installed", lambda name: name != "onnxruntime")
-    report = benchmark(tiny_run, clip, **QUICK | {"runtime": "onnx"})
+    report = benchmark(small_run_source, clip, **QUICK | {"runtime": "onnx"})
     assert [str(row.case) for row in report.rows] == ["torch fp32"]
     assert all("pip install 'actionfusion[onnx]'" in reason for _, reason in report.left_out)
 
 
-def test_what_cannot_be_measured_is_said_in_a_line(tiny_run, clip, tmp_path):
+def test_what_cannot_be_measured_is_said_in_a_line(small_run_source, clip, tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     for run, video, error in (
         (tmp_path / "none", clip, RunFolderError),
-        (tiny_run, text, NotAVideo),
-        (tiny_run, tmp_path / "none.mp4", VideoMissing),
-        (tiny_run, "rtsp://camera/1", VideoMissing),
+        (small_run_source, text, NotAVideo),
+        (small_run_source, tmp_path / "none.mp4", VideoMissing),
+        (small_run_source, "rtsp://camera/1", VideoMissing),
     ):
         with pytest.raises(error):
             benchmark(run, video, **QUICK)
     for wrong in ({"repetitions": 1}, {"most_seconds": 0}, {"runtime": "other"}):
         with pytest.raises(SettingsError):
-            benchmark(tiny_run, clip, **QUICK | wrong)
+            benchmark(small_run_source, clip, **QUICK | wrong)
 
 
-def test_a_file_of_something_else_is_not_written_over(tiny_run, clip, tmp_path):
+def test_a_file_of_something_else_is_not_written_over(small_run_source, clip, tmp_path):
     out = tmp_path / "mine.json"
     out.write_text('{"format": "mine"}')
     with pytest.raises(SettingsError, match="did not write it"):
-        benchmark(tiny_run, clip, out=out, **QUICK)
+        benchmark(small_run_source, clip, out=out, **QUICK)
     assert out.read_text() == '{"format": "mine"}'
 
 
