@@ -27,7 +27,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from measuring import Figure, Neighbours, machine, ratio, rounded, seconds_of, spread
 
@@ -199,6 +199,7 @@ def join_clips(root: Path, path: Path) -> None:
 def _measure(name: str, arguments: argparse.Namespace) -> Figure:
     """The child's work: start, answer, and be timed."""
     from actionfusion import Recognizer  # noqa: PLC0415
+    from actionfusion.inference.speed.measured import step_seconds  # noqa: PLC0415
 
     _, runtime, precision = CASES[name]
     recognizer = Recognizer.load(_run_folder(arguments), runtime=runtime, precision=precision)
@@ -218,46 +219,17 @@ def _measure(name: str, arguments: argparse.Namespace) -> Figure:
     return report
 
 
-def step_seconds(recognizer: Any, clip: Any, repetitions: int) -> list[float]:
-    """Seconds of a step, flow included in neither side: as many as a window holds, each repetition their mean."""
-    from actionfusion.video.samples import Sample  # noqa: PLC0415
-
-    stepper = recognizer.stepper
-    samples = [
-        Sample(int(position), float(at), rgb, flow)
-        for position, at, rgb, flow in zip(clip.positions, clip.times, clip.rgb, clip.flow, strict=True)
-    ]
-    state = stepper.start()
-    for sample in samples:  # a full window first: later windows are as long
-        _, state = stepper.answer([sample], state)
-    means = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        for sample in samples:
-            _, state = stepper.answer([sample], state)
-        means.append((time.perf_counter() - started) / len(samples))
-    return means
-
-
 def measure_peaks() -> Figure:
     """Operations a second of the fastest large product, by precision; every library at hand is tried."""
     import torch  # noqa: PLC0415
 
-    from actionfusion.training.throughput import matrix_peak  # noqa: PLC0415
-    from machine_peak import integer_peaks, openvino_peaks  # noqa: PLC0415
+    from actionfusion.inference.speed.peaks import machine_peaks  # noqa: PLC0415
 
-    cpu = torch.device("cpu")
-    found = {
-        "fp32": {"torch": matrix_peak(cpu, "float32")},
-        "bf16": {"torch": matrix_peak(cpu, "bfloat16")},
-        "int8": {},
-    }
-    for precision, libraries in (*openvino_peaks().items(), ("int8", integer_peaks())):
-        found[precision] |= libraries
     side = 4096
+    found = machine_peaks(torch.device("cpu"), side=side, pictures=17, repetitions=5)
     left = torch.randn(side, side)
     product = min(seconds_of(lambda: left @ left, 3))
-    return {kind: max(each.values()) for kind, each in found.items()} | {"torch_mm_fp32": 2 * side**3 / product}
+    return found | {"torch_mm_fp32": 2 * side**3 / product}
 
 
 def _result(

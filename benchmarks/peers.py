@@ -37,6 +37,7 @@ from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes.backend import BackendName, PrecisionName
 from actionfusion.inference.runtimes.sub_models import clip_flops
+from actionfusion.inference.speed.measured import step_seconds
 from actionfusion.run_folder import open_run
 from actionfusion.settings import read_json
 from actionfusion.training.recipe import load_recipe
@@ -45,7 +46,7 @@ from actionfusion.video.flow import compute_flow, flow_window
 from actionfusion.video.reading import Frame, read_frames
 from actionfusion.video.seeking import scan_packets
 from actionfusion.video.video_source import VideoSource
-from inference import PACKAGES, gathered_from, join_clips, make_run, step_seconds, write_clips
+from inference import PACKAGES, gathered_from, join_clips, make_run, write_clips
 from measuring import Cost, Figure, Neighbours, in_turn, machine, rounded, seconds_of, spread, timed
 from measuring import ratio as ratio_of
 from peer_models import PEERS, answer_peer, convert_peer, count_peer, open_peer

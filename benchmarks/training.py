@@ -141,15 +141,15 @@ def measure_peak() -> dict[str, Any]:
     """FLOP/s of large products in fp32 and bf16, as the trainer measures them."""
     import torch  # noqa: PLC0415
 
-    from actionfusion.training.throughput import matrix_peak  # noqa: PLC0415
+    from actionfusion.peak import matrix_peak  # noqa: PLC0415
     from actionfusion.version import __version__  # noqa: PLC0415
 
     cpu = torch.device("cpu")
     return {
         "threads": torch.get_num_threads(),
         "versions": {"actionfusion": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        "float32": matrix_peak(cpu, "float32"),
-        "bfloat16": matrix_peak(cpu, "bfloat16"),
+        "float32": matrix_peak(cpu, torch.float32),
+        "bfloat16": matrix_peak(cpu, torch.bfloat16),
     }
 
 

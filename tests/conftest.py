@@ -306,3 +306,29 @@ def mux_video() -> Callable[..., Path]:
 def numbered() -> Callable[..., list[np.ndarray]]:
     """Makes (count, width, height) pictures that name themselves."""
     return _numbered
+
+
+@pytest.fixture(scope="session")
+def hub_server():
+    """The stand-in of the Hugging Face hub, for all tests."""
+    from hub_stand_in import stand_in
+
+    with stand_in() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(hub_server, monkeypatch, tmp_path):
+    """The stand-in, empty, for a user who is logged in nowhere, in an empty folder."""
+    hub_server.repositories.clear()
+    hub_server.large.clear()
+    hub_server.requests.clear()
+    hub_server.answer = None
+    monkeypatch.setenv("HF_ENDPOINT", hub_server.address)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "tokens"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return hub_server

@@ -21,6 +21,7 @@ def burn(measuring, monkeypatch):
 
     clock = SimpleNamespace(process_time=lambda: now[0], perf_counter=lambda: now[0])
     monkeypatch.setattr(measuring, "time", clock)
+    monkeypatch.setattr("actionfusion.timing.time", clock)
     return move
 
 

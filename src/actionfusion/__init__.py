@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from actionfusion.inference.exports.export import export
     from actionfusion.inference.predict import predict
     from actionfusion.inference.recognizer import Prediction, Recognizer
+    from actionfusion.inference.speed.benchmark import benchmark
     from actionfusion.inference.streams.stream import stream
     from actionfusion.reporting.compare import compare
     from actionfusion.reporting.comparison_page import report_comparison
     from actionfusion.reporting.explain import explain
+    from actionfusion.reporting.push import push
     from actionfusion.reporting.run_report import report
     from actionfusion.training.recipe import Recipe, load_recipe
     from actionfusion.training.train import train
@@ -51,6 +53,7 @@ __all__ = [
     "Recognizer",
     "VideoError",
     "__version__",
+    "benchmark",
     "check",
     "compare",
     "demo",
@@ -61,6 +64,7 @@ __all__ = [
     "predict",
     "prepare",
     "protocol",
+    "push",
     "report",
     "report_comparison",
     "stream",

@@ -129,7 +129,7 @@ def _named(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     return {
         part.name: kinds[part.name]
         for part in signature(function).parameters.values()
-        if part.name not in {"recipe", *(["root"] if COMMANDS[name].root else [])}
+        if part.name not in {"recipe", COMMANDS[name].optional}
         and part.kind is not part.VAR_KEYWORD
         and (part.kind is part.KEYWORD_ONLY or part.default != part.empty)
     }
@@ -196,14 +196,15 @@ def _parser(name: str, function: Callable[..., Any], recipe: dict[str, Any]) -> 
     # jsonargparse would want `--json true` and a JSON list of files; a person types `--json` and `a.avi b.avi`.
     flags = [part for part, kind in kinds.items() if kind is bool and part in parameters]
     special: set[str | int] = {*flags, *([command.files] if command.files else [])}
-    if command.root:
-        special.add("root")
-        parser.add_argument("root", nargs="?", type=str, help=meanings.get("root"))
+    if command.optional:
+        special.add(command.optional)
     if recipe:
         parser.add_argument("--config", type=str, help="a recipe: its name or a YAML file")
         special |= {"recipe", *(part for part, kind in parameters.items() if kind.kind is kind.VAR_KEYWORD)}
         _add_recipe(parser, recipe)
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=special)
+    if command.optional:
+        parser.add_argument(command.optional, nargs="?", type=str, help=meanings.get(command.optional))
     if command.files:
         parser.add_argument(command.files, nargs="+", type=str, help=meanings.get(command.files))
     for flag in flags:

@@ -11,20 +11,22 @@ from typing import NamedTuple
 class Command(NamedTuple):
     """Where a command's function lives, what it does, and its parameters that are words without a flag.
 
-    ``files`` takes one or more; ``root`` says whether the parameter of that name takes one or none.
+    ``files`` takes one or more, ``optional`` one or none.
     """
 
     module: str
     summary: str
     files: str | None = None
-    root: bool = False
+    optional: str | None = None
 
 
 COMMANDS = {
     "demo": Command("actionfusion.demonstration", "the whole chain on generated clips, with a report to look at"),
     "check": Command("actionfusion.data.check", "what is broken, too short or doubled in a data set, as a manifest"),
     "prepare": Command("actionfusion.data.prepare_dataset", "frames and flow into a store that training reads"),
-    "train": Command("actionfusion.training.train", "a folder of labelled videos becomes a run folder", root=True),
+    "train": Command(
+        "actionfusion.training.train", "a folder of labelled videos becomes a run folder", optional="root"
+    ),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
     "versus": Command("actionfusion.evaluation.versus", "whether one of two evaluated runs is better than the other"),
     "protocol": Command("actionfusion.evaluation.protocol", "train and evaluate every split of a protocol"),
@@ -38,6 +40,12 @@ COMMANDS = {
         "actionfusion.inference.streams.stream", "labels while a video runs: a file, a pipe, a camera, a server"
     ),
     "export": Command("actionfusion.inference.exports.export", "a run as a model for other programs: ONNX or OpenVINO"),
+    "benchmark": Command(
+        "actionfusion.inference.speed.benchmark",
+        "how fast a run answers on this machine, in every runtime that is here",
+        optional="video",
+    ),
+    "push": Command("actionfusion.reporting.push", "a run on the Hugging Face hub, with a card of what is known of it"),
     "explain": Command("actionfusion.reporting.explain", "what a run saw in a video: where, when and in which stream"),
 }
 

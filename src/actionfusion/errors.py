@@ -159,3 +159,9 @@ class ExportError(ActionFusionError, ValueError):
     """An exported model that is not whole, or is of another version; or a place that cannot take one."""
 
     kind = "export"
+
+
+class HubError(ActionFusionError):
+    """A repository of the Hugging Face hub that cannot be read or written, or that is refused."""
+
+    kind = "hub"

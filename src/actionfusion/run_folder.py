@@ -37,6 +37,7 @@ Settings = TypeVar("Settings")
 
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
 CHECKPOINT, CURVES, SPLIT = "checkpoint.safetensors", "curves.png", "split.csv"
+PROBE = "probe.safetensors"
 LOCK = ".lock"
 _RESTORE = "train the run again, or copy the whole run folder"
 # What else is read of ``config.yaml`` where it is there; training has the types of what is in these sections.

@@ -119,6 +119,20 @@ CASES = {
             whole="index.html",
         ),
         Case(
+            "benchmark",
+            "{run} {video} --runtime torch --repetitions 2 --most_seconds 1 --out {out}",
+            "a JSON file, and runtimes prepared beside the run",
+            "the same command measures again",
+            "benchmark.json",
+        ),
+        Case(
+            "push",
+            "{run} somebody/run --dry_run --out {out}",
+            "with `--dry_run` the card, else one commit on the hub",
+            "the same command pushes again; a commit is whole or not there",
+            "card.md",
+        ),
+        Case(
             "demo",
             "--train_per_class 1 --test_per_class 1 --out {out}",
             "a folder with clips, a run and a page",

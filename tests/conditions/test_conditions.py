@@ -32,7 +32,7 @@ spec.loader.exec_module(table)
 CASES = table.CASES
 WRITING = [name for name, case in CASES.items() if case.name]
 # These take seconds of work, so they meet fewer of the conditions that no line of their own decides.
-LONG = {"train", "protocol", "export", "explain", "demo"}
+LONG = {"train", "protocol", "export", "explain", "benchmark", "demo"}
 SHOWING = ["evaluate", "versus", "predict", "predict --segments", "stream"]
 QUICK = [name for name in CASES if name not in LONG]
 SECONDS = 240

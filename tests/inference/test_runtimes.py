@@ -155,7 +155,7 @@ def test_bf16_on_a_cpu_without_it_is_refused(small_run, monkeypatch):
         def get_property(self, *_):
             return ["FP32", "INT8"]
 
-    monkeypatch.setattr(runtimes, "_core", Core)
+    monkeypatch.setattr(runtimes, "openvino_core", Core)
     with pytest.raises(RuntimeUnavailable, match="bf16: this CPU has no bfloat16"):
         Recognizer.load(small_run, runtime="openvino", precision="bf16")
 
@@ -183,7 +183,9 @@ def _without(package):
 
 
 def test_openvino_that_cannot_be_imported(small_run, monkeypatch):
-    monkeypatch.setattr(runtimes, "_core", runtimes._core.__wrapped__)  # as in a process that has not used it yet
+    monkeypatch.setattr(
+        runtimes, "openvino_core", runtimes.openvino_core.__wrapped__
+    )  # as in a process that has not used it yet
     monkeypatch.setattr("builtins.__import__", _without("openvino"))
     with pytest.raises(RuntimeUnavailable, match=r"openvino: cannot be imported \(libtbb.so.12"):
         Recognizer.load(small_run, runtime="openvino")

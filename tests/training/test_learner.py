@@ -8,12 +8,12 @@ import torch
 from actionfusion.data.loading import Batch, Step
 from actionfusion.models.backbones.vgg16 import VGG
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
-from actionfusion.training import throughput
+from actionfusion.peak import matrix_peak
 from actionfusion.training.cost import step_cost
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
 from actionfusion.training.settings import PRECISIONS, TrainingSettings
-from actionfusion.training.throughput import Speed, matrix_peak, speed
+from actionfusion.training.throughput import Speed, speed
 
 SETTINGS = FusionNetworkSettings.tiny(4, frames=3, image_size=32, backbone=(4, "M", 8), fc6_width=8, hidden=6)
 
@@ -190,14 +190,13 @@ def test_half_precision_needs_less_memory_and_no_fewer_operations():
 @pytest.mark.parametrize(("product", "convolution"), [(1.0, 1e-3), (1e-3, 1.0)])
 def test_the_peak_on_a_cpu_is_that_of_the_faster_library(monkeypatch, product, convolution):
     seconds = iter([product, convolution])
-    monkeypatch.setattr(throughput, "_fastest", lambda _: next(seconds))
-    peak = matrix_peak.__wrapped__(torch.device("cpu"), "float32")
-    assert peak == max(2 * 1024**3 / product, 2 * 9 * (56 * 256) ** 2 / convolution)
+    monkeypatch.setattr("actionfusion.peak._fastest", lambda _: next(seconds))
+    best = matrix_peak.__wrapped__(torch.device("cpu"), torch.float32)
+    assert best == max(2 * 1024**3 / product, 2 * 9 * (56 * 256) ** 2 / convolution)
 
 
 def test_the_matrix_peak_is_above_what_any_training_reaches():
-    peak = matrix_peak(torch.device("cpu"), "float32")
-    assert 1e9 < peak < 1e15
+    assert 1e9 < matrix_peak(torch.device("cpu"), torch.float32) < 1e15
     reached = speed(clips=10, seconds=2.0, waited=0.5, flops_per_clip=1e9, peak=1e11)
     assert reached == Speed(samples_per_second=5.0, data_wait=0.25, tflops=0.005, peak_share=0.05)
     assert str(reached) == "5 clips/s, 25% waiting for data, 0.005 TFLOP/s = 5% of the matrix peak"

@@ -58,7 +58,8 @@ def reopen_data(folder: RunFolder, root: PathLike | None, store: PathLike | None
     recorded = folder.config.get("data")
     names = {part.name for part in fields(DataSettings)} - {"root", "store", "manifest", "missing"}
     if not isinstance(recorded, dict) or not names <= recorded.keys() or not (folder.path / SPLIT).is_file():
-        raise RunFolderError(folder.path, "does not say what it was trained on", "train it with this version")
+        remedy = "take a run with its split.csv, or measure on other videos: evaluate --split all-test"
+        raise RunFolderError(folder.path, "does not say what it was trained on", remedy)
     kept = typed(DataSettings, {name: recorded[name] for name in names}, folder.path / CONFIG, "data")
     settings = replace(kept, root=root, store=store)
     name, notes = str(recorded.get("split_name")), recorded.get("split_notes", ())

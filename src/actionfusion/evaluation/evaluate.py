@@ -22,13 +22,14 @@ from actionfusion.evaluation.printing import print_evaluation
 from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on, read_evaluation
 from actionfusion.evaluation.views import Views
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
+from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
-from actionfusion.run_folder import RunFolder, open_run
+from actionfusion.run_folder import PROBE, RunFolder
 from actionfusion.storage import PathLike, plain_name
 from actionfusion.terminal import Console
 from actionfusion.training.features import FeatureSettings
-from actionfusion.training.probe import PROBE, load_probe
+from actionfusion.training.probe import load_probe
 from actionfusion.training.start import start_doubts
 
 
@@ -52,7 +53,7 @@ def evaluate(
     A linear probe beside the run is measured with it, on the same features.
 
     Args:
-        run: the run folder that ``train`` wrote.
+        run: the run folder that ``train`` wrote, or its name on the hub.
         root: folder of the data set that the run was trained on (or of other videos), or its address.
         dataset: layout of other videos than the run's, all of them if no split is given.
         split: of other videos: all-test takes all of them, whose layout is recognised if not given.
@@ -80,7 +81,7 @@ def evaluate(
         WeightsError: weights missing, damaged, of another network, or such that scores are not finite.
     """
     chosen = Views(views, flip)
-    folder = open_run(run)
+    folder = open_named_run(run)
     target = out or evaluation_path(folder.path, part)
     if out is not None:
         refuse_foreign(out, lambda path: bool(read_evaluation(path)))

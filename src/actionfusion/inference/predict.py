@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
+from actionfusion.hub import open_named_run
 from actionfusion.inference.given_videos import expanded
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
 from actionfusion.inference.video_results import VideoResults, error_as_json
-from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
 from actionfusion.video.clip_reader import clips_ahead
@@ -71,7 +71,7 @@ def predict(
     all cores; with a GPU this overlaps with the network (``clips_ahead``).
 
     Args:
-        run: the folder that ``train`` or ``export`` wrote.
+        run: the folder that ``train`` or ``export`` wrote, or a run's name on the hub: user/name or user/name@revision.
         videos: video files; folders, for the videos below them; or folders of pictures, each one video.
         top_k: classes shown for each video, and with --json for each segment.
         json: print one JSON list instead of a table.
@@ -104,7 +104,9 @@ def predict(
     options = SegmentOptions(every, stride, threshold, shortest, out)
     videos = expanded(videos)
     if segments:
-        return predict_segments(open_run(run), partial(load, first="step"), videos, options, top_k=top_k, json=json)
+        return predict_segments(
+            open_named_run(run), partial(load, first="step"), videos, options, top_k=top_k, json=json
+        )
     options.refuse_without_segments()
     results = _predict_labels(load(run), videos, top_k)
     results.show(_table, json=json)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from actionfusion.errors import RecipeMismatch, SettingsError, WeightsError
+from actionfusion.hub import local_run
 from actionfusion.inference.backends import Backends, SubModelName
 from actionfusion.inference.exports.exported import is_export
 from actionfusion.inference.given_videos import open_given
@@ -82,13 +83,18 @@ class Recognizer:
         root: PathLike | None = None,
         store: PathLike | None = None,
         first: SubModelName = "clip",
+        revision: str | None = None,
+        token: str | None = None,
+        cache: Path | None = None,
+        offline: bool | None = None,
     ) -> Recognizer:
-        """Load a run folder, or a folder that ``export`` wrote.
+        """Load a run folder, a folder that ``export`` wrote, or a run of the Hugging Face hub.
 
         A runtime other than PyTorch is prepared on first use, and kept in the run folder.
 
         Args:
-            run: the folder that ``train`` or ``export`` wrote.
+            run: the folder that ``train`` or ``export`` wrote; or, where there is no such folder, a run's name on the
+                hub: user/name, user/name@revision or hf://user/name.
             runtime: torch, openvino, onnx, or auto: PyTorch on a GPU; on a CPU what is prepared already, else the
                 fastest there is if the network is large enough for that to pay.
             precision: fp32 (where None is given), bf16 or int8; of an export its own.
@@ -96,9 +102,14 @@ class Recognizer:
             root: folder of the run's data set, or its address, for int8 to be prepared with.
             store: folder of its prepared clips, or its address, likewise; none reads the videos themselves.
             first: what is opened at once: clip, for whole clips, or step, for streams; the other when it is first used.
+            revision: branch, tag or commit on the hub; none is that after the ``@``, or the main branch.
+            token: for a private run of the hub; none takes that of ``HF_TOKEN`` or ``hf auth login``.
+            cache: folder for runs of the hub; none takes the hub's own, below ``HF_HOME``.
+            offline: take a run of the hub only if it was fetched before; none is so where ``HF_HUB_OFFLINE`` is set.
 
         Raises:
             RunFolderError: not a run folder.
+            HubError: a run of the hub that is not there, may not be read, cannot be reached, or is refused.
             ExportError: an export that is incomplete, of another version, or without what a stream needs.
             WeightsError: weights missing, damaged, or of another network.
             SettingsError: runtime, precision and device do not go together, or int8 is given no videos.
@@ -106,8 +117,10 @@ class Recognizer:
             RuntimeUnavailable: the runtime is not installed, or not for this machine.
             QuantizationRefused: int8 costs more than a point of accuracy.
         """
-        if not isinstance(run, RunFolder) and is_export(Path(run)):
-            export, backends = Backends.of_export(Path(run), runtime=runtime, precision=precision, device=device)
+        if not isinstance(run, RunFolder):
+            run = local_run(run, revision=revision, token=token, cache=cache, offline=offline)
+        if not isinstance(run, RunFolder) and is_export(run):
+            export, backends = Backends.of_export(run, runtime=runtime, precision=precision, device=device)
             recognizer = cls(export.no_network, export.clip, export.labels, backends=backends, rates=export.rates)
         else:
             folder = run if isinstance(run, RunFolder) else open_run(run)

@@ -6,7 +6,8 @@ import hashlib
 import logging
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ FlowStart = Literal["random", "mean"]
 
 _TORCH_SUFFIXES = {".pth", ".pt", ".bin"}
 # The hub's HTTP library changed between its versions; what it raises is the base of the hub's own HTTP error.
-_HUB_FAILURES: tuple[type[BaseException], ...] = (OSError, RuntimeError, ValueError, *HfHubHTTPError.__bases__)
+HUB_FAILURES: tuple[type[BaseException], ...] = (OSError, RuntimeError, ValueError, *HfHubHTTPError.__bases__)
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,22 @@ def fetch_from_hub(repository: str, file: str, remedy: str) -> Path:
     Raises:
         WeightsError: it is not in the cache and cannot be fetched.
     """
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it would print each of its retries
     try:
-        return Path(hf_hub_download(repo_id=repository, filename=file))
-    except _HUB_FAILURES as error:
+        with quiet_hub():
+            return Path(hf_hub_download(repo_id=repository, filename=file))
+    except HUB_FAILURES as error:
         reason = "cannot be fetched from the Hugging Face hub"
         raise WeightsError(f"{repository}/{file}", reason, remedy) from error
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Keep the hub's library from printing each of its retries while the block lasts."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
         logger.setLevel(level)
 

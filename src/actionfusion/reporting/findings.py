@@ -28,6 +28,9 @@ class Remark(NamedTuple):
     grave: bool = False
 
 
+NO_LEAK = Remark("No tested clip has a clip of its group or a near-duplicate in training.")
+
+
 def confidence(evaluation: Evaluation) -> str:
     """Write the confidence of the intervals, such as ``95 %``."""
     return f"{100 * evaluation['confidence']:g}\N{NO-BREAK SPACE}%"
@@ -125,7 +128,7 @@ def _leaks(evaluation: Evaluation) -> list[Remark]:
         return []
     group, duplicates = (_count(leaks.get(name)) for name in ("group", "double"))
     if not group and not duplicates:
-        return [Remark("No tested clip has a clip of its group or a near-duplicate in training.")]
+        return [NO_LEAK]
     text = (
         f"The split leaks: of {plural(evaluation['count'], 'clip')}, {group:,} have a clip of their group in training, "
         f"and {duplicates:,} have a near-duplicate there."

@@ -13,6 +13,7 @@ from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import refuse_unwritable
+from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.reporting.chosen_clips import choose_clips, film_strips
 from actionfusion.reporting.findings import Headline, headlines
@@ -20,7 +21,7 @@ from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.page import Report, render_report
 from actionfusion.reporting.rendering import plural, refuse_other_page, write_page
 from actionfusion.reporting.tables import Evaluation, section
-from actionfusion.run_folder import METRICS, RunFolder, open_run
+from actionfusion.run_folder import METRICS, RunFolder
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
 from actionfusion.training.resume import recorded_values
@@ -59,7 +60,7 @@ def report(
         WeightsError: heat maps are asked for, and the weights are missing, damaged, or of another network.
         OutputError: the page cannot be written.
     """
-    folder = open_run(run)
+    folder = open_named_run(run)
     target = out or folder.path / f"report_{part}.html"
     refuse_other_page(target)
     path = evaluation_path(folder.path, part)

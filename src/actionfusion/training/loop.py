@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from actionfusion.data.loading import EpochLoader
 from actionfusion.models.model import VideoModel
+from actionfusion.peak import matrix_peak
 from actionfusion.run_folder import RunFolder
 from actionfusion.training.checkpoint import TrainingState, load_checkpoint
 from actionfusion.training.checkpointing import RunWriter
@@ -21,9 +22,9 @@ from actionfusion.training.interrupt import NEVER, StopRequested, StopSwitch
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import Figures, measure
 from actionfusion.training.progress import Progress
-from actionfusion.training.settings import TrainingSettings
+from actionfusion.training.settings import PRECISIONS, TrainingSettings
 from actionfusion.training.stages import Stage
-from actionfusion.training.throughput import Speed, matrix_peak, speed
+from actionfusion.training.throughput import Speed, speed
 
 log = logging.getLogger("actionfusion.training")
 
@@ -149,7 +150,7 @@ def _speed(learner: Learner, training: EpochLoader, state: TrainingState) -> Spe
         seconds=state.seconds,
         waited=state.waited,
         flops_per_clip=cost.flops,
-        peak=matrix_peak(learner.device, learner.settings.precision) * learner.processes.share.processes,
+        peak=matrix_peak(learner.device, PRECISIONS[learner.settings.precision]) * learner.processes.share.processes,
     )
 
 

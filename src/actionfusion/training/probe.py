@@ -23,7 +23,7 @@ from actionfusion.intervals import wilson
 from actionfusion.models.model import VideoModel
 from actionfusion.models.probe import PoolingName, ProbeHead
 from actionfusion.models.solving import DescribedClips, SolveReport
-from actionfusion.run_folder import RunFolder, misfitting_tensors, writing
+from actionfusion.run_folder import PROBE, RunFolder, misfitting_tensors, writing
 from actionfusion.settings import build, parse_json, plain
 from actionfusion.training.checkpoint import TrainingState
 from actionfusion.training.checkpointing import RunWriter
@@ -33,7 +33,6 @@ from actionfusion.training.measuring import totals_of
 from actionfusion.training.plan import Plan
 from actionfusion.training.progress import features_progress
 
-PROBE = "probe.safetensors"
 _ABOUT = "probe"
 _DESCRIBED = KnownDescriptions()
 _REMEDY = "copy the whole run folder again, or remove the file: the run is then evaluated without a probe"

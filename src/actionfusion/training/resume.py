@@ -17,7 +17,7 @@ import yaml
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import write_atomically
-from actionfusion.run_folder import CONFIG, LABELS, LOCK, LOG, SPLIT, RunFolder, open_run, writing
+from actionfusion.run_folder import CONFIG, LABELS, LOCK, LOG, PROBE, SPLIT, RunFolder, open_run, writing
 from actionfusion.settings import build, field_kinds, plain, read_json
 from actionfusion.storage import to_path
 from actionfusion.training.features import FeatureSettings
@@ -25,7 +25,7 @@ from actionfusion.training.recipe import Recipe, recipe_from, recipe_kinds
 
 LOCAL = "resume.json"
 # All that there is before the first checkpoint; the last is the probe's, which is solved anew.
-_BEGUN = frozenset((CONFIG, LABELS, SPLIT, LOCAL, LOG, "probe.safetensors"))
+_BEGUN = frozenset((CONFIG, LABELS, SPLIT, LOCAL, LOG, PROBE))
 
 
 @dataclass(frozen=True)

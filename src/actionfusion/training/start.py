@@ -158,7 +158,12 @@ def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> lis
     return notes
 
 
-def _read_start(run: RunFolder) -> StartRecord | None:
+def read_start(run: RunFolder) -> StartRecord | None:
+    """Read what a run records of its start; None where it is of a version that recorded nothing.
+
+    Raises:
+        RunFolderError: the record is damaged.
+    """
     if "start" not in run.config:
         return None
     return build(StartRecord, run.config["start"], run.path / CONFIG, RunFolderError, within="start")
@@ -170,7 +175,7 @@ def start_doubts(run: RunFolder) -> tuple[str, ...]:
     Raises:
         RunFolderError: the record is damaged.
     """
-    start = _read_start(run)
+    start = read_start(run)
     return (_seen_note(start.seen_in_test),) if start is not None and start.seen_in_test else ()
 
 
@@ -180,7 +185,7 @@ def start_line(run: RunFolder) -> str | None:
     Raises:
         RunFolderError: the record is damaged.
     """
-    start = _read_start(run)
+    start = read_start(run)
     if start is None:
         return None
     if start.source is None:

@@ -44,6 +44,12 @@ def note_whole(path: str, before: Identity | None, num_frames: int) -> None:
             del _known[next(iter(_known))]
 
 
+def forget(path: str) -> None:
+    """Forget a file, so that it is read as one that this process does not know."""
+    with _lock:
+        _known.pop(path, None)
+
+
 def identity(path: str) -> Identity | None:
     """Give what distinguishes this state of a file from another; None if nothing does."""
     try:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, printable
 from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder, write_atomically
+from actionfusion.hub import open_named_run
 from actionfusion.inference.exports.description import describe
 from actionfusion.inference.exports.exported import ABOUT, CHECK, open_export
 from actionfusion.inference.exports.synthetic import SyntheticVideo
@@ -35,7 +36,6 @@ from actionfusion.inference.runtimes.prepared import (
     weights_digest,
 )
 from actionfusion.inference.runtimes.sub_models import Array, clip_model
-from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
@@ -84,7 +84,7 @@ def export(
     if dynamic_batch and precision == "int8":
         raise SettingsError("dynamic_batch", "int8 is made for one clip at a time", "take fp32, or leave it out")
     check_precision(format, precision)
-    folder = open_run(run)
+    folder = open_named_run(run)
     if not folder.model_class.exportable:
         raise not_exportable(format)
     clip = _cut_check_clip(folder.clip, video)

@@ -171,7 +171,7 @@ def check_precision(name: BackendName, precision: PrecisionName) -> None:
         reason = f"{precision} is not offered by runtime {name}"
         raise SettingsError("precision", reason, f"choose {' or '.join(PRECISIONS[name])}, or {' or '.join(others)}")
     needed(PACKAGES[name], extra=name)
-    if name == "openvino" and precision == "bf16" and "BF16" not in _core().get_property("CPU", _CAPABILITIES):
+    if name == "openvino" and precision == "bf16" and "BF16" not in openvino_core().get_property("CPU", _CAPABILITIES):
         raise RuntimeUnavailable("bf16", "this CPU has no bfloat16 multiplications", "take fp32 or int8")
 
 
@@ -190,7 +190,7 @@ _CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 
 
 @cache
-def _core() -> Any:
+def openvino_core() -> Any:
     """Open OpenVINO, once in a process, and never close it.
 
     A core gives its thread a stack for signal handlers, and puts the one before it back when it closes.  Of two cores
@@ -207,7 +207,7 @@ def _core() -> Any:
 
 def openvino_machine() -> str:
     """Name what compiled models depend on: the CPU, and the precisions it can multiply in."""
-    core = _core()
+    core = openvino_core()
     capabilities = ",".join(sorted(core.get_property("CPU", _CAPABILITIES)))
     return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
 
@@ -222,7 +222,7 @@ def read_openvino(path: Path) -> Any:
         RuntimeUnavailable: OpenVINO is not installed.
         RuntimeError: the file is damaged.
     """
-    model = _core().read_model(path)
+    model = openvino_core().read_model(path)
     if path.suffix == ".onnx":
         from openvino.passes import ConstantFolding, Manager  # noqa: PLC0415
 
@@ -239,7 +239,7 @@ def compile_openvino(model: Any, precision: PrecisionName) -> Any:
         RuntimeUnavailable: OpenVINO is not installed.
         RuntimeError: it cannot be compiled.
     """
-    return _core().compile_model(model, "CPU", _openvino_settings(precision))
+    return openvino_core().compile_model(model, "CPU", _openvino_settings(precision))
 
 
 def import_openvino(path: Path, precision: PrecisionName) -> tuple[Any, Any]:
@@ -251,7 +251,7 @@ def import_openvino(path: Path, precision: PrecisionName) -> tuple[Any, Any]:
     from openvino import Tensor  # noqa: PLC0415
 
     mapped = Tensor(np.memmap(path, dtype=np.uint8, mode="r"))
-    return _core().import_model(mapped, "CPU", _openvino_settings(precision)), mapped
+    return openvino_core().import_model(mapped, "CPU", _openvino_settings(precision)), mapped
 
 
 def _openvino_settings(precision: PrecisionName) -> dict[str, str]:

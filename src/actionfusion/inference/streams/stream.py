@@ -11,13 +11,13 @@ from time import monotonic
 from rich.text import Text
 
 from actionfusion.errors import SettingsError, printable
+from actionfusion.hub import open_named_run
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer, no_classes
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.stepping import StreamPrediction
 from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
 from actionfusion.inference.streams.printing import Printer, StreamLine, StreamSummary, make_printer
-from actionfusion.run_folder import open_run
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
 from actionfusion.video.flow import UInt8Array
@@ -87,7 +87,7 @@ def stream(
     if wait is not None and not wait >= 0:
         raise SettingsError("wait", f"nobody waits {wait} seconds", "take 0 or more")
     where = find_source(source, redirects=redirects)
-    folder = open_run(run)
+    folder = open_named_run(run)
     clip = folder.clip
     interval = every if every is not None else usual_interval(folder)
     collector = FrameCollector(interval, clip.flow_length)

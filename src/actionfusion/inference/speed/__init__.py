@@ -1,0 +1,1 @@
+"""How fast a run answers on this machine, beside what the machine can do."""
