@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from actionfusion.reporting.comparison_page import report_comparison
     from actionfusion.reporting.explain import explain
     from actionfusion.reporting.run_report import report
+    from actionfusion.serving.serve import serve
     from actionfusion.training.recipe import Recipe, load_recipe
     from actionfusion.training.train import train
 
@@ -63,6 +64,7 @@ __all__ = [
     "protocol",
     "report",
     "report_comparison",
+    "serve",
     "stream",
     "train",
     "versus",

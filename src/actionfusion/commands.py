@@ -37,6 +37,7 @@ COMMANDS = {
     "stream": Command(
         "actionfusion.inference.streams.stream", "labels while a video runs: a file, a pipe, a camera, a server"
     ),
+    "serve": Command("actionfusion.serving.serve", "a web page and an HTTP API that name the action in videos"),
     "export": Command("actionfusion.inference.exports.export", "a run as a model for other programs: ONNX or OpenVINO"),
     "explain": Command("actionfusion.reporting.explain", "what a run saw in a video: where, when and in which stream"),
 }
