@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from actionfusion.errors import NotAVideo
+from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.timelines.files import as_webvtt
 from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSettings, find_segments
+from actionfusion.run_folder import open_run
 from actionfusion.video.reading import iterate_frames, probe
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -27,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
 ]
 FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-TOKEN = "a token of the tests"
+TOKEN = "the-token-of-the-tests"
 PATIENCE = 20_000  # milliseconds
 WIDTHS = (320, 390, 1280)
 # Every text of every state line, and how far the page moved by itself.
@@ -57,6 +62,20 @@ def browser():
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tiny_run) -> Iterator[str]:
+    """The address of a server that wants the token."""
+    command = [sys.executable, "-m", "actionfusion", "serve", str(tiny_run), "--port", "0"]
+    with subprocess.Popen(
+        command, env=os.environ | {"ACTIONFUSION_TOKEN": TOKEN}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process.stdout.readline().decode().split()[-1]
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
 
 
 @pytest.fixture
@@ -120,9 +139,9 @@ def recognizer(tiny_run) -> Recognizer:
 
 
 @pytest.fixture(scope="module")
-def found(recognizer, film) -> VideoTimeline:
+def found(tiny_run, recognizer, film) -> VideoTimeline:
     """What happens when in the film, by the same code without a server."""
-    timeline = find_segments(recognizer, film, WindowSettings(2))
+    timeline = find_segments(recognizer, film, WindowSettings(usual_interval(open_run(tiny_run))))
     assert len(timeline.segments) > 2
     return timeline
 
@@ -136,9 +155,7 @@ def _card(page, name: str):
     return page.locator(".card", has=page.get_by_role("heading", name=name, exact=True))
 
 
-def _slow(page, bytes_a_second: int) -> None:
-    network = page.context.new_cdp_session(page)
-    network.send("Network.enable")
+def _slow(network, bytes_a_second: int) -> None:
     limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_a_second}
     network.send("Network.emulateNetworkConditions", limits)
 
@@ -172,11 +189,14 @@ def test_an_upload_is_answered_as_predict_answers(open_page, recognizer, clip):
 
 def test_bytes_are_counted_and_a_cancelled_upload_can_be_tried_again(open_page, large):
     page = open_page(reduced_motion="reduce")
-    _slow(page, 1_000_000)
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    _slow(network, 150_000)
     page.set_input_files("#files", large)
     card = _card(page, large.name)
     expect(card.get_by_role("progressbar", name=f"Progress of {large.name}")).to_be_visible()
-    expect(card.locator(".head .state")).to_have_text(re.compile(r"^Uploading: [\d.]+\s(kB|MB) of 2\.0\sMB$"))
+    whole = f"{large.stat().st_size / 1e6:.1f}\u00a0MB"
+    expect(card.locator(".head .state")).to_have_text(re.compile(rf"^Uploading: [\d.]+\s(kB|MB) of {whole}$"))
     page.wait_for_timeout(600)
     card.get_by_role("button", name=f"Cancel: {large.name}").click()
     expect(card).to_have_attribute("data-state", "cancelled")
@@ -185,7 +205,7 @@ def test_bytes_are_counted_and_a_cancelled_upload_can_be_tried_again(open_page, 
     sent = [share for text, share in page.evaluate("states") if text.startswith("Uploading")]
     assert sent == sorted(sent)
     assert 0 < sent[-1] < 1
-    _slow(page, -1)
+    _slow(network, -1)
     card.get_by_role("button", name="Try again").press("Enter")
     expect(card).to_have_attribute("data-state", "done")
     assert len(_answers(card)) == 5
@@ -279,8 +299,10 @@ def test_a_timeline_is_drawn_under_the_player_and_leads_to_its_segments(open_pag
         assert row.split("\n")[1:] == [item.label, _percent(item.probability)]
     time = "document.querySelector('.played video').currentTime"
     video = page.locator(".played video")
-    captions = page.get_by_role("link", name="Save as captions").evaluate("(a) => fetch(a.href).then((r) => r.text())")
-    assert captions == as_webvtt(found)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as captions").click()
+    assert download.value.suggested_filename == f"{film.stem}.vtt"
+    assert Path(download.value.path()).read_text(encoding="utf-8") == as_webvtt(found)
     cues = video.evaluate("(video) => [...video.textTracks[0].cues].map((cue) => [cue.startTime, cue.text])")
     assert [text for _, text in cues] == [f"{item.label} ({item.probability:.0%})" for item in found.segments]
     buttons.nth(1).click()
@@ -322,11 +344,14 @@ def test_labels_are_text(open_page, clip):
     page = open_page()
     page.route(re.compile("/api/(predict|timeline)"), answer)
     page.set_input_files("#files", clip)
+    expect(_card(page, clip.name)).to_have_attribute("data-state", "done")
     assert _answers(_card(page, clip.name)) == [(label, "75.0\u00a0%")]
     page.get_by_role("button", name=f"Timeline of {clip.name}").click()
     expect(page.get_by_role("toolbar")).to_contain_text(label)
-    read = "(video) => new Promise((done) => setTimeout(() => done(video.textTracks[0].cues[0].getCueAsHTML().textContent), 200))"
-    assert page.locator(".played video").evaluate(read) == f"{label} (75%)"
+    cue = "document.querySelector('.played video').textTracks[0].cues?.[0]?.getCueAsHTML().textContent"
+    while (text := page.evaluate(cue)) is None:
+        page.wait_for_timeout(20)
+    assert text == f"{label} (75%)"
     assert page.locator("img").count() == 0
 
 
@@ -381,6 +406,8 @@ def test_the_token_is_asked_for_and_kept_in_memory_only(open_page, clip, server)
 
 def test_the_keyboard_alone_is_enough(open_page, clip):
     page = open_page()
+    choosers = []
+    page.on("filechooser", lambda chooser: choosers.append(chooser))  # noqa: PLW0108  It marks what it is given.
     seen = []
 
     def tab_to(name: str) -> None:
@@ -396,9 +423,10 @@ def test_the_keyboard_alone_is_enough(open_page, clip):
         pytest.fail(f"{name} is not reached: {seen}")
 
     tab_to("Choose videos")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(clip)
+    page.keyboard.press("Enter")
+    while not choosers:
+        page.wait_for_timeout(50)
+    choosers[0].set_files(clip)
     expect(_card(page, clip.name)).to_have_attribute("data-state", "done")
     tab_to(f"Timeline of {clip.name}")
     page.keyboard.press("Space")

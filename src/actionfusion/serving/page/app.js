@@ -50,8 +50,7 @@ function askForToken() {
 /** Say what the model is, and let people choose. */
 function introduce() {
   const { labels, limits = {}, streams, streaming } = model;
-  const some = labels.length > 4 ? [...labels.slice(0, 3), `${labels.length - 3} more`] : labels;
-  byId("lead").textContent = `${model.name} tells ${counted(labels.length, "action")} apart: ${listed(some)}.`;
+  byId("lead").textContent = `${model.name} tells ${counted(labels.length, "action")} apart: ${first(labels, 44)}.`;
   const most = [limits.bytes && bytes(limits.bytes), limits.seconds && duration(limits.seconds)].filter(Boolean);
   byId("limits").textContent = `Or drop them anywhere on this page.${most.length ? ` At most ${most.join(" and ")} each.` : ""} ` +
     "The server keeps no video.";
@@ -64,6 +63,14 @@ function introduce() {
   byId("model-facts").replaceChildren(...Object.entries(facts).map(([name, value]) =>
     make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value ?? "–" }))));
   byId("about").hidden = false;
+}
+
+/** The first labels that have room in a line of so many letters, and how many more there are. */
+function first(labels, letters) {
+  let taken = 1;
+  while (taken < labels.length && labels.slice(0, taken + 1).join(", ").length <= letters) taken += 1;
+  const rest = labels.length - taken;
+  return listed(rest ? [...labels.slice(0, taken), `${rest} more`] : labels);
 }
 
 const listed = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");

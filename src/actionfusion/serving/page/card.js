@@ -1,6 +1,6 @@
 // What the page shows of one file: its name, how far it is, its answers, and on demand the film strip and the timeline.
 
-import { Answers, bytes, make, percent, say } from "./elements.js";
+import { Answers, bytes, make, percent, say, trouble } from "./elements.js";
 import { Refused } from "./requests.js";
 import { Task } from "./task.js";
 import { Timeline } from "./timeline.js";
@@ -18,8 +18,8 @@ export class Card {
     this.answers = new Answers(Math.min(5, page.model.labels.length), `Answers for ${file.name}`);
     const outcome = make("div", { className: "outcome" }, this.answers.element);
     this.task = this.#task("/api/predict", file.name, false, outcome, (answers) => this.#answer(answers));
-    this.extras = [this.#extra("Film strip", "explain", (result) => this.#strip(result)),
-      this.#extra("Timeline", "timeline", (result) => this.#timeline(result))];
+    this.extras = [this.#extra("Timeline", "timeline", (result) => this.#timeline(result))];
+    if (page.model.explains) this.extras.unshift(this.#extra("Film strip", "explain", (result) => this.#strip(result)));
     const remove = make("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${file.name}` });
     remove.addEventListener("click", () => page.remove(this));
     this.title = make("h3", { id: this.id, textContent: file.name, tabIndex: -1 });
@@ -108,6 +108,7 @@ export class Card {
 
   #timeline(result) {
     this.player = new Timeline(this.file, result);
+    if (result.error) this.player.element.append(trouble(result.error)); // the segments go up to the fault
     return this.player.element;
   }
 }
