@@ -40,10 +40,10 @@ WATCH = """
 window.states = [];
 window.shift = 0;
 new MutationObserver((changes) => {
-  for (const { target } of changes) {
+  for (const { target, addedNodes } of changes) {
     if (target.matches?.(".state")) {
       const bar = target.nextElementSibling;
-      states.push([target.textContent, bar.hasAttribute("value") ? bar.value / bar.max : null]);
+      for (const text of addedNodes) states.push([text.data, bar.hasAttribute("value") ? bar.value / bar.max : null]);
     }
   }
 }).observe(document, { subtree: true, childList: true });
@@ -181,8 +181,8 @@ def test_an_upload_is_answered_as_predict_answers(open_page, recognizer, clip):
     )
     assert shares == pytest.approx([item.probability for item in best], abs=0.01)
     texts = [text for text, _ in page.evaluate("states")]
-    for stage in ("In the queue", "Uploaded", "Decoding", "The network is at work"):
-        assert any(text.startswith(stage) for text in texts), (stage, texts)
+    for stage in ("In the queue", f"Uploaded {clip.stat().st_size / 1000:.0f}\u00a0kB", "The network is at work"):
+        assert stage in texts
     assert re.fullmatch(r"Ready after \d+\.\d s", texts[-1])
     expect(page.locator("#said")).to_contain_text(f"{clip.name}: {best[0].label}, {_percent(best[0].probability)}")
 
@@ -274,6 +274,17 @@ def test_a_busy_server_is_asked_again_when_it_says(open_page, clip):
     assert waits == [f"The server is busy: next try in {text}" for text in ("2\u00a0seconds", "1\u00a0second")]
 
 
+def test_a_file_over_the_limit_is_not_sent(open_page, clip):
+    def lower(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"limits": {"bytes": 1000}})
+
+    page = open_page(before=lambda page: page.route("**/api/model", lower))
+    page.route("**/api/predict*", lambda route: pytest.fail("it was sent"))
+    page.set_input_files("#files", clip)
+    expect(_card(page, clip.name).locator(".trouble")).to_contain_text("this server takes 1.0\u00a0kB")
+
+
 def test_the_film_strip_comes_on_demand(open_page, clip):
     page = open_page()
     page.set_input_files("#files", clip)
@@ -316,8 +327,8 @@ def test_a_timeline_is_drawn_under_the_player_and_leads_to_its_segments(open_pag
     page.locator(".block").first.click()
     expect(buttons.nth(0)).to_have_attribute("aria-current", "true")
     assert page.evaluate(time) == pytest.approx(0, abs=0.01)
-    video.evaluate("(video) => { video.playbackRate = 4; return video.play(); }")
-    expect(buttons.nth(1)).to_have_attribute("aria-current", "true")
+    video.evaluate("(video) => { video.playbackRate = 8; return video.play(); }")
+    expect(buttons.last).to_have_attribute("aria-current", "true")
     expect(page.locator(".block.now")).to_have_count(1)
 
 
@@ -330,22 +341,26 @@ def test_a_file_that_no_browser_plays_has_its_timeline_all_the_same(open_page, w
     expect(page.get_by_role("toolbar").get_by_role("button").first).to_be_visible()
 
 
-def test_labels_are_text(open_page, clip):
+def test_stages_are_told_and_labels_are_text(open_page, clip):
     label = '<img src=x onerror="alert(1)">&amp;'
-    lines = {
+    stages = [{"stage": "waiting", "ahead": 2}, {"stage": "decoding", "done": 3, "of": 9}, {"stage": "network"}]
+    results = {
         "predict": [{"label": label, "score": 0.75}],
         "timeline": {"seconds": 1.0, "segments": [{"start": 0.0, "end": 1.0, "label": label, "score": 0.75}]},
     }
 
     def answer(route):
-        result = lines[route.request.url.split("/")[-1].split("?")[0]]
-        route.fulfill(content_type="application/x-ndjson", body=json.dumps({"result": result}) + "\n")
+        result = results[route.request.url.split("/")[-1].split("?")[0]]
+        body = "".join(json.dumps(line) + "\n" for line in [*stages, {"result": result}])
+        route.fulfill(content_type="application/x-ndjson", body=body)
 
     page = open_page()
     page.route(re.compile("/api/(predict|timeline)"), answer)
     page.set_input_files("#files", clip)
     expect(_card(page, clip.name)).to_have_attribute("data-state", "done")
     assert _answers(_card(page, clip.name)) == [(label, "75.0\u00a0%")]
+    texts = [text for text, _ in page.evaluate("states")]
+    assert texts[-4:-1] == ["Waiting: 2\u00a0videos ahead", "Decoding: frame 3 of 9", "The network is at work"]
     page.get_by_role("button", name=f"Timeline of {clip.name}").click()
     expect(page.get_by_role("toolbar")).to_contain_text(label)
     cue = "document.querySelector('.played video').textTracks[0].cues?.[0]?.getCueAsHTML().textContent"
@@ -402,6 +417,16 @@ def test_the_token_is_asked_for_and_kept_in_memory_only(open_page, clip, server)
     ]
     page.reload()
     expect(page.get_by_label("Token of this server")).to_have_value("")
+
+
+@pytest.mark.parametrize(("motion", "moves"), [("reduce", False), ("no-preference", True)])
+def test_nothing_moves_for_those_who_want_no_motion(open_page, motion, moves):
+    page = open_page(reduced_motion=motion)
+    page.evaluate("document.querySelector('#choose').append(document.createElement('progress'))")
+    bar = page.locator("#choose progress")
+    first = bar.screenshot()
+    page.wait_for_timeout(300)
+    assert (bar.screenshot() != first) is moves
 
 
 def test_the_keyboard_alone_is_enough(open_page, clip):

@@ -160,6 +160,7 @@ function listen() {
     byId("token").value = "";
     connect();
   });
+  addEventListener("token-wanted", askForToken);
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
   addEventListener("dragover", (event) => {
     if (!carriesFiles(event)) return;

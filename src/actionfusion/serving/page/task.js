@@ -44,6 +44,7 @@ export class Task {
 
   /** End with an error, with or without having asked the server. */
   fail(error) {
+    if (error.kind === "token") dispatchEvent(new Event("token-wanted"));
     this.outcome.append(trouble(error));
     this.#turn("failed", "No answer", "Try again");
     say(`${this.name}: ${error.message}. ${error.remedy ?? ""}`);

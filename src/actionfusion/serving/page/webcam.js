@@ -66,6 +66,7 @@ export class Webcam {
     this.socket?.close(1000);
     this.video.srcObject = null;
     byId("webcam-state").textContent = error ? "" : "Stopped";
+    if (error?.kind === "token") dispatchEvent(new Event("token-wanted"));
     if (error) byId("webcam-trouble").replaceChildren(trouble(error));
     this.ended();
   }
