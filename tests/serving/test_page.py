@@ -407,6 +407,7 @@ def test_the_token_is_asked_for_and_kept_in_memory_only(open_page, clip, server)
     _give_token(page, "another")
     expect(page.get_by_role("alert").filter(has_text="does not take this token")).to_be_visible()
     expect(page.get_by_label("Token of this server")).to_be_focused()
+    assert Axe().run(page).violations_count == 0
     _give_token(page, TOKEN)
     expect(page.locator("#pick")).to_be_enabled()
     page.set_input_files("#files", clip)

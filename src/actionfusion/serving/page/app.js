@@ -61,7 +61,8 @@ function introduce() {
   Runtime: [model.runtime, model.precision].filter(Boolean).join(", "), Live: streaming ?? "no",
   Actions: labels.join(", ") };
   byId("model-facts").replaceChildren(...Object.entries(facts).map(([name, value]) =>
-    make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value ?? "–" }))));
+    make("div", { className: name === "Actions" ? "wide" : "" }, make("dt", { textContent: name }),
+      make("dd", { textContent: value ?? "–" }))));
   byId("about").hidden = false;
 }
 

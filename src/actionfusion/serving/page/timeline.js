@@ -67,9 +67,9 @@ export class Timeline {
     const video = make("video", { src: this.addresses[0], controls: true, playsInline: true, preload: "auto",
       "aria-label": name }, track);
     video.addEventListener("error", () => {
-      note.textContent = "This browser cannot play this kind of file. The segments are right all the same.";
-      video.classList.add("gone");
-      this.list.classList.add("still");
+      note.textContent = "This browser cannot play this kind of file. Its segments are shown all the same.";
+      this.element.classList.add("still");
+      this.#mark(-1);
     });
     return video;
   }
