@@ -105,8 +105,8 @@ export class Webcam {
     const [best] = predictions;
     this.answers.show(predictions);
     byId("webcam-state").textContent = "Live";
-    this.#facts({ Delay: `${Math.round(delay)}\u00a0ms`, Method: method,
-      Dropped: `${dropped + this.unsent} of ${counted(this.frames, "frame")}` });
+    this.#facts({ Delay: `${Math.round(delay)}\u00a0ms`,
+      Dropped: `${dropped + this.unsent} of ${counted(this.frames, "frame")}`, Method: method });
     const now = performance.now();
     if (best.label === this.announced.label || now - this.announced.at < QUIET) return;
     this.announced = { label: best.label, at: now };
