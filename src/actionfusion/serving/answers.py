@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from actionfusion.errors import SettingsError
+from actionfusion.errors import SettingsError, VideoTooLarge
 from actionfusion.explanation.localization import grad_cam
 from actionfusion.explanation.target import AttributionTarget
 from actionfusion.inference.recognizer import Recognizer
@@ -63,7 +63,7 @@ class Answers:
         self.network = Network(recognizer)
         self.decoders = Decoders(recognizer.clip_settings, recognizer.rates, limits)
         self.is_ending = False
-        self.admitted = 0
+        self.admitted = self.cameras = 0
 
     @property
     def clip_settings(self) -> ClipSettings:
@@ -116,6 +116,8 @@ class Answers:
         async with self._decoder(tell) as decoder:
             await decoder.begin({**self._job("samples", video), "every": windows.every}, self.limits.decoding_seconds)
             seen, note = await self._see(decoder, tell, windows)
+            if isinstance(seen.error, VideoTooLarge):
+                raise seen.error
             if not seen.windows:
                 if seen.error is not None:
                     raise seen.error

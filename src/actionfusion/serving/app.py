@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.websockets import WebSocket
 
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.inference.timelines.files import as_webvtt
@@ -22,6 +23,7 @@ from actionfusion.inference.timelines.untrimmed import VideoTimeline
 from actionfusion.serving import schemas
 from actionfusion.serving.access import Access
 from actionfusion.serving.answers import Answers, Options, Tell
+from actionfusion.serving.camera import serve_camera
 from actionfusion.serving.failures import NotFound, RequestError, WrongMethod, as_json
 from actionfusion.serving.guard import Guard
 from actionfusion.serving.metrics import Metrics
@@ -64,15 +66,10 @@ class Served:
 
 def make_app(served: Served) -> Guard:
     """Make the application of a server."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await served.answers.decoders.close()
-
     answers, gauge = served.answers, served.metrics.gauge
     gauge("videos_waiting", "Videos that wait for a decoder.", lambda: answers.decoders.waiting)
     gauge("videos_admitted", "Videos that are received or worked on.", lambda: answers.admitted)
+    gauge("cameras", "Pages that stream.", lambda: answers.cameras)
     gauge("decoders_replaced", "Decoders that died or were ended.", lambda: answers.decoders.replaced)
     app = FastAPI(
         title="actionfusion",
@@ -81,7 +78,6 @@ def make_app(served: Served) -> Guard:
         docs_url=None,  # these pages would load scripts from others
         redoc_url=None,
         openapi_url="/openapi.json",
-        lifespan=lifespan,
     )
     _add_pages(app)
     _add_state(app, served)
@@ -151,6 +147,10 @@ def _add_state(app: FastAPI, served: Served) -> None:
     )
     async def metrics() -> Response:
         return Response(served.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.websocket("/api/stream")
+    async def stream(socket: WebSocket) -> None:
+        await serve_camera(socket, served.answers, served.access, served.metrics)
 
     @app.get("/api/model", summary="What is served.", tags=["model"])
     async def model() -> schemas.ModelAnswer:

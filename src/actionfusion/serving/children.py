@@ -98,11 +98,11 @@ class Decoder:
         try:
             await decoder.send(setup)
             message = await decoder.receive()
-        except VideoError as error:
+        except BaseException as error:
+            await decoder.end()
+            if not isinstance(error, VideoError):
+                raise
             raise RuntimeUnavailable("decoder", f"does not start ({error.reason})", "install it again") from error
-        except BaseException:
-            decoder.kill()
-            raise
         assert message.kind == "ready"
         return decoder
 
@@ -110,6 +110,10 @@ class Decoder:
         """Give it a job, which may keep it busy for so many seconds."""
         self.is_free, self._left = False, seconds
         await self.send(job)
+
+    def allow(self, seconds: float) -> None:
+        """Let what it does next take so many seconds."""
+        self._left = seconds
 
     async def send(self, header: Mapping[str, Any], data: bytes = b"") -> None:
         """Send a message, and bytes that belong to it."""
@@ -167,6 +171,10 @@ class Decoder:
     async def end(self) -> None:
         """End it, and wait until it is gone."""
         self.kill()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        await self.process.stdout.read()  # to the end, so that the pipe is closed before the loop is
         await self.process.wait()
 
 
@@ -254,6 +262,19 @@ class Decoders:
             yield decoder
         finally:
             self._give_back(decoder)
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Decoder]:
+        """Start a decoder of one's own, which ends with the block: a camera would keep one of the others for long.
+
+        Raises:
+            RuntimeUnavailable: it cannot be started.
+        """
+        decoder = await Decoder.start(self._setup)
+        try:
+            yield decoder
+        finally:
+            await decoder.end()
 
     async def _take(self, ahead: Ahead) -> Decoder:
         if self._free and not self._line:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from actionfusion.serving.failures import QueueFull, RequestError, SlowSender, as_json
@@ -24,6 +21,7 @@ class BoundedProtocol(H11Protocol):
         """Turn a connection away that is one too many, and begin to wait for a request."""
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._is_handed_over = False
         if len(self.connections) > self.limits.connections:
             self._refuse("503 Service Unavailable", QueueFull("too many connections are open", "ask again later"))
             return
@@ -32,11 +30,10 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take data; a head that has begun must be whole in time, however many pieces it comes in."""
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
-            if self._head_timer is None:
-                self._await_head()
-        else:
+        if self._is_handed_over or (self.cycle is not None and not self.cycle.response_complete):
             self._stop_timer()
+        elif self._head_timer is None:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -45,7 +42,7 @@ class BoundedProtocol(H11Protocol):
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Hand the connection over."""
-        self._stop_timer()
+        self._is_handed_over = True
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
@@ -88,12 +85,3 @@ class BoundedProtocol(H11Protocol):
 def bounded(limits: ServingLimits) -> type[BoundedProtocol]:
     """Make the protocol of a server."""
     return type("Protocol", (BoundedProtocol,), {"limits": limits})
-
-
-class Server(uvicorn.Server):
-    """A server that leaves signals to ``process``."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield

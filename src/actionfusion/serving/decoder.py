@@ -161,9 +161,10 @@ def confine(memory: int) -> None:
         return
     import resource  # noqa: PLC0415  POSIX has it
 
-    own = psutil.Process().memory_info().vms
+    own = psutil.Process().memory_info()
     # No file is written, no crash is dumped, few files are open, and memory has an end.
-    limits = {"RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": _FILES, "RLIMIT_AS": own + memory}
+    limits = {"RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": _FILES, "RLIMIT_AS": own.vms + memory}
+    limits["RLIMIT_DATA"] = getattr(own, "data", own.vms) + memory
     for name, most in limits.items():
         with suppress(OSError, ValueError, AttributeError):
             kind = getattr(resource, name)

@@ -99,6 +99,8 @@ class Guard:
             await error_response(error)(scope, _nothing, answer.send)
 
     def _check(self, scope: Scope, method: str) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.header_bytes:
+            raise RequestError("the request's head is too long", "send fewer and shorter headers")
         host = self._access.check_host(scope["headers"])
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self._access.check_origin(method, headers, host)
@@ -147,7 +149,7 @@ class _Body:
         self._most = limits.bytes + _FORM_BYTES if takes_videos else _SMALL_BODY
         headers = dict(scope["headers"])
         self._length = headers.get(b"content-length")
-        self._waits = b"expect" in headers
+        self._waits = b"expect" in headers  # for our word, or we have waited long enough
         self._is_whole = self._length in (None, b"0") and b"transfer-encoding" not in headers
         self._count = 0
         self._began = time.monotonic()
@@ -167,6 +169,7 @@ class _Body:
             async with asyncio.timeout(min(max(left, 0), slack)):
                 message = await self._receive()
         except TimeoutError:
+            self._waits = True
             raise SlowSender("the body comes too slowly", "send it over a faster line") from None
         self._waits = False
         self._count += len(message.get("body", b""))

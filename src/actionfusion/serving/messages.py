@@ -77,5 +77,5 @@ def array_sizes(header: Mapping[str, Any]) -> dict[str, tuple[type[Any], tuple[i
 
 
 def as_array(data: bytes, kind: type[Any], shape: Sequence[int]) -> Array:
-    """Make an array of its bytes."""
-    return np.frombuffer(data, kind).reshape(shape)
+    """Make an array of its bytes, which can be written, as PyTorch wants."""
+    return np.frombuffer(bytearray(data), kind).reshape(shape)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -44,26 +44,28 @@ class WorkResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, unless the client goes before that."""
-        async with self._held:
-            told: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
-            work = asyncio.ensure_future(self._work(told.put_nowait))
-            gone, cut = asyncio.ensure_future(_until_gone(receive)), asyncio.ensure_future(self._cut.wait())
-            work.add_done_callback(lambda _: told.put_nowait(None))
-            for end in (gone, cut):
-                end.add_done_callback(lambda _: work.cancel())
-            try:
-                if self._lines:
-                    await self._send_lines(send, told, work, gone)
-                else:
-                    await asyncio.wait([work])
-                    if not gone.done():
-                        await _answer(work, self._failed)[0](scope, receive, send)
-            finally:
-                for task in (work, gone, cut):
-                    task.cancel()
-                for task in (work, gone, cut):
-                    with suppress(asyncio.CancelledError, Exception):
-                        await task
+        told: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+        work = asyncio.ensure_future(self._do(told.put_nowait))
+        gone, cut = asyncio.ensure_future(_until_gone(receive)), asyncio.ensure_future(self._cut.wait())
+        work.add_done_callback(lambda _: told.put_nowait(None))
+        for end in (gone, cut):
+            end.add_done_callback(lambda _: work.cancel())
+        try:
+            if self._lines:
+                await self._send_lines(send, told, work, gone)
+            else:
+                await asyncio.wait([work])
+                if not gone.done():
+                    await _answer(work, self._failed)[0](scope, receive, send)
+        finally:
+            for task in (work, gone, cut):
+                task.cancel()
+            await asyncio.gather(work, gone, cut, return_exceptions=True)
+            await self._held.aclose()
+
+    async def _do(self, tell: Tell) -> Response:
+        async with self._held:  # what was sent is gone before the answer is
+            return await self._work(tell)
 
     async def _send_lines(
         self,
