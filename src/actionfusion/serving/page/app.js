@@ -55,7 +55,8 @@ function introduce() {
   byId("limits").textContent = `Or drop them anywhere on this page.${most.length ? ` At most ${most.join(" and ")} each.` : ""} ` +
     "The server keeps no video.";
   byId("pick").disabled = false;
-  byId("use-webcam").disabled = !streaming;
+  byId("use-webcam").disabled = false;
+  byId("use-webcam").hidden = !streaming; // an export answers whole clips alone
   const facts = { Model: model.model, Version: model.version, Reads: listed(streams.map((name) =>
     ({ rgb: "pictures", flow: "optical flow" }[name] ?? name))), Frames: model.frames,
   Runtime: [model.runtime, model.precision].filter(Boolean).join(", "), Live: streaming ?? "no",

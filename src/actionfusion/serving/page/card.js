@@ -18,14 +18,15 @@ export class Card {
     this.answers = new Answers(Math.min(5, page.model.labels.length), `Answers for ${file.name}`);
     const outcome = make("div", { className: "outcome" }, this.answers.element);
     this.task = this.#task("/api/predict", file.name, false, outcome, (answers) => this.#answer(answers));
-    this.extras = [this.#extra("Timeline", "timeline", (result) => this.#timeline(result))];
-    if (page.model.explains) this.extras.unshift(this.#extra("Film strip", "explain", (result) => this.#strip(result)));
-    const remove = make("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${file.name}` });
-    remove.addEventListener("click", () => page.remove(this));
+    this.extras = []; // an export has neither
+    if (page.model.explains) this.extras.push(this.#extra("Film strip", "explain", (result) => this.#strip(result)));
+    if (page.model.streaming) this.extras.push(this.#extra("Timeline", "timeline", (result) => this.#timeline(result)));
+    this.remove = make("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${file.name}` });
+    this.remove.addEventListener("click", () => page.remove(this));
     this.title = make("h3", { id: this.id, textContent: file.name, tabIndex: -1 });
     const about = make("div", { className: "about" }, this.title,
       make("p", { className: "quiet small", textContent: bytes(file.size) }), this.task.element,
-      make("div", { className: "line" }, this.task.button, ...this.extras.map((extra) => extra.button), remove));
+      make("div", { className: "line" }, this.task.button, ...this.extras.map((extra) => extra.button), this.remove));
     this.element = make("li", { className: "card", "aria-labelledby": this.id },
       make("div", { className: "head" }, about, outcome), ...this.extras.map((extra) => extra.panel));
   }
@@ -71,7 +72,7 @@ export class Card {
     this.answers.show(answers);
     for (const { button } of this.extras) button.hidden = false;
     // Somebody at the keyboard stood on the button that cancels, which goes.
-    if (document.activeElement === this.task.button) this.extras[0].button.focus();
+    if (document.activeElement === this.task.button) (this.extras[0]?.button ?? this.remove).focus();
     const [best] = answers;
     if (best) say(`${this.file.name}: ${best.label}, ${percent(best.score)}`);
   }
