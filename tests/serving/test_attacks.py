@@ -307,6 +307,21 @@ def test_row_6_connections_are_bounded(running, tiny_run, tmp_path, small_limits
     assert b"retry-after: 5" in answer
 
 
+def test_row_6_a_client_that_does_not_read_is_given_up(server):
+    """It asks again and again and reads nothing, until the answers fill every buffer; then it is cut off."""
+    ask = head_of("GET", "/openapi.json") * 50
+    with server.line() as line:
+        line.settimeout(8)
+        with pytest.raises(ConnectionError):
+            send_for_ever(line, ask)
+    assert server.get("/health/live").status == 200
+
+
+def send_for_ever(line, data):
+    for _ in range(100_000):
+        line.sendall(data)
+
+
 # 7
 
 

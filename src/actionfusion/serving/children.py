@@ -165,8 +165,10 @@ class Decoder:
     def kill(self) -> None:
         """End it, whatever it does."""
         self.is_free = False
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        if self.process.returncode is None:
+            # Not by `Process.kill`, which may take the exit code away from the loop that waits for it.
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
     async def end(self) -> None:
         """End it, and wait until it is gone."""

@@ -21,6 +21,7 @@ class BoundedProtocol(H11Protocol):
         """Turn a connection away that is one too many, and begin to wait for a request."""
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._is_handed_over = False
         if len(self.connections) > self.limits.connections:
             self._refuse("503 Service Unavailable", QueueFull("too many connections are open", "ask again later"))
@@ -38,7 +39,23 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read, but not for long."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.limits.pause_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on, since it reads."""
+        self._stop_write_timer()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that nobody uses, also one whose last bytes nobody reads."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(self.limits.pause_seconds, self.transport.abort)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Hand the connection over."""
@@ -57,6 +74,11 @@ class BoundedProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _give_up(self) -> None:
         self._head_timer = None

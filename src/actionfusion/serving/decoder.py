@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import psutil
 
-from actionfusion.errors import ActionFusionError, VideoError
+from actionfusion.errors import ActionFusionError, VideoDamaged, VideoError
 from actionfusion.inference.given_videos import cut_paced, open_given, pace_of
 from actionfusion.inference.timelines.video_samples import VideoSamples
 from actionfusion.process import STOPS
@@ -29,7 +29,7 @@ from actionfusion.video.clip import ClipSettings
 from actionfusion.video.limits import ReadingLimits, limiting
 from actionfusion.video.pictures import scaled_picture
 from actionfusion.video.rates import FrameRates
-from actionfusion.video.reading import Frame
+from actionfusion.video.reading import Frame, count_frames
 from actionfusion.video.samples import FrameCollector, FrameGroup, Sample
 from actionfusion.video.still_pictures import decode_picture
 from actionfusion.video.unforeseen import unforeseen_faults
@@ -56,7 +56,8 @@ class Decoder:
         self._limits = ReadingLimits(
             limits["pixels"], limits["frames"], limits["seconds"], frozenset(limits["codecs"]), self._watch
         )
-        self._told, self._total = 0.0, 0
+        self._told = 0.0
+        self._expect(0)
 
     def run(self) -> None:
         """Do the jobs that come, until no more do."""
@@ -69,7 +70,7 @@ class Decoder:
         while (job := receive(self._given)) is not None:
             cv2.setNumThreads(int(job["threads"]))
             path = str(job.get("path", "picture"))
-            self._total = 0
+            self._expect(0)
             try:
                 with limiting(self._limits), unforeseen_faults(path):
                     jobs[job["task"]](job)
@@ -79,7 +80,7 @@ class Decoder:
 
     def _cut(self, job: Mapping[str, Any]) -> None:
         source, pace = open_given(job["path"], self._clip, self._rates)
-        self._total = source.num_frames
+        self._expect(source.num_frames)
         clip = cut_paced(source, pace, self._clip)
         arrays: dict[str, Array] = {"rgb": clip.rgb, "times": clip.times, "positions": clip.positions.astype(np.int64)}
         if clip.flow is not None:
@@ -89,6 +90,8 @@ class Decoder:
     def _sample(self, job: Mapping[str, Any]) -> None:
         path = job["path"]
         pace = pace_of(path, self._rates)
+        with suppress(VideoDamaged):  # the reading meets the same fault, after what can be read
+            self._expect(count_frames(path))
         reading = VideoSamples(path, self._clip, pace.interval(job["every"]), None, pace)
         for sample in reading:
             self._send_sample(sample)
@@ -119,11 +122,19 @@ class Decoder:
         arrays = {"rgb": sample.rgb} | ({} if sample.flow is None else {"flow": sample.flow})
         self._send({"kind": "sample", "time": sample.time, "position": sample.position}, arrays)
 
+    def _expect(self, total: int) -> None:
+        """Begin to count, of so many frames; 0 where they are not known yet."""
+        self._total, self._before, self._last = total, 0, 0
+
     def _watch(self, count: int) -> None:
+        if count <= self._last:  # the next part of a long video, of which not all is read
+            self._before += self._last
+        self._last = count
         now = time.monotonic()
         if now - self._told >= _EVERY:
-            self._told = now
-            self._send({"kind": "progress", "done": count, "of": self._total or None})
+            self._told, done = now, self._before + count
+            done = min(done, self._total) if self._total else done
+            self._send({"kind": "progress", "done": done, "of": self._total or None})
 
     def _send(self, header: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> None:
         for part in packed(header, arrays):
