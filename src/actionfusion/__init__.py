@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from actionfusion.reporting.explain import explain
     from actionfusion.reporting.push import push
     from actionfusion.reporting.run_report import report
+    from actionfusion.serving.serve import serve
     from actionfusion.training.recipe import Recipe, load_recipe
     from actionfusion.training.train import train
 
@@ -67,6 +68,7 @@ __all__ = [
     "push",
     "report",
     "report_comparison",
+    "serve",
     "stream",
     "train",
     "versus",

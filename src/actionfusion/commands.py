@@ -39,6 +39,7 @@ COMMANDS = {
     "stream": Command(
         "actionfusion.inference.streams.stream", "labels while a video runs: a file, a pipe, a camera, a server"
     ),
+    "serve": Command("actionfusion.serving.serve", "a web page and an HTTP API that name the action in videos"),
     "export": Command("actionfusion.inference.exports.export", "a run as a model for other programs: ONNX or OpenVINO"),
     "benchmark": Command(
         "actionfusion.inference.speed.benchmark",

@@ -77,6 +77,12 @@ class VideoDamaged(VideoError, ValueError):
     kind = "damaged"
 
 
+class CodecRefused(VideoError, ValueError):
+    """A video whose codec this reader is not to run."""
+
+    kind = "codec"
+
+
 class NoFrames(VideoError, ValueError):
     """A video stream that holds not one frame."""
 

@@ -144,6 +144,16 @@ CASES = {
     )
 }
 
+# It ends when it is told to; tests/serving runs it under what a server meets.
+ENDLESS = {
+    "serve": Case(
+        "serve",
+        "{run} --port 0",
+        "nothing that stays: what is sent is deleted with its answer",
+        "it finishes what runs, and ends with 0; the same command serves again",
+    )
+}
+
 CONDITIONS = {
     "an output below a file": "an error before the work; the file is as it was",
     "an output that is a folder, or for a folder a file": "an error before the work; what is there is as it was",
@@ -174,7 +184,7 @@ CONDITIONS = {
 def tables() -> dict[str, str]:
     """Render both tables in Markdown, by name."""
     conditions = [f"| {name} | {promise} |" for name, promise in CONDITIONS.items()]
-    commands = [f"| `{name}` | {case.output} | {case.after} |" for name, case in CASES.items()]
+    commands = [f"| `{name}` | {case.output} | {case.after} |" for name, case in (CASES | ENDLESS).items()]
     return {
         "conditions": "\n".join(["| condition | what happens |", "|---|---|", *conditions]),
         "commands": "\n".join(["| command | what it writes | after a stop |", "|---|---|---|", *commands]),

@@ -25,7 +25,8 @@ from actionfusion.inference.predict import predict
 from actionfusion.inference.stepping import Stepper, StreamPrediction
 from actionfusion.inference.timelines import segments as segments_module
 from actionfusion.inference.timelines.timeline import TimelineRules
-from actionfusion.inference.timelines.untrimmed import BATCH, VideoSamples, WindowSettings, find_segments, see_video
+from actionfusion.inference.timelines.untrimmed import BATCH, WindowSettings, find_segments, see_video
+from actionfusion.inference.timelines.video_samples import VideoSamples
 from actionfusion.models import FusionNetwork
 from actionfusion.video.clip import ClipSettings, cut_clip
 from actionfusion.video.flow import FlowRecipe

@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from actionfusion.errors import DatasetError, VideoError, VideoMissing, printable
-from actionfusion.video.clip import ClipSettings, ClipSource
+from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
 from actionfusion.video.rates import WHOLE, FrameRates, Pace, frame_rate
 from actionfusion.video.reading import Frame, iterate_frames
 from actionfusion.video.sources import without_secrets
@@ -68,6 +70,16 @@ def open_given(video: Given, clip: ClipSettings, rates: FrameRates | None = None
     from actionfusion.data.source_videos import PictureFolderSource  # noqa: PLC0415
 
     return PictureFolderSource(folder, clip.flow, clip.frame_size), WHOLE
+
+
+def cut_paced(source: ClipSource, pace: Pace, clip: ClipSettings) -> Clip:
+    """Cut the clip of what `open_given` opened; its positions are frames of the file.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    cut = cut_clip(source, clip)
+    return replace(cut, positions=np.array([pace.source(int(at)) for at in cut.positions]))
 
 
 def pace_of(video: Given, rates: FrameRates | None) -> Pace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from actionfusion.errors import RecipeMismatch, SettingsError, WeightsError
 from actionfusion.hub import local_run
 from actionfusion.inference.backends import Backends, SubModelName
 from actionfusion.inference.exports.exported import is_export
-from actionfusion.inference.given_videos import open_given
+from actionfusion.inference.given_videos import cut_paced, open_given
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.runtimes.choice import RuntimeChoice
 from actionfusion.inference.runtimes.sub_models import Array
@@ -25,7 +25,7 @@ from actionfusion.models.model import Features, VideoModel
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.storage import PathLike
 from actionfusion.streams import StreamName
-from actionfusion.video.clip import Clip, ClipSettings, cut_clip, stacked_inputs
+from actionfusion.video.clip import Clip, ClipSettings, stacked_inputs
 from actionfusion.video.pictures import scaled_picture
 from actionfusion.video.rates import FrameRates, Pace
 from actionfusion.video.reading import Frame
@@ -171,8 +171,7 @@ class Recognizer:
     def paced_clip(self, video: str | Path) -> tuple[Clip, Pace]:
         """Do the same, and tell how the video's frames were taken."""
         source, pace = open_given(video, self.clip_settings, self.rates)
-        clip = cut_clip(source, self.clip_settings)
-        return replace(clip, positions=np.array([pace.source(int(at)) for at in clip.positions])), pace
+        return cut_paced(source, pace, self.clip_settings), pace
 
     def probabilities(self, clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
         """Compute class probabilities ``[len(clips), K]`` of clips, in the order of ``labels``.

@@ -18,6 +18,7 @@ from av.stream import Disposition
 
 from actionfusion.errors import NotAVideo, NoVideoStream, VideoDamaged, VideoMissing, VideoTooLarge
 from actionfusion.video.error_log import ErrorLog, errors_logged
+from actionfusion.video.limits import allowed_pixels, refuse_codec
 from actionfusion.video.still_pictures import MAX_PIXELS
 from actionfusion.video.structure import structure_fault
 
@@ -95,7 +96,8 @@ def open_video(path: LocalPath, log: ErrorLog | None = None) -> Iterator[tuple[I
         NotAVideo: no container of moving pictures; an empty file, text, a playlist, a still picture.
         NoVideoStream: nothing but sound, subtitles or cover art.
         VideoDamaged: a container whose header cannot be read, or a codec that FFmpeg does not decode.
-        VideoTooLarge: a picture of more than ``MAX_PIXELS`` pixels.
+        VideoTooLarge: a picture of more than ``MAX_PIXELS`` pixels, or than this thread may read (``limits``).
+        CodecRefused: a codec that this thread may not read.
     """
     name = os.fspath(path)
     log = log or ErrorLog()
@@ -153,7 +155,7 @@ def _open_container(name: str, file: BinaryIO, log: ErrorLog) -> Iterator[InputC
             container = av.open(
                 _SeekableFile(file),
                 "r",
-                options=PIXEL_LIMIT,
+                options={"max_pixels": str(allowed_pixels(MAX_PIXELS))},
                 container_options={
                     "format_whitelist": ",".join(VIDEO_DEMUXERS + SOUND_DEMUXERS),
                     "protocol_whitelist": _NO_PROTOCOL,
@@ -178,7 +180,7 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
     """Choose the video stream to read, as ``open_video`` says, of a container of that name.
 
     Raises:
-        NoVideoStream, VideoDamaged, VideoTooLarge: as ``open_video``.
+        NoVideoStream, VideoDamaged, VideoTooLarge, CodecRefused: as ``open_video``.
     """
     moving = [stream for stream in container.streams.video if not stream.disposition & _NOT_MOVING]
     if not moving:
@@ -194,6 +196,7 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
         return (bool(stream.disposition & Disposition.default), codec.width * codec.height, -stream.index)
 
     stream = max(readable, key=rank)
+    refuse_codec(name, stream)
     width, height, largest = stream.codec_context.width, stream.codec_context.height, largest_picture(stream)
     if width * height > largest:
         raise VideoTooLarge(name, f"its picture of {width}x{height} is over {largest} pixels", SCALE_DOWN)
@@ -203,7 +206,7 @@ def choose_stream(name: str, container: InputContainer) -> VideoStream:
 def largest_picture(stream: VideoStream) -> int:
     """Give the pixels of the largest picture that is read of a stream, by how many its decoder keeps."""
     keeps_many = stream.codec_context.codec.canonical_name in ("h264", "hevc")
-    return min(MAX_PIXELS, LARGEST_LEVEL) if keeps_many else MAX_PIXELS
+    return allowed_pixels(min(MAX_PIXELS, LARGEST_LEVEL) if keeps_many else MAX_PIXELS)
 
 
 def error_text(error: BaseException) -> str:

@@ -41,6 +41,7 @@ from actionfusion.video.containers import (
     open_video,
 )
 from actionfusion.video.error_log import ErrorLog
+from actionfusion.video.limits import PacketCount
 from actionfusion.video.pictures import Orientation, PictureConverter, UInt8Array
 from actionfusion.video.still_pictures import MAX_PIXELS
 from actionfusion.video.threads import check_stop
@@ -303,7 +304,11 @@ def iterate_packets(container: InputContainer, stream: VideoStream) -> Generator
     """Yield the packets that hold data: an empty one would end the stream for the decoder.
 
     To be closed before the container is: PyAV else loses some memory of each file that is not read to its end.
+
+    Raises:
+        VideoTooLarge: more frames or seconds than this thread may read (``limits``).
     """
+    count = PacketCount(container.name, stream)
     with closing(cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))) as packets:
         while True:
             check_stop()
@@ -314,6 +319,7 @@ def iterate_packets(container: InputContainer, stream: VideoStream) -> Generator
             if packet is None:
                 return
             if packet.size:
+                count.add(packet)
                 yield packet
 
 

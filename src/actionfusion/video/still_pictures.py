@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from actionfusion.errors import VideoDamaged, VideoTooLarge
+from actionfusion.video.limits import allowed_pixels
 from actionfusion.video.pictures import UInt8Array
 
 MAX_PIXELS = 8192 * 8192
@@ -37,14 +38,14 @@ def decode_picture(data: bytes, subject: str | PathLike[str], flags: int = cv2.I
         BGR ``[H, W, 3]``, or grey ``[H, W]`` with ``cv2.IMREAD_GRAYSCALE``.
 
     Raises:
-        VideoTooLarge: it has more than ``MAX_PIXELS`` pixels.
+        VideoTooLarge: it has more than ``MAX_PIXELS`` pixels, or than this thread may read (``limits``).
         VideoDamaged: it cannot be decoded, or is of another kind.
     """
     size = picture_size(data)
     if size is None:
         raise VideoDamaged(subject, "it is no whole JPEG, PNG, BMP, TIFF or WebP picture", _REPLACE)
-    if size[0] * size[1] > MAX_PIXELS:
-        reason = f"its picture of {size[0]}x{size[1]} is over {MAX_PIXELS} pixels"
+    if size[0] * size[1] > (largest := allowed_pixels(MAX_PIXELS)):
+        reason = f"its picture of {size[0]}x{size[1]} is over {largest} pixels"
         raise VideoTooLarge(subject, reason, "scale it down first")
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

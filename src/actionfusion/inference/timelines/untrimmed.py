@@ -6,17 +6,17 @@ each sample and window grow with the video.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from actionfusion.errors import SettingsError, VideoError
-from actionfusion.inference.given_videos import frames_of, pace_of
+from actionfusion.inference.given_videos import pace_of
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.stepping import Stepper, StreamMethod
 from actionfusion.inference.timelines.timeline import (
@@ -27,17 +27,14 @@ from actionfusion.inference.timelines.timeline import (
     moment_edges,
     moment_probabilities,
 )
+from actionfusion.inference.timelines.video_samples import VideoSamples
 from actionfusion.inference.video_results import error_as_json
 from actionfusion.video.clip import ClipSettings
-from actionfusion.video.pictures import UInt8Array
 from actionfusion.video.rates import WHOLE, Pace
-from actionfusion.video.samples import FrameCollector, Sample
+from actionfusion.video.samples import Sample
 
 BATCH = 16
 """Samples that go through the backbones at once: fastest of 1 to 32 on a CPU, no more than the paper's clip of 17."""
-
-# Seconds of a video of one frame, whose times do not show its length.
-_ONE_FRAME = 1 / 25
 
 
 @dataclass(frozen=True)
@@ -156,31 +153,59 @@ def find_segments(
     Raises:
         SettingsError: windows further apart than they are long; ``top_k`` under 1.
     """
-    clip = recognizer.clip_settings
+    check_windows(recognizer.clip_settings, windows, top_k)
+    method = recognizer.stepper.method
+    try:
+        pace = pace_of(video, recognizer.rates)
+    except VideoError as fault:
+        return VideoTimeline(str(video), error=fault, method=method)
+    seen = see_video(video, recognizer.stepper, recognizer.clip_settings, windows, watch=watch, pace=pace)
+    whole = None
+    if not seen.windows:
+        if seen.error is not None:
+            return VideoTimeline(str(video), error=seen.error, method=method)
+        try:
+            whole = recognizer.probabilities([recognizer.clip(video)])[0]
+        except VideoError as changed:  # the file is no longer the one that was just read
+            return VideoTimeline(str(video), error=changed, method=method)
+    segments = segments_of(recognizer, seen, rules or TimelineRules(), top_k, whole)
+    return VideoTimeline(str(video), segments, seen.error, method, pace.note)
+
+
+def check_windows(clip: ClipSettings, windows: WindowSettings, top_k: int) -> None:
+    """Refuse windows that leave gaps, and an answer without classes, before anything is read.
+
+    Raises:
+        SettingsError: as `find_segments`.
+    """
     if top_k < 1:
         raise no_classes(top_k)
     if windows.stride > clip.frames:
         reason = f"windows of {clip.frames} samples that start every {windows.stride} leave gaps"
         raise SettingsError("stride", reason, f"take 1 to {clip.frames}")
-    try:
-        pace = pace_of(video, recognizer.rates)
-    except VideoError as fault:
-        return VideoTimeline(str(video), error=fault, method=recognizer.stepper.method)
-    seen = see_video(video, recognizer.stepper, clip, windows, watch=watch, pace=pace)
-    error, method = seen.error, recognizer.stepper.method
-    if seen.windows:
+
+
+def segments_of(
+    recognizer: Recognizer,
+    seen: SeenVideo,
+    rules: TimelineRules,
+    top_k: int,
+    whole: npt.NDArray[np.float32] | None = None,
+) -> tuple[Segment, ...]:
+    """Join what was seen into segments.
+
+    Args:
+        recognizer: for the labels.
+        seen: the answers to the windows.
+        rules: how they become segments.
+        top_k: classes given for each segment.
+        whole: of a video of fewer samples than a window, the probabilities ``[K]`` of the whole.
+    """
+    if whole is None:
         edges, probabilities = moment_edges(seen.times, seen.end), moment_probabilities(seen.windows, len(seen.times))
-    elif error is None:
-        try:
-            probabilities = recognizer.probabilities([recognizer.clip(video)]).astype(np.float64)
-        except VideoError as changed:  # the file is no longer the one that was just read
-            return VideoTimeline(str(video), error=changed, method=method)
-        edges = np.array([0.0, seen.end])
     else:
-        return VideoTimeline(str(video), error=error, method=method)
-    spans = find_spans(edges, probabilities, rules or TimelineRules())
-    segments = tuple(_segment(span, recognizer, top_k) for span in spans)
-    return VideoTimeline(str(video), segments, error, method, pace.note)
+        edges, probabilities = np.array([0.0, seen.end]), whole[None].astype(np.float64)
+    return tuple(_segment(span, recognizer, top_k) for span in find_spans(edges, probabilities, rules))
 
 
 def see_video(
@@ -203,86 +228,52 @@ def see_video(
         pace: how the video's frames are taken.
     """
     reading = VideoSamples(video, clip, pace.interval(settings.every), watch, pace)
-    samples, newest = iter(reading), stepper.start()
-    times: list[float] = []
-    windows: list[Window] = []
-
-    def answer(wanted: Mapping[int, Any]) -> None:
-        for first, found in zip(wanted, stepper.answers(list(wanted.values())), strict=True):
-            windows.append(Window(first, first + clip.frames - 1, found.probabilities))
-
+    samples, answers = iter(reading), WindowAnswers(stepper, clip.frames, settings)
     while batch := list(islice(samples, BATCH)):
-        made = stepper.windows(batch, newest)
-        firsts = range(len(times) + 1 - clip.frames, len(times) + 1 - clip.frames + len(batch))
-        answer({at: each for at, each in zip(firsts, made, strict=True) if at >= 0 and at % settings.stride == 0})
-        times += [sample.time for sample in batch]
-        newest = made[-1]
-    last = len(times) - clip.frames
-    if last >= 0 and last % settings.stride:
-        answer({last: newest})
-    return SeenVideo(tuple(times), tuple(windows), reading.end, reading.error)
+        answers.add(batch)
+    return answers.seen(reading.end, reading.error)
 
 
-@dataclass
-class VideoSamples:
-    """The samples of a video file, read once; a fault ends them, and ``error`` holds it then.
+class WindowAnswers:
+    """Answers the windows of samples that come in batches.
 
     Args:
-        path: the file, or the folder of pictures.
-        clip: L and the flow recipe.
-        every: frames from one sample to the next.
-        watch: called with the number of frames decoded so far, for each.
-        pace: how the video's frames are taken; the samples are numbered by those that are.
+        stepper: makes the answers.
+        frames: T.
+        settings: how the windows are spread.
     """
 
-    path: str | Path
-    clip: ClipSettings
-    every: int
-    watch: Callable[[int], object] | None = None
-    pace: Pace = WHOLE
-    error: VideoError | None = field(default=None, init=False)
-    _decoded: int = field(default=0, init=False)
-    _last: tuple[int, float] = field(default=(0, 0.0), init=False)
+    def __init__(self, stepper: Stepper[Any], frames: int, settings: WindowSettings) -> None:
+        self._stepper, self._frames, self._stride = stepper, frames, settings.stride
+        self._newest = stepper.start()
+        self._times: list[float] = []
+        self._windows: list[Window] = []
 
-    @property
-    def end(self) -> float:
-        """Seconds to the end of the last frame that was decoded.
+    def add(self, batch: Sequence[Sample]) -> None:
+        """Take the next samples, one or more, and answer the windows that they complete."""
+        made = self._stepper.windows(batch, self._newest)
+        before = len(self._times) + 1 - self._frames
+        firsts = range(before, before + len(batch))
+        wanted = {at: each for at, each in zip(firsts, made, strict=True) if at >= 0 and at % self._stride == 0}
+        self._answer(wanted)
+        self._times += [sample.time for sample in batch]
+        self._newest = made[-1]
 
-        The time of a frame that no sample needs is not known, so for those after the last sample, and for the length of
-        the last frame, the frames' mean distance so far is taken.
+    def seen(self, end: float, error: VideoError | None) -> SeenVideo:
+        """Answer the last window too, where the stride leaves it out, and give all.
+
+        Args:
+            end: seconds to the end of the last frame that was decoded.
+            error: what ended the reading before the video did, or None.
         """
-        index, time = self._last
-        interval = time / index if index else _ONE_FRAME
-        return time + (self._decoded - index) * interval
+        last = len(self._times) - self._frames
+        if last >= 0 and last % self._stride:
+            self._answer({last: self._newest})
+        return SeenVideo(tuple(self._times), tuple(self._windows), end, error)
 
-    def __iter__(self) -> Iterator[Sample]:
-        collector, known = FrameCollector(self.every, self.clip.flow_length), dict[int, UInt8Array]()
-
-        def wanted(index: int) -> bool:
-            self._decoded = index + 1
-            if self.watch is not None:
-                self.watch(self._decoded)
-            taken = self.pace.index(index)
-            return taken is not None and collector.wants(taken)
-
-        frames = frames_of(self.path, self.clip.decoded_size, wanted)
-        try:
-            with closing(frames):
-                for frame in frames:
-                    self._last = frame.index, frame.time
-                    taken = self.pace.index(frame.index)
-                    assert taken is not None
-                    collector, group = collector.push(replace(frame, index=taken))
-                    if group is not None:
-                        codes = group.codes(self.clip.flow, known)
-                        known = collector.reusable(codes)
-                        yield group.sample(codes, self.clip)
-        except VideoError as error:
-            self.error = error
-            return
-        # `finish` wants the last frame.  Where no sample needs that, none is left either.
-        for rest in collector.finish():
-            yield rest.sample(rest.codes(self.clip.flow, known), self.clip)
+    def _answer(self, wanted: Mapping[int, Any]) -> None:
+        for first, found in zip(wanted, self._stepper.answers(list(wanted.values())), strict=True):
+            self._windows.append(Window(first, first + self._frames - 1, found.probabilities))
 
 
 def _segment(span: Span, recognizer: Recognizer, top_k: int) -> Segment:
