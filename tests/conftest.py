@@ -34,8 +34,7 @@ def _libraries_uncounted() -> Iterator[None]:
     import torch
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((torch.onnx, "export"),):
-            patch.setattr(owner, name, _uncounted(getattr(owner, name)))
+        patch.setattr(torch.onnx, "export", _uncounted(torch.onnx.export))
         yield
 
 
