@@ -24,17 +24,34 @@ settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
+# What a fork runs is not counted, so it need not be traced.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: sys.settrace(None))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test come first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _libraries_uncounted() -> Iterator[None]:
-    """Coverage leaves PyTorch's exporter alone, which would take 2.6 times as long, and of which it counts no line."""
+    """Coverage leaves alone what libraries take two to three times as long for with it, and of which it counts no line.
+
+    That is PyTorch's exporter, its work on tensors without values, and Matplotlib's drawing.
+    """
     if sys.gettrace() is None:
         yield
         return
     import torch
+    from matplotlib.figure import Figure
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
+    work = (torch.onnx, "export"), (FakeTensorMode, "__torch_dispatch__"), (Figure, "subplots"), (Figure, "savefig")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.onnx, "export", _uncounted(torch.onnx.export))
+        for owner, name in work:
+            patch.setattr(owner, name, _uncounted(getattr(owner, name)))
         yield
 
 

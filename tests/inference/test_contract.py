@@ -230,6 +230,7 @@ def test_a_prepared_runtime_answers_a_stream(name: str, make: Make, video: Path)
     assert kept == {f"{'step' if exact else 'clip'}-onnx-fp32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FEW)
 def test_an_export_with_a_dynamic_batch(kind: str, make: Make, video: Path, tmp_path: Path) -> None:
     run = make(kind)

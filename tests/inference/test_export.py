@@ -296,6 +296,7 @@ def batched(prepared_run, tmp_path_factory, gives) -> dict[str, Path]:
         return made | {"openvino": export(prepared_run, format="openvino", out=out / "openvino", dynamic_batch=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_dynamic_batch_gives_each_clip_its_own_answer(name, batched, prepared_run, shapes_root, monkeypatch):
     assert [item["shape"][0] for item in _about(batched[name])["inputs"]] == [-1, -1]

@@ -63,6 +63,7 @@ class _All(torch.nn.Module):
         return tuple(each.softmax(1) for each in logits)
 
 
+@pytest.mark.slow
 def test_both_runtimes_agree_with_pytorch_on_every_kind(randomise, tmp_path):
     kinds = {_name(kind): _settings(**kind) for kind in _kinds()}
     networks = [randomise(FusionNetwork(settings)) for settings in kinds.values()]

@@ -55,6 +55,7 @@ def _believed(run, changes):
     return about, path
 
 
+@pytest.mark.slow
 def test_what_was_prepared_of_other_weights(runs, swapped, small_clip, capsys):
     wanted = _answer(swapped, small_clip, "torch")
     assert np.abs(wanted - _answer(runs[1], small_clip, "torch")).max() > 0.01
