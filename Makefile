@@ -9,8 +9,9 @@ DEMO ?= demo
 demo: $(VENV)/.installed  ## generate clips, train, evaluate, predict, and write demo/report.html
 	$(BIN)/actionfusion demo --out $(DEMO)
 
+# A file runs in one worker, so that what its tests share is made once; more threads than cores only wait for each other.
 test: $(VENV)/.installed  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST)  # more threads than cores only wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: $(VENV)/.installed  ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -57,6 +57,7 @@ def test_what_was_found_once_ends_well(name):
             read(FINDS / name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a child is limited and measured by Linux's means")
 def test_changed_files_end_well(fuzz, tiny_run, shapes_root, tmp_path):
     material = fuzz.lay_out(tmp_path / "fuzz", lambda folder: fuzz.make_material(folder, tiny_run, shapes_root))

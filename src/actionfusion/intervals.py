@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 DRAWS = 2000
@@ -32,7 +32,7 @@ def wilson(correct: float, count: float, z: float | None = None) -> Interval:
     """
     if count <= 0:
         return 0.0, 1.0
-    z = float(norm.ppf((1 + CONFIDENCE) / 2)) if z is None else z
+    z = float(ndtri((1 + CONFIDENCE) / 2)) if z is None else z
     share, squared = correct / count, z * z / count
     centre = (share + squared / 2) / (1 + squared)
     half = math.sqrt(squared * share * (1 - share) + squared * squared / 4) / (1 + squared)
@@ -92,8 +92,8 @@ def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str], confidence: floa
         between = number / (number - 1) * float(((correct - share * sizes) ** 2).sum()) / count**2
         effective = count / max(between / (share * (1 - share) / (count - 1)), 1.0)
     quantile = (1 + confidence) / 2
-    z = float(norm.ppf(quantile))
-    effective *= float((z / t.ppf(quantile, number - 1)) ** 2)
+    z = float(ndtri(quantile))
+    effective *= float((z / stdtrit(number - 1, quantile)) ** 2)
     return wilson(share * effective if share < 1 else effective, effective, z)
 
 

@@ -304,6 +304,7 @@ def test_a_poor_place_is_enough(name, place, server, given, tmp_path):
         assert "batches come through a pipe" in ended.err
 
 
+@pytest.mark.slow
 def test_little_shared_memory_gives_the_same_run(server, given, tmp_path):
     if sys.platform != "linux" or os.geteuid():
         pytest.skip("only root makes a small /dev/shm")

@@ -162,10 +162,10 @@ def test_a_second_call_reads_only_what_has_changed(broken, tmp_path, monkeypatch
 SCRIPT = """
 import sys
 from pathlib import Path
-from actionfusion.data.check import check
-from actionfusion.data import check_videos
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # the workers, which run this file too, need no more than the command's do
+    from actionfusion.data.check import check
+
     check("folder", Path(sys.argv[1]), out=Path(sys.argv[2]), workers=2)
 """
 

@@ -421,6 +421,7 @@ def test_faults_of_a_remote_entry_are_told_apart(clips, shelf, scratch, monkeypa
         StoredVideo(entry)
 
 
+@pytest.mark.slow
 def test_prepare_train_and_evaluate_on_addresses(shapes_root, shelf, memory, scratch, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "shapes.zip", "w") as archive:
         for file in sorted(shapes_root.rglob("*.*")):

@@ -38,7 +38,7 @@ from actionfusion.version import __version__
 from actionfusion.video.flow import FlowRecipe
 
 RECIPE = FlowRecipe("farneback", 10.0, 32)
-SLOW_RECIPE = FlowRecipe("farneback", 10.0, 224)  # more than a second a video, so that a kill finds one at work
+SLOW_RECIPE = FlowRecipe("farneback", 10.0, 128)  # half a second a video, so that a kill finds one at work
 
 NO_RAY = 'needs the package ray: pip install "actionfusion[ray]"'
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason=NO_RAY)
@@ -238,7 +238,7 @@ def watched(store):
 
 @pytest.mark.slow
 def test_a_machine_killed_during_prepare_costs_nothing(cluster, shapes_root, tmp_path, monkeypatch):
-    items = [(path, path.relative_to(shapes_root).as_posix()) for path in sorted(shapes_root.rglob("*.mp4"))[::6]]
+    items = [(path, path.relative_to(shapes_root).as_posix()) for path in sorted(shapes_root.rglob("*.mp4"))[::8]]
     pools, told = [], []
 
     def both_at_work():

@@ -45,6 +45,7 @@ def compared(words, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_each_model_answers_each_fold(compared):
     table = json.loads((compared / "comparison.json").read_text())
     assert [row["model"] for row in table["models"]] == ["fusion", "lrcn", "probe"]

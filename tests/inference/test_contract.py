@@ -18,7 +18,6 @@ from actionfusion.errors import RuntimeUnavailable
 from actionfusion.inference.exports.export import export
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
-from actionfusion.inference.runtimes.onnx_file import export_onnx
 from actionfusion.inference.runtimes.quantization import quantise
 from actionfusion.inference.runtimes.sub_models import clip_model
 from actionfusion.inference.timelines.untrimmed import WindowSettings, see_video
@@ -45,6 +44,7 @@ EXPORTABLE = [name for name in REPRESENTATIVES if model_class(name).exportable]
 FEW = EXPORTABLE if ALL else [name for name in ("fusion", "lrcn", "c3d") if name in EXPORTABLE]
 
 Make = Callable[[str], RunFolder]
+Exported = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,19 @@ def make(tmp_path_factory: pytest.TempPathFactory, randomise: Callable[..., Vide
         return made[kind]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def exported(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Exports of these runs, each made once."""
+    made: dict[str, Path] = {}
+
+    def out(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = export(make(kind).path, out=tmp_path_factory.mktemp("export") / "onnx")
+        return made[kind]
+
+    return out
 
 
 @pytest.fixture
@@ -202,6 +215,22 @@ def test_flow_is_computed_for_those_alone_that_read_it(
         assert bool(flow_calls) == run.clip.reads_flow, command
 
 
+@pytest.mark.parametrize("name", EXPORTABLE)
+def test_a_prepared_runtime_answers_a_stream(name: str, make: Make, video: Path) -> None:
+    run = make(name)
+    exact = run.model_class.stream_shape(run.network) is not None
+    states = []
+    for runtime in ("torch", "onnx"):
+        recognizer = Recognizer.load(run, runtime=runtime, device="cpu", first="step")  # type: ignore[arg-type]
+        states.append(see_video(video, recognizer.stepper, run.clip, WindowSettings(2)).windows)
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+    assert len(states[0]) == 21 - run.clip.frames
+    kept = {path.name for path in (run.path / "prepared").iterdir() if path.is_dir()}
+    assert kept == {f"{'step' if exact else 'clip'}-onnx-fp32"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FEW)
 def test_an_export_with_a_dynamic_batch(kind: str, make: Make, video: Path, tmp_path: Path) -> None:
     run = make(kind)
@@ -217,19 +246,19 @@ def test_an_export_with_a_dynamic_batch(kind: str, make: Make, video: Path, tmp_
 
 @pytest.mark.parametrize("name", EXPORTABLE)
 def test_an_export_is_enough_by_itself(
-    name: str, make: Make, video: Path, tmp_path: Path, flow_calls: list[str]
+    name: str, make: Make, exported: Exported, video: Path, flow_calls: list[str]
 ) -> None:
     run = make(name)
     model = run.load_network()
-    export(run.path, out=tmp_path / "onnx")
+    out = exported(name)
     assert bool(flow_calls) == run.clip.reads_flow
-    about = json.loads((tmp_path / "onnx" / "model.json").read_text())
+    about = json.loads((out / "model.json").read_text())
     assert (about["export_format"], about["model_name"]) == (2, name)
     assert [item["name"] for item in about["inputs"]] == list(model.reads)
     assert about["frames"]["size"] == [32, 32]
     assert ("flow_recipe" in about) == ("flow_window" in about["sampling"]) == run.clip.reads_flow
     for runtime in ("onnx", "openvino"):
-        recognizer = Recognizer.load(tmp_path / "onnx", runtime=runtime)  # type: ignore[arg-type]
+        recognizer = Recognizer.load(out, runtime=runtime)  # type: ignore[arg-type]
         assert recognizer.clip_settings == run.clip
         clip = recognizer.clip(video)
         np.testing.assert_allclose(recognizer.probabilities([clip])[0], offline(model, clip), atol=1e-5)
@@ -273,30 +302,15 @@ def test_the_formula_of_dense_sampling_is_what_the_code_does(count: int, make: M
     assert positions == run.clip.positions(count).tolist()
 
 
-@pytest.mark.parametrize("name", EXPORTABLE)
-def test_a_prepared_runtime_answers_a_stream(name: str, make: Make, video: Path) -> None:
-    run = make(name)
-    exact = run.model_class.stream_shape(run.network) is not None
-    states = []
-    for runtime in ("torch", "onnx"):
-        recognizer = Recognizer.load(run, runtime=runtime, device="cpu", first="step")  # type: ignore[arg-type]
-        states.append(see_video(video, recognizer.stepper, run.clip, WindowSettings(2)).windows)
-    for one, other in zip(*states, strict=True):
-        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
-    assert len(states[0]) == 21 - run.clip.frames
-    kept = {path.name for path in (run.path / "prepared").iterdir() if path.is_dir()}
-    assert kept == {f"{'step' if exact else 'clip'}-onnx-fp32"}
-
-
 @pytest.mark.parametrize("name", FEW)
-def test_eight_bits_hold_the_layers_that_the_model_names(name: str, make: Make, tmp_path: Path) -> None:
+def test_eight_bits_hold_the_layers_that_the_model_names(name: str, make: Make, exported: Exported) -> None:
     import onnx
 
     run = make(name)
     sub_model = clip_model(run.load_network, run.model_class, run.network, run.clip)
-    export_onnx(sub_model, tmp_path / "model.onnx")
-    small = quantise(tmp_path / "model.onnx", sub_model, [sub_model.example(seed) for seed in range(3)], "onnx")
-    plain = onnx.load(tmp_path / "model.onnx")
+    path = exported(name) / "model.onnx"
+    small = quantise(path, sub_model, [sub_model.example(seed) for seed in range(3)], "onnx")
+    plain = onnx.load(path)
     dequantised = {output for node in small.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
     held = [node.op_type for node in small.graph.node if len(node.input) > 1 and node.input[1] in dequantised]
     convolutions = sum(node.op_type == "Conv" for node in plain.graph.node)

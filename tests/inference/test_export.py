@@ -10,6 +10,7 @@ import pytest
 
 from actionfusion.__main__ import main
 from actionfusion.errors import ExportError, RunFolderError, RuntimeUnavailable, SettingsError, WeightsError
+from actionfusion.inference.exports import export as export_module
 from actionfusion.inference.exports.export import export
 from actionfusion.inference.exports.synthetic import SyntheticVideo
 from actionfusion.inference.recognizer import Recognizer
@@ -138,12 +139,11 @@ def test_the_formulas_of_the_description_are_what_the_code_does(exports, count):
     np.testing.assert_array_equal(coded, recipe.encode(pixels.astype(np.float32)))
 
 
-def test_int8_says_what_it_cost(prepared_run, tmp_path, small_root, monkeypatch):
+def test_int8_says_what_it_cost(prepared_run, gives, tmp_path, small_root, monkeypatch):
     import onnx
 
     run = shutil.copytree(prepared_run, tmp_path / "run")
-    model = prepared_run / "prepared/clip-onnx-fp32/model.onnx"
-    monkeypatch.setattr(prepared, "export_onnx", lambda _, path: shutil.copyfile(model, path))
+    monkeypatch.setattr(prepared, "export_onnx", gives(prepared_run / "prepared/clip-onnx-fp32/model.onnx"))
     monkeypatch.setattr(prepared, "quantise", lambda path, *_: onnx.load(path))
     out = export(run, format="onnx", precision="int8", root=small_root, out=tmp_path / "out")
     about = _about(out)
@@ -287,14 +287,16 @@ def test_another_language_gives_the_same_label(exports, copied):
 
 
 @pytest.fixture(scope="module")
-def batched(prepared_run, tmp_path_factory) -> dict[str, Path]:
+def batched(prepared_run, tmp_path_factory, gives) -> dict[str, Path]:
     """The run in both formats for any number of clips at a time."""
     out = tmp_path_factory.mktemp("batched")
-    return {
-        name: export(prepared_run, format=name, out=out / name, dynamic_batch=True) for name in ("onnx", "openvino")
-    }
+    made = {"onnx": export(prepared_run, format="onnx", out=out / "onnx", dynamic_batch=True)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "export_onnx", gives(made["onnx"] / "model.onnx"))
+        return made | {"openvino": export(prepared_run, format="openvino", out=out / "openvino", dynamic_batch=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_dynamic_batch_gives_each_clip_its_own_answer(name, batched, prepared_run, shapes_root, monkeypatch):
     assert [item["shape"][0] for item in _about(batched[name])["inputs"]] == [-1, -1]
@@ -333,7 +335,7 @@ def test_onnx_runtime_alone_takes_a_dynamic_batch(batched):
         np.testing.assert_allclose(probabilities, [expected["probabilities"]] * count, atol=1e-5)
 
 
-def test_a_dynamic_batch_that_answers_otherwise_is_not_written(prepared_run, tmp_path, monkeypatch):
+def test_a_dynamic_batch_that_answers_otherwise_is_not_written(prepared_run, batched, gives, tmp_path, monkeypatch):
     from actionfusion.inference.runtimes.backend import OnnxBackend
 
     run = OnnxBackend.run
@@ -341,6 +343,7 @@ def test_a_dynamic_batch_that_answers_otherwise_is_not_written(prepared_run, tmp
     def mixed(self, inputs):
         return {name: value[::-1] for name, value in run(self, inputs).items()}
 
+    monkeypatch.setattr(export_module, "export_onnx", gives(batched["onnx"] / "model.onnx"))
     monkeypatch.setattr(OnnxBackend, "run", mixed)
     with pytest.raises(RuntimeUnavailable, match="2 clips at a time"):
         export(prepared_run, out=tmp_path / "out", dynamic_batch=True)

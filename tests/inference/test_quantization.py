@@ -24,13 +24,9 @@ LIMIT = 3  # clips to calibrate on: enough to see that it works
 
 
 @pytest.fixture
-def run(prepared_run, tmp_path, monkeypatch):
+def run(prepared_run, gives, tmp_path, monkeypatch):
     """A copy of the small run, which exports what was exported before, and where int8 may cost what it likes."""
-    monkeypatch.setattr(
-        prepared,
-        "export_onnx",
-        lambda _, path: shutil.copyfile(prepared_run / "prepared/clip-onnx-fp32/model.onnx", path),
-    )
+    monkeypatch.setattr(prepared, "export_onnx", gives(prepared_run / "prepared/clip-onnx-fp32/model.onnx"))
     monkeypatch.setattr(quantization, "CALIBRATION_CLIPS", LIMIT)
     monkeypatch.setattr(quantization, "LARGEST_LOSS", 1.0)
     return shutil.copytree(prepared_run, tmp_path / "run", ignore=shutil.ignore_patterns("prepared"))

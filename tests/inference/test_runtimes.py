@@ -63,6 +63,7 @@ class _All(torch.nn.Module):
         return tuple(each.softmax(1) for each in logits)
 
 
+@pytest.mark.slow
 def test_both_runtimes_agree_with_pytorch_on_every_kind(randomise, tmp_path):
     kinds = {_name(kind): _settings(**kind) for kind in _kinds()}
     networks = [randomise(FusionNetwork(settings)) for settings in kinds.values()]
@@ -102,17 +103,11 @@ def test_a_part_of_several_inputs_outputs_and_types(tmp_path):
             np.testing.assert_allclose(made[output], wanted[output], rtol=1e-5)
 
 
-def test_the_exporter_is_silent(tmp_path, capfd, randomise):
+def test_the_exporter_is_silent_and_writes_no_path_of_this_machine(tmp_path, capfd, randomise):
     settings = _settings()
     sub_model = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
     export_onnx(sub_model, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
-
-
-def test_an_exported_file_holds_no_path_of_this_machine(tmp_path, randomise):
-    settings = _settings()
-    sub_model = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
-    export_onnx(sub_model, tmp_path / "model.onnx")
     content = (tmp_path / "model.onnx").read_bytes()
     assert b".py" not in content
     assert str(tmp_path.parts[1]).encode() + b"/" not in content

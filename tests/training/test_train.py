@@ -145,6 +145,7 @@ def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up):
     assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_it_learns_four_clips_by_heart(made_up, monkeypatch):
     """The real loop fits a network to four clips."""
     monkeypatch.setattr(checkpointing, "save_curves", lambda *_: None)  # forty pictures that nobody looks at

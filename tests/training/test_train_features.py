@@ -376,6 +376,7 @@ for change in json.loads(sys.argv[1]):
 CHANGES = [{"recompute_frames": 4}, {"freeze": "conv1_2"}, {"freeze": "all"}, {"cached": True}]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
 def test_the_estimates_are_near_the_memory_that_a_step_takes():
     words = [sys.executable, "-c", MEASURED, json.dumps(CHANGES)]
