@@ -20,6 +20,7 @@ from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes.quantization import quantise
 from actionfusion.inference.runtimes.sub_models import clip_model
+from actionfusion.inference.speed.benchmark import benchmark
 from actionfusion.inference.timelines.untrimmed import WindowSettings, see_video
 from actionfusion.models import VideoModel, model_class
 from actionfusion.run_folder import RunFolder, create_run, open_run
@@ -39,6 +40,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in REP
     "fusion of one frame": ("fusion", {"frames": 1}),
     "lrcn of one frame": ("lrcn", {"frames": 1}),
 }
+NOT_EXPORTED = [name for name in REPRESENTATIVES if not model_class(name).exportable]
 EXPORTABLE = [name for name in REPRESENTATIVES if model_class(name).exportable]
 # Eight bits and free batches take seconds each.
 FEW = EXPORTABLE if ALL else [name for name in ("fusion", "lrcn", "c3d") if name in EXPORTABLE]
@@ -316,3 +318,16 @@ def test_eight_bits_hold_the_layers_that_the_model_names(name: str, make: Make, 
     convolutions = sum(node.op_type == "Conv" for node in plain.graph.node)
     assert held.count("Conv") == convolutions > 0
     assert len(held) - convolutions == len(run.model_class.quantized_layers)
+
+
+@pytest.mark.parametrize("kind", ["probe", "fusion of rgb", "lrcn of flow", *NOT_EXPORTED[: None if ALL else 1]])
+def test_the_benchmark_measures_it(kind: str, make: Make, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actionfusion.inference.speed.benchmark.machine_peaks", lambda _: {"fp32": 1e11, "bf16": 1e11})
+    run = make(kind)
+    found = benchmark(run.path, video, runtime="torch", repetitions=2, most_seconds=0.01).as_json()
+    assert [row["precision"] for row in found["rows"]] == ["fp32", "bf16"]
+    assert ("flow" in found["cutting_seconds"]) == run.clip.reads_flow
+    assert (found["tflop_a_clip"] is None) == (not run.model_class.exportable)
+    if not run.model_class.exportable:
+        left = benchmark(run.path, video, runtime="onnx", repetitions=2, most_seconds=0.01).left_out
+        assert all("cannot be exported" in reason for _, reason in left)
