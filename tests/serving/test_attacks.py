@@ -264,6 +264,8 @@ def test_row_6_a_slow_body_is_given_up(server, pace):
                 answer += line.recv(65536)
             except TimeoutError:
                 pass
+        line.settimeout(8)
+        answer += read(line)
     assert status_of(answer) == 408
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["kind"] == "slow"
     assert time.monotonic() - began < 8

@@ -82,7 +82,7 @@ def test_an_error_names_no_path_of_the_server(do, tmp_path):
     (error, _), (done, _) = do({"task": "clip", "path": str(path), "threads": 1})
     assert (error["kind"], error["name"], done["kind"]) == ("error", "not_a_video", "done")
     (gone, _), _ = do({"task": "samples", "path": str(tmp_path / "gone"), "threads": 1, "every": 2})
-    assert gone["error"]["name"] == "missing"
+    assert gone["name"] == "missing"
     assert str(tmp_path) not in json.dumps([error, gone])
 
 

@@ -94,6 +94,15 @@ class Answers:
         tell({"stage": "network"})
         return self.scored(await self.network.probabilities(clip), top_k)
 
+    def refuse_export(self) -> None:
+        """Refuse what only a run can answer: an export has clips alone.
+
+        Raises:
+            SettingsError: an export is served.
+        """
+        if not self.explains:
+            raise SettingsError("run", "an exported model answers clips alone", "serve the run itself")
+
     def scored(self, row: np.ndarray[Any, Any], top_k: int) -> list[dict[str, Any]]:
         """Give the best classes of a row of probabilities, as they are answered."""
         best = self.recognizer.best(row, top_k)
@@ -103,9 +112,10 @@ class Answers:
         """Find what happens when in a video.
 
         Raises:
-            SettingsError: options that make no sense.
+            SettingsError: options that make no sense, or an export is served.
             VideoError: it cannot be read as far as the first window.
         """
+        self.refuse_export()
         windows = WindowSettings(options.every or self.every, options.stride)
         rules = TimelineRules(options.threshold, options.shortest)
         check_windows(self.clip_settings, windows, 1)
@@ -152,11 +162,10 @@ class Answers:
         """Draw the film strip of a video as PNG: frames, flow, the heat map of the most probable class.
 
         Raises:
-            SettingsError: the run has no network in PyTorch.
+            SettingsError: an export is served.
             VideoError: it cannot be read.
         """
-        if not self.explains:
-            raise SettingsError("run", "an exported model has nothing to explain by", "serve the run itself")
+        self.refuse_export()
         clip = await self._clip(video, tell)
         tell({"stage": "network"})
         return await self.network.run(film_strip, self.recognizer, clip)

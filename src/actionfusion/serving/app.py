@@ -24,7 +24,7 @@ from actionfusion.serving import schemas
 from actionfusion.serving.access import Access
 from actionfusion.serving.answers import Answers, Options, Tell
 from actionfusion.serving.camera import serve_camera
-from actionfusion.serving.failures import NotFound, RequestError, WrongMethod, as_json
+from actionfusion.serving.failures import Failed, NotFound, RequestError, WrongMethod, as_json
 from actionfusion.serving.guard import Guard
 from actionfusion.serving.metrics import Metrics
 from actionfusion.serving.responses import LINES, WorkResponse, error_response
@@ -246,11 +246,14 @@ def _add_errors(app: FastAPI, served: Served) -> None:
             error = SettingsError("request", f"{where}: a value that it cannot have", "see /openapi.json")
         elif isinstance(error, HTTPException):
             error = _as_ours(error)
+        elif not isinstance(error, ActionFusionError):
+            error = Failed("the server has a fault", "report it, with the video if you may")
         assert isinstance(error, ActionFusionError)
-        count(error)
+        if not isinstance(error, Failed):  # which the guard meets again, and counts
+            count(error)
         return error_response(error)
 
-    for kind in (ActionFusionError, RequestValidationError, HTTPException):
+    for kind in (ActionFusionError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)
 
 

@@ -216,8 +216,7 @@ async def _place(answers: Answers) -> AsyncIterator[None]:
         QueueFull: there are as many as may be.
         Ending: the server is about to end.
     """
-    if not answers.explains:
-        raise SettingsError("run", "an exported model answers no stream", "serve the run itself")
+    answers.refuse_export()
     if answers.is_ending:
         raise Ending("the server is about to end", "ask again in a minute")
     if answers.cameras >= answers.limits.cameras:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from typing import ClassVar
 
 from actionfusion.errors import (
@@ -113,3 +115,10 @@ def status_of(error: ActionFusionError) -> int:
 def as_json(error: ActionFusionError) -> dict[str, dict[str, str]]:
     """Make the one object that every error is answered with; it names no file of the server's."""
     return {"error": {"kind": error.kind, "message": printable(error.reason), "remedy": printable(error.remedy)}}
+
+
+def fault_of(error: BaseException) -> Failed:
+    """Make the answer to a fault of the server, and write where it arose to standard error, without what was sent."""
+    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
+    sys.stderr.write(f"fault: {type(error).__name__} at {', '.join(places)}\n")
+    return Failed("the server has a fault", "report it, with the video if you may")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-import traceback
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -14,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from actionfusion.errors import ActionFusionError
 from actionfusion.serving.access import Access, bearer
-from actionfusion.serving.failures import BodyTooLarge, Failed, RequestError, SlowSender
+from actionfusion.serving.failures import BodyTooLarge, RequestError, SlowSender, fault_of
 from actionfusion.serving.limits import ServingLimits
 from actionfusion.serving.responses import error_response
 
@@ -85,11 +83,9 @@ class Guard:
             except ActionFusionError as error:
                 await self._refuse(error, answer, scope)
             except ClientDisconnect:
-                return
+                answer.status = 0
             except Exception as error:  # noqa: BLE001  One request's fault ends no server.
-                note_fault(error)
-                fault = Failed("the server has a fault", "report it, with the video if you may")
-                await self._refuse(fault, answer, scope)
+                await self._refuse(fault_of(error), answer, scope)
         finally:
             self._finished(_route(scope), answer.status, time.monotonic() - began)
 
@@ -119,7 +115,7 @@ class Guard:
         try:
             await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001
-            note_fault(error)
+            self._failed(fault_of(error))
 
 
 class _Answer:
@@ -197,12 +193,6 @@ class _Body:
 
     def _too_large(self) -> RequestError:
         return BodyTooLarge(f"the body has over {self._most} bytes", "send a shorter or smaller video")
-
-
-def note_fault(error: BaseException) -> None:
-    """Write where a fault arose to standard error, without what anybody has sent."""
-    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
-    sys.stderr.write(f"fault: {type(error).__name__} at {', '.join(places)}\n")
 
 
 def _route(scope: Scope) -> str:

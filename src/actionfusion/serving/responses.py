@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from actionfusion.errors import ActionFusionError
 from actionfusion.serving.answers import Tell
-from actionfusion.serving.failures import Ending, as_json, status_of
+from actionfusion.serving.failures import Ending, as_json, fault_of, status_of
 
 LINES = "application/x-ndjson"
 
@@ -88,13 +88,15 @@ def _answer(
     work: asyncio.Future[Response], failed: Callable[[ActionFusionError], object]
 ) -> tuple[Response, Mapping[str, Any]]:
     """Give the answer of finished work, as a response and as a last line."""
-    try:
-        if work.cancelled():
-            raise Ending("the server is about to end", "ask again in a minute", retry_after=60)
-        response = work.result()
-    except ActionFusionError as error:
-        failed(error)
-        return error_response(error), as_json(error)
+    if work.cancelled():
+        error: BaseException | None = Ending("the server is about to end", "ask again in a minute", retry_after=60)
+    else:
+        error = work.exception()
+    if error is not None:
+        answered = error if isinstance(error, ActionFusionError) else fault_of(error)
+        failed(answered)
+        return error_response(answered), as_json(answered)
+    response = work.result()
     body = bytes(response.body)
     if isinstance(response, JSONResponse):
         return response, {"result": json.loads(body)}

@@ -44,6 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise SettingsError("--port", f"{port} is no port", "take 1 to 65535, or 0 for a free one")
+    listener: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, _, _, address = found[0]
@@ -51,6 +52,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         reason = f"cannot be listened at ({error.strerror or error})"
         raise SettingsError(f"{host}:{port}", reason, "take another --host or --port; 0 takes a free port") from error
     return listener
