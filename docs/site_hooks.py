@@ -54,7 +54,7 @@ def _summary(markdown: str) -> tuple[str, str]:
     title = next((block.removeprefix("# ") for block in blocks if block.startswith("# ")), "")
     text = next((block for block in blocks if block[0].isalpha() or block[0] in "`*["), "")
     plain = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text)
-    return title, re.split(r"(?<=[.:])\s", plain)[0]
+    return title, re.split(r"(?<=\.)\s", plain)[0]
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:  # noqa: ARG001
@@ -79,5 +79,6 @@ def on_post_build(config: Any) -> None:
         lines += ["", f"## {title}", ""]
         for item in pages:
             ((name, page),) = item.items()
-            lines.append(f"- [{name}]({page.removesuffix('.md')}.html): {_summaries[page][1]}")
+            about = _summaries[page][1]
+            lines.append(f"- [{name}]({page.removesuffix('.md')}.html){': ' if about else ''}{about}")
     (Path(config.site_dir) / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
