@@ -256,12 +256,12 @@ def test_row_6_a_slow_body_is_given_up(server, pace):
     with server.line() as line:
         line.sendall(head_of("POST", "/api/predict", "content-length: 100000") + b"abc")
         answer = b""
-        while not answer.endswith(b"}}") and time.monotonic() - began < 8:  # head and body may come apart
+        while not answer and time.monotonic() - began < 8:
             try:
-                if pace and not answer:
+                if pace:
                     line.sendall(b"x")
                 line.settimeout(pace or 8)
-                answer += line.recv(65536)
+                answer = line.recv(65536)
             except TimeoutError:
                 pass
         line.settimeout(8)
