@@ -17,6 +17,7 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "RELEASING.md": "releasing.md",
+    "SECURITY.md": "security.md",
     "examples/node/README.md": "how-to/node.md",
     "benchmarks/results/mechanisms.svg": "mechanisms.svg",
 }

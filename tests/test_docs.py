@@ -22,7 +22,7 @@ from actionfusion.models import MODELS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELEASING.md", "examples/node/README.md")
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELEASING.md", "SECURITY.md", "examples/node/README.md")
 PAGES = [*OUTSIDE, *sorted(page.relative_to(ROOT).as_posix() for page in DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 OTHER_LANGUAGES = {"python", "json", "yaml"}
