@@ -37,7 +37,7 @@ def test_a_run_of_the_hub_answers_as_its_folder(hub, files, tiny_run, clip, caps
 
 def test_commands_take_the_name_of_a_run(hub, files, tiny_run, clip, tmp_path):
     hub.add("somebody/run", files)
-    from actionfusion import evaluate, explain, export, report, stream
+    from actionfusion import evaluate, explain, export, report, serve, stream
 
     root = clip.parents[2]
     (result,) = predict("somebody/run", [clip])
@@ -47,7 +47,9 @@ def test_commands_take_the_name_of_a_run(hub, files, tiny_run, clip, tmp_path):
     assert evaluate("somebody/run", root).figures.labels == Recognizer.load(tiny_run).labels
     assert stream("somebody/run", str(clip)).samples > 0
     assert report("somebody/run", out=tmp_path / "page.html").is_file()
-    # What comes after the run was opened is enough of these two.
+    # What comes after the run was opened is enough of these three.
+    with pytest.raises(SettingsError, match="no token is set"):
+        serve("somebody/run", host="0.0.0.0", token=None)
     with pytest.raises(VideoMissing):
         export("somebody/run", out=tmp_path / "exported", video=tmp_path / "none.mp4")
     with pytest.raises(SettingsError, match="motion_up"):

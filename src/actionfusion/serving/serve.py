@@ -10,6 +10,7 @@ from rich.text import Text
 
 from actionfusion.errors import printable
 from actionfusion.files import remove_scratch_of_the_dead, scratch_folder
+from actionfusion.hub import local_run
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.runtimes.packages import needed
@@ -41,7 +42,7 @@ def serve(
     processes of its own with bounded memory and time, and is deleted with the answer. docs/serving.md has the API.
 
     Args:
-        run: the folder that ``train`` or ``export`` wrote.
+        run: the folder that ``train`` or ``export`` wrote, or the name of a run on the hub.
         host: address to listen at; any other than loopback wants a token.
         port: to listen at; 0 takes a free one. The address is printed.
         token: that requests must bring, 16 letters or more; none takes that of the variable ACTIONFUSION_TOKEN, which
@@ -64,6 +65,7 @@ def serve(
     from actionfusion.serving.access import Access  # noqa: PLC0415  The extra may be missing.
     from actionfusion.serving.running import listen, prepare, run_server  # noqa: PLC0415
 
+    run = local_run(run)
     access = Access(host, token or os.environ.get(TOKEN) or None, allowed_hosts, cors_origins)
     with listen(host, port) as listener:
         recognizer = Recognizer.load(run, runtime=runtime, precision=precision, device=device, root=root, store=store)
