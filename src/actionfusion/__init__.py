@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from actionfusion.inference.speed.benchmark import benchmark
     from actionfusion.inference.streams.stream import stream
     from actionfusion.reporting.compare import compare
-    from actionfusion.reporting.comparison_page import report_comparison
     from actionfusion.reporting.explain import explain
     from actionfusion.reporting.push import push
     from actionfusion.reporting.run_report import report
+    from actionfusion.reporting.several_runs_page import report_comparison
     from actionfusion.serving.serve import serve
     from actionfusion.training.recipe import Recipe, load_recipe
     from actionfusion.training.train import train

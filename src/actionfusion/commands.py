@@ -33,7 +33,7 @@ COMMANDS = {
     "compare": Command("actionfusion.reporting.compare", "several models under one protocol: one table, one page"),
     "report": Command("actionfusion.reporting.run_report", "all that is known of a run, as one HTML file"),
     "report_comparison": Command(
-        "actionfusion.reporting.comparison_page", "several evaluated runs on one HTML page", files="runs"
+        "actionfusion.reporting.several_runs_page", "several evaluated runs on one HTML page", files="runs"
     ),
     "predict": Command("actionfusion.inference.predict", "labels for videos never seen", files="videos"),
     "stream": Command(

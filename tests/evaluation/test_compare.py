@@ -10,7 +10,8 @@ from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings, open_listing
 from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.evaluation import protocol as protocol_module
-from actionfusion.evaluation.versus import compare_pairs, read_answers
+from actionfusion.evaluation.pairs import compare_pairs
+from actionfusion.evaluation.versus import read_answers
 from actionfusion.intervals import holm
 from actionfusion.models import MODELS, model_class
 from actionfusion.reporting.compare import compare

@@ -11,7 +11,8 @@ from scipy.stats import binom
 from actionfusion.__main__ import main
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
 from actionfusion.evaluation.evaluate import evaluate
-from actionfusion.evaluation.versus import compare_pairs, versus
+from actionfusion.evaluation.pairs import compare_pairs
+from actionfusion.evaluation.versus import versus
 
 
 def plain(right, groups=None, names=None, **more):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from actionfusion.reporting.comparison_page import ComparedRun, render_comparison
 from actionfusion.reporting.filmstrip import FilmStrip
 from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.page import GroupAccuracy, Report, render_report
+from actionfusion.reporting.several_runs_page import ComparedRun, render_comparison
 
 # The page sits in a frame, since its own policy lets no script look at it.  What is cut off by a box that scrolls, or
 # hidden on purpose, is not too wide.

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from actionfusion.curves import Curves
 from actionfusion.errors import OutputError, RunFolderError, SettingsError
-from actionfusion.reporting.comparison import class_rows, paired, short_names
-from actionfusion.reporting.comparison_page import ComparedRun, render_comparison, report_comparison
 from actionfusion.reporting.figures import SERIES, overlay_svg
+from actionfusion.reporting.several_runs import class_rows, paired, short_names
+from actionfusion.reporting.several_runs_page import ComparedRun, render_comparison, report_comparison
 
 NASTY = '<script>alert("1")</script>"\n\'& {{ 7 * 7 }}'
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.evaluation.metrics import Accuracy
-from actionfusion.evaluation.versus import PairedComparison, compare_pairs
+from actionfusion.evaluation.pairs import PairedComparison, compare_pairs
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import torch
 from actionfusion.data.dataset import DataSettings
 from actionfusion.data.recorded_split import reopen_data
 from actionfusion.errors import ActionFusionError, RunFolderError
-from actionfusion.evaluation.versus import PairedComparison, compare_pairs, read_answers
+from actionfusion.evaluation.pairs import PairedComparison, compare_pairs
+from actionfusion.evaluation.versus import read_answers
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.intervals import Interval, holm

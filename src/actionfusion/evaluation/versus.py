@@ -3,86 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.text import Text
-from scipy.stats import binomtest
 
-from actionfusion.data.listing import Part, canonical, some
-from actionfusion.errors import DatasetError, RunFolderError, SettingsError, printable
-from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.data.listing import Part
+from actionfusion.errors import RunFolderError, SettingsError, printable
+from actionfusion.evaluation.pairs import PairedComparison, compare_pairs
 from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
-from actionfusion.intervals import CONFIDENCE, DRAWS, Interval, bootstrap_mean, clusters
 from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.terminal import Console
-
-
-@dataclass(frozen=True)
-class PairedComparison:
-    """Two runs on the videos that both predict.
-
-    Attributes:
-        both_right: videos (of protocols, a video once in each fold that tests it).
-        only_first: videos that the first run alone predicts correctly.
-        only_second: the second run alone.
-        both_wrong: videos.
-        p_value: of the exact test of McNemar that both are correct equally often, two-sided.
-        interval: 95 % of the difference of top-1 accuracies (first minus second), by bootstrap of the groups, or of the
-            videos where groups are not known; None for a single one.
-        groups: how many groups; None where they are not known.
-        unmatched: videos that one of the runs alone predicts, by ``first`` and ``second``.
-        notes: what weakens the comparison.
-    """
-
-    both_right: int
-    only_first: int
-    only_second: int
-    both_wrong: int
-    p_value: float
-    interval: Interval | None
-    groups: int | None
-    unmatched: Mapping[str, int]
-    notes: tuple[str, ...]
-
-    @property
-    def count(self) -> int:
-        """Videos that both predict."""
-        return self.both_right + self.only_first + self.only_second + self.both_wrong
-
-    @property
-    def first(self) -> Accuracy:
-        """Top-1 accuracy of the first run on these videos."""
-        return Accuracy(self.both_right + self.only_first, self.count)
-
-    @property
-    def second(self) -> Accuracy:
-        """Likewise of the second."""
-        return Accuracy(self.both_right + self.only_second, self.count)
-
-    @property
-    def difference(self) -> float:
-        """First minus second, -1 to 1."""
-        return (self.only_first - self.only_second) / self.count
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self) | {
-            "interval": None if self.interval is None else list(self.interval),
-            "unmatched": dict(self.unmatched),
-            "notes": list(self.notes),
-            "count": self.count,
-            "confidence": CONFIDENCE,
-            "draws": DRAWS,
-            "first": self.first.as_json(),
-            "second": self.second.as_json(),
-            "difference": self.difference,
-        }
 
 
 def versus(
@@ -163,46 +97,6 @@ def _fold(values: Mapping[str, Any]) -> tuple[str, str]:
     if Path(run).name != run:
         raise SettingsError(name, f"its run is elsewhere, in {run!r}", "run protocol again")
     return name, run
-
-
-def compare_pairs(one: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0) -> PairedComparison:
-    """Compare two evaluations, given as plain values, video by video."""
-    first, second = ({canonical(row.get("key", row["video"])): row for row in side["videos"]} for side in (one, other))
-    names = sorted(first.keys() & second.keys())
-    if not names:
-        reason = f"of {len(first)} and {len(second)} videos they have none in common"
-        raise DatasetError("the two evaluations", reason, "evaluate both runs on one split")
-    if unlike := [name for name in names if canonical(first[name]["label"]) != canonical(second[name]["label"])]:
-        reason = f"{len(unlike)} videos have another label in each: {some(unlike)}"
-        raise DatasetError("the two evaluations", reason, "evaluate both runs on one data set")
-    hits = np.array([[side[name]["label"] == side[name]["predicted"] for side in (first, second)] for name in names])
-    only_first, only_second = int((hits[:, 0] & ~hits[:, 1]).sum()), int((hits[:, 1] & ~hits[:, 0]).sum())
-    # Evaluations of earlier versions name no groups; one that does is enough.
-    groups = [first[name].get("group") or second[name].get("group") for name in names]
-    units = clusters(groups, [first[name]["video"] for name in names])
-    return PairedComparison(
-        both_right=int(hits.all(1).sum()),
-        only_first=only_first,
-        only_second=only_second,
-        both_wrong=int((~hits.any(1)).sum()),
-        p_value=float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0,
-        interval=bootstrap_mean(hits[:, 0].astype(float) - hits[:, 1], units, seed),
-        groups=len({group for group in groups if group is not None}) or None,
-        unmatched={"first": len(first) - len(names), "second": len(second) - len(names)},
-        notes=tuple(_notes(one, other)),
-    )
-
-
-def _notes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    notes = []
-    for name, side in (("first", one), ("second", other)):
-        if side.get("trained_on"):
-            notes.append(f"the {name} run was trained on these very videos")
-        if side.get("selected_on_part"):
-            notes.append(f"the {name} run's training stages were ended by these very videos, which flatters it")
-    if one["split"] != other["split"]:
-        notes.append(f"the splits are not one: {one['split']}, and {other['split']}")
-    return notes
 
 
 def _print(comparison: PairedComparison, first: str, second: str) -> None:

@@ -21,7 +21,7 @@ from actionfusion.evaluation.protocol import run_protocol
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.intervals import percent_range
 from actionfusion.models import MODELS, model_class
-from actionfusion.reporting.compared_page import render_compared
+from actionfusion.reporting.compare_page import render_compared
 from actionfusion.reporting.rendering import NOTHING, plural, refuse_other_page, write_page
 from actionfusion.run_folder import at_work
 from actionfusion.settings import EVALUATION_BYTES, read_json

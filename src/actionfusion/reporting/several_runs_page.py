@@ -16,13 +16,13 @@ from actionfusion.data.listing import Part
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.result import check_evaluation
 from actionfusion.files import refuse_unwritable
-from actionfusion.reporting.comparison import class_rows, paired, short_names, unlike
 from actionfusion.reporting.figures import SERIES, overlay_svg
 from actionfusion.reporting.findings import confidence, mean_class_accuracy, remarks
 from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.orders import by_name, by_value, orders
 from actionfusion.reporting.rendering import decimal, environment, percent, plural, write_page
 from actionfusion.reporting.run_report import evaluation_of, read_epochs
+from actionfusion.reporting.several_runs import class_rows, paired, short_names, unlike
 from actionfusion.reporting.tables import Bar, Evaluation, finite_interval, section
 from actionfusion.run_folder import open_run
 from actionfusion.terminal import Console
@@ -91,7 +91,7 @@ def render_comparison(runs: Sequence[ComparedRun]) -> str:
     classes = _classes(runs)
     training = _training(runs)
     sections = [("runs", "Runs"), ("pairs", "Video by video"), ("classes", "Classes")]
-    template = environment().get_template("comparison.html.j2")
+    template = environment().get_template("several_runs.html.j2")
     return template.render(
         title="Comparison of runs",
         summary=f"{plural(len(runs), 'run')}, each compared with {first.name}.",

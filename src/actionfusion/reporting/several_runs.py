@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actionfusion.errors import SettingsError
-from actionfusion.evaluation.versus import PairedComparison, compare_pairs
+from actionfusion.evaluation.pairs import PairedComparison, compare_pairs
 from actionfusion.reporting.tables import Evaluation
 
 

@@ -27,7 +27,7 @@ def render_compared(models: Sequence[ComparedModel], listing: Listing, protocol:
     seeds = sorted({seed for model in done for seed in (model.figures or {})["seeds"]})
     return (
         environment()
-        .get_template("compared.html.j2")
+        .get_template("compare.html.j2")
         .render(
             title="Comparison of models",
             summary=(
