@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
 from actionfusion.data.loading import ClipDataset, EpochLoader, Step
+from actionfusion.data.plain_progress import duration
 from actionfusion.models.model import VideoModel
 from actionfusion.training.cost import StepCost
 from actionfusion.training.described import describe_clips
@@ -81,8 +81,8 @@ def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, say: Callable
     say(f"network: {cost.parameters:,} parameters{frozen}, {cost.flops / 1e9:.3g} GFLOP a clip forward and backward")
     say(f"a batch of {settings.batch_size}: {timing.read:.3g} s to read in one process, {timing.learn:.3g} s to learn")
     say(
-        f"an epoch: about {_duration(epoch)}, {len(learn)} steps, {workers} reading processes on {os.cpu_count()} "
-        f"cores; at most {most} epochs, {_duration(most * epoch)}"
+        f"an epoch: about {duration(epoch)}, {len(learn)} steps, {workers} reading processes on {os.cpu_count()} "
+        f"cores; at most {most} epochs, {duration(most * epoch)}"
     )
     say(
         f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.processes.device}"
@@ -108,7 +108,7 @@ def _try_one_clip(
     views = plan.recipe.features.views if plan.from_features else 0
     count = len(learn) * max(views, 1) + (len(check) if check else 0)
     say(f"network: {cost.parameters:,} parameters, {cost.trainable:,} of them solved from all training clips at once")
-    say(f"a clip: {seconds:.3g} s to read and describe; all {count}: about {_duration(count * seconds)} in one process")
+    say(f"a clip: {seconds:.3g} s to read and describe; all {count}: about {duration(count * seconds)} in one process")
     say(f"disk: {giga(cost.disk)} for weights and checkpoint")
     say("a dry run: nothing was written")
 
@@ -125,7 +125,7 @@ def _few_features(
     one_view = replace(settings, folder=folder, views=min(settings.views, 1))
     kept, _, report = train_from_features(network, few, None, one_view, prepared=plan.prepared)
     seconds = report.seconds / report.made
-    line = f"features: {missing} clips to compute first, {seconds:.3g} s each, about {_duration(missing * seconds)}"
+    line = f"features: {missing} clips to compute first, {seconds:.3g} s each, about {duration(missing * seconds)}"
     return plan.loaders(kept, None)[0], line
 
 
@@ -148,9 +148,3 @@ def _seconds(act: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return str(timedelta(seconds=round(seconds)))
