@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -58,6 +59,8 @@ def _libraries_uncounted() -> Iterator[None]:
 def _uncounted(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **named: Any) -> Any:
+        if threading.active_count() > 1:  # Python sets no tracer while another thread sets its own
+            return function(*args, **named)
         tracer = sys.gettrace()
         sys.settrace(None)
         try:
