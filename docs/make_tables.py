@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import comparison_tables
 import data_tables
 import experiment_tables
 import inference_tables
@@ -116,6 +117,7 @@ TABLES = {
     "flow_engines": flow_engines,
     "duplicates": duplicates,
     "models": models,
+    **comparison_tables.TABLES,
     **data_tables.TABLES,
     **experiment_tables.TABLES,
     **inference_tables.TABLES,
