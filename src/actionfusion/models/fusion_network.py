@@ -405,10 +405,10 @@ class FusionNetwork(VideoModel):
         maps = self.x_conv(maps)
         half = (self.map_size // 2, self.map_size // 2)
         pooled = F.max_pool2d(maps.flatten(0, 1), 2).reshape(*maps.shape[:3], *half) if settings.pools else maps
-        read = maps, pooled
         features: dict[str, Tensor] = {}
         if settings.branches != "fc":
-            features["conv"] = reduce_map(settings.conv_reduce, *(each[:, :, : self.map_channels] for each in read))
+            own = slice(self.map_channels)
+            features["conv"] = reduce_map(settings.conv_reduce, maps[:, :, own], pooled[:, :, own])
             if settings.norm_streams:
                 features["conv"] = norm_each_stream(features["conv"], len(self.reads), self.map_channels)
         if self.fc6 is not None:

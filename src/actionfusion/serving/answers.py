@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,16 +35,6 @@ from actionfusion.video.threads import usable_cores
 
 Tell = Callable[[Mapping[str, Any]], object]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a timeline is made; see ``predict``."""
-
-    every: int | None = None
-    stride: int = 1
-    threshold: float = 0.0
-    shortest: float = 0.0
 
 
 class Answers:
@@ -108,7 +97,7 @@ class Answers:
         best = self.recognizer.best(row, top_k)
         return [{"label": item.label, "score": item.probability} for item in best]
 
-    async def timeline(self, video: Path, tell: Tell, options: Options) -> VideoTimeline:
+    async def timeline(self, video: Path, tell: Tell, windows: WindowSettings, rules: TimelineRules) -> VideoTimeline:
         """Find what happens when in a video.
 
         Raises:
@@ -116,8 +105,6 @@ class Answers:
             VideoError: it cannot be read as far as the first window.
         """
         self.refuse_export()
-        windows = WindowSettings(options.every or self.every, options.stride)
-        rules = TimelineRules(options.threshold, options.shortest)
         check_windows(self.clip_settings, windows, 1)
         return await self._tried(lambda: self._timeline(video, tell, windows, rules))
 

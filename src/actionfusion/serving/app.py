@@ -19,10 +19,11 @@ from starlette.websockets import WebSocket
 
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.inference.timelines.files import as_webvtt
-from actionfusion.inference.timelines.untrimmed import VideoTimeline
+from actionfusion.inference.timelines.timeline import TimelineRules
+from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSettings
 from actionfusion.serving import schemas
 from actionfusion.serving.access import Access
-from actionfusion.serving.answers import Answers, Options, Tell
+from actionfusion.serving.answers import Answers, Tell
 from actionfusion.serving.camera import serve_camera
 from actionfusion.serving.failures import Failed, NotFound, RequestError, WrongMethod, as_json
 from actionfusion.serving.guard import Guard
@@ -201,7 +202,8 @@ def _add_videos(app: FastAPI, served: Served) -> None:
         request: Request, every: Every = None, stride: Stride = 1, threshold: Threshold = 0.0, shortest: Shortest = 0.0
     ) -> Response:
         async def work(path: Path, tell: Tell) -> Response:
-            found = await answers.timeline(path, tell, Options(every, stride, threshold, shortest))
+            windows, rules = WindowSettings(every or answers.every, stride), TimelineRules(threshold, shortest)
+            found = await answers.timeline(path, tell, windows, rules)
             if _wants(request, _VTT):
                 return Response(as_webvtt(found), media_type=_VTT)
             return JSONResponse(_timeline_json(found))

@@ -98,8 +98,6 @@ class Failed(RequestError):
 class DecoderLost(VideoError):
     """A decoding process that ended, or was ended, over a video."""
 
-    kind = "video"
-
 
 def status_of(error: ActionFusionError) -> int:
     """Choose the HTTP status for an error."""

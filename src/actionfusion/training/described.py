@@ -61,14 +61,14 @@ def describe_clips(
         ActionFusionError: a video or its features cannot be read.
     """
     device, known = next(network.parameters()).device, dict[Hashable, Tensor]()
-    of = dict[tuple[int, int], Hashable]()
     keys = [(view, index) for view in range(getattr(dataset, "views", 0) or 1) for index in range(len(dataset))]
+    of: dict[tuple[int, int], Hashable] = {key: key for key in keys}
     running: AbstractContextManager[object] = torch.inference_mode() if dataset.cached else network.evaluating()
     if isinstance(dataset, ClipDataset):
         dataset = ClipDataset(dataset.sources, dataset.settings, seed=dataset.seed)
         known = before.by(_model(network, dataset)) if before is not None else known
         of = {key: _video(dataset.sources[key[1]]) for key in keys}
-    size, wanted = _CACHED_BATCH if dataset.cached else 1, [key for key in keys if of.get(key, key) not in known]
+    size, wanted = _CACHED_BATCH if dataset.cached else 1, [key for key in keys if of[key] not in known]
     few = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     with running:
         for done, (some, batch) in enumerate(zip(few, batches_of(dataset, few, plan.workers), strict=True), 1):
@@ -76,14 +76,14 @@ def describe_clips(
             if not dataset.cached:
                 inputs = network.features({stream: clip.to(device) for stream, clip in inputs.items()})
             values = describer.describe({stream: each.float() for stream, each in inputs.items()}).cpu()
-            known |= {of.get(key, key): value for key, value in zip(some, values, strict=True)}
+            known |= {of[key]: value for key, value in zip(some, values, strict=True)}
             if progress is not None:
                 progress(min(done * size, len(wanted)), len(wanted))
     sources = [dataset.sources[index] for _, index in keys]
     group_of = {entry.path: entry.group for entry in plan.videos.listing.entries}
     return DescribedClips(
         # Put together out of inference mode, whose tensors could not be saved or learned from.
-        torch.stack([known[of.get(key, key)] for key in keys]),
+        torch.stack([known[of[key]] for key in keys]),
         torch.tensor([source.target for source in sources]),
         tuple(source.name for source in sources),
         tuple(group_of[source.name] for source in sources),
