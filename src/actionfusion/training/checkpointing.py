@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+import torch
 
 from actionfusion.curves import save_curves
 from actionfusion.errors import SettingsError
@@ -14,7 +17,8 @@ from actionfusion.training.checkpoint import TrainingState, save_checkpoint
 from actionfusion.training.learner import Learner
 
 TENSORBOARD = "tensorboard"
-_DRAWING = 0.05  # the most that drawing the curves may add to a training, as a share of its time
+_SHARE = 0.05  # the most that drawing, or saving, is to add to a training, as a share of its time
+_LONGEST = 30.0  # seconds of learning that a kill may cost
 _CHARTS = {
     "loss/train": "train_loss",
     "loss/validation": "val_loss",
@@ -24,6 +28,26 @@ _CHARTS = {
     "speed/samples_per_second": "samples_per_second",
     "speed/data_wait": "data_wait",
 }
+
+
+class _Chore:
+    """What is done again and again, within a small share of the time."""
+
+    def __init__(self) -> None:
+        self.next = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether doing it now keeps to the share."""
+        return time.monotonic() >= self.next
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Do it, and put off the next time by what it took."""
+        began = time.monotonic()
+        yield
+        ended = time.monotonic()
+        self.next = ended + min((ended - began) / _SHARE, _LONGEST)
 
 
 class RunWriter:
@@ -36,7 +60,7 @@ class RunWriter:
 
     def __init__(self, run: RunFolder, learner: Learner) -> None:
         self.run, self.learner, self.processes = run, learner, learner.processes
-        self.drawn, self.next_drawing = 0, 0.0
+        self.drawn, self._drawing, self._saving = 0, _Chore(), _Chore()
 
     def save_weights(self) -> None:
         """Put the network's weights in place of those that are there.
@@ -46,6 +70,21 @@ class RunWriter:
         """
         if self.processes.main:
             self.run.save_weights(self.learner.network)
+
+    def keep_weights(self, *, better: bool, every: bool, ended: bool) -> bool:
+        """Save an epoch's weights if they are to stay, and say, alike in all processes, whether to save the rest too.
+
+        Epochs of seconds are passed over where to save each would take more than a small share of the time.
+
+        Args:
+            better: than the weights that are saved.
+            every: the last weights are to stay, not the best.
+            ended: it was the stage's last epoch.
+        """
+        due = ended or (better and not every) or bool(self.processes.gather(torch.tensor(self._saving.due))[0])
+        if due and (better or every):
+            self.save_weights()
+        return due
 
     def reload_weights(self) -> None:
         """Give the weights that were saved last to all processes, and forget the optimiser's moments."""
@@ -63,7 +102,7 @@ class RunWriter:
         if not self.processes.main:
             return
         self.run.write_metrics(rows)
-        if time.monotonic() >= self.next_drawing:
+        if self._drawing.due:
             self.draw_curves(rows)
         if self.learner.settings.tensorboard:
             _tell_tensorboard(self.run.path / TENSORBOARD, rows[-1])
@@ -76,11 +115,9 @@ class RunWriter:
         """
         if not self.processes.main or len(rows) == self.drawn:
             return
-        began = time.monotonic()
-        with writing(self.run.path / CURVES):
+        with self._drawing.timed(), writing(self.run.path / CURVES):
             save_curves(rows, self.run.path / CURVES)
-        ended = time.monotonic()
-        self.drawn, self.next_drawing = len(rows), ended + (ended - began) / _DRAWING
+        self.drawn = len(rows)
 
     def save_checkpoint(self, state: TrainingState) -> None:
         """Replace the run's checkpoint.
@@ -88,7 +125,8 @@ class RunWriter:
         Raises:
             RunFolderError: it cannot be written; the one before it is whole.
         """
-        save_checkpoint(self.run, self.learner, state)
+        with self._saving.timed():
+            save_checkpoint(self.run, self.learner, state)
 
 
 def refuse_without_tensorboard() -> None:

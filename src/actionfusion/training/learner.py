@@ -37,6 +37,7 @@ class Learner:
         self._wrapped = self.processes.wrap(network)
         # After the wrapping, so that the exchange of gradients is compiled too.
         self._model = torch.compile(self._wrapped) if settings.compile else self._wrapped
+        self._wrapped.train()
         self.restart()
 
     def restart(self) -> None:
@@ -77,7 +78,10 @@ class Learner:
         Raises:
             TrainingError: loss or gradients are not finite, or the loss has exploded; the weights stay as they were.
         """
-        self._wrapped.train()
+        if (
+            not self.network.training
+        ):  # to look at every module in each step shows where the backbone only lends features
+            self._wrapped.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_scale"]
         self.optimizer.zero_grad(set_to_none=True)

@@ -84,19 +84,20 @@ def fit(
             reached = _speed(learner, training, state)
             checked = _validate(learner, validation if stage.labels else None, state, stop)
             better = checked is None or state.plateau.update(checked.accuracy, checked.loss)
-            if better or stage.patience is None:
-                writer.save_weights()
             state.end_epoch(_row(state, stage, len(training), checked, reached))
+            settled = state.plateau.reached(stage.patience)
+            ended = settled or state.epoch == stage.max_epochs
+            save = writer.keep_weights(better=better, every=stage.patience is None, ended=ended)
             writer.save_epoch(state.rows)
             progress.epoch_ended(state.rows[-1])
-            settled = state.plateau.reached(stage.patience)
             if settled:
                 log.info("stage %d: accuracy has not risen for %d epochs", state.stage + 1, stage.patience)
-            if settled or state.epoch == stage.max_epochs:
+            if ended:
                 state.end_stage()
                 if state.stage < len(settings.stages):
                     writer.reload_weights()
-            writer.save_checkpoint(state)
+            if save:
+                writer.save_checkpoint(state)
     except StopRequested:
         writer.save_checkpoint(state)
         writer.draw_curves(state.rows)

@@ -40,8 +40,8 @@ class TrainingSettings:
         optimizer_kernel: fused (one pass over all weights, which NVIDIA GPUs and CPUs have), foreach, loop, or auto:
             fused on NVIDIA GPUs, loop elsewhere.
         workers: processes that read videos ahead; none takes one less than there are cores, at most 8.
-        checkpoint_steps: a checkpoint is written after every epoch, and within an epoch after so many steps; none
-            writes them after epochs alone.
+        checkpoint_steps: a checkpoint is written after every epoch (of epochs that take seconds, at least once in half
+            a minute), and within an epoch after so many steps; none writes them after epochs alone.
         explosion: a batch whose loss is more than so many times that of guessing (ln K, or 1 for two classes) stops the
             training, as a loss that is no number does.
         tensorboard: write each epoch's figures for TensorBoard too, into the run's folder ``tensorboard``; the names of
