@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actionfusion.data.prepare_dataset import prepare
     from actionfusion.demonstration import demo
     from actionfusion.errors import ActionFusionError, VideoError
+    from actionfusion.evaluation.average import average
     from actionfusion.evaluation.evaluate import evaluate
     from actionfusion.evaluation.protocol import protocol
     from actionfusion.evaluation.versus import versus
@@ -54,6 +55,7 @@ __all__ = [
     "Recognizer",
     "VideoError",
     "__version__",
+    "average",
     "benchmark",
     "check",
     "compare",

@@ -29,6 +29,11 @@ COMMANDS = {
     ),
     "evaluate": Command("actionfusion.evaluation.evaluate", "how good a run is on the videos kept from it"),
     "versus": Command("actionfusion.evaluation.versus", "whether one of two evaluated runs is better than the other"),
+    "average": Command(
+        "actionfusion.evaluation.average",
+        "a run that answers with the mean of several runs' probabilities",
+        files="runs",
+    ),
     "protocol": Command("actionfusion.evaluation.protocol", "train and evaluate every split of a protocol"),
     "compare": Command("actionfusion.reporting.compare", "several models under one protocol: one table, one page"),
     "report": Command("actionfusion.reporting.run_report", "all that is known of a run, as one HTML file"),

@@ -66,6 +66,15 @@ CASES = {
         ),
         Case("versus", "{run} {other} --out {out}", "a JSON file", "the same command compares again", "versus.json"),
         Case(
+            "average",
+            "{run} {run} --out {out}",
+            "a run folder, which appears when it is complete",
+            "the same command writes it",
+            "average",
+            folder=True,
+            whole="model.safetensors",
+        ),
+        Case(
             "protocol",
             "folders --config {recipe} --out {out}",
             "a folder, with a run folder for each fold",

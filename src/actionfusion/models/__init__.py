@@ -40,17 +40,21 @@ MODELS: Mapping[str, str] = {
     "sgsh": "actionfusion.models.systems.sgsh:SGSH",
 }
 
+# What a command makes of runs, and no recipe trains.
+_OF_RUNS: Mapping[str, str] = {"average": "actionfusion.models.average:Average"}
+
 
 def model_class(name: str) -> type[VideoModel]:
-    """Find a model by its name in the table.
+    """Find a model by its name in the table, or what is made of several.
 
     Raises:
         SettingsError: no such model; the message gives the nearest name.
     """
-    if name not in MODELS:
+    place = MODELS.get(name) or _OF_RUNS.get(name)
+    if place is None:
         near = get_close_matches(name, MODELS, 1)
         remedy = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(MODELS)}"
         raise SettingsError("model", f"there is no model {name!r}", remedy)
-    module, _, class_name = MODELS[name].partition(":")
+    module, _, class_name = place.partition(":")
     found: type[VideoModel] = getattr(import_module(module), class_name)
     return found
