@@ -94,8 +94,46 @@ def parity() -> str:
     return "\n".join([*lines, "", f"The {result['what']}. `{result['command']}`"])
 
 
+def serving_soak() -> str:
+    """Show what a server met under load, and how long its answers took."""
+    result = read_result("serving_soak")
+    counts, latency, flat = result["counts"], result["latency_seconds"], result["mean_of_first_and_second_half"]
+    good = sum(count for name, count in counts.items() if name.startswith("good, /"))
+    bad = sum(count for name, count in counts.items() if name.startswith("bad, "))
+    cancelled = counts["cancelled at work"] + counts["cancelled while sending"]
+    told = counts["good, decoder killed twice"]
+    lines = [
+        f"| {result['minutes']:.0f} minutes, {result['clients']} clients | |",
+        "|---|---:|",
+        f"| good videos answered | {good:,} |",
+        f"| files that are no good videos, each answered | {bad:,} |",
+        f"| uploads and answers cancelled | {cancelled:,} |",
+        f"| decoders killed; good videos that were told so | {counts['decoders killed']:,}; {told} |",
+        f"| turned away with 429, and asked again | {counts['turned away, asked again']:,} |",
+        f"| wrong answers, lost requests | {len(result['faults'])} |",
+        f"| memory of the server, first and second half | {_mega(flat['rss'])} |",
+        f"| memory of its decoders | {_mega(flat['decoders_rss'])} |",
+        f"| open files | {flat['files'][0]:.1f}, {flat['files'][1]:.1f} |",
+    ]
+    lines += [
+        f"| {name}: median, 95th percentile | {_median(figure)} s, {figure['p95']:.3g} s |"
+        for name, figure in latency.items()
+    ]
+    return "\n".join([*lines, "", made_by(result["made_by"])])
+
+
+def _mega(halves: list[float]) -> str:
+    return ", ".join(f"{half / 1e6:,.0f} MB" for half in halves)
+
+
 def _median(figure: dict[str, Any]) -> str:
     return f"{figure['median']:.3g}"
 
 
-TABLES = {"inference": inference, "inference_whole": inference_whole, "whole_path": whole_path, "parity": parity}
+TABLES = {
+    "inference": inference,
+    "inference_whole": inference_whole,
+    "whole_path": whole_path,
+    "parity": parity,
+    "serving_soak": serving_soak,
+}
