@@ -10,7 +10,7 @@ from experiment_tables import DATA_SETS, SET_NAMES, made_by, read_result
 from actionfusion.models import model_class
 
 GENERATED = {"generated": "Generated clips"}
-PAPER = "fusion:paper"
+PROTOCOLS = {"official": "official list 1", "leave-one-group-out": "leave one group out", "folders": "folders"}
 # What section 4.3 of the paper says that a system lacks, in our words, and the row that comes nearest to it.
 CLAIMS: Mapping[str, str] = {
     "lrcn:rgb": "reads no change of spatial information over time",
@@ -50,9 +50,7 @@ def _table(figures: Mapping[str, Any]) -> list[str]:
         if accuracy is None:
             lines.append(f"| `{row['model']}` | {row['failure']} | | | | | | | |")
             continue
-        low, high = accuracy["group_interval"] or accuracy["interval"]
-        count = accuracy["count"] // len(row["by_seed"])
-        seeds = ", ".join(str(round(seed["mean"] * count)) for seed in row["by_seed"]) + f" of {count}"
+        _, low, high, seeds = _measured(row)
         less = "" if pair is None else points(pair["difference"], pair["interval"])
         p = "" if row["p_value_corrected"] is None else f"{row['p_value_corrected']:.2g}"
         flops = "" if cost["flops"] is None else f"{cost['flops'] / 1e9:.1f}"
@@ -61,6 +59,15 @@ def _table(figures: Mapping[str, Any]) -> list[str]:
             f"| {less} | {p} | {cost['parameters']:,} | {flops} | {cost['milliseconds']:.0f} |"
         )
     return lines
+
+
+def _measured(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], float, float, str]:
+    """Give a row's accuracy, its interval, and how many clips were correct by seed."""
+    accuracy = row["accuracy"]
+    low, high = accuracy["group_interval"] or accuracy["interval"]
+    count = accuracy["count"] // len(row["by_seed"])
+    seeds = ", ".join(str(round(seed["mean"] * count)) for seed in row["by_seed"]) + f" of {count}"
+    return accuracy, low, high, seeds
 
 
 def points(difference: float, interval: tuple[float, float] | None) -> str:
@@ -108,4 +115,36 @@ def published() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"comparison": comparison, "comparison_claims": claims, "comparison_published": published}
+# What a user chooses between first, as rows of the comparison.
+CHOICES = {
+    "fusion": "recipe `small`: frames and flow fused",
+    "fusion:rgb": "frames alone",
+    "fusion:flow": "flow alone",
+    "two_stream": "the average of both streams' scores",
+    "fusion:paper": "fused, with the paper's LSTMs",
+    "probe": "linear probe",
+}
+
+
+def choices() -> str:
+    """Show what the recipe small reaches on each set, beside one stream, the average of both, LSTMs and the probe."""
+    result = read_result("comparison")
+    lines = ["| clips | protocol | network | correct, by seed | mean | 95 % interval |", "|---|---|---|---|---:|---|"]
+    for name in [name for name in SET_NAMES if name in result["sets"]]:
+        figures = result["sets"][name]
+        rows = {row["model"]: row for row in figures["models"]}
+        for model, words in CHOICES.items():
+            accuracy, low, high, seeds = _measured(rows[model])
+            lines.append(
+                f"| {SET_NAMES[name]} | {PROTOCOLS[figures['protocol']]} | {words} | {seeds} "
+                f"| {100 * accuracy['top1']:.1f} % | {100 * low:.0f} to {100 * high:.0f} % |"
+            )
+    return "\n".join([*lines, "", made_by(result)])
+
+
+TABLES = {
+    "comparison_choices": choices,
+    "comparison": comparison,
+    "comparison_claims": claims,
+    "comparison_published": published,
+}
