@@ -72,6 +72,22 @@ def test_other_lengths_are_refused_where_the_length_is_fixed(name: str) -> None:
         model(**clips)
 
 
+def test_folded_it_answers_the_same_and_shares_the_rest(name: str) -> None:
+    model = make(name).train()
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.running_mean, -1, 1)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    model.eval()
+    clips, names = clips_of(model), list(model.state_dict())
+    folded = model.folded()
+    with torch.inference_mode():
+        torch.testing.assert_close(folded.scores(folded(**clips)), model.scores(model(**clips)), atol=1e-5, rtol=1e-4)
+    assert list(model.state_dict()) == names
+    own = {id(parameter) for parameter in model.parameters()}
+    rest = [key for key, parameter in folded.named_parameters() if id(parameter) not in own]
+    assert all(key.startswith("backbones.") for key in rest)
+
+
 def test_the_default_settings_build(name: str) -> None:
     kind = model_class(name)
     with torch.device("meta"):

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from actionfusion.allocator import keep_freed_memory
 from actionfusion.errors import RuntimeUnavailable
 from actionfusion.inference.exports.exported import Export, open_export
 from actionfusion.inference.runtimes.backend import (
@@ -62,10 +63,16 @@ class Backends:
 
     @classmethod
     def of_network(cls, network: VideoModel, clip: ClipSettings, choice: RuntimeChoice | None = None) -> Self:
-        """Run a network by PyTorch, on the device where it is."""
+        """Run a network by PyTorch, on the device where it is.
+
+        With a choice it is a run's, whose weights stay as they are: it answers with its batch norms folded.
+        """
         device = next(network.parameters()).device
+        answering = network if choice is None else network.folded()
+        if choice is not None and device.type == "cpu":
+            keep_freed_memory()
         choice = choice or RuntimeChoice("torch", "fp32", "a network was given", str(device))
-        sub_models = _sub_models(lambda: network, type(network), network.settings, clip)
+        sub_models = _sub_models(lambda: answering, type(network), network.settings, clip)
         openers = {
             name: lambda sub_model=sub_model: TorchBackend(sub_model, choice.precision, device)
             for name, sub_model in sub_models.items()

@@ -96,6 +96,12 @@ class Average(VideoModel):
         del stream
         return pictures
 
+    def folded(self) -> Self:
+        """Make an average of folded members; see `VideoModel.folded`."""
+        made = super().folded()
+        made.members = nn.ModuleList(cast("VideoModel", member).folded() for member in self.members)
+        return made
+
     @contextmanager
     def evaluating(self) -> Iterator[Self]:
         """Be in evaluation mode, all members with their batch norms folded; afterwards as before."""
