@@ -94,6 +94,38 @@ def parity() -> str:
     return "\n".join([*lines, "", f"The {result['what']}. `{result['command']}`"])
 
 
+def peers() -> str:
+    """Compare the recipe small with our VGG-16 network and with the networks that one would take instead."""
+    result = read_result("peers")
+    lines = [
+        "| network | runtime | network alone | whole path | step, with its flow | network against ours | memory |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        runtime, against = NAMES.get(row["runtime"], "PyTorch"), row["over"]["small_openvino"]["network"]["median"]
+        steps = [row.get(f"{part}_milliseconds") for part in ("step", "step_with_flow")]
+        lines.append(
+            f"| {row['what']} | {runtime} {row['precision']} | {_ms(row['network_milliseconds'])} "
+            f"| {_ms(row['whole_milliseconds'])} | {', '.join(_ms(step) for step in steps if step)} "
+            f"| {against:.3g} | {row['peak_memory_bytes'] / 1e9:.1f} GB |"
+        )
+    aims = [
+        f"{aim['aim']}: {aim['came']:.3g} ({'met' if aim['is_met'] else 'missed'}, {aim['case'].replace('_', ' ')})"
+        for aim in result["aims"]
+    ]
+    int8 = result["int8_accuracy"]
+    left_out = [
+        f" {name.replace('_', ' ')}: {reason}." for name, reason in result["left_out"].items() if reason != int8
+    ]
+    weights = f"Video: {result['video']}; weights: {result['weights']}."
+    notes = [f"{weights} small in int8 {int8.rstrip('.')}.{''.join(left_out)}", "", "Aims:"]
+    return "\n".join([*lines, "", *notes, "", *(f"- {aim}" for aim in aims), "", made_by(result)])
+
+
+def _ms(figure: dict[str, Any]) -> str:
+    return f"{figure['median']:,.3g} ms" if figure["median"] < 1000 else f"{figure['median'] / 1000:.3g} s"
+
+
 def serving_soak() -> str:
     """Show what a server met under load, and how long its answers took."""
     result = read_result("serving_soak")
@@ -136,4 +168,5 @@ TABLES = {
     "whole_path": whole_path,
     "parity": parity,
     "serving_soak": serving_soak,
+    "peers": peers,
 }
