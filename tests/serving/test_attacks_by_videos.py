@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actionfusion.serving.children import Decoder
 from raw_requests import POSTS, TOKEN, head_of, read, status_of
 
 # 7
@@ -160,7 +161,7 @@ def test_row_8_a_client_that_goes_ends_its_decoding(server, slow_video, wait_unt
     assert server.post("/api/predict", clip.read_bytes()).status == 200
 
 
-def test_row_8_a_decoder_that_dies_costs_at_most_its_own_video(server, slow_video, wait_until, clip):
+def test_row_8_a_decoder_that_dies_costs_at_most_its_own_video(server, slow_video, wait_until, clip, monkeypatch):
     """Killed once, the video is tried again; killed each time, it is an error."""
     before = server.answers.decoders.replaced
     line = begin(server, slow_video)
@@ -169,22 +170,23 @@ def test_row_8_a_decoder_that_dies_costs_at_most_its_own_video(server, slow_vide
     assert status_of(line.recv(65536)) == 200
     line.close()
     assert server.answers.decoders.replaced == before + 1
-    line, killed = begin(server, slow_video), set()
-    line.settimeout(0.05)
-    answer = b""
-    for _ in range(400):
-        for decoder in [each for each in server.answers.decoders._all if each not in server.answers.decoders._free]:
-            if decoder.process.pid not in killed:
-                killed.add(decoder.process.pid)
-                decoder.process.kill()
-        try:
-            answer = line.recv(65536)
-            break
-        except TimeoutError:
-            pass
-    line.close()
+    killed, receive = set(), Decoder.receive
+
+    async def killed_at_work(decoder):
+        decoder.kill()
+        killed.add(decoder.process.pid)
+        return await receive(decoder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Decoder, "receive", lambda decoder: receive(decoder) if decoder.is_free else killed_at_work(decoder)
+        )
+        line = begin(server, slow_video)
+        answer = line.recv(65536)
+        line.close()
     assert status_of(answer) == 422
     assert len(killed) == 2
+    wait_until(lambda: server.answers.decoders.alive == 1)
     assert server.post("/api/predict", clip.read_bytes()).status == 200
 
 
