@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actionfusion.data.shapes_files import make_shapes
+from actionfusion.evaluation.compared import ComparedModel, with_pairs
 from actionfusion.evaluation.folds import ProtocolName
 from actionfusion.files import write_atomically
-from actionfusion.reporting.compare import TABLE, compare
+from actionfusion.reporting.compare import TABLE, compare, folder_of
 from measuring import made_by
 
 RESULTS = Path(__file__).parent / "results" / "comparison.json"
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--trained", default=TRAINED, help="models of all seeds")
-    parser.add_argument("--solved", default=SOLVED, help="models of the first seed")
+    parser.add_argument("--solved", default=SOLVED, help="models of the first seed alone")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--shared", action="store_true", help="other work ran beside it: leave training times out")
     parser.add_argument("--work", type=Path, default=Path("runs/comparison"))
@@ -65,9 +66,9 @@ def main() -> None:
     for name in arguments.sets:
         clips, out = SETS[name], arguments.work / name
         root = _generated(arguments.work / "clips") if name == "generated" else arguments.data / clips.folder
-        rows: dict[str, Any] = {}
+        found: dict[str, ComparedModel] = {}
         for chosen, seeds in ((arguments.solved, arguments.seeds[:1]), (arguments.trained, arguments.seeds)):
-            compare(
+            made = compare(
                 clips.dataset,
                 root,
                 models=chosen,
@@ -77,10 +78,13 @@ def main() -> None:
                 group_pattern=clips.group_pattern,
                 out=out,
             )
-            table = json.loads((out / TABLE).read_text(encoding="utf-8"))
-            rows |= {row["model"]: row for row in table["models"]}
-        models = [row | {"training_seconds": None} if arguments.shared else row for row in rows.values()]
-        _record(name, table | {"models": models})
+            found |= {row.name: row for row in made.models}
+        # Once more for all of them, since p is corrected for their number.
+        rows = with_pairs(list(found.values()), {row: out / folder_of(row) for row in found}, PAPER)
+        if arguments.shared:
+            rows = [replace(row, seconds=None) for row in rows]
+        table = json.loads((out / TABLE).read_text(encoding="utf-8"))
+        _record(name, table | {"models": [row.as_json() for row in rows]})
 
 
 def _generated(folder: Path) -> Path:

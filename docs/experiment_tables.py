@@ -41,27 +41,6 @@ def real_clips() -> str:
     return "\n".join([*lines, "", f"Recipe {result['recipe']}. {made_by(result)}"])
 
 
-def pretrained() -> str:
-    """Show what the recipe small reaches from ImageNet's weights on real clips, beside one stream, LSTMs and probe."""
-    result = read_result("pretrained")
-    lines = ["| clips | protocol | network | correct, by seed | mean | 95 % interval | fused minus this |"]
-    lines.append("|---|---|---|---|---:|---|---|")
-    for name in [name for name in SET_NAMES if name in result["sets"]]:
-        for row in result["sets"][name]:
-            seeds = row.get("seeds", [row])
-            counts = ", ".join(f"{seed['correct']}" for seed in seeds) + f" of {seeds[0]['count']}"
-            interval = _range(row.get("interval_95_by_group") or row["interval"])
-            difference = ""
-            if "fused_less_this" in row:
-                points = _points(row["difference_interval_95_by_group"])
-                difference = f"{100 * row['fused_less_this']:+.1f} points ({points})"
-            lines.append(
-                f"| {SET_NAMES[name]} | {row['protocol']} | {row['network']} | {counts} | {_percent(row['accuracy'])} "
-                f"| {interval} | {difference} |"
-            )
-    return "\n".join([*lines, "", f"Recipe {result['recipe']}. {made_by(result)}"])
-
-
 def overfit() -> str:
     """Show how soon the full-size network has learned eight clips by heart."""
     result = read_result("overfit")
@@ -202,7 +181,6 @@ def made_by(result: Mapping[str, Any]) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "real_clips": real_clips,
-    "pretrained": pretrained,
     "overfit": overfit,
     "training": training,
     "heads": heads,
