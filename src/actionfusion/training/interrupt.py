@@ -46,7 +46,13 @@ NEVER = StopSwitch()
 
 @contextmanager
 def stop_switch() -> Iterator[StopSwitch]:
-    """Make a switch that the first Ctrl-C, SIGTERM or SIGHUP turns on; the second one stops at once."""
+    """Make a switch that the first Ctrl-C, SIGTERM or SIGHUP turns on; the second one stops at once.
+
+    Raises:
+        KeyboardInterrupt: after the block, which did not look at the switch any more: what follows is to stop too.
+    """
     switch = StopSwitch()
     with on_stop(switch.turn_on):
         yield switch
+    if switch.on:
+        raise KeyboardInterrupt
