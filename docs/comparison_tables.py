@@ -34,7 +34,7 @@ def comparison() -> str:
     result = read_result("comparison")
     parts = []
     for name, figures in result["sets"].items():
-        parts += [f"### {(SET_NAMES | GENERATED)[name]}", "", f"Protocol {figures['protocol']}.", ""]
+        parts += [f"### {(SET_NAMES | GENERATED)[name]}", "", f"Protocol: {PROTOCOLS[figures['protocol']]}.", ""]
         parts += [*_table(figures), ""]
     return "\n".join([*parts, made_by(result)])
 

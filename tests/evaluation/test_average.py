@@ -143,7 +143,7 @@ def test_no_run_is_written_over(streams, tmp_path):
         average(streams, out=streams[0])
 
 
-def test_nothing_trains_it_by_its_name(quick_arguments, tmp_path):
+def test_nothing_trains_it_by_its_name():
     with pytest.raises(SettingsError, match="make one of runs"):
         model_class("average").Settings()
 

@@ -68,10 +68,13 @@ class Backends:
         With a choice it is a run's, whose weights stay as they are: it answers with its batch norms folded.
         """
         device = next(network.parameters()).device
-        answering = network if choice is None else network.folded()
-        if choice is not None and device.type == "cpu":
-            keep_freed_memory()
-        choice = choice or RuntimeChoice("torch", "fp32", "a network was given", str(device))
+        answering = network
+        if choice is None:
+            choice = RuntimeChoice("torch", "fp32", "a network was given", str(device))
+        else:
+            answering = network.folded()
+            if device.type == "cpu":
+                keep_freed_memory()
         sub_models = _sub_models(lambda: answering, type(network), network.settings, clip)
         openers = {
             name: lambda sub_model=sub_model: TorchBackend(sub_model, choice.precision, device)

@@ -7,8 +7,7 @@ Source: the late fusion of Simonyan and Zisserman 2014, which two streams, or se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self, cast
@@ -101,15 +100,6 @@ class Average(VideoModel):
         made = super().folded()
         made.members = nn.ModuleList(cast("VideoModel", member).folded() for member in self.members)
         return made
-
-    @contextmanager
-    def evaluating(self) -> Iterator[Self]:
-        """Be in evaluation mode, all members with their batch norms folded; afterwards as before."""
-        with ExitStack() as held:
-            held.enter_context(super().evaluating())
-            for member in self.members:
-                held.enter_context(cast("VideoModel", member).evaluating())
-            yield self
 
     def classify(self, features: Mapping[StreamName, Tensor]) -> Tensor:
         """Make logits ``[B, K]``, the logarithms of the mean probabilities, of pictures ``[B, T, C, H, W]``."""

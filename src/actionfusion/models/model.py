@@ -149,23 +149,21 @@ class VideoModel(nn.Module):
         """Make a model that answers the same, faster: its backbones' batch norms are folded, and all else is shared."""
         made = copy(self)
         made._modules = dict(self._modules)
-        made.backbones = nn.ModuleDict(
-            {stream: each.folded() if any(each.norms()) else each for stream, each in self.all_backbones().items()}
-        )
+        made.backbones = nn.ModuleDict({stream: each.folded() for stream, each in self.all_backbones().items()})
         return made
 
     @contextmanager
     def evaluating(self) -> Iterator[Self]:
         """Be in evaluation mode with the backbones' batch norms folded, which is faster; afterwards as before."""
         keep_freed_memory()
-        was_training, backbones = self.training, self.backbones
-        self.backbones = nn.ModuleDict({stream: each.folded() for stream, each in self.all_backbones().items()})
+        was_training, modules = self.training, self._modules
+        self._modules = self.folded()._modules
         self.eval()
         try:
             with torch.inference_mode():
                 yield self
         finally:
-            self.backbones = backbones
+            self._modules = modules
             self.train(was_training)
 
     def classify(self, features: Features) -> Tensor:

@@ -320,7 +320,7 @@ class FeatureStore:
         fits = tuple(features.shape) == self.recipe.shape and features.dtype == getattr(torch, self.recipe.dtype)
         identity = self._identity(name, view) | {_SOURCE: source}
         said = hash((path, metadata.get(_METADATA), json.dumps(identity, sort_keys=True)))
-        # A sum over the bytes takes six times as long as reading them, and training reads them again and again.
+        # A sum over the bytes takes longer than reading them, and training reads them again and again.
         whole = said in self._whole or metadata == _metadata(identity, features)
         if not fits or not whole:
             raise DatasetError(path, "is damaged, or the features of something else", "remove it and start again")

@@ -78,9 +78,8 @@ class Learner:
         Raises:
             TrainingError: loss or gradients are not finite, or the loss has exploded; the weights stay as they were.
         """
-        if (
-            not self.network.training
-        ):  # to look at every module in each step shows where the backbone only lends features
+        # Only where need be: beside kept features, going through a frozen backbone's modules is a good part of a step.
+        if not self.network.training:
             self._wrapped.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_scale"]
