@@ -330,6 +330,14 @@ def test_damage_anywhere_is_found(tmp_path, place):
         list(EpochLoader(maps, batch_size=2, shuffle=False, workers=0).epoch(0))
 
 
+def test_another_file_in_the_place_of_one_that_was_read_is_found(tmp_path):
+    maps = make_maps(tmp_path / "features")[0]
+    assert not isinstance(maps[0, 1], DatasetError)
+    first, second = (maps.stores["rgb"].path(source.name, 0) for source in maps.sources[:2])
+    shutil.copy(first, second)
+    assert isinstance(maps[0, 1], DatasetError)
+
+
 def test_a_file_cut_short_or_in_anothers_place_is_computed_anew(tmp_path):
     folder = tmp_path / "features"
     maps = make_maps(folder)[0]

@@ -1,5 +1,6 @@
 """``train`` end to end on generated clips: what it writes, what it repeats, what it refuses."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -141,6 +142,24 @@ def test_without_validation_all_epochs_run_and_the_last_weights_stay(made_up):
     rows = fit(network, learn, None, TrainingSettings(stages=(Stage(1e-3, 3, 1),)), run=run, progress=Silence())
     assert len(rows) == 3
     assert all(row["val_accuracy"] == "" for row in rows)
+    weights = run.read_weights()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_of_short_epochs_few_are_saved_and_the_last_is(made_up, monkeypatch):
+    network, learn, _, run = made_up
+    saved, save = [], checkpointing.save_checkpoint
+
+    def slow(*given):
+        saved.append(len(given[-1].rows))
+        time.sleep(0.5)  # so the next is due after ten seconds
+        save(*given)
+
+    monkeypatch.setattr(checkpointing, "save_checkpoint", slow)
+    fit(network, learn, None, TrainingSettings(stages=(Stage(1e-3, 8, None),)), run=run, progress=Silence())
+    assert saved[0] == 0
+    assert saved[-1] == 8
+    assert len(saved) < 6
     weights = run.read_weights()
     assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
 
