@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from actionfusion.data.dataset import DataSettings
 from actionfusion.data.layouts import open_dataset
-from actionfusion.evaluation.evaluate import evaluate
+from actionfusion.data.recorded_split import reopen_data
+from actionfusion.evaluation.evaluate import measure, write_evaluation
 from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.run_folder import open_run
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.train import train
 
@@ -104,7 +106,9 @@ def train_and_measure(clip_set: ClipSet, data: Path, store: Path | None, runs: P
         run = runs.with_name(f"{runs.name}_{fold}") if len(clip_set.splits) > 1 else runs
         if not (run / "evaluation_test.json").is_file():
             train(recipe, out=run, data=chosen, resume=(run / "checkpoint.safetensors").exists())
-            evaluate(run, root, store=store)
+            folder = open_run(run)
+            evaluation = measure(folder, reopen_data(folder, root, store), features=recipe.features.beside(run))
+            write_evaluation(evaluation, run / "evaluation_test.json")
         measured = json.loads((run / "evaluation_test.json").read_text(encoding="utf-8"))
         if measured.get("probe"):
             probes.append((measured["probe"]["correct"], measured["probe"]["count"]))

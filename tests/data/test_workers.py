@@ -4,6 +4,9 @@ import math
 import multiprocessing
 import operator
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import cv2
@@ -51,6 +54,22 @@ def test_leaving_by_an_exception_ends_the_work_at_once():
         work()
     assert time.monotonic() - start < 60
     assert multiprocessing.active_children() == []
+
+
+BLOCKED = """
+import signal
+from actionfusion.data.workers import interrupts_held_back
+with interrupts_held_back():
+    print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no signal masks")
+def test_the_first_process_too_starts_without_seeing_a_signal():
+    # In a process of its own, where multiprocessing's resource tracker does not run yet: to start it unblocks two.
+    shown = subprocess.run([sys.executable, "-c", BLOCKED], check=True, capture_output=True, text=True).stdout
+    assert shown.splitlines() == [f"{signal.SIGHUP:d} {signal.SIGINT:d} {signal.SIGTERM:d}", ""]
 
 
 def test_how_a_process_ended_is_said():

@@ -18,7 +18,8 @@ import torch
 from rich.text import Text
 from torch.utils.data import DataLoader, get_worker_info
 
-from actionfusion.process import leave_stops_to_parent, stops_held_back
+from actionfusion.data.workers import interrupts_held_back
+from actionfusion.process import leave_stops_to_parent
 from actionfusion.terminal import Console
 
 try:
@@ -121,7 +122,7 @@ def load(loader: DataLoader[Any], *, pin: bool = False) -> Iterator[Any]:
             collate_fn=loader.collate_fn,
             generator=loader.generator,
         )
-    with stops_held_back():  # Workers are forked here.
+    with interrupts_held_back():  # Workers start here.
         batches = iter(loader)
     for batch in batches:
         if isinstance(batch, Piped):

@@ -203,4 +203,5 @@ def interrupts_held_back() -> Iterator[None]:
     with stops_held_back():
         if sys.platform != "win32":
             resource_tracker.ensure_running()  # which would not hide itself from SIGHUP
-        yield
+        with stops_held_back():  # again, since the tracker's start lets through Ctrl-C and SIGTERM
+            yield
