@@ -36,6 +36,9 @@ TIMED = {
     "prepared.json",
     "protocol.html",
     "manifest.csv.journal",
+    "cost.json",
+    "comparison.json",
+    "comparison.html",
 }
 _STAGE = "[{learning_rate: 0.001, max_epochs: 1, patience: null}]"
 
@@ -92,6 +95,15 @@ def _featured(words: Words) -> Words:
     return with_features
 
 
+def _average(place: Place) -> Sequence[str | Path]:
+    return ("average", place.out / "run", place.out / "run", "--out", place.out / "average")
+
+
+def _whole(folder: Path) -> Sequence[str | Path]:
+    """Words that do nothing, if the folder is there: it appears when it is complete, and is not written again."""
+    return ("--help",) if folder.exists() else ()
+
+
 COMMANDS: Mapping[str, Command] = {
     "check": Command(
         lambda place: ("check", "folder", place.clips, "--out", place.out / "manifest.csv", "--workers", "0")
@@ -124,6 +136,13 @@ COMMANDS: Mapping[str, Command] = {
             *("protocol", "--config", "tiny", "--data.root", place.clips, "--data.dataset", "folder"),
             *("--data.split", "random-7:3", "--data.validation", "none", "--training.workers", "0"),
             *("--training.stages", _STAGE, "--out", place.out / "protocol"),
+        )
+    ),
+    "average": Command(_average, ("train",), again=lambda place: _whole(place.out / "average") or _average(place)),
+    "compare": Command(
+        lambda place: (
+            *("compare", "folder", place.clips, "--config", "tiny", "--models", "probe", "--reference", "probe"),
+            *("--protocol", "folders", "--out", place.out / "compared"),
         )
     ),
 }
