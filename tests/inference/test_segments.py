@@ -263,6 +263,21 @@ def test_the_command_gives_tables_files_and_the_exit_code(tiny_run, tmp_path, ca
     assert "damaged" in table
 
 
+def test_a_timeline_replaces_its_own_video_s_alone(tiny_run, tmp_path, monkeypatch):
+    one, other = _noisy(tmp_path / "a.mp4", 60), tmp_path / "y" / "a.mp4"
+    other.parent.mkdir()
+    _noisy(other, 60, 1)
+    out = tmp_path / "out"
+    predict(tiny_run, [one], segments=True, out=out, device="cpu")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(SettingsError, match=r"is the timeline of .*another --out"):
+        predict(tiny_run, [other], segments=True, out=out, device="cpu")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    monkeypatch.chdir(tmp_path)
+    predict(tiny_run, ["a.mp4"], segments=True, every=3, out=out, device="cpu")
+    assert json.loads((out / "a.json").read_text())["video"] == "a.mp4"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_shows_how_far_the_reading_is(terminal, recognizer, tmp_path):
     said = io.StringIO()

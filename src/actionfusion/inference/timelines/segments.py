@@ -77,8 +77,8 @@ def predict_segments(
     if options.out is not None:
         with _writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            _refuse_others(options.out / name)
+        for video, name in zip(videos, names, strict=True):
+            _refuse_others(options.out / name, video)
         refuse_unwritable(options.out / f"{names[0]}.csv")
     recognizer = load(run)
     console = Console(stderr=True)
@@ -111,8 +111,8 @@ def _write(timeline: VideoTimeline, path: Path) -> None:
             write_atomically(path.with_name(path.name + ending), content)
 
 
-def _refuse_others(path: Path) -> None:
-    """Refuse to write a timeline over files of other origin, such as subtitles of the video's name."""
+def _refuse_others(path: Path, video: str | Path) -> None:
+    """Refuse to write over another video's timeline, or over files of other origin, such as subtitles of that name."""
     about = path.with_name(path.name + _ENDINGS[0])
 
     def is_ours(_: Path) -> bool:
@@ -120,6 +120,12 @@ def _refuse_others(path: Path) -> None:
 
     for ending in _ENDINGS:
         refuse_foreign(path.with_name(path.name + ending), is_ours)
+    if about.is_file() and about.stat().st_size:
+        before = str(read_json(about, largest=EVALUATION_BYTES)["video"])
+        with suppress(OSError):
+            if before == str(video) or Path(before).samefile(video):
+                return
+        raise SettingsError(about, f"is the timeline of {before}", "choose another --out")
 
 
 @contextmanager
