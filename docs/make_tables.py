@@ -22,9 +22,6 @@ from actionfusion.models import MODELS, model_class
 ROOT = Path(__file__).parent.parent
 # The tables of the model card are draw_model_card.py's.
 PAGES = (ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {ROOT / "docs" / "model_card.md"}))
-experiment_tables.DATA_SETS = {
-    "ucf101": "UCF101", "ucf11": "UCF11", "ucfsports": "UCF Sports", "hmdb51": "HMDB51", "sports-1m": "Sports-1M"
-}  # fmt: skip
 
 
 def flow_engines() -> str:
