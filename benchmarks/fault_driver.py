@@ -22,11 +22,22 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import actionfusion.training.train  # noqa: F401
+# What the commands would import, each child anew.
+import matplotlib.backends.backend_agg  # noqa: F401
+import onnxruntime  # noqa: F401
+import onnxscript  # noqa: F401
+import sklearn.metrics  # noqa: F401
+import torch._dynamo  # noqa: F401
+
 from actionfusion.__main__ import main as command
+from actionfusion.commands import COMMANDS
+
+for module in {each.module for each in COMMANDS.values()}:
+    import_module(module)
 
 _CHANGES = {f"os.{name}" for name in ("mkdir", "remove", "rmdir", "truncate", "rename", "link", "symlink")}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -80,7 +91,7 @@ class Faults:
             self.write(Path(f"/proc/self/fd/{number}").readlink())
             flush(number)
 
-        builtins.open = io.open = counted  # type: ignore[assignment]
+        builtins.open = io.open = counted
         os.fsync = flushed  # type: ignore[assignment]
 
 

@@ -95,6 +95,14 @@ def _featured(words: Words) -> Words:
     return with_features
 
 
+def _explain(place: Place) -> Sequence[str | Path]:
+    return ("explain", place.out / "run", _a_clip(place), "--out", place.out / "explained")
+
+
+def _export(place: Place) -> Sequence[str | Path]:
+    return ("export", place.out / "run", "--format", "onnx", "--out", place.out / "exported")
+
+
 def _average(place: Place) -> Sequence[str | Path]:
     return ("average", place.out / "run", place.out / "run", "--out", place.out / "average")
 
@@ -118,9 +126,7 @@ COMMANDS: Mapping[str, Command] = {
     "train from features": Command(_featured(_train), again=_featured(_train_on)),
     "evaluate": Command(lambda place: ("evaluate", place.out / "run", "--root", place.clips), ("train",)),
     "report": Command(lambda place: ("report", place.out / "run", "--root", place.clips), ("train", "evaluate")),
-    "explain": Command(
-        lambda place: ("explain", place.out / "run", _a_clip(place), "--out", place.out / "explained"), ("train",)
-    ),
+    "explain": Command(_explain, ("train",), again=lambda place: _whole(place.out / "explained") or _explain(place)),
     "predict with a runtime": Command(
         lambda place: ("predict", place.out / "run", _a_clip(place), "--runtime", "onnx"), ("train",)
     ),
@@ -128,13 +134,11 @@ COMMANDS: Mapping[str, Command] = {
         lambda place: ("predict", place.out / "run", _a_clip(place), "--segments", "--out", place.out / "seen"),
         ("train",),
     ),
-    "export": Command(
-        lambda place: ("export", place.out / "run", "--format", "onnx", "--out", place.out / "exported"), ("train",)
-    ),
+    "export": Command(_export, ("train",), again=lambda place: _whole(place.out / "exported") or _export(place)),
     "protocol": Command(
         lambda place: (
-            *("protocol", "--config", "tiny", "--data.root", place.clips, "--data.dataset", "folder"),
-            *("--data.split", "random-7:3", "--data.validation", "none", "--training.workers", "0"),
+            *("protocol", "random-7:3", "--config", "tiny", "--data.root", place.clips, "--data.dataset", "folder"),
+            *("--data.validation", "none", "--training.workers", "0"),
             *("--training.stages", _STAGE, "--out", place.out / "protocol"),
         )
     ),
@@ -259,8 +263,12 @@ def _lasting(path: Path) -> bytes:
 
 
 def clips_in(folder: Path) -> Path:
-    """Make a few generated clips, one of each class to learn from and one to test."""
-    return make_shapes(folder, train_per_class=1, val_per_class=0, test_per_class=1, seed=7)
+    """Make four generated clips: of two classes one to learn from and one to test."""
+    made = make_shapes(folder, train_per_class=1, val_per_class=0, test_per_class=1, seed=7)
+    for part in ("train", "test"):
+        for label in sorted((made / part).iterdir())[2:]:
+            shutil.rmtree(label)
+    return made
 
 
 def main() -> None:

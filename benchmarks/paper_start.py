@@ -43,7 +43,7 @@ from trained import RESAMPLES, ClipSet, group_interval, train_and_measure
 RESULTS = Path(__file__).parent / "results" / "paper_start.json"
 SPLITS = ("official-1", "random-7:3")
 NETWORKS = ("practical", "faithful")
-EPOCHS, RATE, DRAWS = 8, 1e-4, 20
+EPOCHS, RATE, DRAWS = 4, 1e-4, 20
 
 
 def main() -> None:
@@ -62,8 +62,8 @@ def main() -> None:
         return
     recipe = _recipe("practical", arguments.weights, arguments.work)
     _record("linear probe", _probes(recipe, arguments.data))
-    for network in arguments.networks:
-        for split in arguments.splits:
+    for split in arguments.splits:
+        for network in arguments.networks:
             recipe = _recipe(network, arguments.weights, arguments.work)
             clip_set = ClipSet("UCF-101", "ucf101", (split,), split, None)
             runs = arguments.work / f"{network}_{split.replace(':', '_')}"
@@ -95,7 +95,7 @@ def _probes(recipe: Recipe, data: Path) -> list[dict[str, Any]]:
     plan.start(network)
     clips = ClipDataset(plan.videos.sources(range(len(entries)), plan.recipe.clip), plan.recipe.clip)
     cached, _, report = train_from_features(
-        network, clips, None, plan.recipe.features, prepared=plan.prepared, workers=1
+        network, clips, None, plan.recipe.features, prepared=plan.prepared, workers=0
     )
     print(report, flush=True)
     channels = {stream: store.recipe.shape[1] for stream, store in cached.stores.items()}

@@ -29,6 +29,7 @@ def warm_up():
     import onnxscript  # noqa: F401
     import rich.live  # noqa: F401
     import sklearn.metrics  # noqa: F401
+    import torch._dynamo  # noqa: F401
 
     from actionfusion.commands import COMMANDS
     from actionfusion.inference.speed import benchmark
