@@ -231,7 +231,7 @@ def _in_8_bits(path):
 
 
 def test_a_stream_has_its_own_eight_bits(small_run, small_root, monkeypatch):
-    monkeypatch.setattr(quantization, "CALIBRATION_CLIPS", LIMIT)
+    monkeypatch.setattr(quantization, "CALIBRATION_FRAMES", LIMIT * open_run(small_run).clip.frames - 1)
     monkeypatch.setattr(quantization, "LARGEST_LOSS", 1.0)
     recognizer = Recognizer.load(small_run, runtime="openvino", precision="int8", root=small_root, first="step")
     figures = json.loads((small_run / "prepared/step-openvino-int8/prepared.json").read_text())["int8"]

@@ -27,6 +27,9 @@ from actionfusion.video.clip import cut_clip
 from actionfusion.video.clip_reader import clips_ahead
 
 CALIBRATION_CLIPS = 48
+# Long clips are as many as hold the 300 pictures that NNCF measures ranges on by default: each costs a run of all.
+CALIBRATION_FRAMES = 300
+CALIBRATION_STEPS = 8
 GATE_CLIPS = 400
 LARGEST_LOSS = 0.01
 CalibrationPart = Literal["train", "val", "test"]
@@ -78,6 +81,10 @@ class Int8Accuracy:
 class RunClips:
     """Clips of the videos that a run was trained or tested on, cut again.
 
+    Attributes:
+        held_out: part of the split that int8 is compared on.
+        to_calibrate: training clips to measure ranges on.
+
     Args:
         run: whose split names them.
         root: the data set's folder, or its address; a run does not say where that is on this machine.
@@ -99,6 +106,7 @@ class RunClips:
             reason = f"nothing is prepared for {run.path}, and to calibrate the videos it was trained on are needed"
             raise SettingsError("root", reason, f"say where they are: {_PREPARE}")
         self._clip, self._rates = run.clip, run.rates
+        self.to_calibrate = min(CALIBRATION_CLIPS, -(-CALIBRATION_FRAMES // run.clip.frames))
         self._videos = reopen_data(run, root, store)
         self.held_out: CalibrationPart = "val" if self._videos.part("val") else "test"
         wanted: tuple[CalibrationPart, ...] = ("train", self.held_out)
@@ -139,7 +147,7 @@ def calibration_inputs(clips: RunClips, sub_model: SubModel, run: Run) -> tuple[
     Raises:
         SettingsError: none of the clips can be read.
     """
-    cut = [item[0] for item in clips.cut("train", CALIBRATION_CLIPS) if item is not None]
+    cut = [item[0] for item in clips.cut("train", clips.to_calibrate) if item is not None]
     if not cut:
         raise SettingsError("int8", "not one training video of the run can be read", "take fp32")
     if all(spec.name in cut[0] and spec.shape == cut[0][spec.name].shape for spec in sub_model.inputs):
@@ -153,7 +161,7 @@ def calibration_inputs(clips: RunClips, sub_model: SubModel, run: Run) -> tuple[
             return run(inputs)
 
         sub_model.answer(recorded, clip)
-        found += [given[index] for index in sorted({0, len(given) // 2, len(given) - 1})]
+        found += [given[index] for index in sorted({*np.linspace(0, len(given) - 1, CALIBRATION_STEPS).astype(int)})]
     return found, len(cut)
 
 
