@@ -41,7 +41,7 @@ for module in {each.module for each in COMMANDS.values()}:
 
 _CHANGES = {f"os.{name}" for name in ("mkdir", "remove", "rmdir", "truncate", "rename", "link", "symlink")}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-SECONDS = 60
+SECONDS = 180
 
 
 class Faults:

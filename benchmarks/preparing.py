@@ -22,7 +22,7 @@ from unittest import mock
 
 from actionfusion import Recipe, Recognizer
 from actionfusion.files import write_atomically
-from actionfusion.inference.runtimes import prepared
+from actionfusion.inference.runtimes import prepared, quantization
 from actionfusion.models import FusionNetworkSettings
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
@@ -61,7 +61,7 @@ def _measured(run: Path, clips: Path, command: str, precision: Any) -> dict[str,
         yield
         core[name] += time.process_time() - began
 
-    def measure(*given: Any, measure: Any = prepared.measure) -> Any:
+    def measure(*given: Any, measure: Any = quantization.measure) -> Any:
         with step("comparing labels"):
             return measure(*given)
 
