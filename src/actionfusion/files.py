@@ -97,13 +97,18 @@ def _locked(lock_file: Path) -> Iterator[None]:
                 release_and_remove(lock)
 
 
+def is_left_over(name: str) -> bool:
+    """Tell whether this is the name of a temporary file or folder of `replacing` or `replacing_folder`, or its lock."""
+    return _LEFT_OVER.fullmatch(name) is not None
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what killed processes have left of `replacing` and `replacing_folder`; a process looks once."""
     if folder in _LOOKED_AT:
         return
     _LOOKED_AT.add(folder)
     with suppress(OSError):
-        names = [entry.name for entry in os.scandir(folder) if _LEFT_OVER.fullmatch(entry.name)]
+        names = [entry.name for entry in os.scandir(folder) if is_left_over(entry.name)]
         for stem in {name.rpartition(".")[0] for name in names}:
             partial, lock_file = (folder / f"{stem}{ending}" for ending in (_PARTIAL, ".lock"))
             with suppress(OSError):

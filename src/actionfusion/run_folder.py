@@ -24,7 +24,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from actionfusion.errors import ActionFusionError, RunFolderError, SettingsError, WeightsError
-from actionfusion.files import refuse_unwritable, release_and_remove, replacing, take_lock, write_atomically
+from actionfusion.files import (
+    is_left_over,
+    refuse_unwritable,
+    release_and_remove,
+    replacing,
+    take_lock,
+    write_atomically,
+)
 from actionfusion.models import model_class
 from actionfusion.models.model import VideoModel
 from actionfusion.models.model_settings import ModelSettings
@@ -202,8 +209,10 @@ def fault_of_labels(labels: Sequence[str]) -> str | None:
 
 
 def refuse_taken(path: Path) -> None:
-    """Raise a RunFolderError if a run folder holds something already, or is a file."""
-    if path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
+    """Raise a RunFolderError if a run folder holds something already but what a kill left, or is a file."""
+    if path.exists() and (
+        not path.is_dir() or any(item.name != LOCK and not is_left_over(item.name) for item in path.iterdir())
+    ):
         raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
 
 

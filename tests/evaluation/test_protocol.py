@@ -320,7 +320,11 @@ def test_weights_that_are_no_numbers_fail_their_fold_alone(random_protocol, quic
 
 def test_the_command_takes_a_recipe_and_says_what_it_came_to(recipe, tmp_path, capsys):
     out = tmp_path / "protocol"
+    out.mkdir()
+    for ending in ("partial", "lock"):  # what is left by a kill while the first file was written
+        (out / f".{0:032x}.{ending}").touch()
     assert main(["protocol", "grouped-7:3", "--config", str(recipe), "--out", str(out)]) == 0
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
     told = capsys.readouterr().out
     assert "folder, grouped-7:3: 1 of 1 folds done" in told
     assert figures_of(out)["leaks"] == {"group": 0, "double": 0}
