@@ -22,7 +22,7 @@ from actionfusion.files import write_atomically
 from actionfusion.run_folder import at_work, open_run
 from actionfusion.training import checkpoint, loop, plan
 from actionfusion.training.learner import Learner
-from actionfusion.training.train import train
+from actionfusion.training.train import _log_file, log, train
 
 TIMES = {"seconds", "samples_per_second", "data_wait", "tflops", "peak_share"}
 RECIPE = {
@@ -220,6 +220,7 @@ def test_by_hand_it_stops_after_a_step_and_can_predict(recipe, driver, tmp_path)
 
 def test_a_finished_run_is_left_alone(undisturbed, capsys):
     before = {item.name: item.read_bytes() for item in undisturbed.iterdir()}
+    (undisturbed / "resume.json").write_text('{"data": {}, "device": null}')  # a kill came before its end
     assert train(out=undisturbed, resume=True) == undisturbed
     assert "finished already" in capsys.readouterr().err
     assert {item.name: item.read_bytes() for item in undisturbed.iterdir()} == before
@@ -293,6 +294,8 @@ def test_a_damaged_checkpoint_is_named(unfinished, tmp_path):
 def test_killed_before_its_first_checkpoint_it_begins_again(words, recipe, unfinished, undisturbed, tmp_path):
     run = Path(shutil.copytree(unfinished, tmp_path / "run"))
     (run / "checkpoint.safetensors").unlink()
+    for ending in ("partial", "lock"):  # of the file that it was at
+        (run / f".{0:032x}.{ending}").touch()
     assert main(["train", *words, *([str(recipe)] if words == ["--config"] else []), "--out", str(run)]) == 0
     assert_same_end(run, undisturbed)
 
@@ -311,6 +314,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_that_cannot_be_written_is_told_once(capsys):
+    with _log_file(Path("/dev/full")):
+        for line in ("one", "two"):
+            log.info(line)
+    told = capsys.readouterr().err
+    assert told == "note: /dev/full cannot be written (No space left on device), and will lack lines\n"
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ import yaml
 
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
-from actionfusion.files import write_atomically
+from actionfusion.files import is_left_over, remove_partials, write_atomically
 from actionfusion.run_folder import CONFIG, LABELS, LOCK, LOG, PROBE, SPLIT, RunFolder, open_run, writing
 from actionfusion.settings import build, field_kinds, plain, read_json
 from actionfusion.storage import to_path
@@ -77,7 +77,7 @@ def forget_paths(run: RunFolder) -> None:
 
 def is_begun(path: Path) -> bool:
     """Tell whether a folder is that of a training that was killed before its first checkpoint."""
-    return path.is_dir() and {item.name for item in path.iterdir()} - {LOCK} <= _BEGUN
+    return path.is_dir() and {item.name for item in path.iterdir() if not is_left_over(item.name)} - {LOCK} <= _BEGUN
 
 
 def forget_begun(path: Path) -> None:
@@ -85,6 +85,7 @@ def forget_begun(path: Path) -> None:
     if is_begun(path):
         for name in _BEGUN:
             (path / name).unlink(missing_ok=True)
+        remove_partials(path)
 
 
 def recorded_values(path: Path) -> dict[str, Any]:

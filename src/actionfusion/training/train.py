@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def _resume(out: Path, given: Recipe, processes: Processes) -> Path:
     run, state = open_run(out), read_state(out)
     if state["stage"] >= len(given.training.stages):
         if processes.main:
+            forget_paths(run)  # a kill may have come before that
             Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
         return run.path
     refuse_unknown_paths(run, given.data, given.features)
@@ -306,9 +308,23 @@ def _explained(plan: Plan, cost: StepCost) -> Iterator[None]:
         raise
 
 
+class _Log(logging.FileHandler):
+    """Says once that a line could not be written: the training goes on without it."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._said:
+            self._said = True
+            _show(f"note: {self.baseFilename} cannot be written ({error.strerror}), and will lack lines")
+
+
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Log(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.setLevel(logging.INFO)
     log.addHandler(handler)
@@ -316,4 +332,5 @@ def _log_file(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of lines that could not be written
+            handler.close()
