@@ -25,6 +25,7 @@ from actionfusion.models import FusionNetworkSettings, model_class
 from actionfusion.models.backbones import make_backbone
 from actionfusion.models.systems.lrcn import LRCN, LRCNSettings
 from actionfusion.run_folder import open_run
+from actionfusion.training import checkpointing
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
@@ -154,6 +155,26 @@ def test_stopped_and_resumed_it_ends_the_same(name, root, run_of, tmp_path, stop
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items()), file
     assert losses(tmp_path / "run") == losses(run_of(name))
+
+
+@pytest.mark.parametrize("way", ["again", "resume", "protocol"])
+def test_a_solved_model_killed_before_its_checkpoint_begins_again(way, root, run_of, tmp_path, monkeypatch):
+    recipe, out = recipe_of("probe", root), tmp_path / "run"
+    run = out / "fold-folders-seed-0" if way == "protocol" else out
+
+    def start() -> None:
+        protocol("folders", recipe, out=out) if way == "protocol" else train(recipe, out=out, device="cpu")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointing, "save_checkpoint", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            start()
+    assert (run / "model.safetensors").is_file()
+    train(out=out, resume=True) if way == "resume" else start()
+    ours, theirs = (load_file(each / "model.safetensors") for each in (run, run_of("probe")))
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+    assert (run / "checkpoint.safetensors").is_file()
+    assert not (run / "resume.json").exists()
 
 
 @every_model

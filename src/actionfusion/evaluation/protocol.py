@@ -30,7 +30,7 @@ from actionfusion.settings import field_kinds, plain, read_yaml
 from actionfusion.terminal import Console
 from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe
-from actionfusion.training.resume import refuse_contradictions
+from actionfusion.training.resume import is_begun, refuse_contradictions
 from actionfusion.training.train import train
 from actionfusion.upgrade import FORMAT, upgraded
 
@@ -268,7 +268,7 @@ def _goes_on(path: Path) -> bool:
     """Tell whether there is a checkpoint; clear away what was stopped before its first one."""
     if (path / CHECKPOINT).is_file():
         return True
-    if (path / WEIGHTS).is_file():
+    if (path / WEIGHTS).is_file() and not is_begun(path):
         remedy = "remove the folder to train the fold again"
         raise RunFolderError(path, f"has weights, but neither {CHECKPOINT} nor figures", remedy)
     shutil.rmtree(path, ignore_errors=True)

@@ -17,7 +17,20 @@ import yaml
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import is_left_over, remove_partials, write_atomically
-from actionfusion.run_folder import CONFIG, LABELS, LOCK, LOG, PROBE, SPLIT, RunFolder, open_run, writing
+from actionfusion.run_folder import (
+    CONFIG,
+    CURVES,
+    LABELS,
+    LOCK,
+    LOG,
+    METRICS,
+    PROBE,
+    SPLIT,
+    WEIGHTS,
+    RunFolder,
+    open_run,
+    writing,
+)
 from actionfusion.settings import build, field_kinds, plain, read_json
 from actionfusion.storage import to_path
 from actionfusion.training.features import FeatureSettings
@@ -26,6 +39,8 @@ from actionfusion.training.recipe import Recipe, recipe_from, recipe_kinds
 LOCAL = "resume.json"
 # All that there is before the first checkpoint; the last is the probe's, which is solved anew.
 _BEGUN = frozenset((CONFIG, LABELS, SPLIT, LOCAL, LOG, PROBE))
+# What a model that is solved writes before its only checkpoint, which says that it is finished.
+_SOLVED = frozenset((METRICS, CURVES, WEIGHTS))
 
 
 @dataclass(frozen=True)
@@ -77,13 +92,16 @@ def forget_paths(run: RunFolder) -> None:
 
 def is_begun(path: Path) -> bool:
     """Tell whether a folder is that of a training that was killed before its first checkpoint."""
-    return path.is_dir() and {item.name for item in path.iterdir() if not is_left_over(item.name)} - {LOCK} <= _BEGUN
+    if not path.is_dir():
+        return False
+    names = {item.name for item in path.iterdir() if item.name != LOCK and not is_left_over(item.name)}
+    return names <= (_BEGUN | _SOLVED if LOCAL in names else _BEGUN)
 
 
 def forget_begun(path: Path) -> None:
     """Clear away what such a training has left, so that it can begin again."""
     if is_begun(path):
-        for name in _BEGUN:
+        for name in (*_SOLVED, *_BEGUN - {LOCAL}, LOCAL):  # last what tells that the others may go
             (path / name).unlink(missing_ok=True)
         remove_partials(path)
 
