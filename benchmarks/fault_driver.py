@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 # What the commands would import, each child anew.
+import jsonargparse  # noqa: F401
 import matplotlib.backends.backend_agg  # noqa: F401
 import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
