@@ -48,7 +48,7 @@ def recipe(tmp_path_factory, shapes_root) -> Recipe:
     return Recipe(
         "lrcn",
         DataSettings(str(folder / "clips"), split="folders", validation="test"),
-        ClipSettings(2, 2, FlowRecipe(bound=8.0, size=32)),
+        ClipSettings(2, 2, FlowRecipe("dis", 8.0, 32)),
         LRCNSettings.tiny(2, image_size=32, backbone=NARROW, dropout_lstm=0.5),
         Augmentation(intervals=(2, 6)),
         TrainingSettings((Stage(0.001, 2, None),), batch_size=3, workers=0, checkpoint_steps=1),
