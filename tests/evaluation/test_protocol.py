@@ -41,11 +41,14 @@ RECIPE = {
 # Each line of its input is a run of the command with the call at which it is killed, done by a fork.
 DRIVER = """
 import json, os, signal, sys
+import jsonargparse
 import actionfusion.evaluation.protocol as protocol
 from actionfusion.__main__ import main
 from actionfusion.models import FusionNetwork, FusionNetworkSettings
-from actionfusion.training.cost import step_cost
+from actionfusion.training import loop
+from actionfusion.training.cost import training_cost
 from actionfusion.training.learner import Learner
+from actionfusion.training.settings import TrainingSettings
 
 def kill_at(owner, name, number):
     real, seen = getattr(owner, name), []
@@ -59,7 +62,8 @@ def kill_at(owner, name, number):
 OWNERS = {"step": (Learner, "step"), "measure": (protocol, "measure"), "train": (protocol, "train"),
           "write": (protocol, "write_atomically")}
 # Found once and inherited; with shapes alone nothing is computed that a fork could stumble over.
-step_cost(FusionNetwork, FusionNetworkSettings(**json.loads(sys.argv[1])))
+training_cost(FusionNetwork, FusionNetworkSettings(**json.loads(sys.argv[1])), TrainingSettings(), cached=False)
+loop.matrix_peak = lambda *_: 1e12  # to measure it takes half a second
 for line in sys.stdin:
     words, where, number = json.loads(line)
     child = os.fork()

@@ -63,13 +63,15 @@ def recipe(stored_recipe, root):
 # Each line of its input is a plan; each plan is done by a fork, so that the imports are paid once.
 DRIVER = """
 import json, os, signal, sys, time
+import jsonargparse
 import actionfusion.training.train, actionfusion.training.checkpoint as checkpoint
 from actionfusion.__main__ import main
 from actionfusion.models import FusionNetwork, FusionNetworkSettings
 from actionfusion.run_folder import RunFolder
 from actionfusion.training import loop
-from actionfusion.training.cost import step_cost
+from actionfusion.training.cost import training_cost
 from actionfusion.training.learner import Learner
+from actionfusion.training.settings import TrainingSettings
 
 def count(owner, name, number, act):
     real, seen = getattr(owner, name), []
@@ -99,7 +101,8 @@ ACTS = {
 }
 
 # Found once and inherited; with shapes alone nothing is computed that a fork could stumble over.
-step_cost(FusionNetwork, FusionNetworkSettings(**json.loads(sys.argv[1])))
+training_cost(FusionNetwork, FusionNetworkSettings(**json.loads(sys.argv[1])), TrainingSettings(), cached=False)
+loop.matrix_peak = lambda *_: 1e12  # to measure it takes half a second
 for line in sys.stdin:
     words, where, number = json.loads(line)
     child = os.fork()
