@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in REP
 }
 NOT_EXPORTED = [name for name in REPRESENTATIVES if not model_class(name).exportable]
 EXPORTABLE = [name for name in REPRESENTATIVES if model_class(name).exportable]
-# Eight bits and free batches take seconds each.
+# Streams of a runtime, eight bits and free batches take seconds each.
 FEW = EXPORTABLE if ALL else [name for name in ("fusion", "lrcn", "c3d") if name in EXPORTABLE]
 
 Make = Callable[[str], RunFolder]
@@ -217,7 +217,7 @@ def test_flow_is_computed_for_those_alone_that_read_it(
         assert bool(flow_calls) == run.clip.reads_flow, command
 
 
-@pytest.mark.parametrize("name", EXPORTABLE)
+@pytest.mark.parametrize("name", FEW)
 def test_a_prepared_runtime_answers_a_stream(name: str, make: Make, video: Path) -> None:
     run = make(name)
     exact = run.model_class.stream_shape(run.network) is not None

@@ -13,7 +13,7 @@ import torch
 from actionfusion.errors import RuntimeUnavailable, SettingsError
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes import backend as runtimes
-from actionfusion.inference.runtimes import choice, packages
+from actionfusion.inference.runtimes import choice, packages, prepared
 from actionfusion.inference.runtimes.backend import TorchBackend, open_model
 from actionfusion.inference.runtimes.onnx_file import export_onnx
 from actionfusion.inference.runtimes.sub_models import SubModel, TensorSpec, clip_flops, clip_model
@@ -64,12 +64,16 @@ class _All(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_both_runtimes_agree_with_pytorch_on_every_kind(randomise, tmp_path):
+def test_both_runtimes_agree_with_pytorch_on_every_kind_and_the_export_is_silent(randomise, tmp_path, capfd):
     kinds = {_name(kind): _settings(**kind) for kind in _kinds()}
     networks = [randomise(FusionNetwork(settings)) for settings in kinds.values()]
     inputs = clip_model(lambda: networks[0], FusionNetwork, networks[0].settings, CLIP).inputs
     sub_model = SubModel("all", lambda: _All(networks), inputs, tuple(kinds))
     export_onnx(sub_model, tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b".py" not in content, "a path of this machine is written"
+    assert str(tmp_path.parts[1]).encode() + b"/" not in content
     others = [
         open_model(tmp_path / "model.onnx", name, "fp32", inputs, sub_model.outputs) for name in ("openvino", "onnx")
     ]
@@ -101,16 +105,6 @@ def test_a_part_of_several_inputs_outputs_and_types(tmp_path):
         assert list(made) == ["probabilities", "state_after"]
         for output in sub_model.outputs:
             np.testing.assert_allclose(made[output], wanted[output], rtol=1e-5)
-
-
-def test_the_exporter_is_silent_and_writes_no_path_of_this_machine(tmp_path, capfd, randomise):
-    settings = _settings()
-    sub_model = clip_model(lambda: randomise(FusionNetwork(settings)), FusionNetwork, settings, CLIP)
-    export_onnx(sub_model, tmp_path / "model.onnx")
-    assert capfd.readouterr() == ("", "")
-    content = (tmp_path / "model.onnx").read_bytes()
-    assert b".py" not in content
-    assert str(tmp_path.parts[1]).encode() + b"/" not in content
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
@@ -177,6 +171,13 @@ def _without(package):
     return fail
 
 
+@pytest.fixture
+def exported_before(prepared_run, gives, monkeypatch):
+    """What is exported of the small run is what was exported of it before."""
+    monkeypatch.setattr(prepared, "export_onnx", gives(prepared_run / "prepared/clip-onnx-fp32/model.onnx"))
+
+
+@pytest.mark.usefixtures("exported_before")
 def test_openvino_that_cannot_be_imported(small_run, monkeypatch):
     monkeypatch.setattr(
         runtimes, "openvino_core", runtimes.openvino_core.__wrapped__
@@ -234,6 +235,7 @@ def test_auto_takes_pytorch_for_a_small_network(small_run, monkeypatch):
     assert not (small_run / "prepared").exists()
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_auto_prepares_for_a_large_network_and_then_takes_what_is_there(small_run, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("actionfusion.inference.backends.clip_flops", lambda *_: 10**12)
