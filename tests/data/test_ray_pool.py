@@ -38,7 +38,7 @@ from actionfusion.version import __version__
 from actionfusion.video.flow import FlowRecipe
 
 RECIPE = FlowRecipe("farneback", 10.0, 32)
-SLOW_RECIPE = FlowRecipe("farneback", 10.0, 128)  # half a second a video, so that a kill finds one at work
+SLOW_RECIPE = FlowRecipe("farneback", 10.0, 96)  # slow enough that a kill finds a video at work
 
 NO_RAY = 'needs the package ray: pip install "actionfusion[ray]"'
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason=NO_RAY)
