@@ -122,7 +122,24 @@ def train_arguments(shapes_root) -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, train_arguments) -> Path:
+def counted_once() -> Iterator[None]:
+    """The operations of a model are counted once for all tests that load it, since that takes half of the loading."""
+    from actionfusion.inference import backends
+
+    real, known = backends.clip_flops, dict[str, int]()
+
+    def count(*what: Any) -> int:
+        if repr(what) not in known:
+            known[repr(what)] = real(*what)
+        return known[repr(what)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backends, "clip_flops", count)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, train_arguments, counted_once) -> Path:
     """A run folder of the tiny network after one epoch."""
     from actionfusion.training.train import train
 

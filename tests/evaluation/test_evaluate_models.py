@@ -63,6 +63,20 @@ def make_run(tmp_path, grouped_root):
     return make
 
 
+@pytest.fixture(scope="module")
+def store_of(grouped_root, tmp_path_factory):
+    """The store of all videos for a flow recipe, filled once."""
+    stores = {}
+
+    def prepared(recipe):
+        if recipe not in stores:
+            stores[recipe] = tmp_path_factory.mktemp("stores") / "store"
+            prepare("folder", grouped_root, store=stores[recipe], flow=recipe, workers=0)
+        return stores[recipe]
+
+    return prepared
+
+
 @pytest.fixture
 def flows(monkeypatch):
     """The flow frames that are computed from now on."""
@@ -85,16 +99,16 @@ def assert_each_is_what_the_recognizer_says(evaluation, run, root):
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
-def test_every_model_is_evaluated_from_videos_and_from_a_store(name, make_run, grouped_root, tmp_path, flows):
+def test_every_model_is_evaluated_from_videos_and_from_a_store(name, make_run, store_of, grouped_root, tmp_path, flows):
     run = make_run(name, model_class(name).Settings.tiny(2))
     evaluation = evaluate(run.path, grouped_root, device="cpu")
     assert bool(flows) == run.clip.reads_flow, "flow is computed for models that read it, and for no other"
     assert evaluation.failed == ()
     assert_each_is_what_the_recognizer_says(evaluation, run, grouped_root)
     if run.clip.size in (None, run.clip.flow.size):
-        prepare("folder", grouped_root, store=tmp_path / "store", flow=run.clip.flow, workers=0)
+        store = store_of(run.clip.flow)
         flows.clear()
-        stored = evaluate(run.path, grouped_root, store=tmp_path / "store", out=tmp_path / "stored.json", device="cpu")
+        stored = evaluate(run.path, grouped_root, store=store, out=tmp_path / "stored.json", device="cpu")
         assert flows == []
         assert stored.videos == evaluation.videos
         assert np.abs(stored.probabilities - evaluation.probabilities).mean() < 0.05, "but for what JPEG changes"
