@@ -15,7 +15,7 @@ from actionfusion.video.reading import iterate_frames
 from actionfusion.video.still_pictures import read_picture
 
 FINDS = Path(__file__).parent / "fuzz_finds"
-INPUTS = 250  # benchmarks/fuzz.py reads tens of thousands
+INPUTS = 150  # benchmarks/fuzz.py reads tens of thousands
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """Several processes learn what one would, count each video once, and end together."""
 
 import csv
-import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -179,29 +177,8 @@ def test_two_processes_share_the_features_and_learn_the_same_from_them(recipe, t
     assert all((ours[name] - tensor).abs().max() < 1e-4 for name, tensor in theirs.items())
 
 
-@pytest.mark.slow
-def test_one_that_dies_ends_all_with_a_message_and_the_run_goes_on(recipe, together, tmp_path):
-    run = tmp_path / "run"
-    words = ("--training.stages", json.dumps([{"learning_rate": 0.001, "max_epochs": 500, "patience": None}]))
-    process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu", *words)
-    while not (run / "metrics.csv").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 2
-    os.kill(int(children[1]), signal.SIGKILL)
-    told, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "Signal 9 (SIGKILL)" in told
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
-    from actionfusion.training.checkpoint import read_state
-
-    assert read_state(run)["format"] == 2
-    with pytest.raises(SettingsError, match="processes is 2 in the run and 1 now"):
-        train(out=run, resume=True)
-
-
 # The second process is killed in its fourth step, which is in the second of two stages, once the first is on the disk.
+# Each says which process it is.
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
@@ -227,18 +204,25 @@ def counted(*arguments, **options):
     return step(*arguments, **options)
 
 Learner.step = counted
+print("process:", os.getpid(), flush=True)
 sys.exit(main())
 """
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_they_end_as_if_undisturbed(recipe, together, tmp_path):
+def test_one_that_is_killed_ends_all_and_resumed_they_end_as_if_undisturbed(recipe, together, tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
     run = tmp_path / "run"
     process = torchrun("train", "--config", recipe, "--out", run, "--device", "cpu", program=[tmp_path / "killed.py"])
     told, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
     assert "Signal 9 (SIGKILL)" in told
+    children = re.findall(r"process: (\d+)", told)
+    assert len(children) == 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert len(rows(run)) == 1
+    with pytest.raises(SettingsError, match="processes is 2 in the run and 1 now"):
+        train(out=run, resume=True)
     process = torchrun("train", "--resume", "--out", run)
     told, _ = process.communicate(timeout=120)
     assert process.returncode == 0, told

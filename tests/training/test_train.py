@@ -167,12 +167,12 @@ def test_of_short_epochs_few_are_saved_and_the_last_is(made_up, monkeypatch):
 @pytest.mark.slow
 def test_it_learns_four_clips_by_heart(made_up, monkeypatch):
     """The real loop fits a network to four clips."""
-    monkeypatch.setattr(checkpointing, "save_curves", lambda *_: None)  # forty pictures that nobody looks at
+    monkeypatch.setattr(checkpointing, "save_curves", lambda *_: None)  # twenty pictures that nobody looks at
     network, learn, _, run = made_up
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    fit(network, learn, None, TrainingSettings(stages=(Stage(3e-3, 40, None),)), run=run, progress=Silence())
+    fit(network, learn, None, TrainingSettings(stages=(Stage(6e-3, 20, None),)), run=run, progress=Silence())
     assert loop.measure(network, learn.epoch(0)).figures().accuracy == 1.0
 
 
