@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -110,24 +111,28 @@ def test_each_answer_is_the_offline_one_of_the_window(changes: dict[str, Any]) -
     assert np.ptp(np.stack(spread), axis=0).max() > 1e-3
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
 @pytest.mark.parametrize("changes", [{}, {"fusion": "sum", "norm": "ba"}], ids=str)
-def test_other_runtimes_answer_the_same(tmp_path: Path, runtime: str, changes: dict[str, Any]) -> None:
-    pytest.importorskip("openvino" if runtime == "openvino" else "onnxruntime")
+def test_other_runtimes_answer_the_same(
+    tmp_path: Path, changes: dict[str, Any], gives: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, samples = _network(**changes), _samples(6)
     clip = ClipSettings(4, 2, FlowRecipe("dis", size=SIZE))
-    run = create_run(
-        tmp_path / "run", model="fusion", clip=clip, network=network.settings, labels=list("abcde"), further={}
-    )
-    run.save_weights(network)
-    recognizer = Recognizer.load(run, runtime=runtime, first="step")  # type: ignore[arg-type]
-    assert recognizer.runtime.name == runtime
-    answers, _ = recognizer.stepper.answer(samples, recognizer.stepper.start())
-    for place, answer in enumerate(answers):
-        expected = _offline(network, samples[max(0, place - 3) : place + 1])
-        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-4)
-    prepared = [path.name for path in (tmp_path / "run" / "prepared").iterdir() if path.is_dir()]
-    assert prepared == [f"step-{runtime}-fp32"]
+    for runtime, package in (("openvino", "openvino"), ("onnx", "onnxruntime")):
+        pytest.importorskip(package)
+        run = create_run(
+            tmp_path / runtime, model="fusion", clip=clip, network=network.settings, labels=list("abcde"), further={}
+        )
+        run.save_weights(network)
+        recognizer = Recognizer.load(run, runtime=runtime, first="step")  # type: ignore[arg-type]
+        assert recognizer.runtime.name == runtime
+        answers, _ = recognizer.stepper.answer(samples, recognizer.stepper.start())
+        for place, answer in enumerate(answers):
+            expected = _offline(network, samples[max(0, place - 3) : place + 1])
+            np.testing.assert_allclose(answer.probabilities, expected, atol=1e-4)
+        prepared = [path.name for path in (run.path / "prepared").iterdir() if path.is_dir()]
+        assert prepared == [f"step-{runtime}-fp32"]
+        exported = run.path / "prepared" / f"step-{runtime}-fp32" / "model.onnx"
+        monkeypatch.setattr("actionfusion.inference.runtimes.prepared.export_onnx", gives(exported))
 
 
 @given(st.integers(1, 5), st.lists(st.integers(1, 5), min_size=1, max_size=4))
