@@ -138,6 +138,25 @@ def counted_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def drawn_once() -> Iterator[None]:
+    """The curves of a file's first training are those of all: to draw them takes as long as many a training here."""
+    from actionfusion.training import checkpointing
+
+    real, drawn = checkpointing.save_curves, list[bytes]()
+
+    def save(rows: Sequence[Any], path: Path) -> None:
+        if drawn:
+            path.write_bytes(drawn[0])
+        else:
+            real(rows, path)
+            drawn.append(path.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpointing, "save_curves", save)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, train_arguments, counted_once) -> Path:
     """A run folder of the tiny network after one epoch."""

@@ -17,6 +17,8 @@ from actionfusion.models import MODELS, model_class
 from actionfusion.reporting.compare import compare
 from actionfusion.training.comparison import comparison_recipe, estimate
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 BASE = {
     "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},
     "network": {"backbone": [4, "M", 8], "batch_norm": True, "fc6_width": 8, "hidden": 6, "head": "linear"},

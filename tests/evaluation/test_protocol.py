@@ -25,6 +25,8 @@ from actionfusion.evaluation.protocol import protocol
 from actionfusion.intervals import wilson
 from actionfusion.training.learner import Learner
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 RECIPE = {
     "data": {"dataset": "folder", "validation": "none", "group_pattern": r"(?P<group>p\d)_"},
     "clip": {"frames": 2, "flow_frames": 2, "flow": {"engine": "dis", "bound": 8.0, "size": 32}},

@@ -23,6 +23,8 @@ from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, load_recipe
 from actionfusion.training.train import train
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 QUICK = [
     "--clip.frames=2", "--clip.flow_frames=2", "--clip.flow.size=32", "--training.workers=0", "--features.views=1",
     '--training.stages=[{"max_epochs": 2, "patience": null}]',

@@ -40,6 +40,8 @@ from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 from representatives import ALL, REPRESENTATIVES
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 SIZE = 32
 FRAMES = 2  # where a model takes any number
 NARROW = (4, "M", 8)

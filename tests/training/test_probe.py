@@ -32,6 +32,8 @@ from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 NARROW = (4, "M", 8)
 
 

@@ -24,6 +24,8 @@ from actionfusion.training.start import start_from, start_line
 from actionfusion.training.train import train
 from actionfusion.video.flow import FlowRecipe
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 V0_1 = Path(__file__).parents[1] / "earlier_versions" / "v0_1"
 BACKBONES = {"backbones.rgb": 16, "backbones.flow": 16}  # four convolutions and their batch norms each
 

@@ -36,6 +36,8 @@ from actionfusion.training.train import train
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 EPOCHS = 2
 TIMES = {"seconds", "samples_per_second", "data_wait", "tflops", "peak_share"}
 
