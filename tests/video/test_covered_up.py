@@ -243,7 +243,7 @@ def test_a_file_of_empty_blocks_takes_seconds(kind, tmp_path, write_video):
         path.write_bytes(path.read_bytes()[:-1] + fill + b"\x3b")
     began = time.process_time()
     assert find_structure_fault(path) == "it holds next to nothing but empty blocks"
-    assert time.process_time() - began < 5  # 45 s once
+    assert time.process_time() - began < 15  # 45 s once; 2 s on a machine that does nothing else
 
 
 SHRINK = """

@@ -95,7 +95,10 @@ def is_begun(path: Path) -> bool:
     if not path.is_dir():
         return False
     names = {item.name for item in path.iterdir() if item.name != LOCK and not is_left_over(item.name)}
-    return names <= (_BEGUN | _SOLVED if LOCAL in names else _BEGUN)
+    if names <= _BEGUN:
+        return True
+    # Of a training by steps weights are worth keeping, even if somebody has removed the checkpoint.
+    return LOCAL in names and names <= _BEGUN | _SOLVED and open_run(path).model_class.solved
 
 
 def forget_begun(path: Path) -> None:
