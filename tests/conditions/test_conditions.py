@@ -289,20 +289,15 @@ def test_a_kill_leaves_nothing_that_the_next_start_does_not_remove(server, given
     gone_on_with(server, case, given, out, tmp_path)
 
 
-PLACES = {
-    "64 descriptors": {"limits": {"RLIMIT_NOFILE": 64}},
-    "no home": {"environment": {"HOME": None, "USER": None, "LOGNAME": None}, "nobody": True},
-}
-
-
 @pytest.mark.parametrize("name", [*QUICK, "train"])
-@pytest.mark.parametrize("place", PLACES)
-def test_a_poor_place_is_enough(name, place, server, given, tmp_path):
+def test_64_descriptors_and_no_home_are_enough(name, server, given, tmp_path):
     case = CASES[name]
     more = ["--training.workers", "2"] if name == "train" else []
-    ended = server.run([*words_of(case, given, tmp_path / case.name), *more], tmp_path, **PLACES[place])
+    words = [*words_of(case, given, tmp_path / case.name), *more]
+    nobody = {"environment": {"HOME": None, "USER": None, "LOGNAME": None}, "nobody": True}
+    ended = server.run(words, tmp_path, limits={"RLIMIT_NOFILE": 64}, **nobody)
     assert ended.is_clean(0), ended
-    if more and place == "64 descriptors":
+    if more:
         assert "batches come through a pipe" in ended.err
 
 
