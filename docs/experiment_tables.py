@@ -54,10 +54,7 @@ def paper_start() -> str:
         of_split = {row["split"]: row for row in rows}
         cells = [_of_split(of_split.get(split)) for split in splits]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    note = (
-        f"{result['clips']}: {result['backbones']}. The networks train for {result['epochs']} epochs at a rate of "
-        f"{result['rate']:g}, seed 0. Intervals are bootstraps over groups."
-    )
+    note = f"{result['clips']}: {result['backbones']}. Intervals are bootstraps over groups."
     return "\n".join([*lines, "", f"{note} {made_by(result)}"])
 
 
@@ -69,21 +66,6 @@ def _of_split(row: Mapping[str, Any] | None) -> str:
     count = row.get("draws", (row,))[0]
     interval = _range(row["interval_95_by_group"])
     return f"{count['correct']} of {count['count']}, {_percent(row['accuracy'])} ({interval})"
-
-
-def few_clips() -> str:
-    """Show what small and the linear probe reach with few clips of each class, and with flow started at random."""
-    result = read_result("few_clips")
-    lines = ["| clips to learn from | small | linear probe | small minus probe |", "|---|---:|---:|---:|"]
-    for title, row in result["rows"].items():
-        cells = [
-            f"{_percent(row[model]['accuracy'])} ({_range(row[model]['interval_95_by_group'])})"
-            for model in ("small", "probe")
-        ]
-        interval = _points(row["difference_interval_95_by_group"])
-        lines.append(f"| {title} | {' | '.join(cells)} | {100 * row['small_less_probe']:+.1f} points ({interval}) |")
-    seeds = len(result["rows"]["all"]["small"]["seeds"])
-    return "\n".join([*lines, "", f"{result['clips']}, means of {seeds} seeds. {made_by(result)}"])
 
 
 def overfit() -> str:
@@ -226,7 +208,6 @@ def made_by(result: Mapping[str, Any]) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "real_clips": real_clips,
-    "few_clips": few_clips,
     "paper_start": paper_start,
     "overfit": overfit,
     "training": training,

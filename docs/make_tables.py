@@ -14,6 +14,7 @@ from pathlib import Path
 import comparison_tables
 import data_tables
 import experiment_tables
+import fault_tables
 import inference_tables
 import reference_tables
 
@@ -117,6 +118,7 @@ TABLES = {
     **comparison_tables.TABLES,
     **data_tables.TABLES,
     **experiment_tables.TABLES,
+    **fault_tables.TABLES,
     **inference_tables.TABLES,
     **reference_tables.TABLES,
 }
