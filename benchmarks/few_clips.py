@@ -17,7 +17,6 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,10 +95,7 @@ def _few(count: int, seed: int, data: Path, work: Path) -> ClipSet:
 def _row(answers: Mapping[str, list[Answers]], group_of: Mapping[str, str], seeds: list[int]) -> dict[str, Any]:
     """Collect what both models reached, and the paired difference."""
     groups = [group_of[Path(video).name] for video in answers["small"][0].videos]
-    right = {
-        model: reduce(np.add, (run.right.astype(np.float64) for run in runs)) / len(runs)
-        for model, runs in answers.items()
-    }
+    right = {model: np.mean([run.right for run in runs], axis=0) for model, runs in answers.items()}
     difference = right["small"] - right["probe"]
     return {
         model: {

@@ -208,11 +208,14 @@ def fault_of_labels(labels: Sequence[str]) -> str | None:
     return f"class {twice[0]!r} is there twice" if twice else None
 
 
+def names_in(folder: Path) -> set[str]:
+    """Name what a folder holds, but for its lock and what a kill left of files that were being written."""
+    return {item.name for item in folder.iterdir() if item.name != LOCK and not is_left_over(item.name)}
+
+
 def refuse_taken(path: Path) -> None:
-    """Raise a RunFolderError if a run folder holds something already but what a kill left, or is a file."""
-    if path.exists() and (
-        not path.is_dir() or any(item.name != LOCK and not is_left_over(item.name) for item in path.iterdir())
-    ):
+    """Raise a RunFolderError if a run folder holds something already, or is a file."""
+    if path.exists() and (not path.is_dir() or names_in(path)):
         raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
 
 

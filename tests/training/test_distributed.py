@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import actionfusion
 from actionfusion.errors import SettingsError
+from actionfusion.training.checkpoint import read_state
 from actionfusion.training.distributed import Processes, TorchrunProcesses, find_processes
 from actionfusion.training.guards import is_lost_connection
 from actionfusion.training.train import train
@@ -221,6 +222,7 @@ def test_one_that_is_killed_ends_all_and_resumed_they_end_as_if_undisturbed(reci
     assert len(children) == 2
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert len(rows(run)) == 1
+    assert read_state(run)["format"] == 2
     with pytest.raises(SettingsError, match="processes is 2 in the run and 1 now"):
         train(out=run, resume=True)
     process = torchrun("train", "--resume", "--out", run)

@@ -241,9 +241,14 @@ def test_a_file_of_empty_blocks_takes_seconds(kind, tmp_path, write_video):
         path = write_video(tmp_path / "a.gif", count=3, codec="gif", pixel_format="rgb8")
         fill = bytes(40_000_000) if kind == "zeros" else b"\x21\xfe" + b"\1a" * 20_000_000 + b"\0"
         path.write_bytes(path.read_bytes()[:-1] + fill + b"\x3b")
-    began = time.process_time()
-    assert find_structure_fault(path) == "it holds next to nothing but empty blocks"
-    assert time.process_time() - began < 15  # 45 s once; 2 s on a machine that does nothing else
+
+    def seconds():
+        began = time.process_time()
+        assert find_structure_fault(path) == "it holds next to nothing but empty blocks"
+        return time.process_time() - began
+
+    # 45 s once; other work on the machine makes each second longer, so it has three tries.
+    assert any(seconds() < 5 for _ in range(3))
 
 
 SHRINK = """

@@ -16,18 +16,18 @@ import yaml
 
 from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
-from actionfusion.files import is_left_over, remove_partials, write_atomically
+from actionfusion.files import remove_partials, write_atomically
 from actionfusion.run_folder import (
     CONFIG,
     CURVES,
     LABELS,
-    LOCK,
     LOG,
     METRICS,
     PROBE,
     SPLIT,
     WEIGHTS,
     RunFolder,
+    names_in,
     open_run,
     writing,
 )
@@ -94,7 +94,7 @@ def is_begun(path: Path) -> bool:
     """Tell whether a folder is that of a training that was killed before its first checkpoint."""
     if not path.is_dir():
         return False
-    names = {item.name for item in path.iterdir() if item.name != LOCK and not is_left_over(item.name)}
+    names = names_in(path)
     if names <= _BEGUN:
         return True
     # Of a training by steps weights are worth keeping, even if somebody has removed the checkpoint.
@@ -104,7 +104,7 @@ def is_begun(path: Path) -> bool:
 def forget_begun(path: Path) -> None:
     """Clear away what such a training has left, so that it can begin again."""
     if is_begun(path):
-        for name in (*_SOLVED, *_BEGUN - {LOCAL}, LOCAL):  # last what tells that the others may go
+        for name in (*_SOLVED, *_BEGUN):  # first the former, while the latter tell that they may go
             (path / name).unlink(missing_ok=True)
         remove_partials(path)
 

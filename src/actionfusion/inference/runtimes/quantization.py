@@ -126,8 +126,7 @@ class RunClips:
         A clip is ``[1, T, C, H, W]`` for each stream that the model reads.
         """
         indices, clip = self._videos.part(part), self._clip
-        chosen = np.linspace(0, len(indices) - 1, min(limit, len(indices))).round().astype(int)
-        sources = self._videos.sources([indices[row] for row in chosen], clip, self._rates)
+        sources = self._videos.sources([indices[row] for row in _spread(len(indices), limit)], clip, self._rates)
         with closing(clips_ahead(lambda source: cut_clip(source.open(), clip), sources)) as read:
             for source, found in read:
                 if isinstance(found, VideoError):
@@ -161,8 +160,13 @@ def calibration_inputs(clips: RunClips, sub_model: SubModel, run: Run) -> tuple[
             return run(inputs)
 
         sub_model.answer(recorded, clip)
-        found += [given[index] for index in sorted({*np.linspace(0, len(given) - 1, CALIBRATION_STEPS).astype(int)})]
+        found += [given[index] for index in _spread(len(given), CALIBRATION_STEPS)]
     return found, len(cut)
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    """Choose up to ``limit`` of so many, evenly spread, the first and the last among them."""
+    return [round(place) for place in np.linspace(0, count - 1, min(limit, count))]
 
 
 def quantise(model: Path, sub_model: SubModel, samples: Sequence[dict[str, Array]], runtime: BackendName) -> Any:
