@@ -149,6 +149,25 @@ def test_other_videos_leave_the_runs_own_figures_alone(grouped_run, grouped_root
     assert json.loads(found.read_text()) == other.as_json()
 
 
+def test_two_folders_of_one_name_do_not_share_a_file(grouped_run, grouped_root, tmp_path):
+    run = shutil.copytree(grouped_run, tmp_path / "run")
+    one, two = (shutil.copytree(grouped_root, tmp_path / place / "clips") for place in ("one", "two"))
+    evaluate(run, one, split="all-test")
+    found = run / "evaluation_on_clips.json"
+    before = found.read_bytes()
+    with pytest.raises(
+        SettingsError, match=r"_on_clips\.json: holds the figures of another folder of this name.*--out"
+    ):
+        evaluate(run, two, split="all-test")
+    assert found.read_bytes() == before
+    evaluate(run, one, split="all-test", part="test")
+    evaluate(run, two, split="all-test", out=tmp_path / "two.json")
+    assert str(tmp_path) not in found.read_text()
+    # A file of an earlier version does not say of which folder it is.
+    found.write_text(json.dumps({**json.loads(before), "root_digest": None}))
+    evaluate(run, two, split="all-test")
+
+
 def test_videos_with_the_names_of_training_videos_are_counted(grouped_run, grouped_root, tmp_path, capsys):
     trained = [row["path"] for row in rows_of(grouped_run) if row["part"] == "train"]
     evaluation = evaluate(grouped_run, grouped_root, split="all-test", out=tmp_path / "all.json")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,7 +15,7 @@ from actionfusion.data.dataset import DataSettings, LabelledVideos
 from actionfusion.data.listing import Part
 from actionfusion.data.other_videos import open_other
 from actionfusion.data.recorded_split import reopen_data
-from actionfusion.errors import DatasetError, SettingsError
+from actionfusion.errors import DatasetError, RunFolderError, SettingsError
 from actionfusion.evaluation.beside import compare_probe
 from actionfusion.evaluation.calibration import fit_temperature
 from actionfusion.evaluation.kept_features import predict_from_features
@@ -26,7 +29,7 @@ from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import PROBE, RunFolder
-from actionfusion.storage import PathLike, plain_name
+from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.terminal import Console
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.probe import load_probe
@@ -65,7 +68,7 @@ def evaluate(
         temperature: ``val`` fits one on the validation part, and reports the calibration error before and after.
         force: measure on videos that the run was trained on; the result is marked.
         out: the JSON file; none writes ``evaluation_<part>.json`` into the run folder, of other videos
-            ``evaluation_on_<their folder>.json``.
+            ``evaluation_on_<their folder>.json``, which is for one folder of that name.
         device: cpu, cuda, cuda:1, mps; none takes a GPU where there is one.
 
     Returns:
@@ -76,8 +79,8 @@ def evaluate(
         RunFolderError: not a run folder, or one that was not trained on a data set.
         DatasetError: the folder is not the one that the run was split on, other videos have a class that the run does
             not know, or the part holds no video, or none that can be read.
-        SettingsError: videos that the run was trained on, a temperature without a validation part, or ``out`` is a file
-            that this command did not write.
+        SettingsError: videos that the run was trained on, a temperature without a validation part, or the file is one
+            that this command did not write, or wrote of another folder of the same name.
         WeightsError: weights missing, damaged, of another network, or such that scores are not finite.
     """
     chosen = Views(views, flip)
@@ -86,8 +89,10 @@ def evaluate(
     if out is not None:
         refuse_foreign(out, lambda path: bool(read_evaluation(path)))
     others = dataset is not None or split is not None
-    if others:
-        target = out or folder.path / f"evaluation_on_{plain_name(root or '')}.json"
+    digest = _address_digest(root) if others else None
+    if digest is not None and out is None:
+        target = folder.path / f"evaluation_on_{plain_name(root or '')}.json"
+        _refuse_another_folders(target, digest)
     refuse_unwritable(target)
     if others:
         videos, part = open_other(folder, DataSettings(root, dataset, split, store=store), part), "test"
@@ -95,6 +100,7 @@ def evaluate(
     else:
         videos = reopen_data(folder, root, store)
     evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)
+    evaluation = replace(evaluation, root_digest=digest)
     if not evaluation.videos:
         reason = f"not one of the {len(evaluation.failed)} videos of the {part} part can be read"
         raise DatasetError(videos.listing.root, f"{reason} ({evaluation.failed[0].message})", "repair or fetch them")
@@ -104,6 +110,20 @@ def evaluate(
         print_evaluation(evaluation)
     _say(f"written to {target}")
     return evaluation
+
+
+def _address_digest(root: PathLike | None) -> str:
+    """Tell folders apart without saying where they are."""
+    return hashlib.sha256(str(to_path(root or "").expanduser().absolute()).encode(errors="surrogateescape")).hexdigest()
+
+
+def _refuse_another_folders(path: Path, digest: str) -> None:
+    written = None
+    with suppress(RunFolderError):
+        written = read_evaluation(path).get("root_digest")
+    if written not in (None, digest):
+        reason = "holds the figures of another folder of this name, or of this one in another place"
+        raise SettingsError(path, reason, "name another file with --out, or remove it")
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:

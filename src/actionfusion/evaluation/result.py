@@ -63,6 +63,7 @@ class Evaluation:
         single: top-1 of the one clip that ``predict`` takes, where more were averaged.
         temperature: fitted on the validation part, where that was asked for.
         probe: the linear probe beside the run, and what the network adds to it; None without one.
+        root_digest: of the address of other videos than the run's, so that two folders of one name are told apart.
     """
 
     dataset: str
@@ -86,6 +87,7 @@ class Evaluation:
     single: Accuracy | None = None
     temperature: float | None = None
     probe: ProbeFigures | None = None
+    root_digest: str | None = None
 
     @property
     def trained_on(self) -> bool:
@@ -122,6 +124,7 @@ class Evaluation:
         top1, group = self.figures.top1, self.group_interval
         return {
             "dataset": self.dataset,
+            "root_digest": self.root_digest,
             "split": self.split,
             "part": self.part,
             "seed": self.seed,
