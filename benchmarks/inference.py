@@ -235,11 +235,10 @@ def measure_peaks() -> Figure:
 def _result(
     arguments: argparse.Namespace, rounds: dict[str, list[Figure]], peak: dict[str, float], others: float
 ) -> Figure:
-    from actionfusion.inference.runtimes.sub_models import clip_flops  # noqa: PLC0415
     from actionfusion.run_folder import open_run  # noqa: PLC0415
 
     folder = open_run(_run_folder(arguments))
-    flops = clip_flops(folder.model_class, folder.network, folder.clip)
+    flops = folder.flops
     gathered = {
         name: {part: gathered_from(each, part) for part in ("network", "whole", "step")}
         for name, each in rounds.items()

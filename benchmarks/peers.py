@@ -36,7 +36,6 @@ from actionfusion.errors import ActionFusionError
 from actionfusion.files import write_atomically
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes.backend import BackendName, PrecisionName
-from actionfusion.inference.runtimes.sub_models import clip_flops
 from actionfusion.inference.speed.measured import step_seconds
 from actionfusion.run_folder import open_run
 from actionfusion.settings import read_json
@@ -218,7 +217,7 @@ def _count(network: str, arguments: argparse.Namespace) -> dict[str, int]:
 
     run = open_run(_run_folder(network, arguments))
     parameters = sum(each.numel() for each in run.load_network().parameters())
-    return {"parameters": parameters, "flops": clip_flops(run.model_class, run.network, run.clip)}
+    return {"parameters": parameters, "flops": run.flops}
 
 
 def _measure(name: str, arguments: argparse.Namespace) -> Figure:

@@ -124,9 +124,9 @@ def train_arguments(shapes_root) -> dict[str, object]:
 @pytest.fixture(scope="session")
 def counted_once() -> Iterator[None]:
     """The operations of a model are counted once for all tests that load it, since that takes half of the loading."""
-    from actionfusion.inference import backends
+    from actionfusion import run_folder
 
-    real, known = backends.clip_flops, dict[str, int]()
+    real, known = run_folder.clip_flops, dict[str, int]()
 
     def count(*what: Any) -> int:
         if repr(what) not in known:
@@ -134,7 +134,7 @@ def counted_once() -> Iterator[None]:
         return known[repr(what)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "clip_flops", count)
+        patch.setattr(run_folder, "clip_flops", count)
         yield
 
 

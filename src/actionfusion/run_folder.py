@@ -33,6 +33,7 @@ from actionfusion.files import (
     write_atomically,
 )
 from actionfusion.models import model_class
+from actionfusion.models.flops import clip_flops
 from actionfusion.models.model import VideoModel
 from actionfusion.models.model_settings import ModelSettings
 from actionfusion.settings import build, build_each, plain, read_yaml
@@ -60,6 +61,7 @@ _FURTHER: Mapping[str, Any] = {
     "flow_start": str,
     "start": Mapping[str, Any],
     "rates": FrameRates | None,
+    "flops": int,
 }
 
 
@@ -120,6 +122,11 @@ class RunFolder:
         """
         found = self.config.get("rates")
         return None if found is None else typed(FrameRates, found, self.path / CONFIG, "rates")
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of one clip, forward; counted where an earlier version did not keep them."""
+        return int(self.config.get("flops") or clip_flops(self.model_class, self.network))
 
     @property
     def model_class(self) -> type[VideoModel]:
@@ -189,6 +196,8 @@ def create_run(
         raise RunFolderError(path, fault, "rename the class")
     config = {"format": FORMAT, "model": model, "clip": plain(clip), "network": plain(network)}
     config |= {name: plain(part) for name, part in further.items()}
+    if (kind := model_class(model)).exportable:
+        config["flops"] = clip_flops(kind, network)
     try:
         write_atomically(path / LABELS, "".join(f"{label}\n" for label in labels))
         write_atomically(path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

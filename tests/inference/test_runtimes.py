@@ -3,12 +3,14 @@
 import builtins
 import itertools
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from actionfusion.errors import RuntimeUnavailable, SettingsError
 from actionfusion.inference.recognizer import Recognizer
@@ -16,8 +18,10 @@ from actionfusion.inference.runtimes import backend as runtimes
 from actionfusion.inference.runtimes import choice, packages, prepared
 from actionfusion.inference.runtimes.backend import TorchBackend, open_model
 from actionfusion.inference.runtimes.onnx_file import export_onnx
-from actionfusion.inference.runtimes.sub_models import SubModel, TensorSpec, clip_flops, clip_model
+from actionfusion.inference.runtimes.sub_models import SubModel, TensorSpec, clip_model
+from actionfusion.models.flops import clip_flops
 from actionfusion.models.fusion_network import FusionNetwork, FusionNetworkSettings
+from actionfusion.run_folder import open_run
 from actionfusion.video.clip import ClipSettings
 
 CLIP = ClipSettings(2, 2)  # one of them has a past; the export takes time for every step
@@ -238,7 +242,7 @@ def test_auto_takes_pytorch_for_a_small_network(small_run, monkeypatch):
 @pytest.mark.usefixtures("exported_before")
 def test_auto_prepares_for_a_large_network_and_then_takes_what_is_there(small_run, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("actionfusion.inference.backends.clip_flops", lambda *_: 10**12)
+    _say_that_it_takes(small_run, 10**12)
     with caplog.at_level("INFO", "actionfusion.inference"):
         assert Recognizer.load(small_run).runtime.name == "openvino"
     assert "openvino fp32 (the network takes 1,000 GFLOP a clip" in caplog.text
@@ -250,7 +254,7 @@ def test_auto_prepares_for_a_large_network_and_then_takes_what_is_there(small_ru
 
 def test_auto_falls_back_where_nothing_can_be_prepared(small_run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("actionfusion.inference.backends.clip_flops", lambda *_: 10**12)
+    _say_that_it_takes(small_run, 10**12)
 
     def cannot(sub_model, path):
         raise RuntimeUnavailable("sub-model 'clip'", "cannot be exported", "take runtime torch")
@@ -269,15 +273,35 @@ def test_auto_on_a_gpu_is_pytorch(small_run, monkeypatch):
 
 
 def test_the_count_of_operations():
-    settings = _settings(streams="rgb", branches="fc", temporal_head="mean", batch_norm=False)
+    settings = _settings(frames=3, streams="rgb", branches="fc", temporal_head="mean", batch_norm=False)
     first = 2 * 16 * 16 * 4 * 3 * 9
     second = 2 * 8 * 8 * 6 * 4 * 9
     fc6 = 2 * 6 * 4 * 4 * 8
-    rgb = ClipSettings(3, streams=("rgb",))
-    assert clip_flops(FusionNetwork, settings, rgb) == 3 * (first + second + fc6) + 2 * 8 * 5
-    assert clip_flops(FusionNetwork, FusionNetworkSettings.faithful(), ClipSettings()) == pytest.approx(
-        1.148e12, rel=1e-3
-    )
+    assert clip_flops(FusionNetwork, settings) == 3 * (first + second + fc6) + 2 * 8 * 5
+    assert clip_flops(FusionNetwork, FusionNetworkSettings.faithful()) == pytest.approx(1.148e12, rel=1e-3)
+
+
+def test_a_run_keeps_the_count_of_operations(small_run):
+    counted = open_run(small_run).flops
+    _say_that_it_takes(small_run, 5 * counted)
+    assert open_run(small_run).flops == 5 * counted
+    _say_that_it_takes(small_run, None)
+    assert open_run(small_run).flops == counted
+
+
+def test_predicting_of_a_small_network_does_not_import_the_compiler(small_run):
+    program = f"""
+import sys
+from actionfusion import Recognizer
+assert Recognizer.load({str(small_run)!r}).runtime.name == "torch"
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+
+
+def _say_that_it_takes(run, flops):
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"flops": flops}
+    (run / "config.yaml").write_text(yaml.safe_dump({name: each for name, each in config.items() if each is not None}))
 
 
 def test_predict_says_which_runtime_and_takes_one(prepared_run, shapes_root, capsys):

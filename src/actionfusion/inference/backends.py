@@ -24,7 +24,7 @@ from actionfusion.inference.runtimes.backend import (
 from actionfusion.inference.runtimes.choice import RuntimeChoice, choose
 from actionfusion.inference.runtimes.prepared import Artifact, open_artifact
 from actionfusion.inference.runtimes.step_model import StepRun, step_model
-from actionfusion.inference.runtimes.sub_models import SubModel, clip_flops, clip_model
+from actionfusion.inference.runtimes.sub_models import SubModel, clip_model
 from actionfusion.inference.stepping import ExactStepper, Stepper, WindowStepper
 from actionfusion.models.model import VideoModel
 from actionfusion.models.model_settings import ModelSettings
@@ -106,7 +106,7 @@ class Backends:
             precision,
             device,
             artifact_of=artifact_of,
-            flops=lambda: clip_flops(run.model_class, run.network, run.clip),
+            flops=lambda: run.flops,
             exportable=run.model_class.exportable,
         )
         if choice.name != "torch":

@@ -12,7 +12,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from actionfusion.errors import SettingsError
@@ -132,17 +131,3 @@ def clip_model(
         outputs=("probabilities",),
         quantised=model_class.quantized_layers,
     )
-
-
-def clip_flops(model_class: type[VideoModel], settings: ModelSettings, clip: ClipSettings) -> int:
-    """Count the floating point operations of a clip (a multiply-add is two) without computing any."""
-    # Not above: the import takes half a second, and a prepared run never counts.
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
-
-    with torch.device("meta"), torch.inference_mode():
-        sub_model = clip_model(lambda: model_class(settings), model_class, settings, clip)
-        module = sub_model.make_module()
-        inputs = [torch.empty(spec.shape, dtype=torch.uint8) for spec in sub_model.inputs]
-        with FlopCounterMode(display=False) as counter:
-            module(*inputs)
-    return int(counter.get_total_flops())

@@ -35,7 +35,7 @@ from actionfusion.inference.runtimes.backend import (
 from actionfusion.inference.runtimes.choice import not_exportable
 from actionfusion.inference.runtimes.packages import needed, version_of
 from actionfusion.inference.runtimes.prepared import Artifact, find_prepared
-from actionfusion.inference.runtimes.sub_models import clip_flops, clip_model
+from actionfusion.inference.runtimes.sub_models import clip_model
 from actionfusion.inference.speed.measured import (
     GENERATED,
     Times,
@@ -309,7 +309,7 @@ class _Session:
             model=folder.model,
             video=name,
             device=self.device,
-            flops=clip_flops(folder.model_class, folder.network, folder.clip) if exportable else None,
+            flops=folder.flops if exportable else None,
             peaks=peaks,
             cutting=cutting,
             rows=tuple(
