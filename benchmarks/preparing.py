@@ -61,9 +61,9 @@ def _measured(run: Path, clips: Path, command: str, precision: Any) -> dict[str,
         yield
         core[name] += time.process_time() - began
 
-    def measure(*given: Any, measure: Any = quantization.measure) -> Any:
+    def measure(*given: Any, measure: Any = quantization.measure, **named: Any) -> Any:
         with step("comparing labels"):
-            return measure(*given)
+            return measure(*given, **named)
 
     shutil.rmtree(run / prepared.PREPARED, ignore_errors=True)
     began = time.perf_counter()

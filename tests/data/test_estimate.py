@@ -9,9 +9,9 @@ from rich.console import Console
 
 from actionfusion.__main__ import main
 from actionfusion.data.estimate import Estimate
-from actionfusion.data.plain_progress import PlainProgress, duration
 from actionfusion.data.prepare import prepare
 from actionfusion.data.store import Contents
+from actionfusion.plain_progress import PlainProgress, duration
 from actionfusion.video.flow import FlowRecipe
 
 HOUR, DAY = 3600, 86_400

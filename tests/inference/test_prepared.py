@@ -196,7 +196,7 @@ def test_a_loser_without_locks_takes_what_the_winner_made(run, monkeypatch, expo
 
     def meanwhile(kind, model):
         shutil.copytree(winner, run / FOLDER)
-        return 0.0, {}
+        return 0.0, {}, 0.0
 
     monkeypatch.setattr(prepared, "_difference", meanwhile)
     monkeypatch.setattr(prepared.shutil, "rmtree", lambda *_, **__: None)

@@ -14,6 +14,7 @@ from actionfusion.data.dataset import DataSettings, open_data
 from actionfusion.data.prepare_dataset import prepare
 from actionfusion.data.recorded_split import write_split
 from actionfusion.errors import DatasetError, QuantizationRefused, RuntimeUnavailable, SettingsError
+from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes import packages, prepared, quantization
 from actionfusion.run_folder import open_run
@@ -70,11 +71,38 @@ def test_int8_is_in_8_bits_and_its_figures_are_those_of_its_answers(runtime, sig
         "correct_int8": hits["int8"],
         "agreeing": sum(map(str.__eq__, answers["fp32"], answers["int8"])),
         "calibration_clips": LIMIT,
+        "kept_fp32": 0,
         "top1_fp32": hits["fp32"] / 12,
         "top1_int8": hits["int8"] / 12,
     }
     again = Recognizer.load(run, runtime=runtime, precision="int8")  # the videos are not needed any more
     np.testing.assert_array_equal(again.probabilities([again.clip(small_root / videos[0][0])])[0], rows["int8"][0])
+
+
+def test_what_evaluate_found_is_not_computed_again(run, small_root, monkeypatch):
+    evaluate(run, small_root, device="cpu")
+    digest, found = prepared.weights_digest(open_run(run)), run / "evaluation_test.json"
+    kept = quantization.kept_labels(open_run(run), "test", digest)
+    assert len(kept) == 12
+    assert not quantization.kept_labels(open_run(run), "test", "other weights")
+    assert not quantization.kept_labels(open_run(run), "val", digest)
+
+    def figures():
+        shutil.rmtree(run / "prepared", ignore_errors=True)
+        Recognizer.load(run, runtime="onnx", precision="int8", root=small_root)
+        return json.loads((run / "prepared/clip-onnx-int8/prepared.json").read_text())["int8"]
+
+    first = figures()
+    assert first["kept_fp32"] == 12 - quantization.CHECKED_LABELS
+    content = json.loads(found.read_text())
+    # A label that the network does not give is found among the first, and none is believed.
+    row = next(row for row in content["videos"] if row["video"] == _split(run, "test")[0][0])
+    row["predicted"] = next(label for label in content["labels"] if label != row["predicted"])
+    found.write_text(json.dumps(content))
+    assert figures() == first | {"kept_fp32": 0}
+    # Nor are those that are means of several clips.
+    evaluate(run, small_root, flip=True, device="cpu")
+    assert figures() == first | {"kept_fp32": 0}
 
 
 def _ruined(model, sub_model, samples, runtime):
@@ -181,7 +209,7 @@ def test_videos_that_cannot_be_read_are_counted(run, small_root, tmp_path, monke
 
 def test_a_limit_spreads_the_clips_evenly(run, small_root):
     clips = quantization.RunClips(open_run(run), small_root)
-    targets = [target for _, target in clips.cut("test", 4)]
+    targets = [item.target for item in clips.cut("test", 4)]
     truth = [label for _, label in _split(run, "test")]
     assert targets == [int(truth[place][-1]) for place in (0, 4, 7, 11)]
 

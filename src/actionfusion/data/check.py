@@ -23,13 +23,13 @@ from actionfusion.data.layouts.table import read_rows
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.data.manifest import OK, TOO_SHORT, Manifest, ManifestRow, check_format, write_manifest, write_table
 from actionfusion.data.manifest_edits import keep_edits, read_earlier, refuse_another_set
-from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.data.pools import Pool, open_pool
 from actionfusion.data.segments import named_segment
 from actionfusion.data.shortcuts import Shortcuts, find_shortcuts
 from actionfusion.data.splits import default_split, make_splits
 from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.files import refuse_foreign, refuse_unwritable
+from actionfusion.plain_progress import PlainProgress
 from actionfusion.storage import PathLike, to_path
 from actionfusion.terminal import Console
 from actionfusion.video.fingerprint import Fingerprint

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 from actionfusion.data.outcomes import PrepareJob
-from actionfusion.data.plain_progress import duration
 from actionfusion.data.pools import Pool
 from actionfusion.data.segment_source import read_segment_frames, segment_bounds
 from actionfusion.data.source_videos import at_hand, guess_frames, source_status
 from actionfusion.data.store import Contents, SourceIdentity, write_stored_video
+from actionfusion.plain_progress import duration
 from actionfusion.remote_path import RemotePath
 from actionfusion.storage import ask_many
 from actionfusion.video.flow import EngineName, encoded_field, grey_picture

@@ -13,11 +13,11 @@ from actionfusion.data.estimate import Estimate
 from actionfusion.data.layouts import open_dataset
 from actionfusion.data.manifest import read_manifest
 from actionfusion.data.outcomes import PrepareReport
-from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.data.prepare import prepare as fill_store
 from actionfusion.data.store import Contents
 from actionfusion.errors import SettingsError
 from actionfusion.models import model_class
+from actionfusion.plain_progress import PlainProgress
 from actionfusion.recipes import find_recipe
 from actionfusion.remote_path import RemotePath
 from actionfusion.settings import build, read_yaml

@@ -27,6 +27,7 @@ from actionfusion.evaluation.views import Views
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes.prepared import weights_digest
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import PROBE, RunFolder
 from actionfusion.storage import PathLike, plain_name, to_path
@@ -189,6 +190,7 @@ def measure(
         clips=found.clips,
         single=None if views.single else single,
         temperature=None if temperature is None else _fit_temperature(recognizer, folder, videos, views),
+        weights=weights_digest(folder),
         probe=None
         if found.probe is None or not found.videos
         else compare_probe(found.videos, groups, found.targets, found.probabilities, found.probe),

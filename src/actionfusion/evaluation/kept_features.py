@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from actionfusion.data.loading import Batch, ClipDataset, LabelledSource
-from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.errors import VideoError
 from actionfusion.evaluation.predictions import BATCH_SIZE, Predictions, pace_of, refuse_infinite
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
+from actionfusion.plain_progress import PlainProgress
 from actionfusion.terminal import Console
 from actionfusion.training.feature_store import feature_recipes
 from actionfusion.training.features import FeatureDataset, FeatureSettings, FeatureWork, fill_features

@@ -15,13 +15,13 @@ from rich.progress import track
 
 from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.loading import LabelledSource
-from actionfusion.data.plain_progress import PlainProgress
 from actionfusion.data.segment_source import SegmentSource
 from actionfusion.data.store import StoredVideo
 from actionfusion.errors import VideoError, WeightsError
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
+from actionfusion.plain_progress import PlainProgress
 from actionfusion.terminal import Console
 from actionfusion.video.clip import Clip, ClipSource
 from actionfusion.video.clip_reader import clips_ahead

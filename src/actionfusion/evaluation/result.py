@@ -63,6 +63,7 @@ class Evaluation:
         single: top-1 of the one clip that ``predict`` takes, where more were averaged.
         temperature: fitted on the validation part, where that was asked for.
         probe: the linear probe beside the run, and what the network adds to it; None without one.
+        weights: SHA-256 of the run's weights.
         root_digest: of the address of other videos than the run's, so that two folders of one name are told apart.
     """
 
@@ -87,6 +88,7 @@ class Evaluation:
     single: Accuracy | None = None
     temperature: float | None = None
     probe: ProbeFigures | None = None
+    weights: str | None = None
     root_digest: str | None = None
 
     @property
@@ -125,6 +127,7 @@ class Evaluation:
         return {
             "dataset": self.dataset,
             "root_digest": self.root_digest,
+            "weights": self.weights,
             "split": self.split,
             "part": self.part,
             "seed": self.seed,

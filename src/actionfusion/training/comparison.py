@@ -11,10 +11,10 @@ import torch
 
 from actionfusion.data.dataset import LabelledVideos, split_listing
 from actionfusion.data.listing import Listing
-from actionfusion.data.plain_progress import duration
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.models import model_class
 from actionfusion.models.model import Features, VideoModel
+from actionfusion.plain_progress import duration
 from actionfusion.training.recipe import Recipe, load_recipe
 from actionfusion.video.clip import cut_clip
 

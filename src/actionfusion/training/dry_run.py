@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from actionfusion.data.loading import ClipDataset, EpochLoader, Step
-from actionfusion.data.plain_progress import duration
 from actionfusion.models.model import VideoModel
+from actionfusion.plain_progress import duration
 from actionfusion.training.cost import StepCost
 from actionfusion.training.described import describe_clips
 from actionfusion.training.features import feature_work, train_from_features

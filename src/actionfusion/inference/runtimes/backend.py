@@ -120,6 +120,11 @@ class OpenVINOBackend:
         self._memory = compiled[1]  # the model may read its weights from there
         self._lock = threading.Lock()  # a request runs one clip at a time
 
+    def compiled(self) -> bytes:
+        """Give the model as it was compiled for this machine, which ``import_openvino`` loads."""
+        model = self._request.get_compiled_model().export_model()
+        return bytes(model.getvalue() if hasattr(model, "getvalue") else model)
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute outputs by name."""
         check_inputs(self._inputs, inputs)

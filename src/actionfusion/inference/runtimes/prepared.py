@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -32,17 +33,16 @@ from actionfusion.inference.runtimes.backend import (
     PACKAGES,
     Backend,
     BackendName,
+    OpenVINOBackend,
     PrecisionName,
     TorchBackend,
     check_precision,
-    compile_openvino,
     open_model,
     openvino_machine,
-    read_openvino,
 )
 from actionfusion.inference.runtimes.onnx_file import MODEL, export_onnx
 from actionfusion.inference.runtimes.packages import version_of
-from actionfusion.inference.runtimes.quantization import RunClips, calibration_inputs, measure, quantise
+from actionfusion.inference.runtimes.quantization import RunClips, calibration_inputs, kept_labels, measure, quantise
 from actionfusion.inference.runtimes.sub_models import Array, SubModel
 from actionfusion.run_folder import WEIGHTS, RunFolder, is_there
 from actionfusion.settings import plain, read_json
@@ -300,21 +300,30 @@ def _make(artifact: Artifact, folder: Path, samples: RunClips | None) -> Prepare
     about["weights"] = _identity(_weights(artifact.run))
     with _step("loading the network"):
         module = artifact.sub_model.make_module()
-    artifact = replace(artifact, sub_model=replace(artifact.sub_model, make_module=lambda: module))
+    sub_model = replace(artifact.sub_model, make_module=lambda: module)
+    artifact = replace(artifact, sub_model=sub_model)
     with _step("exporting the network"):
-        export_onnx(artifact.sub_model, folder / MODEL)
+        export_onnx(sub_model, folder / MODEL)
     with _step("comparing its answers with PyTorch's"):
-        about["difference"], about["answers"] = _difference(artifact, folder / MODEL)
-    about["model"] = MODEL
+        fp32 = open_model(folder / MODEL, artifact.runtime, "fp32", sub_model.inputs, sub_model.outputs)
+        about["difference"], about["answers"], seconds = _difference(sub_model, fp32)
+    about["model"], backend = MODEL, fp32
     if samples is not None:
-        about |= _make_int8(artifact, folder, samples)
-    if artifact.runtime == "openvino":
-        with _step("compiling it for this machine"):
-            compiled = compile_openvino(read_openvino(folder / about["model"]), artifact.precision).export_model()
-            (folder / COMPILED).write_bytes(compiled.getvalue() if hasattr(compiled, "getvalue") else compiled)
+        kept = kept_labels(artifact.run, samples.held_out, about["weights"]["sha256"])
+        _say(samples.announced(sub_model, seconds, len(kept)))
+        about["model"], about["int8"], backend = _make_int8(artifact, folder, samples, fp32, kept)
+    elif artifact.precision == "bf16":
+        with _step("compiling it for bfloat16"):
+            backend = open_model(folder / MODEL, artifact.runtime, "bf16", sub_model.inputs, sub_model.outputs)
+    del fp32
+    if artifact.precision != "fp32":
+        about["answers"] = _answers(artifact, backend)
+    if isinstance(backend, OpenVINOBackend):
+        (folder / COMPILED).write_bytes(backend.compiled())
         about["machine"] = openvino_machine()
-        if artifact.precision == "bf16":
-            about["answers"] = _answers(artifact, _open(artifact, Prepared(folder, about)))
+    if samples is not None:
+        for file in folder.glob(f"{MODEL}*"):
+            file.unlink()
     about["files"] = {file.name: _identity(file) for file in sorted(folder.iterdir())}
     about["seal"] = _seal(about)
     write_atomically(folder / ABOUT, json.dumps(about, indent=1))
@@ -350,47 +359,46 @@ def _answers_as(artifact: Artifact, backend: Backend, wanted: Mapping[str, list[
     return all(np.abs(got - want).max(initial=0) <= tolerance * s for (got, want), s in zip(pairs, scales, strict=True))
 
 
-def _difference(artifact: Artifact, model: Path) -> tuple[float, dict[str, list[float]]]:
+def _difference(sub_model: SubModel, fp32: Backend) -> tuple[float, dict[str, list[float]], float]:
     """Measure the largest difference between eager PyTorch and the runtime, fp32, on random values.
 
     Returns:
-        It, and some of PyTorch's values.
+        It, some of PyTorch's values, and the seconds that the runtime took.
 
     Raises:
         RuntimeUnavailable: it is larger than tolerated.
     """
     import torch  # noqa: PLC0415
 
-    sub_model = artifact.sub_model
     example = sub_model.example()
     wanted = TorchBackend(sub_model, "fp32", torch.device("cpu")).run(example)
-    made = open_model(model, artifact.runtime, "fp32", sub_model.inputs, sub_model.outputs).run(example)
+    began = time.perf_counter()
+    made = fp32.run(example)
+    seconds = time.perf_counter() - began
     # Not Python's max, which passes over what is no number.
     off = [np.abs(value - made[name]).max(initial=0) for name, value in wanted.items()]  # type: ignore[operator]
     scales = [np.maximum(1, np.abs(value).max(initial=0)) for value in wanted.values()]
     worst = float(np.max(np.divide(off, scales), initial=0))
     if not worst <= TOLERANCE:
         reason = f"its answers are {worst:.1g} off PyTorch's, more than {TOLERANCE:g}"
-        raise RuntimeUnavailable(artifact.runtime, reason, "take runtime torch")
-    return worst, _some_values(wanted)
+        raise RuntimeUnavailable(fp32.name, reason, "take runtime torch")
+    return worst, _some_values(wanted), seconds
 
 
-def _make_int8(artifact: Artifact, folder: Path, samples: RunClips) -> dict[str, Any]:
-    """Replace the model by one in 8 bits, if its answers are good enough."""
-    sub_model, inputs, outputs = artifact.sub_model, artifact.sub_model.inputs, artifact.sub_model.outputs
-    fp32 = open_model(folder / MODEL, artifact.runtime, "fp32", inputs, outputs)
+def _make_int8(
+    artifact: Artifact, folder: Path, samples: RunClips, fp32: Backend, kept: Mapping[str, int]
+) -> tuple[str, dict[str, Any], Backend]:
+    """Make the model in 8 bits, if its answers are good enough; give its file, its accuracy and the model itself."""
+    sub_model = artifact.sub_model
     with _step("cutting clips to calibrate on"):
         cut, count = calibration_inputs(samples, sub_model, fp32.run)
     with _step(f"quantising on {count} clips"):
         name = _save_int8(quantise(folder / MODEL, sub_model, cut, artifact.runtime), folder, artifact.runtime)
     del cut
-    int8 = open_model(folder / name, artifact.runtime, "int8", inputs, outputs)
-    accuracy = measure(sub_model, fp32, int8, samples, count)
+    int8 = open_model(folder / name, artifact.runtime, "int8", sub_model.inputs, sub_model.outputs)
+    accuracy = measure(sub_model, fp32, int8, samples, calibrated=count, kept=kept)
     _say(str(accuracy))
-    del fp32
-    for file in folder.glob(f"{MODEL}*"):
-        file.unlink()
-    return {"model": name, "int8": accuracy.as_json(), "answers": _answers(artifact, int8)}
+    return name, accuracy.as_json(), int8
 
 
 def _save_int8(model: Any, folder: Path, runtime: BackendName) -> str:

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError, VideoError
+from actionfusion.errors import (
+    ActionFusionError,
+    QuantizationRefused,
+    RuntimeUnavailable,
+    SettingsError,
+    VideoError,
+)
 from actionfusion.inference.runtimes.backend import Backend, BackendName, read_openvino
 from actionfusion.inference.runtimes.onnx_file import products_to_quantise, quiet
 from actionfusion.inference.runtimes.packages import needed
 from actionfusion.inference.runtimes.sub_models import Array, Run, SubModel
+from actionfusion.plain_progress import PlainProgress, duration
 from actionfusion.run_folder import SPLIT, RunFolder
+from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
 from actionfusion.video.clip import cut_clip
@@ -31,6 +39,8 @@ CALIBRATION_CLIPS = 48
 CALIBRATION_FRAMES = 300
 CALIBRATION_STEPS = 8
 GATE_CLIPS = 400
+# Of the labels that evaluate kept, so many are computed again.
+CHECKED_LABELS = 3
 LARGEST_LOSS = 0.01
 CalibrationPart = Literal["train", "val", "test"]
 
@@ -50,6 +60,7 @@ class Int8Accuracy:
         correct_int8: top-1 hits in 8 bits.
         agreeing: clips for which both give the same label.
         calibration_clips: of the training part, that the ranges were measured on.
+        kept_fp32: clips whose label in fp32 is the one that ``evaluate`` found with the same weights.
     """
 
     part: str
@@ -60,6 +71,7 @@ class Int8Accuracy:
     correct_int8: int
     agreeing: int
     calibration_clips: int
+    kept_fp32: int
 
     @property
     def loss(self) -> float:
@@ -74,8 +86,17 @@ class Int8Accuracy:
     def __str__(self) -> str:
         return (
             f"top-1 {self.correct_int8} of {self.clips} in int8, {self.correct_fp32} in fp32, "
-            f"{self.agreeing} labels the same ({self.part} part, {self.available} videos)"
+            f"{self.agreeing} labels the same ({self.part} part, {self.available} videos"
+            f"{', fp32 as evaluate found it' if self.kept_fp32 else ''})"
         )
+
+
+class CutClip(NamedTuple):
+    """The inputs of a video's clip, its class, and its name in the split."""
+
+    inputs: dict[str, Array]
+    target: int
+    video: str
 
 
 class RunClips:
@@ -120,8 +141,23 @@ class RunClips:
         """Count the videos of a part."""
         return len(self._videos.part(part))
 
-    def cut(self, part: CalibrationPart, limit: int) -> Generator[tuple[dict[str, Array], int] | None, None, None]:
-        """Cut up to ``limit`` clips, spread evenly over a part, each with its class; None for an unreadable video.
+    def announced(self, sub_model: SubModel, seconds: float, kept: int) -> str:
+        """Say how many clips 8 bits take, and about how long.
+
+        Args:
+            sub_model: to be quantised.
+            seconds: of one of its answers in full precision.
+            kept: labels in full precision that are known.
+        """
+        calibrated, held = min(self.to_calibrate, self.count("train")), min(GATE_CLIPS, self.count(self.held_out))
+        whole = any(spec.shape[1:2] == (self._clip.frames,) for spec in sub_model.inputs)
+        # Ranges take as long as an answer, a stream's after one of all its steps; in 8 bits it is a third of it.
+        answers = calibrated * (1 if whole else 2) + max(held - kept, 0) + held / 3
+        time = duration(answers * seconds * (1 if whole else self._clip.frames))
+        return f"8 bits: {calibrated} clips to calibrate on and {held} to compare, about {time}"
+
+    def cut(self, part: CalibrationPart, limit: int) -> Generator[CutClip | None, None, None]:
+        """Cut up to ``limit`` clips, spread evenly over a part; None for an unreadable video.
 
         A clip is ``[1, T, C, H, W]`` for each stream that the model reads.
         """
@@ -132,7 +168,10 @@ class RunClips:
                 if isinstance(found, VideoError):
                     yield None
                 else:
-                    yield {str(name): array[None] for name, array in found.inputs(clip.streams).items()}, source.target
+                    inputs: dict[str, Array] = {
+                        str(name): array[None] for name, array in found.inputs(clip.streams).items()
+                    }
+                    yield CutClip(inputs, source.target, source.name)
 
 
 def calibration_inputs(clips: RunClips, sub_model: SubModel, run: Run) -> tuple[list[dict[str, Array]], int]:
@@ -146,7 +185,7 @@ def calibration_inputs(clips: RunClips, sub_model: SubModel, run: Run) -> tuple[
     Raises:
         SettingsError: none of the clips can be read.
     """
-    cut = [item[0] for item in clips.cut("train", clips.to_calibrate) if item is not None]
+    cut = [item.inputs for item in clips.cut("train", clips.to_calibrate) if item is not None]
     if not cut:
         raise SettingsError("int8", "not one training video of the run can be read", "take fp32")
     if all(spec.name in cut[0] and spec.shape == cut[0][spec.name].shape for spec in sub_model.inputs):
@@ -234,24 +273,60 @@ def _nncf() -> Iterator[Any]:
             os.environ[setting] = before
 
 
-def measure(sub_model: SubModel, fp32: Backend, int8: Backend, clips: RunClips, calibrated: int) -> Int8Accuracy:
+def kept_labels(run: RunFolder, part: CalibrationPart, weights: str) -> dict[str, int]:
+    """Read which class ``evaluate`` found for each video of a part, none if not by these weights and one clip each.
+
+    Args:
+        run: the run.
+        part: of its split.
+        weights: SHA-256 of the run's weights.
+    """
+    with suppress(ActionFusionError, OSError, ValueError, KeyError, TypeError):
+        found = read_json(run.path / f"evaluation_{part}.json", largest=EVALUATION_BYTES)
+        if found["weights"] == weights and found["views"]["clips"] == len(found["videos"]):
+            return {str(row["video"]): run.labels.index(row["predicted"]) for row in found["videos"]}
+    return {}
+
+
+def measure(
+    sub_model: SubModel, fp32: Backend, int8: Backend, clips: RunClips, *, calibrated: int, kept: Mapping[str, int]
+) -> Int8Accuracy:
     """Compare the labels of both on clips that the run was not trained on.
+
+    Args:
+        sub_model: what was quantised.
+        fp32: runs it in full precision.
+        int8: runs it in 8 bits.
+        clips: of the run.
+        calibrated: clips that the ranges were measured on.
+        kept: labels in full precision that are known; not believed if the network gives one of the first otherwise.
 
     Raises:
         SettingsError: none of them can be read.
         QuantizationRefused: int8 is more than a point less accurate than fp32.
     """
-    counts = dict.fromkeys(("clips", "unreadable", "correct_fp32", "correct_int8", "agreeing"), 0)
+    counts = dict.fromkeys(("clips", "unreadable", "correct_fp32", "correct_int8", "agreeing", "kept_fp32"), 0)
+
+    def label(runtime: Backend, inputs: dict[str, Array]) -> int:
+        return int(sub_model.answer(runtime.run, inputs).argmax())
+
     console = Console(stderr=True)
+    lines = PlainProgress(console, "int8 against fp32")
     total = min(GATE_CLIPS, clips.count(clips.held_out))
     with console.status("") as status, closing(clips.cut(clips.held_out, GATE_CLIPS)) as cut:
         for number, item in enumerate(cut, 1):
             status.update(f"int8 against fp32: clip {number} of {total}")
+            lines(number, total)
             if item is None:
                 counts["unreadable"] += 1
                 continue
-            inputs, target = item
-            plain, small = (int(sub_model.answer(runtime.run, inputs).argmax()) for runtime in (fp32, int8))
+            inputs, target, video = item
+            small, plain = label(int8, inputs), kept.get(video)
+            if plain is None or number <= CHECKED_LABELS:
+                own = label(fp32, inputs)
+                plain, kept = own, kept if plain in (None, own) else {}
+            else:
+                counts["kept_fp32"] += 1
             counts["clips"] += 1
             counts["correct_fp32"] += plain == target
             counts["correct_int8"] += small == target
