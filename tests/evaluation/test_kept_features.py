@@ -38,6 +38,17 @@ def test_they_are_those_of_the_videos_and_computed_once(run, grouped_root, monke
     assert np.array_equal(again.probabilities, kept.probabilities)
 
 
+def test_a_training_without_validation_clips_keeps_them_too(quick_arguments, grouped_root, tmp_path):
+    recipe = quick_arguments["recipe"]
+    features = FeatureSettings(folder=tmp_path / "features", views=1)
+    recipe = recipe.changed(features=features, data=replace(recipe.data, validation="none"))
+    folder = open_run(train(recipe, out=tmp_path / "run"))
+    videos = reopen_data(folder, grouped_root, None)
+    recognizer = Recognizer.load(folder, runtime="torch", device="cpu")
+    sources = videos.sources(videos.part("test"), folder.clip)
+    assert predict_from_features(recognizer, sources, features, None, prepared=False) is not None
+
+
 def test_a_backbone_that_learned_and_a_video_that_cannot_be_read_take_the_usual_way(
     run, grouped_run, grouped_root, tmp_path
 ):

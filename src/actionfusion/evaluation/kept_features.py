@@ -49,7 +49,7 @@ def predict_from_features(
     dataset = ClipDataset(sources, clip)
     work = FeatureWork(feature_recipes(network, clip, settings.dtype, prepared=prepared), None, ((dataset, 0),))
     stores = work.stores(settings.folder)
-    if any(not (store.folder / "plain").is_dir() for store in stores.values()):
+    if any(not store.folder.is_dir() for store in stores.values()):
         return None
     try:
         if any(pace_of(source.open(), recognizer.rates).note for source in sources):
