@@ -58,6 +58,37 @@ def paper_start() -> str:
     return "\n".join([*lines, "", f"{note} {made_by(result)}"])
 
 
+def few_clips() -> str:
+    """Show the recipe small and the probe by how many clips they learn from, and by the start of the flow."""
+    result = read_result("few_clips")
+    lines = [
+        "| clips to learn from | small, by seed | mean | 95 % interval | probe | 95 % interval | small minus probe |",
+        "|---|---|---:|---|---:|---|---|",
+    ]
+    for title, row in result["rows"].items():
+        small, probe = row["small"], row["probe"]
+        counts = ", ".join(str(seed["correct"]) for seed in small["seeds"]) + f" of {small['seeds'][0]['count']}"
+        difference = f"{100 * row['small_less_probe']:+.1f} points ({_points(row['difference_interval_95_by_group'])})"
+        lines.append(
+            f"| {title} | {counts} | {_percent(small['accuracy'])} | {_range(small['interval_95_by_group'])} "
+            f"| {_percent(probe['accuracy'])} | {_range(probe['interval_95_by_group'])} | {difference} |"
+        )
+    return "\n".join([*lines, "", f"{result['clips']}. Intervals are bootstraps over groups. {made_by(result)}"])
+
+
+def light_heads() -> str:
+    """Show what was tried for the recipe small, on folds within the training part."""
+    result = read_result("light_heads")
+    lines = ["| trial | correct, by seed | mean | less small | log loss |", "|---|---|---:|---|---:|"]
+    for row in result["trials"]:
+        counts = ", ".join(str(seed["correct"]) for seed in row["seeds"]) + f" of {row['seeds'][0]['count']}"
+        less = f"{100 * row['less_small']:+.1f} points ({_points(row['difference_interval_95_by_group'])})"
+        loss = f"{row['log_loss']:.3f}" if "log_loss" in row else ""
+        less = "" if row["trial"] == "small" else less
+        lines.append(f"| {row['trial']} | {counts} | {_percent(row['accuracy'])} | {less} | {loss} |")
+    return "\n".join([*lines, "", f"{result['clips']}. Intervals are bootstraps over groups. {made_by(result)}"])
+
+
 def _of_split(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "not run"

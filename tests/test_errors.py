@@ -52,4 +52,7 @@ def test_no_password_is_in_an_error():
         error = errors.VideoMissing(subject, f"cannot open {subject} here", "check it")
         assert "cret" not in f"{error} {error.subject} {error.reason}"
         assert "anna@host/a.mp4" in str(error)
+    error = errors.DatasetError("s3://k:cret@b/c?token=cret", "https://h/w.pth?a=cret, too", "give another?")
+    assert "cret" not in f"{error}"
+    assert str(error) == "s3://k@b/c?***: https://h/w.pth?***, too; give another?"
     assert errors.VideoMissing("C:/a:b/c@d.mp4", "r", "s").subject == "C:/a:b/c@d.mp4"

@@ -11,6 +11,7 @@ import pytest
 
 from actionfusion import check, demo, evaluate, predict, prepare, report, report_comparison, versus
 from actionfusion.data.manifest import ManifestRow, read_manifest, write_manifest
+from actionfusion.data.shapes_files import make_shapes
 from actionfusion.errors import ActionFusionError, DatasetError, SettingsError
 from actionfusion.inference.timelines.segments import SegmentOptions
 from actionfusion.video.flow import FlowRecipe
@@ -79,6 +80,15 @@ def test_the_demo_removes_no_run_but_its_own(tmp_path):
     with pytest.raises(ActionFusionError, match="exists already"):
         demo(out=tmp_path)
     assert list(contents(tmp_path)) == [str(tmp_path / "run" / "weights.bin")]
+
+
+def test_the_demo_removes_no_run_of_the_users_beside_its_clips(evaluated, tmp_path):
+    make_shapes(tmp_path / "clips", train_per_class=1, val_per_class=0, test_per_class=1, seed=0)
+    shutil.copytree(evaluated, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(ActionFusionError, match="exists already"):
+        demo(out=tmp_path, train_per_class=1, test_per_class=1)
+    assert contents(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("ending", [".vtt", ".csv", ".json", ".png"])

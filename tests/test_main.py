@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
 from actionfusion.__main__ import main
-from actionfusion.commands import COMMANDS
+from actionfusion.command_line import _named
+from actionfusion.commands import COMMANDS, RECIPE_COMMANDS
 from actionfusion.errors import ActionFusionError
 from actionfusion.models.systems.c3d import C3D, C3DSettings
 
@@ -41,6 +44,10 @@ def test_each_command_explains_every_argument(command, capsys):
     assert stop.value.code == 0
     told = capsys.readouterr().out
     assert "usage: actionfusion" in told
+    # An argument of the help that the words are not searched for is refused when it is given.
+    if command not in RECIPE_COMMANDS:
+        function = getattr(import_module(COMMANDS[command].module), command)
+        assert set(re.findall(r"^ +--(\w+)", told, re.MULTILINE)) - {"version"} <= _named(command, function).keys()
 
 
 def test_wrong_usage_exits_2(capsys):

@@ -1,16 +1,23 @@
 """Devices, rights, labels and the small parts below the conditions that all commands are run under."""
 
+import io
 import os
 import shutil
+import signal
 import stat
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.table import Table
 
 from actionfusion.__main__ import main
 from actionfusion.devices import find_device
 from actionfusion.errors import SettingsError, printable
+from actionfusion.process import _Stopping
 from actionfusion.run_folder import fault_of_labels, open_run
+from actionfusion.terminal import Console, Text
 from actionfusion.training.train import train
 
 
@@ -58,6 +65,32 @@ def test_labels_hold_any_separator_but_a_line_break(tiny_run, tmp_path):
     (run / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     assert open_run(run).labels == tuple(labels)
     assert fault_of_labels(labels) is None
+
+
+def test_the_second_signal_of_one_wish_does_not_cut_the_end_short(monkeypatch):
+    """A batch system sends two within milliseconds, and the word of the first is not written yet."""
+    monkeypatch.setattr("actionfusion.process.os._exit", sys.exit)
+    now = iter([10.0, 10.005, 12.0])
+    monkeypatch.setattr("actionfusion.process.time", SimpleNamespace(monotonic=lambda: next(now)))
+    stopping = _Stopping(leaves=True)
+    with pytest.raises(KeyboardInterrupt):
+        stopping._handle(signal.SIGTERM, None)
+    stopping.code = 1
+    stopping._handle(signal.SIGTERM, None)
+    with pytest.raises(SystemExit):
+        stopping._handle(signal.SIGTERM, None)
+
+
+def test_labels_are_escaped_before_they_are_laid_out():
+    console = Console(file=io.StringIO(), width=40)
+    table = Table("label")
+    for name in ("one", "two"):
+        table.add_row(Text(f"a\x1b[31m\u2028\x07t{name}"))
+    console.print(table)
+    shown = console.file.getvalue().replace("\n", "").replace("│", "").replace(" ", "")
+    assert "tone" in shown
+    assert "ttwo" in shown
+    assert "\x1b" not in shown
 
 
 def test_printable_leaves_letters_alone():

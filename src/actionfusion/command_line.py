@@ -129,7 +129,8 @@ def _named(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     return {
         part.name: kinds[part.name]
         for part in signature(function).parameters.values()
-        if part.name not in {"recipe", COMMANDS[name].optional}
+        if part.name != COMMANDS[name].optional
+        and not (part.name == "recipe" and name in RECIPE_COMMANDS)
         and part.kind is not part.VAR_KEYWORD
         and (part.kind is part.KEYWORD_ONLY or part.default != part.empty)
     }

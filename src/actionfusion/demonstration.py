@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import Progress
-from rich.text import Text
 
+from actionfusion.data.dataset import DataSettings, open_data
 from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.data.shapes_files import SETTINGS_FILE, make_shapes
+from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.result import Evaluation
@@ -22,11 +23,29 @@ from actionfusion.reporting.filmstrip import FilmStrip
 from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.page import GroupAccuracy, Report, render_report
 from actionfusion.reporting.rendering import refuse_other_page, write_page
-from actionfusion.run_folder import RunFolder, at_work, open_run, refuse_taken
-from actionfusion.terminal import Console
+from actionfusion.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    CURVES,
+    LABELS,
+    LOG,
+    METRICS,
+    PROBE,
+    SPLIT,
+    WEIGHTS,
+    RunFolder,
+    at_work,
+    is_there,
+    names_in,
+    open_run,
+    refuse_taken,
+)
+from actionfusion.terminal import Console, Text
 from actionfusion.training.recipe import load_recipe
+from actionfusion.training.resume import LOCAL, is_begun
 from actionfusion.training.train import train
 
+_OF_A_RUN = {CONFIG, LABELS, WEIGHTS, METRICS, LOG, CHECKPOINT, CURVES, SPLIT, PROBE, LOCAL, "evaluation_test.json"}
 GROUP_DESCRIPTIONS = {
     "appearance": "differ by the shape alone; the motion is the same",
     "motion": "differ by the motion alone; a single frame is the same",
@@ -67,8 +86,7 @@ def _demo(out: Path, train_per_class: int, test_per_class: int, recipe: str, see
     started = time.perf_counter()
     run_path, report = out / "run", out / "report.html"
     refuse_other_page(report)
-    if not (out / "clips" / SETTINGS_FILE).is_file():
-        refuse_taken(run_path)
+    _refuse_other_run(run_path, out / "clips")
     clips = _make_clips(console, out / "clips", train_per_class, test_per_class, seed)
     settings = load_recipe(recipe)
     shutil.rmtree(run_path, ignore_errors=True)
@@ -87,6 +105,17 @@ def _demo(out: Path, train_per_class: int, test_per_class: int, recipe: str, see
     _say(console, f"top-1 accuracy on unseen clips: {top1}; {minutes:.1f} minutes in all")
     _say(console, f"now open {report} in a browser")
     return report
+
+
+def _refuse_other_run(path: Path, clips: Path) -> None:
+    """Raise a RunFolderError if the run is not one of the clips beside it, or holds something else."""
+    if (clips / SETTINGS_FILE).is_file() and is_there(path / CONFIG, RunFolderError):
+        settings = DataSettings(root=clips, dataset="folder", split="folders", validation="none")
+        recorded = open_run(path).config.get("data") or {}
+        if names_in(path) <= _OF_A_RUN and recorded.get("digest") == open_data(settings).digest():
+            return
+    if not is_begun(path):
+        refuse_taken(path)
 
 
 def group_accuracies(evaluation: Evaluation) -> list[GroupAccuracy]:

@@ -21,6 +21,12 @@ def printable(text: str) -> str:
 
 # Also with one slash, which is left of an address that was taken for a path.
 _PASSWORD = re.compile(r"(\w:/+[^/\s:@]*):[^/\s]*@")
+_QUERY = re.compile(r"(\w:/+[^\s?]*\?)[^\s;,'\")]+")
+
+
+def _without_secrets(text: str) -> str:
+    """Leave the password and the query out of every address in a text."""
+    return _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1@", text))
 
 
 class ActionFusionError(Exception):
@@ -37,8 +43,8 @@ class ActionFusionError(Exception):
     def __init__(self, subject: object, reason: str, remedy: str) -> None:
         named = fspath(subject) if isinstance(subject, PathLike) else str(subject)
         super().__init__(named, reason, remedy)
-        self.subject = _PASSWORD.sub(r"\1@", named)
-        self.reason = _PASSWORD.sub(r"\1@", reason)
+        self.subject = _without_secrets(named)
+        self.reason = _without_secrets(reason)
         self.remedy = remedy
 
     def __str__(self) -> str:

@@ -22,14 +22,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from rich.text import Text
-
 from actionfusion.errors import ActionFusionError, HubError, printable
 from actionfusion.files import cannot_write, replacing_folder, write_atomically
 from actionfusion.models.weights import HUB_FAILURES, file_sha256, quiet_hub
 from actionfusion.run_folder import CONFIG, LABELS, METRICS, PROBE, SPLIT, WEIGHTS, RunFolder, open_run
 from actionfusion.settings import YAML_BYTES, read_json
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.version import __version__
 
 FILES: Mapping[str, int] = {

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.text import Text
+
+from actionfusion.terminal import Text
 
 _FIRST, _LONGEST = 30.0, 1800.0
 """Seconds from one line to the next, at first and at most; in between a tenth of the time so far."""

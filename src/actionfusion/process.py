@@ -72,12 +72,12 @@ class _Stopping:
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if os.getpid() != self._owner:
             return  # a child that has just been forked
-        if self.code is not None:
-            os._exit(self.code)
         now = time.monotonic()
         if now - self._last < _ONE_WISH:
             return
         self._last = now
+        if self.code is not None:
+            os._exit(self.code)
         if self.action is not None:
             action, self.action = self.action, None
             action()

@@ -75,7 +75,7 @@ def test_several_series_are_refused_by_name(tmp_path, patterns, named):
 
 def test_a_cover_beside_the_frames_is_no_frame(tmp_path):
     pictures(pictures(tmp_path, "img_{:04d}.jpg"), "cover.jpg", numbers=range(1))
-    with pytest.raises(VideoError, match=r"several series of pictures: '\*', 'img_\*\.jpg'"):
+    with pytest.raises(VideoError, match=r"several series of pictures: 'cover\.jpg', 'img_\*\.jpg'"):
         frame_files(tmp_path)
 
 

@@ -72,6 +72,7 @@ def edited(path: Path, old: str, new: str) -> Path:
     [
         (",30,", ",thirty,", "line 2, column frames: 'thirty' is no whole number"),
         (",30,", ",-1,", "line 2, column frames: '-1'"),
+        (",30,", f",{'1' * 30},", "line 2, column frames: '1111111111"),
         (",30,", ",0,", "line 2, column frames: 0, and the status is ok"),
         (",25.0,", ",fast,", "line 2, column fps: 'fast' is no rate"),
         (",25.0,", ",nan,", "line 2, column fps: 'nan'"),

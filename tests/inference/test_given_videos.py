@@ -9,7 +9,7 @@ import cv2
 import pytest
 
 from actionfusion.__main__ import main
-from actionfusion.errors import VideoError
+from actionfusion.errors import DatasetError, VideoError
 from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.video.reading import iterate_frames
@@ -77,6 +77,7 @@ def test_an_address_is_refused_in_words_and_without_its_password(tiny_run, clips
     assert [row.error and row.error.kind for row in rows] == ["missing", "missing", None]
     captured = capsys.readouterr()
     assert captured.err.count("is an address; videos are taken from files, folders of videos and folders of pict") == 2
+    assert captured.err.count("or let `actionfusion stream` read it") == 1  # which does not read s3
     assert "secret" not in captured.out + captured.err
     assert json.loads(captured.out)[1]["video"] == "s3://bucket/clips"
 
@@ -87,6 +88,22 @@ def test_a_folder_without_either_is_said(tiny_run, tmp_path):
     assert "not one that holds one video as pictures" in row.error.reason
     with pytest.raises(VideoError, match="not one that holds one video as pictures"):
         Recognizer.load(tiny_run, runtime="torch").predict(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(tiny_run, clips, monkeypatch):
+    from actionfusion.data.layouts import tree
+
+    scan = tree.scan
+
+    def refused(folder, left_out):
+        if folder.name == "b":
+            raise DatasetError(folder, "cannot be read (Permission denied)", "ask its owner for the right to")
+        return scan(folder, left_out)
+
+    monkeypatch.setattr(tree, "scan", refused)
+    rows = predict(tiny_run, [clips], runtime="torch")
+    assert [row.error.reason for row in rows if row.error] == ["cannot be read (Permission denied)"]
+    assert len(rows) == 3
 
 
 def test_links_that_lead_back_end(tiny_run, clips, tmp_path):

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 
+import av
 import numpy as np
 import pytest
 import yaml
@@ -280,6 +281,18 @@ def test_a_pipe_of_nothing_or_of_something_else_is_an_error(tiny_run, given, mes
     assert "standard input" in error
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_pipe_without_a_frame_that_can_be_decoded_is_an_error(tiny_run, tmp_path, write_video, piped, capsys):
+    path = write_video(tmp_path / "a.ts", count=12, codec="mpeg2video", options={"g": "50"})
+    with av.open(str(path)) as source, av.open(str(tmp_path / "cut.ts"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in [packet for packet in source.demux(video=0) if packet.size][3:]:
+            packet.stream = stream
+            target.mux(packet)
+    piped((tmp_path / "cut.ts").read_bytes())
+    assert main(["stream", str(tiny_run), "-"]) == 1
+    assert "standard input: not one frame of it can be decoded" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_ends_it(tiny_run, encode):

@@ -132,6 +132,22 @@ def test_an_export_whose_check_is_not_whole(exported, tmp_path, fault):
         Recognizer.load(folder, runtime="onnx")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda labels: labels[:-1], r"has \d+ labels for the model's \d+ answers"),
+        (lambda labels: [*labels, "one more"], r"has \d+ labels for the model's \d+ answers"),
+        (lambda labels: [*labels[1:], labels[0]], "its labels are not the model's"),
+    ],
+)
+def test_an_export_with_the_labels_of_another(change, said, exported, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "export")
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(about | {"labels": change(about["labels"])}))
+    with pytest.raises(ExportError, match=said):
+        Recognizer.load(folder, runtime="onnx")
+
+
 def test_an_export_that_is_changed_by_a_little(exported, tmp_path):
     """One weight of the model, as a bad disk would change it; the size of the file stays."""
     folder = shutil.copytree(exported[0], tmp_path / "export")

@@ -229,6 +229,15 @@ def test_a_dry_run_tells_all_and_writes_nothing(tmp_path, shapes_root, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_tells_of_a_small_shared_memory(tmp_path, shapes_root, monkeypatch, capsys):
+    monkeypatch.setattr("actionfusion.data.handover._free", lambda: 1000)
+    words = ["train", "--config", "tiny", "--data.root", str(shapes_root), "--out", str(tmp_path / "run"), "--dry_run"]
+    assert main([*words, "--training.workers", "1"]) == 0
+    assert "batches come through a pipe, which is slower, since /dev/shm is too small, 0 MB" in capsys.readouterr().err
+    assert main([*words, "--training.workers", "0"]) == 0
+    assert "pipe" not in capsys.readouterr().err
+
+
 def test_a_dry_run_finds_what_a_run_would(tmp_path, train_arguments, shapes_root):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()

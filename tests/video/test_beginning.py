@@ -20,6 +20,8 @@ CODECS = {
     "mpeg4": {"g": "10"},
 }
 OPEN = {"bf": "2", "x264-params": "open-gop=1:keyint=10:min-keyint=10:scenecut=0"}
+# Pictures of the group before are named once more after the key frame, as to be forgotten.
+LATE = {"bf": "3", "x264-params": "open-gop=1:keyint=12:min-keyint=12:scenecut=0:ref=4:b-pyramid=normal"}
 
 
 @pytest.fixture
@@ -75,9 +77,10 @@ def test_a_stream_joined_between_two_key_frames(codec, first, tmp_path, write_vi
     assert lost == 0
 
 
+@pytest.mark.parametrize("options", [OPEN, LATE], ids=["open", "late"])
 @pytest.mark.parametrize(("ending", "muxer"), [("mkv", "matroska"), ("ts", "mpegts")])
-def test_an_open_group_of_pictures_cut_at_its_key_frame(ending, muxer, tmp_path, write_video, through_a_pipe):
-    path = write_video(tmp_path / f"a.{ending}", count=30, codec="libx264", options=OPEN)
+def test_an_open_group_of_pictures_cut_at_its_key_frame(ending, muxer, options, tmp_path, write_video, through_a_pipe):
+    path = write_video(tmp_path / f"a.{ending}", count=30, codec="libx264", options=options)
     whole = _read(path)
     with av.open(str(path)) as container:
         keys = [at for at, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]

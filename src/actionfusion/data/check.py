@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from actionfusion.data.check_videos import CheckedVideo, CheckJournal, check_videos
 from actionfusion.data.duplicates import Duplicate, clusters, exact_duplicates, label_conflicts, near_duplicates
@@ -31,7 +30,7 @@ from actionfusion.errors import DatasetError, SettingsError
 from actionfusion.files import refuse_foreign, refuse_unwritable
 from actionfusion.plain_progress import PlainProgress
 from actionfusion.storage import PathLike, to_path
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.video.fingerprint import Fingerprint
 from actionfusion.video.rates import mixed_rates
 

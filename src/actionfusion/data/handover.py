@@ -15,12 +15,11 @@ from typing import Any
 
 import cv2
 import torch
-from rich.text import Text
 from torch.utils.data import DataLoader, get_worker_info
 
 from actionfusion.data.workers import interrupts_held_back
 from actionfusion.process import leave_stops_to_parent
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 try:
     import resource
@@ -30,6 +29,7 @@ except ImportError:  # Windows
 # PyTorch passes a descriptor for each tensor; a process has others too.
 _OWN_DESCRIPTORS, _OF_A_WORKER = 64, 16
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  not a temporary file of ours
+THROUGH_A_PIPE = "note: batches come through a pipe, which is slower, since "
 _SEMAPHORES = 1 << 18  # bytes of it, more than the queues of a loader need
 
 
@@ -76,19 +76,29 @@ class Handover:
             return batch
         if self._few:
             return _piped(batch, "this process may open few files (ulimit -n)")
-        tensors = batch.tensors().values()
-        # Each worker may have two more on the way.  Where memory runs out, PyTorch leaves a file there for ever.
-        wanted, free = sum(tensor.nbytes for tensor in tensors) * (2 * self._workers + 1) + _SEMAPHORES, _free()
-        shared = free is None or free >= wanted
-        try:
-            for tensor in tensors if shared else ():
-                tensor.share_memory_()
-        except (RuntimeError, OSError):
-            shared = False
-        if shared:
-            return batch
-        room = "" if free is None else f", {free / 1e6:.0f} MB free of {wanted / 1e6:.0f} MB wanted"
-        return _piped(batch, f"{_SHARED_MEMORY} is too small{room} (docker: --shm-size)")
+        if (short := lack_of_shared_memory(batch, self._workers)) is None:
+            try:
+                for tensor in batch.tensors().values():
+                    tensor.share_memory_()
+            except (RuntimeError, OSError):
+                short = _too_small("")
+            else:
+                return batch
+        return _piped(batch, short)
+
+
+def lack_of_shared_memory(batch: Any, workers: int) -> str | None:
+    """Say that shared memory is too small for such batches as so many workers have on the way; None if it is not."""
+    # Each worker may have two more on the way.  Where memory runs out, PyTorch leaves a file there for ever.
+    size = sum(tensor.nbytes for tensor in batch.tensors().values())
+    wanted, free = size * (2 * workers + 1) + _SEMAPHORES, _free()
+    if not workers or free is None or free >= wanted:
+        return None
+    return _too_small(f", {free / 1e6:.0f} MB free of {wanted / 1e6:.0f} MB wanted")
+
+
+def _too_small(room: str) -> str:
+    return f"{_SHARED_MEMORY} is too small{room} (docker: --shm-size)"
 
 
 def _free() -> int | None:
@@ -126,7 +136,7 @@ def load(loader: DataLoader[Any], *, pin: bool = False) -> Iterator[Any]:
         batches = iter(loader)
     for batch in batches:
         if isinstance(batch, Piped):
-            _say_once(f"note: batches come through a pipe, which is slower, since {batch.reason}")
+            _say_once(f"{THROUGH_A_PIPE}{batch.reason}")
             unpacked = batch.unpacked()
             yield unpacked.pin_memory() if pin else unpacked
         else:

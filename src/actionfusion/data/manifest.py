@@ -167,8 +167,8 @@ def _whole_number(path: Path, row: Row, column: str, text: str) -> int:
         number = int(text.strip() or 0)
     except ValueError:
         number = -1
-    if number < 0:
-        raise _wrong(path, row, column, f"{text!r} is no whole number from 0 up")
+    if not 0 <= number < 1 << 53:
+        raise _wrong(path, row, column, f"{text!r:.40} is no whole number from 0 up to 2^53")
     return number
 
 

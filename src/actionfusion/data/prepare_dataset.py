@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import Progress
-from rich.text import Text
 
 from actionfusion.data.estimate import Estimate
 from actionfusion.data.layouts import open_dataset
@@ -22,7 +21,7 @@ from actionfusion.recipes import find_recipe
 from actionfusion.remote_path import RemotePath
 from actionfusion.settings import build, read_yaml
 from actionfusion.storage import PathLike, to_path
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.upgrade import with_new_names
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder
 from actionfusion.hub import open_named_run
@@ -16,7 +14,7 @@ from actionfusion.models.average import Average, AverageSettings
 from actionfusion.run_folder import SPLIT, RunFolder, create_run, refuse_taken
 from actionfusion.settings import plain
 from actionfusion.streams import STREAMS
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.version import __version__
 from actionfusion.video.clip import ClipSettings
 

@@ -9,8 +9,6 @@ from json import dumps
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.text import Text
-
 from actionfusion.data.dataset import DataSettings, LabelledVideos
 from actionfusion.data.listing import Part
 from actionfusion.data.other_videos import open_other
@@ -31,7 +29,7 @@ from actionfusion.inference.runtimes.prepared import weights_digest
 from actionfusion.models.probe import ProbeHead
 from actionfusion.run_folder import PROBE, RunFolder
 from actionfusion.storage import PathLike, plain_name, to_path
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.probe import load_probe
 from actionfusion.training.start import start_doubts

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.data.listing import some
 from actionfusion.errors import printable
 from actionfusion.evaluation.metrics import ClassificationFigures
 from actionfusion.evaluation.result import Evaluation
 from actionfusion.intervals import percent_range
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 NOTHING = "–"
 

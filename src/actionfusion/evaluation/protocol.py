@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.text import Text
 
 from actionfusion.data.dataset import DataSettings, open_listing, refuse_single_class, split_listing
 from actionfusion.data.listing import Listing
@@ -27,7 +26,7 @@ from actionfusion.files import write_atomically
 from actionfusion.models.model_settings import ModelSettings
 from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, at_work, open_run, refuse_taken
 from actionfusion.settings import field_kinds, plain, read_yaml
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import is_begun, refuse_contradictions

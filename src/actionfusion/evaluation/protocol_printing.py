@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.errors import printable
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.printing import NOTHING
 from actionfusion.intervals import percent_range
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 
 def print_protocol(figures: Mapping[str, Any]) -> None:

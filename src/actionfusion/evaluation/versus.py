@@ -7,8 +7,6 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError, SettingsError, printable
 from actionfusion.evaluation.pairs import PairedComparison, compare_pairs
@@ -16,7 +14,7 @@ from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.result import evaluation_path, read_evaluation
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.settings import EVALUATION_BYTES, read_json
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 
 def versus(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
-from actionfusion.errors import DatasetError, VideoError, VideoMissing, printable
+from actionfusion.errors import DatasetError, SettingsError, VideoError, VideoMissing, printable
+from actionfusion.terminal import Text
 from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
 from actionfusion.video.rates import WHOLE, FrameRates, Pace, frame_rate
 from actionfusion.video.reading import Frame, iterate_frames
-from actionfusion.video.sources import without_secrets
+from actionfusion.video.sources import find_source, without_secrets
 from actionfusion.video.video_source import VideoSource
 
 Given = str | Path
@@ -110,7 +110,11 @@ def refuse_address(video: Given) -> None:
     """Raise VideoMissing for an address, which is not fetched."""
     if _is_address(video):
         reason = "is an address; videos are taken from files, folders of videos and folders of pictures"
-        raise VideoMissing(without_secrets(str(video)), reason, "fetch it first, or let `actionfusion stream` read it")
+        remedy = "fetch it first"
+        with suppress(SettingsError):
+            find_source(str(video))
+            remedy += ", or let `actionfusion stream` read it"
+        raise VideoMissing(without_secrets(str(video)), reason, remedy)
 
 
 def _picture_folder(video: Given) -> Path | None:
@@ -151,6 +155,9 @@ def _videos_in(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     try:
         folders, files = scan(folder, LeftOut())
     except DatasetError as error:
+        if above:  # whoever opens it meets the same fault, and the others are found
+            yield folder
+            return
         raise VideoMissing(folder, error.reason, error.remedy) from error
     videos = [Path(str(file)) for file in files if is_video(file)]
     if not videos and any(is_picture(file) for file in files):

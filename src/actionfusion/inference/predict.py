@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.errors import VideoError, printable
 from actionfusion.hub import open_named_run
@@ -19,7 +18,7 @@ from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.timelines.segments import SegmentOptions, VideoTimelines, predict_segments
 from actionfusion.inference.video_results import VideoResults, error_as_json
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.video.clip_reader import clips_ahead
 from actionfusion.video.sources import without_secrets
 

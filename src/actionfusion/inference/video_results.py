@@ -7,10 +7,9 @@ from json import dumps
 from typing import Protocol, Self, TypeVar
 
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.errors import VideoError
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 
 class VideoResult(Protocol):

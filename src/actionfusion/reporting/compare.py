@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.data.dataset import DataSettings, open_listing
 from actionfusion.data.listing import Listing
@@ -26,7 +25,7 @@ from actionfusion.reporting.rendering import NOTHING, plural, refuse_other_page,
 from actionfusion.run_folder import at_work
 from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.training.comparison import comparison_recipe, estimate
 from actionfusion.training.features import FOLDER
 from actionfusion.training.recipe import Recipe

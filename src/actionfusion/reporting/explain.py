@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.text import Text
-
 from actionfusion.errors import ActionFusionError, VideoMissing, printable
 from actionfusion.explanation.activations import PAPER_CHANNELS
 from actionfusion.explanation.explanation import Explanation, check_options, explain_clip
@@ -28,7 +26,7 @@ from actionfusion.reporting.heatmaps import (
 )
 from actionfusion.reporting.overlay import Overlay, write_overlay
 from actionfusion.run_folder import refuse_taken
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 PAGE, FIGURES, VIDEO, SHEET = "index.html", "explanation.json", "overlay.mp4", "where.png"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.errors import HubError, OutputError, SettingsError, printable
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
@@ -27,7 +26,7 @@ from actionfusion.hub import (
 from actionfusion.inference.exports.exported import is_export
 from actionfusion.reporting.hub_card import CardFacts, is_card, render_card
 from actionfusion.run_folder import SPLIT, is_there, open_run
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 _MOST_CARD_BYTES = 1 << 20
 # What the hub itself puts into a repository, or its owner may before the first push.

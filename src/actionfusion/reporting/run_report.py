@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 import yaml
-from rich.text import Text
 
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
@@ -23,7 +22,7 @@ from actionfusion.reporting.rendering import plural, refuse_other_page, write_pa
 from actionfusion.reporting.tables import Evaluation, section
 from actionfusion.run_folder import METRICS, RunFolder
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.training.resume import recorded_values
 from actionfusion.training.start import start_line
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from rich.text import Text
 
 from actionfusion.curves import Curves, EpochRow, Quantity
 from actionfusion.data.listing import Part
@@ -25,7 +24,7 @@ from actionfusion.reporting.run_report import evaluation_of, read_epochs
 from actionfusion.reporting.several_runs import class_rows, paired, short_names, unlike
 from actionfusion.reporting.tables import Bar, Evaluation, finite_interval, section
 from actionfusion.run_folder import open_run
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-from rich.text import Text
-
 from actionfusion.errors import printable
 from actionfusion.files import remove_scratch_of_the_dead, scratch_folder
 from actionfusion.hub import local_run
@@ -16,7 +14,7 @@ from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
 from actionfusion.inference.runtimes.packages import needed
 from actionfusion.serving.limits import ServingLimits
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 TOKEN = "ACTIONFUSION_TOKEN"  # noqa: S105  The name of a variable.
 

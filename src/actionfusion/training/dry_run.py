@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from actionfusion.data.handover import THROUGH_A_PIPE, lack_of_shared_memory
 from actionfusion.data.loading import ClipDataset, EpochLoader, Step
 from actionfusion.models.model import VideoModel
 from actionfusion.plain_progress import duration
@@ -33,11 +34,13 @@ class Timing:
         read: to read it in one process.
         learn: to learn from it.
         answer: to answer it without learning.
+        lack: why batches will not go through shared memory, if so.
     """
 
     read: float
     learn: float
     answer: float
+    lack: str | None = None
 
     def epoch(self, training_batches: int, validation_batches: int, workers: int) -> float:
         """Estimate the seconds of an epoch; worker processes read while the network computes."""
@@ -70,7 +73,7 @@ def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, say: Callable
     refuse_targets_out_of_range(network.settings.num_classes, learn, check)
     with TemporaryDirectory(prefix="actionfusion-") as folder:
         read, computing = _few_features(plan, network, clips, Path(folder)) if plan.from_features else (learn, None)
-        timing = _time_a_batch(read, Learner(network, settings))
+        timing = _time_a_batch(read, Learner(network, settings), plan.workers)
     workers = plan.workers
     epoch = timing.epoch(len(learn.plan.batches(1)), len(check.plan.batches(0)) if check else 0, workers)
     most = sum(stage.max_epochs for stage in settings.stages)
@@ -84,6 +87,8 @@ def try_one_batch(plan: Plan, network: VideoModel, cost: StepCost, say: Callable
         f"an epoch: about {duration(epoch)}, {len(learn)} steps, {workers} reading processes on {os.cpu_count()} "
         f"cores; at most {most} epochs, {duration(most * epoch)}"
     )
+    if timing.lack:
+        say(f"{THROUGH_A_PIPE}{timing.lack}")
     say(
         f"memory: about {giga(cost.memory(settings.batch_size))} on {plan.processes.device}"
         + (f", {giga(free)} are free" if free is not None else "")
@@ -129,7 +134,7 @@ def _few_features(
     return plan.loaders(kept, None)[0], line
 
 
-def _time_a_batch(loader: EpochLoader, learner: Learner) -> Timing:
+def _time_a_batch(loader: EpochLoader, learner: Learner, workers: int) -> Timing:
     started = time.perf_counter()
     batch = loader.first()
     step = Step((batch,), count=len(batch.names))
@@ -139,7 +144,7 @@ def _time_a_batch(loader: EpochLoader, learner: Learner) -> Timing:
         _seconds(lambda: measure(learner.network, [batch], learner.settings.precision), learner.device)
         for _ in range(_TRIES)
     )
-    return Timing(read, learn, answer)
+    return Timing(read, learn, answer, lack_of_shared_memory(batch, workers))
 
 
 def _seconds(act: Callable[[], object], device: torch.device) -> float:

@@ -158,7 +158,7 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
     Raises:
         SettingsError: a setting differs; all that do are named.
     """
-    passing = {"versions", "git", "start", "rates"}
+    passing = {"versions", "git", "start", "rates", "flops"}
     recorded, now = _completed(recorded, path), _completed(now, path)
     before = {name: value for name, value in _flat(recorded) if name.split(".")[0] not in passing}
     after = {name: value for name, value in _flat(now) if name.split(".")[0] not in passing}

@@ -10,8 +10,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from actionfusion.data.listing import shown
 from actionfusion.data.loading import EpochLoader, KeyedDataset
 from actionfusion.data.recorded_split import refuse_other_data
@@ -20,7 +18,7 @@ from actionfusion.files import refuse_unwritable, remove_partials
 from actionfusion.models.model import VideoModel
 from actionfusion.run_folder import CONFIG, LOG, WEIGHTS, RunFolder, at_work, open_run, refuse_taken
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.training.checkpoint import load_network, read_network, read_state
 from actionfusion.training.chosen import choose, rooted
 from actionfusion.training.cost import StepCost

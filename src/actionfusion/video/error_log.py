@@ -17,6 +17,7 @@ import av.logging as ffmpeg
 _HARMLESS = (
     "Referenced QT chapter track not found",  # chapters are not read
     "Failed to open codec in avformat_find_stream_info",  # the decoder itself will say why
+    "mmco: unref short failure",  # a picture before an open group is to be forgotten; one that is missed is told of
 )
 
 logging.getLogger("libav").addHandler(logging.NullHandler())  # nothing of it is for standard error

@@ -53,7 +53,7 @@ def open_folder(given: AnyPath) -> Listing:
     Raises:
         DatasetError: no class folder in reach, several folders of one part, or folders that are data sets themselves.
     """
-    root = find_root(given, _fits, (), "folder for each class with videos in it")
+    root = find_root(given, _fits, (), "class folders with videos")
     parts = _parts(root)
     return _open_parts(root, parts) if parts else _open_classes(root)
 

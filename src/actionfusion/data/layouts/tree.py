@@ -102,7 +102,11 @@ def frame_files(folder: AnyPath) -> list[Any]:
     numbered = [set(numbers) for numbers in frames.values()]
     repeats = len(numbered) > 1 and len(numbered[0]) > 1 and all(numbers == numbered[0] for numbers in numbered)
     if len(patterns) > 1 or repeats:
-        named = some([f"{names.start}*{names.end}{names.suffix}" for names in sorted(frames)], most=6)
+        shown = [
+            f"{names.start}*{names.end}{names.suffix}" if names.suffix else frames[names][0][0].name
+            for names in sorted(frames)
+        ]
+        named = some(shown, most=6)
         raise VideoError(folder, f"several series of pictures: {named}", "keep one video's frames in it, and no others")
     return sorted((file for numbers in frames.values() for files in numbers.values() for file in files), key=order)
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.text import Text
 
 from actionfusion.errors import ExportError, RuntimeUnavailable, SettingsError, printable
 from actionfusion.files import cannot_write, refuse_unwritable, replacing_folder, write_atomically
@@ -37,7 +36,7 @@ from actionfusion.inference.runtimes.prepared import (
 )
 from actionfusion.inference.runtimes.sub_models import Array, clip_model
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.video.clip import Clip, ClipSettings, cut_clip
 from actionfusion.video.video_source import VideoSource
 

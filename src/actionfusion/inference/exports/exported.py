@@ -143,6 +143,13 @@ class Export:
         if wanted.shape != given.shape or not np.abs(given - wanted).max() <= tolerance:
             reason = f"the model does not answer its clip as {path.name} says"
             raise ExportError(path, reason, f"copy the whole folder again, or {_AGAIN}")
+        about, again = self.folder / ABOUT, f"copy the whole folder again, or {_AGAIN}"
+        if len(given) != len(self.labels):
+            raise ExportError(about, f"has {len(self.labels)} labels for the model's {len(given)} answers", again)
+        label = self.labels[int(wanted.argmax())]
+        if expected.get("label", label) != label:
+            reason = f"its labels are not the model's: {path.name} has {expected['label']!r:.60} where it has {label!r}"
+            raise ExportError(about, reason, again)
 
     def _check_input(self, spec: TensorSpec) -> npt.NDArray[np.generic]:
         path, kind = self.folder / CHECK / f"{spec.name}.bin", np.dtype(spec.dtype)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.text import Text
 
 from actionfusion.errors import ActionFusionError, RuntimeUnavailable, WeightsError, printable
 from actionfusion.files import (
@@ -47,7 +46,7 @@ from actionfusion.inference.runtimes.sub_models import Array, SubModel
 from actionfusion.run_folder import WEIGHTS, RunFolder, is_there
 from actionfusion.settings import plain, read_json
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.version import __version__
 
 FORMAT = 2

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.devices import find_device
 from actionfusion.errors import QuantizationRefused, RuntimeUnavailable, SettingsError, printable
@@ -47,7 +46,7 @@ from actionfusion.inference.speed.peaks import machine_peaks
 from actionfusion.run_folder import RunFolder, open_run
 from actionfusion.settings import read_json
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.timing import Neighbours, rounded, spread
 from actionfusion.version import __version__
 

@@ -9,13 +9,12 @@ from typing import Protocol
 
 import numpy as np
 from rich.live import Live
-from rich.text import Text
 
 from actionfusion.errors import printable
 from actionfusion.inference.recognizer import Prediction
 from actionfusion.inference.stepping import StreamMethod, StreamPrediction
 from actionfusion.inference.streams.capture import OutageNote
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 
 # The latencies that the figures at the end are made of: an endless stream must not fill the memory.
 _LATENCIES = 10_000

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from rich.text import Text
-
-from actionfusion.errors import SettingsError, printable
+from actionfusion.errors import SettingsError, VideoDamaged, printable
 from actionfusion.hub import open_named_run
 from actionfusion.inference.intervals import usual_interval
 from actionfusion.inference.recognizer import Recognizer, no_classes
@@ -19,7 +17,7 @@ from actionfusion.inference.stepping import StreamPrediction
 from actionfusion.inference.streams.capture import Capture, Captured, OutageNote
 from actionfusion.inference.streams.printing import Printer, StreamLine, StreamSummary, make_printer
 from actionfusion.storage import PathLike
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.video.flow import UInt8Array
 from actionfusion.video.samples import FrameCollector
 from actionfusion.video.sources import find_source
@@ -98,6 +96,8 @@ def stream(
     summary = StreamSummary(method=recognizer.stepper.method)
     session = StreamSession(recognizer, capture, summary, top_k)
     ended = _show(session, make_printer(json=json), endless=where.is_live or live)
+    if ended and not summary.frames and not summary.outages:
+        raise VideoDamaged(where.name, "not one frame of it can be decoded", "send it from a key frame on")
     if ended and not summary.samples and summary.frames:
         reason = f"no sample in {summary.frames} frames, because the first is frame {interval}"
         raise SettingsError(where.name, reason, f"take --every {summary.frames} or less")

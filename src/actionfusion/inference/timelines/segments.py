@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from actionfusion.errors import SettingsError, VideoError, printable
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
@@ -22,7 +21,7 @@ from actionfusion.inference.timelines.untrimmed import VideoTimeline, WindowSett
 from actionfusion.inference.video_results import VideoResults
 from actionfusion.run_folder import RunFolder
 from actionfusion.settings import EVALUATION_BYTES, read_json
-from actionfusion.terminal import Console
+from actionfusion.terminal import Console, Text
 from actionfusion.video.reading import count_frames
 
 _ENDINGS = (".json", ".csv", ".vtt", ".png")
