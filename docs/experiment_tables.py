@@ -239,6 +239,7 @@ def made_by(result: Mapping[str, Any]) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "real_clips": real_clips,
+    "few_clips": few_clips,
     "paper_start": paper_start,
     "overfit": overfit,
     "training": training,
