@@ -71,7 +71,7 @@ class Int8Accuracy:
     correct_int8: int
     agreeing: int
     calibration_clips: int
-    kept_fp32: int
+    kept_fp32: int = 0
 
     @property
     def loss(self) -> float:
