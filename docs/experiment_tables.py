@@ -53,7 +53,8 @@ def paper_start() -> str:
     for name, rows in result["networks"].items():
         of_split = {row["split"]: row for row in rows}
         cells = [_of_split(of_split.get(split)) for split in splits]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        title = "linear probe, VGG-16" if name == "linear probe" else name
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     note = f"{result['clips']}: {result['backbones']}. Intervals are bootstraps over groups."
     return "\n".join([*lines, "", f"{note} {made_by(result)}"])
 
