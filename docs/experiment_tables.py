@@ -241,6 +241,7 @@ def made_by(result: Mapping[str, Any]) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "real_clips": real_clips,
     "few_clips": few_clips,
+    "light_heads": light_heads,
     "paper_start": paper_start,
     "overfit": overfit,
     "training": training,

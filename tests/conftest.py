@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -53,7 +54,23 @@ def _libraries_uncounted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in work:
             patch.setattr(owner, name, _uncounted(getattr(owner, name)))
+        patch.setattr(threading, "_sys", _PatientSys())
         yield
+
+
+class _PatientSys:
+    """The `sys` of a starting thread: it tries again where Python refuses a tracer, since another sets its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys, name)
+
+    def settrace(self, function: Any) -> None:
+        for _ in range(1000):
+            try:
+                return sys.settrace(function)
+            except RuntimeError:
+                time.sleep(0.001)
+        return sys.settrace(function)
 
 
 def _uncounted(function: Callable[..., Any]) -> Callable[..., Any]:
