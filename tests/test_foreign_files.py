@@ -82,6 +82,19 @@ def test_the_demo_removes_no_run_but_its_own(tmp_path):
     assert list(contents(tmp_path)) == [str(tmp_path / "run" / "weights.bin")]
 
 
+def test_the_demo_removes_no_training_that_was_begun_there(evaluated, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "labels.txt", "split.csv"):
+        shutil.copy(evaluated / name, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    for clips in (False, True):
+        if clips:
+            make_shapes(tmp_path / "clips", train_per_class=1, val_per_class=0, test_per_class=1, seed=0)
+        with pytest.raises(ActionFusionError, match="exists already"):
+            demo(out=tmp_path, train_per_class=1, test_per_class=1)
+        assert contents(tmp_path / "run") == before
+
+
 def test_the_demo_removes_no_run_of_the_users_beside_its_clips(evaluated, tmp_path):
     make_shapes(tmp_path / "clips", train_per_class=1, val_per_class=0, test_per_class=1, seed=0)
     shutil.copytree(evaluated, tmp_path / "run")

@@ -24,17 +24,10 @@ from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.page import GroupAccuracy, Report, render_report
 from actionfusion.reporting.rendering import refuse_other_page, write_page
 from actionfusion.run_folder import (
-    CHECKPOINT,
     CONFIG,
-    CURVES,
-    LABELS,
-    LOG,
-    METRICS,
-    PROBE,
-    SPLIT,
-    WEIGHTS,
     RunFolder,
     at_work,
+    evaluation_path,
     is_there,
     names_in,
     open_run,
@@ -42,10 +35,9 @@ from actionfusion.run_folder import (
 )
 from actionfusion.terminal import Console, Text
 from actionfusion.training.recipe import load_recipe
-from actionfusion.training.resume import LOCAL, is_begun
+from actionfusion.training.resume import OF_A_TRAINING, is_begun
 from actionfusion.training.train import train
 
-_OF_A_RUN = {CONFIG, LABELS, WEIGHTS, METRICS, LOG, CHECKPOINT, CURVES, SPLIT, PROBE, LOCAL, "evaluation_test.json"}
 GROUP_DESCRIPTIONS = {
     "appearance": "differ by the shape alone; the motion is the same",
     "motion": "differ by the motion alone; a single frame is the same",
@@ -109,13 +101,17 @@ def _demo(out: Path, train_per_class: int, test_per_class: int, recipe: str, see
 
 def _refuse_other_run(path: Path, clips: Path) -> None:
     """Raise a RunFolderError if the run is not one of the clips beside it, or holds something else."""
-    if (clips / SETTINGS_FILE).is_file() and is_there(path / CONFIG, RunFolderError):
-        settings = DataSettings(root=clips, dataset="folder", split="folders", validation="none")
-        recorded = open_run(path).config.get("data") or {}
-        if names_in(path) <= _OF_A_RUN and recorded.get("digest") == open_data(settings).digest():
+    if (clips / SETTINGS_FILE).is_file():
+        if not is_there(path / CONFIG, RunFolderError):
+            own = is_begun(path)
+        else:
+            settings = DataSettings(root=clips, dataset="folder", split="folders", validation="none")
+            recorded = open_run(path).config.get("data") or {}
+            known = OF_A_TRAINING | {evaluation_path(path, "test").name}
+            own = names_in(path) <= known and recorded.get("digest") == open_data(settings).digest()
+        if own:
             return
-    if not is_begun(path):
-        refuse_taken(path)
+    refuse_taken(path)
 
 
 def group_accuracies(evaluation: Evaluation) -> list[GroupAccuracy]:

@@ -217,6 +217,11 @@ def fault_of_labels(labels: Sequence[str]) -> str | None:
     return f"class {twice[0]!r} is there twice" if twice else None
 
 
+def evaluation_path(run: Path, part: str) -> Path:
+    """Return the path of a run's figures on one part of its split."""
+    return run / f"evaluation_{part}.json"
+
+
 def names_in(folder: Path) -> set[str]:
     """Name what a folder holds, but for its lock and what a kill left of files that were being written."""
     return {item.name for item in folder.iterdir() if item.name != LOCK and not is_left_over(item.name)}

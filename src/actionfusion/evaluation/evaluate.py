@@ -20,14 +20,14 @@ from actionfusion.evaluation.kept_features import predict_from_features
 from actionfusion.evaluation.metrics import classification_figures
 from actionfusion.evaluation.predictions import predict_videos
 from actionfusion.evaluation.printing import print_evaluation
-from actionfusion.evaluation.result import Evaluation, evaluation_path, is_trained_on, read_evaluation
+from actionfusion.evaluation.result import Evaluation, is_trained_on, read_evaluation
 from actionfusion.evaluation.views import Views
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes.prepared import weights_digest
 from actionfusion.models.probe import ProbeHead
-from actionfusion.run_folder import PROBE, RunFolder
+from actionfusion.run_folder import PROBE, RunFolder, evaluation_path
 from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.terminal import Console, Text
 from actionfusion.training.features import FeatureSettings
@@ -89,7 +89,7 @@ def evaluate(
         refuse_foreign(out, lambda path: bool(read_evaluation(path)))
     others = dataset is not None or split is not None
     digest = _address_digest(root) if others else None
-    if digest is not None and out is None:
+    if others and out is None:
         target = folder.path / f"evaluation_on_{plain_name(root or '')}.json"
         _refuse_another_folders(target, digest)
     refuse_unwritable(target)
@@ -116,7 +116,7 @@ def _address_digest(root: PathLike | None) -> str:
     return hashlib.sha256(str(to_path(root or "").expanduser().absolute()).encode(errors="surrogateescape")).hexdigest()
 
 
-def _refuse_another_folders(path: Path, digest: str) -> None:
+def _refuse_another_folders(path: Path, digest: str | None) -> None:
     written = None
     with suppress(RunFolderError):
         written = read_evaluation(path).get("root_digest")

@@ -21,10 +21,10 @@ from actionfusion.evaluation.evaluate import measure, write_evaluation
 from actionfusion.evaluation.folds import Fold, ProtocolName, make_folds
 from actionfusion.evaluation.pooling import KEPT, PROTOCOL, FailedFold, FinishedFold, summarize
 from actionfusion.evaluation.protocol_printing import print_protocol
-from actionfusion.evaluation.result import evaluation_path, read_evaluation
+from actionfusion.evaluation.result import read_evaluation
 from actionfusion.files import write_atomically
 from actionfusion.models.model_settings import ModelSettings
-from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, at_work, open_run, refuse_taken
+from actionfusion.run_folder import CHECKPOINT, CONFIG, WEIGHTS, at_work, evaluation_path, open_run, refuse_taken
 from actionfusion.settings import field_kinds, plain, read_yaml
 from actionfusion.terminal import Console, Text
 from actionfusion.training.chosen import chosen_recipe

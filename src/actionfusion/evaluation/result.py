@@ -196,11 +196,6 @@ def is_trained_on(seen_in_training: int, count: int) -> bool:
     return 0 < count <= seen_in_training
 
 
-def evaluation_path(run: Path, part: Part) -> Path:
-    """Return the path of a run's figures."""
-    return run / f"evaluation_{part}.json"
-
-
 def read_evaluation(path: Path) -> dict[str, Any]:
     """Read what `Evaluation.as_json` gave, of this version or an earlier one.
 

@@ -11,8 +11,9 @@ from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError, SettingsError, printable
 from actionfusion.evaluation.pairs import PairedComparison, compare_pairs
 from actionfusion.evaluation.pooling import PROTOCOL
-from actionfusion.evaluation.result import evaluation_path, read_evaluation
+from actionfusion.evaluation.result import read_evaluation
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
+from actionfusion.run_folder import evaluation_path
 from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.terminal import Console, Text
 

@@ -12,14 +12,13 @@ import yaml
 
 from actionfusion.data.listing import Part
 from actionfusion.errors import SettingsError, printable
-from actionfusion.evaluation.result import evaluation_path
 from actionfusion.inference.runtimes.prepared import ABOUT, PREPARED, weights_digest
 from actionfusion.inference.runtimes.quantization import Int8Accuracy
 from actionfusion.reporting.findings import NO_LEAK, accuracy_headline, headlines, remarks
 from actionfusion.reporting.rendering import percent, plural
 from actionfusion.reporting.run_report import evaluation_of
 from actionfusion.reporting.tables import Evaluation, section
-from actionfusion.run_folder import LABELS, RunFolder
+from actionfusion.run_folder import LABELS, RunFolder, evaluation_path
 from actionfusion.settings import build, read_json
 from actionfusion.training.start import read_start, start_doubts, start_line
 

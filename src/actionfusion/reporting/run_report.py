@@ -10,7 +10,7 @@ import yaml
 from actionfusion.data.listing import Part
 from actionfusion.errors import RunFolderError
 from actionfusion.evaluation.evaluate import evaluate
-from actionfusion.evaluation.result import evaluation_path, read_evaluation
+from actionfusion.evaluation.result import read_evaluation
 from actionfusion.files import refuse_unwritable
 from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
@@ -20,7 +20,7 @@ from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.page import Report, render_report
 from actionfusion.reporting.rendering import plural, refuse_other_page, write_page
 from actionfusion.reporting.tables import Evaluation, section
-from actionfusion.run_folder import METRICS, RunFolder
+from actionfusion.run_folder import METRICS, RunFolder, evaluation_path
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console, Text
 from actionfusion.training.resume import recorded_values

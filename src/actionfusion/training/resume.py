@@ -18,6 +18,7 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.errors import RunFolderError, SettingsError
 from actionfusion.files import remove_partials, write_atomically
 from actionfusion.run_folder import (
+    CHECKPOINT,
     CONFIG,
     CURVES,
     LABELS,
@@ -41,6 +42,7 @@ LOCAL = "resume.json"
 _BEGUN = frozenset((CONFIG, LABELS, SPLIT, LOCAL, LOG, PROBE))
 # What a model that is solved writes before its only checkpoint, which says that it is finished.
 _SOLVED = frozenset((METRICS, CURVES, WEIGHTS))
+OF_A_TRAINING = _BEGUN | _SOLVED | {CHECKPOINT}
 
 
 @dataclass(frozen=True)
