@@ -28,12 +28,11 @@ def real_clips() -> str:
     ]
     for name in [name for name in SET_NAMES if name in result["sets"]]:
         for row in result["sets"][name]:
-            counts = ", ".join(f"{seed['correct']}" for seed in row["seeds"]) + f" of {row['seeds'][0]['count']}"
+            counts = _by_seed(row["seeds"])
             protocol = f"{row['protocol']}, {row['epochs']} epochs"
             difference = ""
             if "fused_less_this" in row:
-                interval = _points(row["difference_interval_95_by_group"])
-                difference = f"{100 * row['fused_less_this']:+.1f} points ({interval})"
+                difference = _difference(row["fused_less_this"], row["difference_interval_95_by_group"])
             lines.append(
                 f"| {SET_NAMES[name]} | {protocol} | {row['network']} | {counts} | {_percent(row['accuracy'])} "
                 f"| {_range(row['interval_95_by_group'])} | {difference} |"
@@ -68,10 +67,10 @@ def few_clips() -> str:
     ]
     for title, row in result["rows"].items():
         small, probe = row["small"], row["probe"]
-        counts = ", ".join(str(seed["correct"]) for seed in small["seeds"]) + f" of {small['seeds'][0]['count']}"
-        difference = f"{100 * row['small_less_probe']:+.1f} points ({_points(row['difference_interval_95_by_group'])})"
+        difference = _difference(row["small_less_probe"], row["difference_interval_95_by_group"])
         lines.append(
-            f"| {title} | {counts} | {_percent(small['accuracy'])} | {_range(small['interval_95_by_group'])} "
+            f"| {title} | {_by_seed(small['seeds'])} "
+            f"| {_percent(small['accuracy'])} | {_range(small['interval_95_by_group'])} "
             f"| {_percent(probe['accuracy'])} | {_range(probe['interval_95_by_group'])} | {difference} |"
         )
     return "\n".join([*lines, "", f"{result['clips']}. Intervals are bootstraps over groups. {made_by(result)}"])
@@ -82,11 +81,10 @@ def light_heads() -> str:
     result = read_result("light_heads")
     lines = ["| trial | correct, by seed | mean | less small | log loss |", "|---|---|---:|---|---:|"]
     for row in result["trials"]:
-        counts = ", ".join(str(seed["correct"]) for seed in row["seeds"]) + f" of {row['seeds'][0]['count']}"
-        less = f"{100 * row['less_small']:+.1f} points ({_points(row['difference_interval_95_by_group'])})"
+        is_small = row["trial"] == "small"
+        less = "" if is_small else _difference(row["less_small"], row["difference_interval_95_by_group"])
         loss = f"{row['log_loss']:.3f}" if "log_loss" in row else ""
-        less = "" if row["trial"] == "small" else less
-        lines.append(f"| {row['trial']} | {counts} | {_percent(row['accuracy'])} | {less} | {loss} |")
+        lines.append(f"| {row['trial']} | {_by_seed(row['seeds'])} | {_percent(row['accuracy'])} | {less} | {loss} |")
     return "\n".join([*lines, "", f"{result['clips']}. Intervals are bootstraps over groups. {made_by(result)}"])
 
 
@@ -213,6 +211,14 @@ def _variants(result: Mapping[str, Any]) -> str:
         cells = [f"{100 * row[group]['accuracy']:.0f} % ({_range(row[group]['interval_95'])})" for group in GROUPS]
         lines.append(f"| {row['variant']} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"Recipe {result['recipe']}, {result['test_clips']} test clips. {made_by(result)}"])
+
+
+def _by_seed(seeds: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(seed["correct"]) for seed in seeds) + f" of {seeds[0]['count']}"
+
+
+def _difference(value: float, interval: Sequence[float]) -> str:
+    return f"{100 * value:+.1f} points ({_points(interval)})"
 
 
 def _percent(share: float) -> str:

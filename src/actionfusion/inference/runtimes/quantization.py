@@ -27,7 +27,7 @@ from actionfusion.inference.runtimes.onnx_file import products_to_quantise, quie
 from actionfusion.inference.runtimes.packages import needed
 from actionfusion.inference.runtimes.sub_models import Array, Run, SubModel
 from actionfusion.plain_progress import PlainProgress, duration
-from actionfusion.run_folder import SPLIT, RunFolder
+from actionfusion.run_folder import SPLIT, RunFolder, evaluation_path
 from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console
@@ -150,8 +150,8 @@ class RunClips:
             kept: labels in full precision that are known.
         """
         calibrated, held = min(self.to_calibrate, self.count("train")), min(GATE_CLIPS, self.count(self.held_out))
-        whole = any(spec.shape[1:2] == (self._clip.frames,) for spec in sub_model.inputs)
         # Ranges take as long as an answer, a stream's after one of all its steps; in 8 bits it is a third of it.
+        whole = sub_model.takes_clips
         answers = calibrated * (1 if whole else 2) + max(held - kept, 0) + held / 3
         time = duration(answers * seconds * (1 if whole else self._clip.frames))
         return f"8 bits: {calibrated} clips to calibrate on and {held} to compare, about {time}"
@@ -188,7 +188,7 @@ def calibration_inputs(clips: RunClips, sub_model: SubModel, run: Run) -> tuple[
     cut = [item.inputs for item in clips.cut("train", clips.to_calibrate) if item is not None]
     if not cut:
         raise SettingsError("int8", "not one training video of the run can be read", "take fp32")
-    if all(spec.name in cut[0] and spec.shape == cut[0][spec.name].shape for spec in sub_model.inputs):
+    if sub_model.takes_clips:
         return cut, len(cut)
     found: list[dict[str, Array]] = []
     for clip in cut:
@@ -282,7 +282,7 @@ def kept_labels(run: RunFolder, part: CalibrationPart, weights: str) -> dict[str
         weights: SHA-256 of the run's weights.
     """
     with suppress(ActionFusionError, OSError, ValueError, KeyError, TypeError):
-        found = read_json(run.path / f"evaluation_{part}.json", largest=EVALUATION_BYTES)
+        found = read_json(evaluation_path(run.path, part), largest=EVALUATION_BYTES)
         if found["weights"] == weights and found["views"]["clips"] == len(found["videos"]):
             return {str(row["video"]): run.labels.index(row["predicted"]) for row in found["videos"]}
     return {}

@@ -65,6 +65,11 @@ class SubModel:
     quantised: tuple[str, ...] = ()
     answer: Callable[[Run, Mapping[str, Array]], Array] = lambda run, clip: run(clip)["probabilities"]
 
+    @property
+    def takes_clips(self) -> bool:
+        """Whether its inputs are clips ``[1, T, C, H, W]``, and not one sample with what is remembered of others."""
+        return all(len(spec.shape) == 5 for spec in self.inputs)
+
     def batched(self, count: int) -> Self:
         """Return the same for another number of clips at a time, -1 for any."""
         return replace(self, inputs=tuple(spec.batched(count) for spec in self.inputs))
