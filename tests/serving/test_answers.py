@@ -141,13 +141,14 @@ def test_videos_that_wait_are_answered_together_and_as_alone(running, tiny_run, 
     from actionfusion.serving.limits import ServingLimits
 
     videos = sorted(shapes_root.glob("test/*/*.mp4"))[:8]
-    gate = threading.Event()
+    gate, begun = threading.Event(), threading.Event()
 
     def change(served):
         served.answers.network.batch = 8
         whole = served.answers.recognizer.probabilities
 
         def held(clips):
+            begun.set()
             gate.wait(30)
             return whole(clips)
 
@@ -161,8 +162,10 @@ def test_videos_that_wait_are_answered_together_and_as_alone(running, tiny_run, 
             found[video] = server.post("/api/predict?top_k=100", video.read_bytes()).json
 
         threads = [threading.Thread(target=ask, args=(video,)) for video in videos]
-        for thread in threads:
+        for number, thread in enumerate(threads):
             thread.start()
+            if number == 0:  # two that come at once would share the first run
+                assert begun.wait(30)
         tasks = server.answers.network._tasks
         for _ in range(1000):
             if len(tasks) == 7:
