@@ -6,6 +6,7 @@ one line.  ``kind`` is the stable short name that manifests and ``predict --json
 
 from __future__ import annotations
 
+import errno
 import re
 from os import PathLike, fspath
 from typing import ClassVar
@@ -60,9 +61,24 @@ class VideoError(ActionFusionError):
 
 
 class VideoMissing(VideoError, FileNotFoundError):
-    """There is no readable file at the path."""
+    """There is no file at the path."""
 
     kind = "missing"
+
+
+class VideoUnreadable(VideoMissing):
+    """What is at the path cannot be read now: it may not be, or its disk or server fails."""
+
+    kind = "unreadable"
+
+    @classmethod
+    def because_of(cls, error: Exception, video: object, reason: str) -> VideoMissing:
+        """Tell a fault of a disk or of rights from a path that leads nowhere."""
+        nowhere = not isinstance(error, OSError) or error.errno in _NOWHERE
+        return (VideoMissing if nowhere else cls)(video, reason, "check the path and your rights")
+
+
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class NotAVideo(VideoError, ValueError):

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from actionfusion.errors import SettingsError, VideoError, VideoMissing, VideoTooLarge
+from actionfusion.errors import SettingsError, VideoError, VideoMissing, VideoTooLarge, VideoUnreadable
 from actionfusion.files import scratch_folder
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath, without_credentials
 
@@ -201,7 +201,8 @@ def local_copy(
         The file, or a folder with the files under their own names.
 
     Raises:
-        VideoMissing: the server has no such file, or fails on the way.
+        VideoMissing: the server has no such file.
+        VideoUnreadable: it fails on the way.
         VideoTooLarge: it is over ``largest``.
         OSError: the disk of the temporary files is full.
     """
@@ -255,7 +256,7 @@ def _fetch(source: RemotePath, copy: Path, largest: int) -> int:
                 raise too_large
             _write(stream, block)
     if stated not in (size, UNKNOWN_SIZE):
-        raise VideoMissing(source, f"only {size} of its {stated} bytes came", "try again")
+        raise VideoUnreadable(source, f"only {size} of its {stated} bytes came", "try again")
     return size
 
 
@@ -267,7 +268,7 @@ def _fetching(source: RemotePath) -> Iterator[None]:
         raise VideoMissing(source, "there is no such file", "check the address") from error
     except OSError as error:
         remedy = "check the connection and your rights, and try again"
-        raise VideoMissing(source, f"cannot be fetched ({error.strerror or error})", remedy) from error
+        raise VideoUnreadable(source, f"cannot be fetched ({error.strerror or error})", remedy) from error
 
 
 def _write(stream: io.FileIO, block: bytes) -> None:

@@ -298,6 +298,25 @@ def test_a_video_that_has_gone_is_missing(tmp_path):
     assert (found.row.status, found.row.frames, found.row.hash) == ("missing", 0, "")
 
 
+@pytest.mark.parametrize("fault", [errno.EACCES, errno.EIO])
+def test_a_video_that_cannot_be_read_is_not_called_missing_and_is_looked_at_again(clips, monkeypatch, fault, tmp_path):
+    def refuse(path, *words, **options):
+        if path.name == "ben_3.mp4":
+            raise OSError(fault, os.strerror(fault), str(path))
+        return opened(path, *words, **options)
+
+    opened = Path.open
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        faults = check("folder", clips, out=tmp_path / "m.csv", workers=0).faults
+    assert {(row.path, row.status) for row in faults} == {
+        ("jump/ben_3.mp4", "unreadable"),
+        ("run/ben_3.mp4", "unreadable"),
+    }
+    assert os.strerror(fault) in faults[0].reason
+    assert not check("folder", clips, out=tmp_path / "m.csv", workers=0).faults
+
+
 def test_folders_of_pictures_are_checked_too(tmp_path, make_frames):
     for action in ("Diving-Side", "Kicking"):
         for number in ("001", "002"):

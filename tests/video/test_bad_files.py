@@ -22,6 +22,7 @@ from actionfusion.errors import (
     VideoError,
     VideoMissing,
     VideoTooLarge,
+    VideoUnreadable,
 )
 from actionfusion.video.containers import find_structure_fault
 from actionfusion.video.reading import count_frames, iterate_frames, probe, read_frames
@@ -59,14 +60,14 @@ def test_what_is_no_readable_file_is_missing(tmp_path, write_video):
             assert error.kind == "missing"
 
 
-def test_a_file_without_read_permission_is_missing(tmp_path, write_video):
+def test_a_file_without_read_permission_is_unreadable_and_not_missing(tmp_path, write_video):
     path = write_video(tmp_path / "a.avi", count=2)
     path.chmod(0)
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)  # root may read every file
     try:
-        with pytest.raises(VideoMissing, match="Permission denied"):
+        with pytest.raises(VideoUnreadable, match="Permission denied"):
             probe(path)
     finally:
         os.seteuid(user)

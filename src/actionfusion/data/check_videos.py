@@ -221,7 +221,7 @@ def check_videos(
 def _is_as_known(known: Mapping[str, CheckedVideo], task: CheckTask) -> bool:
     found = known.get(task.path)
     # A fault may have been the disk's, or the memory's; to look again costs little.
-    if found is None or found.row.status in {"missing", "video", "error"} or found.size == UNKNOWN_SIZE:
+    if found is None or found.row.status in {"missing", "unreadable", "video", "error"} or found.size == UNKNOWN_SIZE:
         return False
     try:
         return source_status(task.source) == (found.size, found.modified)

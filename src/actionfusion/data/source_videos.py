@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionfusion.data.layouts.tree import frame_files
-from actionfusion.errors import DatasetError, NoFrames, VideoError, VideoMissing
+from actionfusion.errors import DatasetError, NoFrames, VideoError, VideoMissing, VideoUnreadable
 from actionfusion.remote_path import UNKNOWN_SIZE, RemotePath
 from actionfusion.storage import AnyPath, local_copy
 from actionfusion.video.flow import FlowRecipe, compute_flow
@@ -37,7 +37,7 @@ def _reading(source: AnyPath) -> Iterator[None]:
         raise
     except (OSError, DatasetError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise VideoMissing(source, f"cannot be read ({reason})", "check the path and your rights") from error
+        raise VideoUnreadable.because_of(error, source, f"cannot be read ({reason})") from error
 
 
 @contextmanager
@@ -164,6 +164,7 @@ def source_status(source: AnyPath) -> tuple[int, int]:
 
     Raises:
         VideoMissing: nothing is there, or what is there is neither of them; so do all of these functions.
+        VideoUnreadable: it cannot be read.
     """
     with _reading(source):
         if isinstance(source, RemotePath):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from actionfusion.errors import DatasetError, SettingsError, VideoError, VideoMissing, printable
+from actionfusion.errors import DatasetError, SettingsError, VideoError, VideoMissing, VideoUnreadable, printable
 from actionfusion.terminal import Text
 from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
 from actionfusion.video.rates import WHOLE, FrameRates, Pace, frame_rate
@@ -158,7 +158,7 @@ def _videos_in(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         if above:  # whoever opens it meets the same fault, and the others are found
             yield folder
             return
-        raise VideoMissing(folder, error.reason, error.remedy) from error
+        raise VideoUnreadable(folder, error.reason, error.remedy) from error
     videos = [Path(str(file)) for file in files if is_video(file)]
     if not videos and any(is_picture(file) for file in files):
         yield folder

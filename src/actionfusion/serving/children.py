@@ -23,6 +23,7 @@ from actionfusion.errors import (
     VideoError,
     VideoMissing,
     VideoTooLarge,
+    VideoUnreadable,
 )
 from actionfusion.process import stops_held_back
 from actionfusion.serving.failures import DecoderLost
@@ -33,7 +34,17 @@ from actionfusion.video.clip import ClipSettings
 from actionfusion.video.rates import FrameRates
 from actionfusion.video.threads import usable_cores
 
-_ERRORS = (VideoError, VideoMissing, NotAVideo, NoVideoStream, VideoDamaged, VideoTooLarge, CodecRefused, NoFrames)
+_ERRORS = (
+    VideoError,
+    VideoMissing,
+    VideoUnreadable,
+    NotAVideo,
+    NoVideoStream,
+    VideoDamaged,
+    VideoTooLarge,
+    CodecRefused,
+    NoFrames,
+)
 _KINDS = {error.kind: error for error in _ERRORS}
 _START_SECONDS = 60.0
 _MOST_DECODERS = 4

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import av
 from av.stream import Disposition
 
-from actionfusion.errors import NotAVideo, NoVideoStream, VideoDamaged, VideoMissing, VideoTooLarge
+from actionfusion.errors import NotAVideo, NoVideoStream, VideoDamaged, VideoMissing, VideoTooLarge, VideoUnreadable
 from actionfusion.video.error_log import ErrorLog, errors_logged
 from actionfusion.video.limits import allowed_pixels, refuse_codec
 from actionfusion.video.still_pictures import MAX_PIXELS
@@ -92,7 +92,8 @@ def open_video(path: LocalPath, log: ErrorLog | None = None) -> Iterator[tuple[I
             closed.
 
     Raises:
-        VideoMissing: no such file, or one that cannot be opened; a folder, a pipe or a device.
+        VideoMissing: no such file; a folder, a pipe or a device.
+        VideoUnreadable: the file cannot be opened or read.
         NotAVideo: no container of moving pictures; an empty file, text, a playlist, a still picture.
         NoVideoStream: nothing but sound, subtitles or cover art.
         VideoDamaged: a container whose header cannot be read, or a codec that FFmpeg does not decode.
@@ -113,9 +114,7 @@ def _open_file(name: str) -> BinaryIO:
     except FileNotFoundError:
         raise VideoMissing(name, "there is no such file", "check the path") from None
     except (OSError, ValueError) as error:
-        raise VideoMissing(
-            name, f"it cannot be opened ({error_text(error)})", "check the path and your rights"
-        ) from error
+        raise VideoUnreadable.because_of(error, name, f"it cannot be opened ({error_text(error)})") from error
     if file is None:
         raise VideoMissing(name, "this is not a file", "give the path of a video file")
     return file
@@ -247,4 +246,4 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise VideoMissing(name, f"it cannot be read ({error_text(error)})", "check its disk") from error
+        raise VideoUnreadable(name, f"it cannot be read ({error_text(error)})", "check its disk") from error

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 
-from actionfusion.errors import NotAVideo, SettingsError, VideoDamaged, VideoError, VideoMissing
+from actionfusion.errors import NotAVideo, SettingsError, VideoDamaged, VideoError, VideoMissing, VideoUnreadable
 from actionfusion.video.beginning import Beginning
 from actionfusion.video.containers import (
     CONVERT,
@@ -111,7 +111,8 @@ def open_source(
         opener: as ``av.open``.
 
     Raises:
-        VideoMissing: no such file, camera or server, or one that does not answer.
+        VideoMissing: no such file, camera or server.
+        VideoUnreadable: it cannot be read, or does not answer.
         NotAVideo, NoVideoStream, VideoDamaged, VideoTooLarge: as ``open_video``.
     """
     if source.kind == "file":
@@ -185,8 +186,7 @@ def _pipe_file(source: Source) -> Iterator[int]:
     try:
         file = os.open(source.address, os.O_RDONLY)
     except OSError as error:
-        reason = f"it cannot be opened ({error_text(error)})"
-        raise VideoMissing(source.name, reason, "check the path and your rights") from error
+        raise VideoUnreadable.because_of(error, source.name, f"it cannot be opened ({error_text(error)})") from error
     try:
         yield file
     finally:
@@ -236,7 +236,7 @@ def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoE
         remedy += "; a certificate that no authority signed must be in the file that SSL_CERT_FILE names"
     # FFmpeg's RTSP calls what it was interrupted in damage.
     if seconds >= OPEN_TIMEOUT:
-        return VideoMissing(source.name, f"no answer within {OPEN_TIMEOUT:g} s", remedy)
+        return VideoUnreadable(source.name, f"no answer within {OPEN_TIMEOUT:g} s", remedy)
     if isinstance(error, av.error.InvalidDataError):
         return NotAVideo(source.name, "no video was recognised in what it sends", _CHECK_ADDRESS)
     if source.kind == "server" and getattr(error, "errno", None) == EINVAL:
@@ -248,7 +248,8 @@ def _opening_failure(source: Source, error: Exception, seconds: float) -> VideoE
         return NotAVideo(source.name, reason, "let another program read it and pipe to -")
     if source.options.get("max_redirects") == "0" and getattr(error, "errno", None) == EIO:
         remedy += "; if the server leads to another address, give that one, or --redirects to follow it"
-    return VideoMissing(source.name, f"it cannot be opened ({_cause(error)})", remedy)
+    failure = VideoMissing if isinstance(error, FileNotFoundError) else VideoUnreadable
+    return failure(source.name, f"it cannot be opened ({_cause(error)})", remedy)
 
 
 def _cause(error: Exception) -> str:
@@ -327,7 +328,7 @@ def _decoded(
     """Yield every picture that can be decoded.
 
     Raises:
-        VideoMissing: the reading broke off.
+        VideoUnreadable: the reading broke off.
         VideoDamaged: ``MAX_LOST_IN_A_ROW`` packets gave none.
         VideoTooLarge: a picture is.
     """
@@ -368,7 +369,7 @@ def _packets(
             except (av.FFmpegError, OSError) as error:
                 waited = isinstance(error, av.error.ExitError)
                 cause = f"it sent nothing for {READ_TIMEOUT:g} s" if waited else f"it broke off ({_cause(error)})"
-                failure = VideoMissing(source.name, cause, "start it again")
+                failure = VideoUnreadable(source.name, cause, "start it again")
                 break
             if packet is None:
                 break
