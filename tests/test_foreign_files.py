@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from actionfusion import check, demo, evaluate, predict, prepare, report, report_comparison, versus
+from actionfusion import check, demo, demonstration, evaluate, predict, prepare, report, report_comparison, versus
+from actionfusion.data.dataset import DataSettings, open_data
 from actionfusion.data.manifest import ManifestRow, read_manifest, write_manifest
 from actionfusion.data.shapes_files import make_shapes
 from actionfusion.errors import ActionFusionError, DatasetError, SettingsError
@@ -102,6 +104,31 @@ def test_the_demo_removes_no_run_of_the_users_beside_its_clips(evaluated, tmp_pa
     with pytest.raises(ActionFusionError, match="exists already"):
         demo(out=tmp_path, train_per_class=1, test_per_class=1)
     assert contents(tmp_path / "run") == before
+
+
+def test_the_demo_makes_its_own_run_anew_with_what_commands_added_to_it(evaluated, tmp_path, monkeypatch):
+    class Trained(Exception):
+        pass
+
+    def train(*_, **__):
+        raise Trained
+
+    make_shapes(tmp_path / "clips", train_per_class=1, val_per_class=0, test_per_class=1, seed=0)
+    data = DataSettings(root=tmp_path / "clips", dataset="folder", split="folders", validation="none")
+    run = shutil.copytree(evaluated, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["digest"] = open_data(data).digest()
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "report_test.html").write_text("<html></html>")
+    (run / "prepared" / "clip-openvino-fp32").mkdir(parents=True)
+    monkeypatch.setattr(demonstration, "train", train)
+    (run / "notes.txt").write_text(OTHER)
+    with pytest.raises(ActionFusionError, match="exists already"):
+        demo(out=tmp_path, train_per_class=1, test_per_class=1)
+    (run / "notes.txt").unlink()
+    with pytest.raises(Trained):
+        demo(out=tmp_path, train_per_class=1, test_per_class=1)
+    assert not run.exists()
 
 
 @pytest.mark.parametrize("ending", [".vtt", ".csv", ".json", ".png"])

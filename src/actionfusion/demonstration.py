@@ -19,6 +19,7 @@ from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.evaluation.result import Evaluation
 from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.inference.runtimes.prepared import PREPARED
 from actionfusion.reporting.filmstrip import FilmStrip
 from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.page import GroupAccuracy, Report, render_report
@@ -32,6 +33,7 @@ from actionfusion.run_folder import (
     names_in,
     open_run,
     refuse_taken,
+    report_path,
 )
 from actionfusion.terminal import Console, Text
 from actionfusion.training.recipe import load_recipe
@@ -107,7 +109,8 @@ def _refuse_other_run(path: Path, clips: Path) -> None:
         else:
             settings = DataSettings(root=clips, dataset="folder", split="folders", validation="none")
             recorded = open_run(path).config.get("data") or {}
-            known = OF_A_TRAINING | {evaluation_path(path, "test").name}
+            # What the commands that it shows add is made again by them.
+            known = OF_A_TRAINING | {evaluation_path(path, "test").name, report_path(path, "test").name, PREPARED}
             own = names_in(path) <= known and recorded.get("digest") == open_data(settings).digest()
         if own:
             return

@@ -222,6 +222,11 @@ def evaluation_path(run: Path, part: str) -> Path:
     return run / f"evaluation_{part}.json"
 
 
+def report_path(run: Path, part: str) -> Path:
+    """Return the path of the page that shows them."""
+    return run / f"report_{part}.html"
+
+
 def names_in(folder: Path) -> set[str]:
     """Name what a folder holds, but for its lock and what a kill left of files that were being written."""
     return {item.name for item in folder.iterdir() if item.name != LOCK and not is_left_over(item.name)}

@@ -20,7 +20,7 @@ from actionfusion.reporting.model_facts import ModelFacts
 from actionfusion.reporting.page import Report, render_report
 from actionfusion.reporting.rendering import plural, refuse_other_page, write_page
 from actionfusion.reporting.tables import Evaluation, section
-from actionfusion.run_folder import METRICS, RunFolder, evaluation_path
+from actionfusion.run_folder import METRICS, RunFolder, evaluation_path, report_path
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console, Text
 from actionfusion.training.resume import recorded_values
@@ -60,10 +60,10 @@ def report(
         OutputError: the page cannot be written.
     """
     folder = open_named_run(run)
-    target = out or folder.path / f"report_{part}.html"
+    target = out or report_path(folder.path, part)
     refuse_other_page(target)
     path = evaluation_path(folder.path, part)
-    target = out or folder.path / f"report_{part}.html"
+    target = out or report_path(folder.path, part)
     refuse_unwritable(target)
     if not path.is_file():
         if root is None:
