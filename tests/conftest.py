@@ -138,23 +138,6 @@ def train_arguments(shapes_root) -> dict[str, object]:
     return {"recipe": recipe.changed(data=data, training=training)}
 
 
-@pytest.fixture(scope="session")
-def counted_once() -> Iterator[None]:
-    """The operations of a model are counted once for all tests that load it, since that takes half of the loading."""
-    from actionfusion import run_folder
-
-    real, known = run_folder.clip_flops, dict[str, int]()
-
-    def count(*what: Any) -> int:
-        if repr(what) not in known:
-            known[repr(what)] = real(*what)
-        return known[repr(what)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "clip_flops", count)
-        yield
-
-
 @pytest.fixture(scope="module")
 def drawn_once() -> Iterator[None]:
     """The curves of a file's first training are those of all: to draw them takes as long as many a training here."""
@@ -175,7 +158,7 @@ def drawn_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, train_arguments, counted_once) -> Path:
+def tiny_run(tmp_path_factory, train_arguments) -> Path:
     """A run folder of the tiny network after one epoch."""
     from actionfusion.training.train import train
 

@@ -126,7 +126,7 @@ class RunFolder:
     @property
     def flops(self) -> int:
         """Floating point operations of one clip, forward; counted where an earlier version did not keep them."""
-        return int(self.config.get("flops") or clip_flops(self.model_class, self.network))
+        return int(self.config.get("flops") or clip_flops(self.model, self.network))
 
     @property
     def model_class(self) -> type[VideoModel]:
@@ -196,8 +196,8 @@ def create_run(
         raise RunFolderError(path, fault, "rename the class")
     config = {"format": FORMAT, "model": model, "clip": plain(clip), "network": plain(network)}
     config |= {name: plain(part) for name, part in further.items()}
-    if (kind := model_class(model)).exportable:
-        config["flops"] = clip_flops(kind, network)
+    if model_class(model).exportable:
+        config["flops"] = clip_flops(model, network)
     try:
         write_atomically(path / LABELS, "".join(f"{label}\n" for label in labels))
         write_atomically(path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

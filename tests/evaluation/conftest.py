@@ -21,7 +21,7 @@ def grouped_root(tmp_path_factory, shapes_root) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quick_arguments(grouped_root, counted_once) -> dict[str, object]:
+def quick_arguments(grouped_root) -> dict[str, object]:
     """Arguments of ``train`` for one epoch of a very small network on these clips, on a split that leaks."""
     from actionfusion.training.recipe import load_recipe
     from actionfusion.training.stages import Stage

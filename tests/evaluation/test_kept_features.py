@@ -10,6 +10,7 @@ from actionfusion.data.recorded_split import reopen_data
 from actionfusion.evaluation.evaluate import measure
 from actionfusion.evaluation.kept_features import predict_from_features
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.models.backbones.backbone import Backbone
 from actionfusion.run_folder import open_run
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.train import train
@@ -34,8 +35,11 @@ def test_they_are_those_of_the_videos_and_computed_once(run, grouped_root, monke
 
     monkeypatch.setattr(flow, "compute_field", lambda *_: pytest.fail("flow is computed again"), raising=False)
     monkeypatch.setattr("actionfusion.data.loading.cut_clip", lambda *_: pytest.fail("a clip is cut again"))
+    folded, copies = Backbone.folded, list[Backbone]()
+    monkeypatch.setattr(Backbone, "folded", lambda each: copies.append(each) or folded(each))
     again = measure(folder, videos, force=True, device="cpu", features=features)
     assert np.array_equal(again.probabilities, kept.probabilities)
+    assert len(copies) == 2  # the recogniser's own
 
 
 def test_a_training_without_validation_clips_keeps_them_too(quick_arguments, grouped_root, tmp_path):

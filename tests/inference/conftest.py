@@ -57,7 +57,7 @@ def small_root(tmp_path_factory, shapes_root) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_run_source(tmp_path_factory, small_root, counted_once) -> Path:
+def small_run_source(tmp_path_factory, small_root) -> Path:
     """A run folder of a very small network, random, whose split calls the test videos what fp32 calls them."""
     import torch
 

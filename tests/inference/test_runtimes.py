@@ -277,8 +277,8 @@ def test_the_count_of_operations():
     first = 2 * 16 * 16 * 4 * 3 * 9
     second = 2 * 8 * 8 * 6 * 4 * 9
     fc6 = 2 * 6 * 4 * 4 * 8
-    assert clip_flops(FusionNetwork, settings) == 3 * (first + second + fc6) + 2 * 8 * 5
-    assert clip_flops(FusionNetwork, FusionNetworkSettings.faithful()) == pytest.approx(1.148e12, rel=1e-3)
+    assert clip_flops("fusion", settings) == 3 * (first + second + fc6) + 2 * 8 * 5
+    assert clip_flops("fusion", FusionNetworkSettings.faithful()) == pytest.approx(1.148e12, rel=1e-3)
 
 
 def test_a_run_keeps_the_count_of_operations(small_run):

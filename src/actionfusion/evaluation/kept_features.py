@@ -60,7 +60,7 @@ def predict_from_features(
         return None
     kept, device = FeatureDataset(stores, sources, work.files, clip), next(network.parameters()).device
     rows, beside = [np.zeros((0, len(recognizer.labels)))], [np.zeros((0, len(recognizer.labels)))]
-    with network.evaluating():
+    with torch.inference_mode():
         for start in range(0, len(sources), BATCH_SIZE):
             owners = sources[start : start + BATCH_SIZE]
             batch = kept.collate([kept[0, start + number] for number in range(len(owners))])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
-from actionfusion.models.model import VideoModel
+from actionfusion.models import model_class
 from actionfusion.models.model_settings import ModelSettings
 
 
-def clip_flops(model_class: type[VideoModel], settings: ModelSettings) -> int:
+@cache
+def clip_flops(model: str, settings: ModelSettings) -> int:
     """Count the floating point operations of one clip, forward (a multiply-add is two), without computing any."""
     # Not above: counting imports TorchDynamo, which takes a second; a run of this version keeps the number.
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     with torch.device("meta"), torch.inference_mode():
-        network = model_class(settings).eval()
+        network = model_class(model)(settings).eval()
         clip = {
             str(stream): torch.empty(1, settings.frames, *settings.shape_of(stream), dtype=torch.uint8)
             for stream in network.reads

@@ -15,7 +15,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -300,7 +300,8 @@ def fill_features(
     for store in stores.values():
         store.begin()
     done, device = 0, next(network.parameters()).device
-    with network.evaluating(), _threads_beside(workers):
+    # Evaluating takes a folded copy of the backbones, for which there is no need where nothing is missing.
+    with network.evaluating() if missing else nullcontext(), _threads_beside(workers):
         for (part, streams), together in groupby(missing, lambda clip: (clip.part, clip.missing)):
             clips, dataset = list(together), work.parts[part][0]
             # Of a stream whose features are there nothing is computed again, and of flow that is not read nothing.
