@@ -65,9 +65,18 @@ def _measured(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], float, float, 
     """Give a row's accuracy, its interval, and how many clips were correct by seed."""
     accuracy = row["accuracy"]
     low, high = accuracy["group_interval"] or accuracy["interval"]
-    count = accuracy["count"] // len(row["by_seed"])
-    seeds = ", ".join(str(round(seed["mean"] * count)) for seed in row["by_seed"]) + f" of {count}"
+    counts = [_counts(seed, accuracy["count"] // len(row["by_seed"])) for seed in row["by_seed"]]
+    if sum(correct for correct, _ in counts) != accuracy["correct"]:
+        raise ValueError(f"{row['model']}: {counts} are not {accuracy['correct']} in all")
+    seeds = ", ".join(str(correct) for correct, _ in counts) + f" of {counts[0][1]}"
     return accuracy, low, high, seeds
+
+
+def _counts(seed: Mapping[str, Any], videos: int) -> tuple[int, int]:
+    """Give how many predictions of a seed were correct, and of how many; older results have those of one fold alone."""
+    if "correct" in seed:
+        return seed["correct"], seed["predictions"]
+    return round(seed["mean"] * videos), videos
 
 
 def points(difference: float, interval: tuple[float, float] | None) -> str:
@@ -98,7 +107,9 @@ def claims() -> str:
 def verdict(intervals: list[tuple[float, float]]) -> str:
     """Say whether systems are behind the paper's network: on some set for certain, and on none for certain ahead."""
     behind, ahead = any(high < 0 for _, high in intervals), any(low > 0 for low, _ in intervals)
-    return "holds" if behind and not ahead else "does not hold" if ahead and not behind else "cannot be told"
+    if behind and ahead:
+        return "depends on the set"
+    return "holds" if behind else "does not hold" if ahead else "cannot be told"
 
 
 def published() -> str:

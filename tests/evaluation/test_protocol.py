@@ -394,20 +394,35 @@ def test_folders_of_folds_differ_and_fit_any_file_system(paths):
 evaluations = st.lists(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=8), min_size=1, max_size=5)
 
 
+def _finished(fold, rows):
+    videos = [
+        {"video": str(name), "label": "a", "predicted": "a" if right else "b", "group": None} for name, right in rows
+    ]
+    correct = sum(right for _, right in rows)
+    evaluation = dict.fromkeys(("split", "counts", "interval", "groups", "group_interval", "mean_class_accuracy"))
+    evaluation |= dict.fromkeys(("missing_classes", "trained_on", "selected_on_part", "views"))
+    evaluation |= {"count": len(rows), "correct": correct, "top1": correct / max(len(rows), 1), "failed": []}
+    return FinishedFold(fold, evaluation | {"leaks": {"group": 1, "double": 2}, "videos": videos})
+
+
+def test_what_a_seed_found_is_counted_over_folds_of_any_size():
+    folds = [[(1, True), (2, True), (3, False), (4, False), (5, False)], [(6, True)]]
+    finished = [_finished(Fold("column", number, 7, drawn=False), rows) for number, rows in enumerate(folds)]
+    assert summarize(finished, [], [item.fold for item in finished])["by_seed"] == [
+        {
+            "seed": 7,
+            "count": 2,
+            "mean": 0.7,
+            "deviation": pytest.approx(stdev([0.4, 1])),
+            "predictions": 6,
+            "correct": 3,
+        }
+    ]
+
+
 @given(evaluations)
 def test_pooled_counts_are_the_sums(answered):
-    finished = []
-    for seed, rows in enumerate(answered):
-        videos = [
-            {"video": str(name), "label": "a", "predicted": "a" if right else "b", "group": None}
-            for name, right in rows
-        ]
-        correct = sum(right for _, right in rows)
-        evaluation = dict.fromkeys(("split", "counts", "interval", "groups", "group_interval", "mean_class_accuracy"))
-        evaluation |= dict.fromkeys(("missing_classes", "trained_on", "selected_on_part", "views"))
-        evaluation |= {"count": len(rows), "correct": correct, "top1": correct / max(len(rows), 1), "failed": []}
-        evaluation |= {"leaks": {"group": 1, "double": 2}, "videos": videos}
-        finished.append(FinishedFold(Fold("column", 0, seed, drawn=False), evaluation))
+    finished = [_finished(Fold("column", 0, seed, drawn=False), rows) for seed, rows in enumerate(answered)]
     figures = summarize(finished, [], [item.fold for item in finished])
     rows = [row for part in answered for row in part]
     assert figures["pooled"]["count"] == len(rows)

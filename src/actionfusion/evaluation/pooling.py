@@ -65,7 +65,13 @@ def summarize(
     by_split, by_seed = defaultdict(list), defaultdict(list)
     for item in measured:
         by_split[item.fold.split_name].append(float(item.evaluation["top1"]))
-        by_seed[item.fold.seed].append(float(item.evaluation["top1"]))
+        by_seed[item.fold.seed].append(item.evaluation)
+    seeds = {seed: _spread([float(each["top1"]) for each in found]) for seed, found in by_seed.items()}
+    # Folds differ in size, so the mean over them says nothing of how many predictions were correct.
+    counts = {
+        seed: {"predictions": sum(each["count"] for each in found), "correct": sum(each["correct"] for each in found)}
+        for seed, found in by_seed.items()
+    }
     return {
         "complete": len(finished) == len(planned),
         "planned": len(planned),
@@ -76,8 +82,8 @@ def summarize(
             for item in failed
         ],
         "over_splits": _spread([fmean(values) for values in by_split.values()]),
-        "over_seeds": _spread([fmean(values) for values in by_seed.values()]),
-        "by_seed": [{"seed": seed} | _spread(values) for seed, values in by_seed.items()],
+        "over_seeds": _spread([spread["mean"] for spread in seeds.values()]),
+        "by_seed": [{"seed": seed} | spread | counts[seed] for seed, spread in seeds.items()],
         "pooled": _pooled([item.evaluation for item in finished]),
         "leaks": {name: sum(int(item.evaluation["leaks"][name]) for item in finished) for name in ("group", "double")},
     }
