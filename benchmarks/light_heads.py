@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,18 @@ from actionfusion.data.dataset import DataSettings
 from actionfusion.data.loading import Batch, ClipDataset, Step
 from actionfusion.evaluation.metrics import Accuracy
 from actionfusion.files import write_atomically
-from actionfusion.models import model_class
-from actionfusion.models.model import Features
+from actionfusion.models.backbones import BACKBONES
+from actionfusion.models.fusion_network import FusionNetwork
 from actionfusion.models.probe import ProbeHead
 from actionfusion.models.solving import DescribedClips
+from actionfusion.streams import StreamName
 from actionfusion.training.distributed import Processes
 from actionfusion.training.features import feature_work, fill_features
 from actionfusion.training.learner import Learner
 from actionfusion.training.plan import make_plan
 from actionfusion.training.recipe import Recipe, load_recipe
+from light_parts import BACKBONES as PARTS
+from light_parts import LastStageAndNormLearn, LastStageLearns, Mixed
 from measuring import made_by
 from trained import RESAMPLES, group_interval
 
@@ -43,11 +46,18 @@ RESULTS = Path(__file__).parent / "results" / "light_heads.json"
 CHOSEN = "small"
 FOLDS = 6
 _OF_FLOW = {"engine", "size"}
+_OF_NETWORK = {"backbone", "streams"}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What differs from the recipe: in the features, in the head, in its training."""
+    """What differs from the recipe: in the features, in the head, in its training.
+
+    Attributes:
+        kind: of network.
+        with_changes: the features' change from frame to frame stands beside them.
+        averaged: the scores are averaged with the recipe's own.
+    """
 
     features: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -56,8 +66,18 @@ class Trial:
     epochs: int = 60
     drop_stream: float = 0.0
     clips_a_class: int | None = None  # to learn from, drawn at random from those of a fold
+    kind: Callable[..., FusionNetwork] = FusionNetwork
+    with_changes: bool = False
+    averaged: bool = False
 
 
+_BEFORE_LAST: Mapping[str, Any] = {
+    "features": {"backbone": "lite0_before_last"},
+    "network": {"backbone": "efficientnet_lite0"},
+    "training": {"backbone_rate_scale": 0.1},
+    "epochs": 6,
+}
+_DIFFERENCES: Mapping[str, Any] = {"backbone": "lite0_of_differences", "streams": "rgb"}
 _LSTM: Mapping[str, Any] = {"temporal_head": "lstm", "hidden": 64, "dropout_lstm": 0.25}
 TRIALS: Mapping[str, Trial] = {
     CHOSEN: Trial(),
@@ -74,8 +94,16 @@ TRIALS: Mapping[str, Trial] = {
     "dropout 0.5": Trial(network={"dropout_last": 0.5}),
     "no label smoothing": Trial(training={"label_smoothing": 0.0}),
     "a stream dropped in 30 % of the steps": Trial(drop_stream=0.3),
+    "mixup": Trial(kind=Mixed),
     "24 epochs": Trial(epochs=24),
+    "6 epochs": Trial(epochs=6),
     "one view": Trial(views=1),
+    "changes from frame to frame beside": Trial(network={"backbone": "lite0_with_changes"}, with_changes=True),
+    "the map of stride 16": Trial(features={"backbone": "lite0_stride16"}),
+    "the last stage learns, 6 epochs": Trial(**_BEFORE_LAST, kind=LastStageLearns),
+    "the last stage and its batch norm learn, 6 epochs": Trial(**_BEFORE_LAST, kind=LastStageAndNormLearn),
+    "RGB difference alone": Trial(features=_DIFFERENCES),
+    "RGB difference, scores averaged with small": Trial(features=_DIFFERENCES, averaged=True),
     "224 px": Trial(features={"size": 224}),
     "the flow's first layer random": Trial(features={"flow_start": "random"}),
     **{f"{count} clips a class": Trial(clips_a_class=count) for count in (2, 4, 8, 16)},
@@ -93,7 +121,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--work", type=Path, default=Path("runs/light_heads"))
     arguments = parser.parse_args()
+    cast("dict[str, str]", BACKBONES).update(PARTS)
     known: dict[str, Clips] = {}
+    own: list[npt.NDArray[np.float64]] = []
     correct: dict[str, npt.NDArray[np.float64]] = {}
     rows: list[dict[str, Any]] = []
     for name in [CHOSEN, *(name for name in arguments.only if name != CHOSEN)]:
@@ -104,11 +134,14 @@ def main() -> None:
             known[key] = load_clips(arguments.data, trial, arguments.work)
         clips = known[key]
         runs = [cross_validate(trial, clips, seed) for seed in arguments.seeds]
+        own = own or runs  # the recipe's are the first
+        if trial.averaged:
+            runs = [(run + beside) / 2 for run, beside in zip(runs, own, strict=True)]
         correct[name] = np.array([(run.argmax(1) == clips.targets.numpy()) for run in runs], np.float64)
         likelihood = [float(-np.log(run[np.arange(len(run)), clips.targets]).mean()) for run in runs]
         rows.append(_row(name, correct, clips, arguments.seeds) | {"log_loss": float(np.mean(likelihood))})
         print(f"{name}: {rows[-1]['accuracy']:.3f}, log loss {rows[-1]['log_loss']:.3f}", flush=True)
-        if not trial.network and not trial.training:
+        if trial == Trial(features=trial.features, clips_a_class=trial.clips_a_class, views=trial.views):
             for changes in (False, True):
                 beside = f"linear probe{' with changes' if changes else ''}, {name}"
                 seeds = arguments.seeds if trial.clips_a_class else arguments.seeds[:1]
@@ -136,6 +169,7 @@ def load_clips(data: Path, trial: Trial, work: Path) -> Clips:
     recipe = recipe.changed(
         data=DataSettings(root=data / "UCF-101", dataset="ucf101", split="official-1", validation="none"),
         clip=replace(recipe.clip, flow=flow),
+        network=replace(recipe.network, **{name: trial.features[name] for name in trial.features.keys() & _OF_NETWORK}),
         features=replace(recipe.features, cache=False, folder=work / "features"),
         flow_start=trial.features.get("flow_start", recipe.flow_start),
     )
@@ -190,7 +224,7 @@ def cross_validate(trial: Trial, clips: Clips, seed: int) -> npt.NDArray[np.floa
 def _trained(trial: Trial, clips: Clips, learn: Tensor, held: Tensor, seed: int) -> npt.NDArray[np.float64]:
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    network = model_class("fusion")(replace(clips.recipe.network, **trial.network))  # type: ignore[arg-type]
+    network = trial.kind(replace(clips.recipe.network, **trial.network))
     network.freeze_backbones("all")
     training = replace(clips.recipe.training, **trial.training)
     learner, size = Learner(network, training), training.batch_size
@@ -198,20 +232,28 @@ def _trained(trial: Trial, clips: Clips, learn: Tensor, held: Tensor, seed: int)
     done = 0
     for epoch in range(trial.epochs):
         for chosen in torch.from_numpy(random.permutation(learn.numpy())).split(size):
-            inputs = _of(clips, network.reads, epoch % trial.views, chosen)
+            inputs = _of(clips, network.reads, epoch % trial.views, chosen, changes=trial.with_changes)
             if random.random() < trial.drop_stream:
-                inputs = dict(inputs) | {(dropped := random.choice(list(inputs))): torch.zeros_like(inputs[dropped])}
+                inputs = inputs | {(dropped := random.choice(list(inputs))): torch.zeros_like(inputs[dropped])}
             batch = Batch(inputs, clips.targets[chosen], tuple(clips.videos[int(each)] for each in chosen), cached=True)
             learner.step(Step((batch,), len(chosen)), training.stages[0].rate_at(done / steps))
             done += 1
     network.eval()
     with torch.inference_mode():
-        logits = network(features=_of(clips, network.reads, -1, held))
+        logits = network(features=_of(clips, network.reads, -1, held, changes=trial.with_changes))
     return np.asarray(network.scores(logits).double().numpy())
 
 
-def _of(clips: Clips, streams: tuple[str, ...], view: int, chosen: Tensor) -> Features:
-    return {stream: clips.features[stream][view, chosen].float() for stream in streams}  # type: ignore[misc]
+def _of(
+    clips: Clips, streams: tuple[str, ...], view: int, chosen: Tensor, *, changes: bool = False
+) -> dict[StreamName, Tensor]:
+    found = {cast("StreamName", stream): clips.features[stream][view, chosen].float() for stream in streams}
+    return {stream: _with_changes(maps) for stream, maps in found.items()} if changes else found
+
+
+def _with_changes(maps: Tensor) -> Tensor:
+    change = maps.diff(dim=1).abs()
+    return torch.cat((maps, torch.cat((change, change[:, -1:]), 1)), 2)
 
 
 def probe(trial: Trial, clips: Clips, seed: int, *, changes: bool) -> npt.NDArray[np.bool_]:

@@ -80,7 +80,8 @@ def light_heads() -> str:
     """Show what was tried for the recipe small, on folds within the training part."""
     result = read_result("light_heads")
     lines = ["| trial | correct, by seed | mean | less small | log loss |", "|---|---|---:|---|---:|"]
-    for row in result["trials"]:
+    # The recipe and its probes first.
+    for row in sorted(result["trials"], key=lambda row: row["trial"].split(", ")[-1] != "small"):
         is_small = row["trial"] == "small"
         less = "" if is_small else _difference(row["less_small"], row["difference_interval_95_by_group"])
         loss = f"{row['log_loss']:.3f}" if "log_loss" in row else ""

@@ -109,11 +109,23 @@ def peers() -> str:
             f"| {_ms(row['whole_milliseconds'])} | {', '.join(_ms(step) for step in steps if step)} "
             f"| {against:.3g} | {row['peak_memory_bytes'] / 1e9:.1f} GB |"
         )
+    cases = {row["case"] for row in result["rows"]}
+
+    def verdict(aim: dict[str, Any]) -> str:
+        # Ours are in 8 bits: what the peer's fastest runtime is can be told where its bf16 was run too.
+        if "videomae" in aim["case"] and "videomae_openvino_bf16" not in cases and aim["is_met"]:
+            return "not told: VideoMAE-B was not run in bf16"
+        return "met" if aim["is_met"] else "missed"
+
     aims = [
-        f"{aim['aim']}: {aim['came']:.3g} ({'met' if aim['is_met'] else 'missed'}, {aim['case'].replace('_', ' ')})"
-        for aim in result["aims"]
+        f"{aim['aim']}: {aim['came']:.3g} ({verdict(aim)}, {aim['case'].replace('_', ' ')})" for aim in result["aims"]
     ]
-    int8 = result["int8_accuracy"]
+    int8 = result["int8_accuracy"]  # in words where there is none
+    if isinstance(int8, dict):
+        int8 = (
+            f"is right on {int8['correct_int8']} of {int8['clips']} clips of the {int8['part']} part, "
+            f"in fp32 on {int8['correct_fp32']}, and {int8['agreeing']} labels are the same"
+        )
     left_out = [
         f" {name.replace('_', ' ')}: {reason}." for name, reason in result["left_out"].items() if reason != int8
     ]

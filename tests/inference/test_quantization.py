@@ -17,6 +17,7 @@ from actionfusion.errors import DatasetError, QuantizationRefused, RuntimeUnavai
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes import packages, prepared, quantization
+from actionfusion.inference.runtimes.quantization import Int8Accuracy
 from actionfusion.run_folder import open_run
 from actionfusion.video.reading import iterate_frames
 from actionfusion.video.samples import Sample
@@ -124,6 +125,15 @@ def test_more_than_a_point_less_is_refused_and_nothing_kept(run, small_root, mon
     with pytest.raises(QuantizationRefused, match=f"top-1 {left} of 12 in int8, 12 in fp32, {left} labels the same"):
         Recognizer.load(run, runtime="onnx", precision="int8", root=small_root)
     assert [path.name for path in (run / "prepared").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("clips", "lost", "refused"), [(12, 1, True), (50, 1, True), (96, 1, False), (96, 2, True), (400, 4, False)]
+)
+def test_a_point_is_counted_in_whole_clips(clips, lost, refused, monkeypatch):
+    monkeypatch.setattr(quantization, "LARGEST_LOSS", 0.01)
+    found = Int8Accuracy("test", clips, clips, 0, clips, clips - lost, clips - lost, 38)
+    assert found.is_too_dear is refused
 
 
 def test_a_quantiser_that_changes_nothing_loses_nothing(run, small_root, monkeypatch):
