@@ -224,9 +224,9 @@ def test_a_far_side_that_fails_costs_one_video_and_is_named(
     report = prepare(items(on_shelf), "shelf://store", RECIPE, workers=workers)
     assert [(failure.name, failure.kind) for failure in report.failures] == [
         (NAMES[0], "not_a_video"),
-        (NAMES[1], "missing"),
+        (NAMES[1], "unreadable"),
         (NAMES[2], "missing"),
-        (NAMES[3], "missing"),
+        (NAMES[3], "unreadable"),
     ]
     for failure in report.failures:
         assert failure.message.startswith(f"shelf://clips/{failure.name}: ")
@@ -248,7 +248,7 @@ def test_an_old_entry_stays_while_its_source_cannot_be_reached(on_shelf, shelf, 
     (shelf / "clips" / NAMES[1]).write_bytes(bytes(5000))
     os.utime(shelf / "clips" / NAMES[1], (2e9, 2e9))
     report = prepare(items(on_shelf), "shelf://store", RECIPE, workers=0)
-    assert [failure.kind for failure in report.failures] == ["not_a_video", "missing"]
+    assert [failure.kind for failure in report.failures] == ["not_a_video", "unreadable"]
     assert [entry_path(shelf / "store", name).exists() for name in NAMES[:3]] == [False, True, True]
 
 
