@@ -38,7 +38,7 @@ from actionfusion.training.learner import Learner
 from actionfusion.training.plan import make_plan
 from actionfusion.training.recipe import Recipe, load_recipe
 from light_parts import BACKBONES as PARTS
-from light_parts import LastStageAndNormLearn, LastStageLearns, Mixed
+from light_parts import LastStageAndNormLearn, LastStageLearns, Mixed, differences
 from measuring import made_by
 from trained import RESAMPLES, group_interval
 
@@ -232,7 +232,7 @@ def _trained(trial: Trial, clips: Clips, learn: Tensor, held: Tensor, seed: int)
     done = 0
     for epoch in range(trial.epochs):
         for chosen in torch.from_numpy(random.permutation(learn.numpy())).split(size):
-            inputs = _of(clips, network.reads, epoch % trial.views, chosen, changes=trial.with_changes)
+            inputs = _of(clips, network.reads, epoch % trial.views, chosen, with_changes=trial.with_changes)
             if random.random() < trial.drop_stream:
                 inputs = inputs | {(dropped := random.choice(list(inputs))): torch.zeros_like(inputs[dropped])}
             batch = Batch(inputs, clips.targets[chosen], tuple(clips.videos[int(each)] for each in chosen), cached=True)
@@ -240,20 +240,17 @@ def _trained(trial: Trial, clips: Clips, learn: Tensor, held: Tensor, seed: int)
             done += 1
     network.eval()
     with torch.inference_mode():
-        logits = network(features=_of(clips, network.reads, -1, held, changes=trial.with_changes))
+        logits = network(features=_of(clips, network.reads, -1, held, with_changes=trial.with_changes))
     return np.asarray(network.scores(logits).double().numpy())
 
 
 def _of(
-    clips: Clips, streams: tuple[str, ...], view: int, chosen: Tensor, *, changes: bool = False
+    clips: Clips, streams: tuple[str, ...], view: int, chosen: Tensor, *, with_changes: bool = False
 ) -> dict[StreamName, Tensor]:
     found = {cast("StreamName", stream): clips.features[stream][view, chosen].float() for stream in streams}
-    return {stream: _with_changes(maps) for stream, maps in found.items()} if changes else found
-
-
-def _with_changes(maps: Tensor) -> Tensor:
-    change = maps.diff(dim=1).abs()
-    return torch.cat((maps, torch.cat((change, change[:, -1:]), 1)), 2)
+    if with_changes:
+        found = {stream: torch.cat((maps, differences(maps).abs()), 2) for stream, maps in found.items()}
+    return found
 
 
 def probe(trial: Trial, clips: Clips, seed: int, *, changes: bool) -> npt.NDArray[np.bool_]:

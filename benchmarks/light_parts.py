@@ -14,6 +14,12 @@ from actionfusion.models.model import Features
 BEFORE_LAST = "blocks.5"
 
 
+def differences(clips: Tensor) -> Tensor:
+    """Subtract each frame of ``[B, T, ...]`` from the next; the last has the change before it."""
+    found = clips.diff(dim=1)
+    return torch.cat((found, found[:, -1:]), 1)
+
+
 class _UpTo(EfficientNetLite0):
     last: ClassVar[int]
 
@@ -45,8 +51,7 @@ class OfDifferences(EfficientNetLite0):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Map the frames ``[N, C, H, W]`` of clips of eight."""
-        clips = pictures.unflatten(0, (-1, 8)).diff(dim=1)
-        return super().forward(torch.cat((clips, clips[:, -1:]), 1).flatten(0, 1))
+        return super().forward(differences(pictures.unflatten(0, (-1, 8))).flatten(0, 1))
 
 
 BACKBONES = {

@@ -275,7 +275,11 @@ def test_a_signal_at_any_moment_stops_cleanly(name, number, group, share, server
     assert ended.code == 0 or ended.err.splitlines()[-1] == "stopped"
     # A folder that was finished before the signal came is not written over.
     is_whole = name in {"average", "explain"} and (out / case.whole).exists()
-    if name not in {"demo", "export"} and not is_whole:
+    if is_whole:
+        again = server.run(words_of(case, given, out), tmp_path)
+        assert again.is_clean(1), again
+        assert "exists already" in again.err
+    elif name not in {"demo", "export"}:
         gone_on_with(server, case, given, out, tmp_path)
 
 

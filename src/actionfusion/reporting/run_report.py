@@ -63,7 +63,6 @@ def report(
     target = out or report_path(folder.path, part)
     refuse_other_page(target)
     path = evaluation_path(folder.path, part)
-    target = out or report_path(folder.path, part)
     refuse_unwritable(target)
     if not path.is_file():
         if root is None:
