@@ -89,6 +89,15 @@ def test_the_page_has_all_and_the_network_of_nobody_else(compared):
     assert "http" not in page.split("</style>")[1]
 
 
+def test_the_page_shows_each_class_of_each_model(compared):
+    page = (compared / "comparison.html").read_text()
+    for row in json.loads((compared / "comparison.json").read_text())["models"]:
+        by_class = row["accuracy"]["by_class"]
+        assert sum(of["correct"] for of in by_class.values()) == row["accuracy"]["correct"]
+        for label, of in by_class.items():
+            assert f"{row['model']}: {of['correct']} of {of['count']} {label}" in page
+
+
 def test_what_is_done_is_not_done_again(compared, words, monkeypatch, capsys):
     monkeypatch.setattr(protocol_module, "train", lambda *_, **__: pytest.fail("trained again"))
     before = json.loads((compared / "comparison.json").read_text())

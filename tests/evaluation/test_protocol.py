@@ -396,7 +396,8 @@ evaluations = st.lists(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max
 
 def _finished(fold, rows):
     videos = [
-        {"video": str(name), "label": "a", "predicted": "a" if right else "b", "group": None} for name, right in rows
+        {"video": str(name), "label": "ac"[name % 2], "predicted": "ac"[name % 2] if right else "b", "group": None}
+        for name, right in rows
     ]
     correct = sum(right for _, right in rows)
     evaluation = dict.fromkeys(("split", "counts", "interval", "groups", "group_interval", "mean_class_accuracy"))
@@ -428,6 +429,12 @@ def test_pooled_counts_are_the_sums(answered):
     assert figures["pooled"]["count"] == len(rows)
     assert figures["pooled"]["correct"] == sum(right for _, right in rows)
     assert figures["pooled"]["videos"] == len({name for name, _ in rows})
+    by_class = figures["pooled"]["by_class"]
+    assert by_class == {
+        label: {"correct": sum(of), "count": len(of)}
+        for label, of in (("ac"[odd], [right for name, right in rows if name % 2 == odd]) for odd in (0, 1))
+        if of
+    }
     assert figures["leaks"] == {"group": len(answered), "double": 2 * len(answered)}
     shares = [fmean(right for _, right in part) for part in answered if part]
     assert figures["over_seeds"]["count"] == len(shares)

@@ -123,5 +123,6 @@ def _pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "groups": len(known) or None,
         "group_interval": None if interval is None else list(interval),
         "mean_class_accuracy": fmean(found[label] / of[label] for label in of) if of else None,
+        "by_class": {label: {"correct": found[label], "count": of[label]} for label in sorted(of)},
         "failed": sum(len(evaluation["failed"]) for evaluation in evaluations),
     }

@@ -37,11 +37,13 @@ def render_compared(models: Sequence[ComparedModel], listing: Listing, protocol:
             ),
             sections=[
                 ("accuracy", "Accuracy"),
+                ("classes", "Classes"),
                 ("differences", "Differences"),
                 ("costs", "Costs"),
                 ("facts", "Published"),
             ],
             rows=rows,
+            labels=listing.labels,
             failures=[row for row in rows if row["model"].failure],
             leaks=next((model.figures["leaks"] for model in done if model.figures), None),
             reference=reference,

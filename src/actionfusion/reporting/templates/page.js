@@ -24,7 +24,7 @@
 
   // The confusion matrix: its row and column lit, and the cell in words, under the pointer or the arrow keys.
   const percent = (part, whole) => (whole ? `${(100 * part / whole).toFixed(1)} %` : "–");
-  for (const table of document.querySelectorAll(".confusion")) {
+  for (const table of document.querySelectorAll(".confusion[data-status]")) {
     const status = document.getElementById(table.dataset.status);
     const rest = status.textContent;
     const bands = ["row", "column"].map((name) => {
