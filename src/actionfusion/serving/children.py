@@ -13,18 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from actionfusion.errors import (
-    CodecRefused,
-    NoFrames,
-    NotAVideo,
-    NoVideoStream,
-    RuntimeUnavailable,
-    VideoDamaged,
-    VideoError,
-    VideoMissing,
-    VideoTooLarge,
-    VideoUnreadable,
-)
+from actionfusion import errors
+from actionfusion.errors import RuntimeUnavailable, VideoError, VideoTooLarge
 from actionfusion.process import stops_held_back
 from actionfusion.serving.failures import DecoderLost
 from actionfusion.serving.limits import VIDEO_CODECS, ServingLimits
@@ -34,18 +24,7 @@ from actionfusion.video.clip import ClipSettings
 from actionfusion.video.rates import FrameRates
 from actionfusion.video.threads import usable_cores
 
-_ERRORS = (
-    VideoError,
-    VideoMissing,
-    VideoUnreadable,
-    NotAVideo,
-    NoVideoStream,
-    VideoDamaged,
-    VideoTooLarge,
-    CodecRefused,
-    NoFrames,
-)
-_KINDS = {error.kind: error for error in _ERRORS}
+_KINDS = {kind.kind: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, VideoError)}
 _START_SECONDS = 60.0
 _MOST_DECODERS = 4
 _PIPE_BYTES = 1 << 20
