@@ -47,8 +47,8 @@ def test_the_layers_are_those_of_the_paper() -> None:
         *conv("conv1", 3, 2), nn.MaxPool3d((1, 2, 2)), *conv("conv2", 2, 4), nn.MaxPool3d(2),
         *conv("conv3a", 4, 8), *conv("conv3b", 8, 8), nn.MaxPool3d(2),
         *conv("conv4a", 8, 16), *conv("conv4b", 16, 16), nn.MaxPool3d(2),
-        *conv("conv5a", 16, 16), *conv("conv5b", 16, 16), nn.ZeroPad3d((1, 0, 1, 0, 0, 0)),
-        nn.MaxPool3d(2, ceil_mode=True), nn.Flatten(), network.fc6, nn.ReLU(), network.fc7, nn.ReLU(), network.fc8,
+        *conv("conv5a", 16, 16), *conv("conv5b", 16, 16), nn.MaxPool3d(2, ceil_mode=True),
+        nn.Flatten(), network.fc6, nn.ReLU(), network.fc7, nn.ReLU(), network.fc8,
     )  # fmt: skip
     rgb = torch.randint(0, 256, (2, 16, 3, 112, 112), dtype=torch.uint8)
     pictures = network.normalizers["rgb"](rgb)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actionfusion.models.solving import DescribedClips
+from actionfusion.models.solving import DescribedClips, SolveReport
+from actionfusion.models.systems import cho
 from actionfusion.models.systems.cho import Cho, ChoSettings, alignments, local_motion
 from actionfusion.models.systems.group_sparsity import group_codes, group_residuals
 
@@ -84,3 +85,29 @@ def test_directions_of_motion_are_learned_from_training_clips_alone(motions) -> 
     model.solve(clips)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(model(rgb=unseen), answers)
+    torch.testing.assert_close(model.double()(rgb=unseen), answers.double(), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_what_is_held_out_has_no_part_in_its_answer(monkeypatch) -> None:
+    learn, held = np.arange(12), np.arange(12, 18)
+    settings = ChoSettings.tiny(3, samples=4, words=6)
+
+    def margins(targets):
+        found = []
+
+        def keep(_, margins_of, *__):
+            found.append(margins_of(learn, held, 10.0))
+            return 1.0, SolveReport(10.0, 0, 18, 2, "video")
+
+        monkeypatch.setattr(cho, "choose", keep)
+        torch.manual_seed(0)
+        model = Cho(settings)
+        values = torch.rand(18, model.described_width).half()
+        model.solve(DescribedClips(values, targets, tuple(map(str, range(18))), (None,) * 18))
+        return found[0]
+
+    targets = torch.arange(18) % 3
+    others = targets.clone()
+    others[12:] = (others[12:] + 1) % 3
+    assert np.array_equal(margins(targets), margins(others))

@@ -124,8 +124,9 @@ def test_the_original_has_the_sizes_of_the_paper() -> None:
         assert LRCN(flow)(flow=torch.empty(1, 2, 8, 224, 224)).shape == (1, 2, 101)
         both = LRCN(LRCNSettings.original())
     vgg = sum(9 * before * after + after for before, after in VGG16_WIDTHS)
-    lstms = sum(4 * units * (512 + units + 1) + 101 * (units + 1) for units in (256, 1024))
-    assert sum(parameter.numel() for parameter in both.parameters()) == 2 * vgg + lstms
+    fc6 = 4096 * (512 * 7 * 7 + 1)
+    lstms = sum(4 * units * (4096 + units + 1) + 101 * (units + 1) for units in (256, 1024))
+    assert sum(parameter.numel() for parameter in both.parameters()) == 2 * (vgg + fc6) + lstms
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,7 @@ def test_the_original_has_the_sizes_of_the_paper() -> None:
         ({"pool": "min"}, "network.pool"),
         ({"norm": "layer"}, "network.norm"),
         ({"image_size": 4}, "network.image_size"),
+        ({"image_size": 8, "pool": "fc6"}, "network.image_size"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(changes: dict[str, Any], named: str) -> None:

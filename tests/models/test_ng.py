@@ -35,13 +35,14 @@ def expected(network: ConvPooling, name: str, given: Tensor) -> Tensor:
         values: Tensor = tower.readout(picture)
         return values
 
-    starts = [start for start in range(0, given.shape[1], 2) if start + 4 <= given.shape[1]]
+    starts = [start for start in range(0, given.shape[1], 2) if start + 2 < given.shape[1]]
     if name == "conv":
         values = read(given.max(1).values)
     elif name == "late":
         values = torch.stack([read(frame) for frame in given.unbind(1)]).max(0).values
     elif name == "time_conv":
-        parts = [F.relu(sum_over_time(tower.time_conv, given[:, start : start + 4])) for start in starts]
+        filled = torch.cat((given, torch.zeros_like(given[:, :3])), 1)
+        parts = [F.relu(sum_over_time(tower.time_conv, filled[:, start : start + 4])) for start in starts]
         values = read(torch.stack(parts).max(0).values)
     else:
         windows = [read(given[:, start : start + 4].max(1).values) for start in starts]
@@ -57,9 +58,10 @@ def sum_over_time(convolution: nn.Conv3d, window: Tensor) -> Tensor:
     return torch.stack(parts).sum(0) + convolution.bias[:, None, None]
 
 
+@pytest.mark.parametrize("frames", [8, 9])
 @pytest.mark.parametrize("name", ["conv", "late", "slow", "local", "time_conv"])
-def test_each_pooling_is_its_definition(name: str) -> None:
-    network, given = pooling(name, frames=8), maps()
+def test_each_pooling_is_its_definition_and_sees_all_frames(name: str, frames: int) -> None:
+    network, given = pooling(name, frames=frames), maps(frames)
 
     torch.testing.assert_close(network.classify({"rgb": given})[:, 0], expected(network, name, given))
 
@@ -75,6 +77,13 @@ def test_only_windows_know_the_order_of_frames(name: str, kept: bool) -> None:
 @pytest.mark.parametrize("name", ["conv", "late", "slow", "time_conv"])
 def test_clips_shorter_than_a_window_are_one(name: str) -> None:
     assert pooling(name).classify({"rgb": maps(1)}).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["slow", "local", "time_conv"])
+def test_windows_may_leave_frames_out_between_them(name: str) -> None:
+    network = pooling(name, frames=8, window=2, window_stride=5)
+
+    assert network.classify({"rgb": maps()}).isfinite().all()
 
 
 def test_windows_side_by_side_have_places_for_clips_of_one_length() -> None:

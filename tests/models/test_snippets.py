@@ -51,6 +51,14 @@ def test_the_pyramid_is_of_the_frames_whose_codes_change(frames: int, changed_bi
         np.testing.assert_allclose(found[clip], expected, atol=1e-12)
 
 
+def test_the_original_is_a_vgg16_and_a_classifier_of_seven_parts() -> None:
+    with torch.device("meta"):
+        model = Snippets(SnippetsSettings.original())
+
+    summary = 2 * 512 * 7  # means and changes, of the whole, both halves and all four quarters
+    assert sum(parameter.numel() for parameter in model.parameters()) == 14_714_688 + 101 * (summary + 1)
+
+
 def test_frames_that_repeat_their_code_change_nothing() -> None:
     pooled = torch.randn(2, 4, D, dtype=torch.float64)
     slow = pooled.repeat_interleave(3, 1)

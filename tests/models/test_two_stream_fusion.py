@@ -88,6 +88,19 @@ def test_dead_maps_have_gradients() -> None:
     assert maps.grad.isfinite().all()
 
 
+def test_bilinear_fusion_is_right_of_maps_in_half_precision() -> None:
+    tower, maps = BilinearTower(3, 2), 60 * torch.rand(2, 8, 3, 14, 14)  # their products leave the range of float16
+    maps[:, :, 0] = 0
+    half = maps.half().requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        logits = tower(half, half)
+    logits.sum().backward()
+
+    torch.testing.assert_close(logits.float(), tower(half.float(), half.float()), rtol=0, atol=1e-2)
+    assert half.grad is not None
+    assert half.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(("changes", "named"), [({"streams": "rgb"}, "streams"), ({"fusion": "product"}, "fusion")])
 def test_what_cannot_be_fused_is_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError) as error:

@@ -39,14 +39,14 @@ class Cost:
     """What a model costs, measured on its first fold.
 
     Attributes:
-        parameters: numbers in the network.
+        parameters: numbers in the network.  None of a system that keeps words and training clips instead.
         flops: floating point operations of a clip, forward; a multiply-add is two.  None of work outside PyTorch.
         milliseconds: of a clip that is cut already, alone, by PyTorch, the median of some.
         device: that they were measured on.
         threads: of PyTorch, then.
     """
 
-    parameters: int
+    parameters: int | None
     flops: float | None
     milliseconds: float
     device: str
@@ -170,7 +170,7 @@ def measure_cost(folder: Path, figures: Mapping[str, Any], data: DataSettings, d
         return None
     path = folder / COST
     if path.is_file():
-        kinds = {"parameters": int, "flops": float | None, "milliseconds": float, "device": str, "threads": int}
+        kinds = {"parameters": int | None, "flops": float | None, "milliseconds": float, "device": str, "threads": int}
         return Cost(**build_each(kinds, read_json(path, RunFolderError, _AGAIN), path, RunFolderError, _AGAIN))
     run = open_run(folder / figures["folds"][0]["run"])
     cost = _measure(run, data.root, data.store, device)
@@ -188,11 +188,11 @@ def _measure(run: RunFolder, root: PathLike | None, store: PathLike | None, devi
         recognizer.probabilities([clip])
         seconds.append(time.perf_counter() - began)
     kind = model_class(run.model)
-    # Work outside PyTorch, as of trajectories, is not counted.
+    # Of work outside PyTorch, as of trajectories, nothing is counted.
     counted = not kind.solved or bool(recognizer.network.backbones)
     cost = step_cost(kind, run.network) if counted else None  # type: ignore[arg-type]  # a class can be hashed
     return Cost(
-        parameters=sum(parameter.numel() for parameter in recognizer.network.parameters()),
+        parameters=sum(parameter.numel() for parameter in recognizer.network.parameters()) if counted else None,
         flops=None if cost is None else cost.forward_flops,
         milliseconds=1000 * median(seconds[1:]),
         device=str(recognizer.runtime.device),

@@ -217,7 +217,10 @@ def _print(rows: Sequence[ComparedModel], reference: str) -> None:
             cells = [f"{pooled['correct']}/{pooled['count']}", f"{pooled['top1']:.1%}", percent_range(row.interval)]
         less = NOTHING if pair is None else f"{100 * pair.difference:+.1f}"
         p = NOTHING if row.p_value is None else f"{row.p_value:.2g}"
-        cost = [NOTHING] * 2 if row.cost is None else [f"{row.cost.parameters:,}", f"{row.cost.milliseconds:.1f}"]
+        cost = [NOTHING] * 2
+        if row.cost is not None:
+            count = row.cost.parameters
+            cost = [NOTHING if count is None else f"{count:,}", f"{row.cost.milliseconds:.1f}"]
         table.add_row(Text(row.name), *cells, less, p, *cost)
     console = Console()
     console.print(table)

@@ -66,7 +66,7 @@ def _row(model: ComparedModel, listing: Listing) -> dict[str, Any]:
     return {
         "model": model,
         "bar": bar,
-        "parameters": NOTHING if cost is None else f"{cost.parameters:,}",
+        "parameters": NOTHING if cost is None or cost.parameters is None else f"{cost.parameters:,}",
         "flops": NOTHING if cost is None or cost.flops is None else f"{cost.flops / 1e9:.3g}",
         "milliseconds": NOTHING if cost is None else f"{cost.milliseconds:.1f}",
         "seconds": NOTHING if seconds is None else f"{seconds:,.0f}",

@@ -99,8 +99,9 @@ class PoolingTower(nn.Module):
         self.answer = nn.Linear(windows * self.readout.out_features, settings.num_classes)
 
     def _starts(self, frames: int) -> range:
-        """Number the first frame of each window; frames that fill no window are one."""
-        return range(0, max(frames - self.settings.window, 0) + 1, self.settings.window_stride)
+        """Number the first frame of each window; the last is shorter where frames are left over."""
+        window, stride = self.settings.window, self.settings.window_stride
+        return range(0, max(frames - window, 0) + min(stride, window), stride)
 
     def _windows(self, maps: Tensor) -> Tensor:
         """Pool maps ``[B, T, D, h, w]`` within windows to ``[B, n, D, h, w]``."""
@@ -120,7 +121,8 @@ class PoolingTower(nn.Module):
                 values = self.readout(self._windows(maps)).flatten(1)
             case "time_conv":
                 assert self.time_conv is not None
-                missing = max(self.settings.window - maps.shape[1], 0)  # a short clip is filled up with zeros
+                missing = self._starts(maps.shape[1])[-1] + self.settings.window - maps.shape[1]
+                # The last window is filled up with zeros.
                 padded = F.pad(maps.transpose(1, 2), (0, 0, 0, 0, 0, missing))
                 values = self.readout(F.relu(self.time_conv(padded)).amax(2))
         logits: Tensor = self.answer(values)

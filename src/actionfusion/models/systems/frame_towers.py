@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actionfusion.models.backbones import backbone_facts
+from actionfusion.errors import SettingsError
 from actionfusion.models.model import Clips
 from actionfusion.models.model_settings import ModelSettings
 from actionfusion.models.streaming import FrameReader, SampleReader, StreamShape
@@ -82,6 +82,11 @@ class PerceptSettings(TowerSettings):
     pool: PoolName = "average"
     fc6_width: int = 4096
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool == "fc6" and min(map(self.side_of, self.reads)) < 2:
+            raise SettingsError("network.image_size", "the frames leave too small a map for fc6", "take larger frames")
+
 
 class Percept(nn.Module):
     """Make one vector of each frame's map.
@@ -99,7 +104,7 @@ class Percept(nn.Module):
         super().__init__()
         self.pool, self.width, self.fc6 = settings.pool, channels, None
         if settings.pool == "fc6":
-            side = backbone_facts(settings.backbone).map_size(settings.size_of(stream)) // 2
+            side = settings.side_of(stream) // 2
             self.fc6, self.width = nn.Linear(channels * side**2, settings.fc6_width), settings.fc6_width
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -117,9 +122,13 @@ class PerceptTowers(FrameTowers):
 
     def add_towers(self, channels: Mapping[StreamName, int]) -> None:
         """Add the percepts of each stream, and its tower on them."""
+        super().add_towers(self.add_percepts(channels))
+
+    def add_percepts(self, channels: Mapping[StreamName, int]) -> dict[StreamName, int]:
+        """Add the percepts of each stream, and give their widths."""
         percepts = {stream: Percept(self.settings, stream, width) for stream, width in channels.items()}
         self.percepts = nn.ModuleDict(cast("dict[str, nn.Module]", percepts))
-        super().add_towers({stream: percept.width for stream, percept in percepts.items()})
+        return {stream: percept.width for stream, percept in percepts.items()}
 
     def read(self, stream: StreamName, maps: Tensor) -> Tensor:
         """Make the percepts ``[B, T, F]`` of a stream."""

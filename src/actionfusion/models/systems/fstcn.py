@@ -179,7 +179,8 @@ class FstCN(Towers):
         kept="both branches, a clip and its differences, the operator P and both parallel temporal layers, and scores "
         "weighted by their sparsity concentration index",
         differs="differences are of a pretrained backbone's maps, between sampled frames, not nine frames on; answers "
-        "of a clip's frames are weighted, not of crops; all layers learn at once, without the auxiliary classifier; "
+        "of a clip's frames are weighted, not of crops, and views are averaged, where the paper takes the largest over "
+        "clips; all layers learn at once, without the auxiliary classifier; "
         "the original settings have the paper's layers, from pixels",
         published={"ucf101": "88.1 % (official splits; pretrained on ImageNet, several clips and crops of each video)"},
     )

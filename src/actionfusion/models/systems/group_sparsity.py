@@ -12,7 +12,15 @@ from torch.nn import functional as F
 _ROUNDS = 100
 
 
-def group_codes(gram: Tensor, products: Tensor, groups: Tensor, number: int, strength: Tensor | float) -> Tensor:
+def group_codes(
+    gram: Tensor,
+    products: Tensor,
+    groups: Tensor,
+    number: int,
+    strength: Tensor | float,
+    *,
+    largest: Tensor | None = None,
+) -> Tensor:
     """Minimise ``w' K w / 2 - k' w + sum over groups of strength * sqrt(size) * |w_g|`` for several things.
 
     Args:
@@ -21,13 +29,15 @@ def group_codes(gram: Tensor, products: Tensor, groups: Tensor, number: int, str
         groups: ``[N]`` the group of each entry, from 0.
         number: of groups.
         strength: of the penalty.
+        largest: the largest eigenvalue of K, where it is known; finding it takes longer than all else.
 
     Returns:
         w, ``[N, B]``; whole groups of it are exactly zero.
     """
     member = F.one_hot(groups, number).to(gram.dtype)
     weights = member.sum(0).sqrt()[:, None] * strength
-    step = 1 / torch.linalg.matrix_norm(gram, 2).clamp(min=1e-9)
+    largest = largest_eigenvalue(gram) if largest is None else largest
+    step = 1 / largest.clamp(min=1e-9)
     codes, ahead, moment = torch.zeros_like(products), torch.zeros_like(products), 1.0
     for _ in range(_ROUNDS):
         before = codes
@@ -37,6 +47,12 @@ def group_codes(gram: Tensor, products: Tensor, groups: Tensor, number: int, str
         following = (1 + (1 + 4 * moment**2) ** 0.5) / 2
         ahead, moment = codes + (moment - 1) / following * (codes - before), following
     return codes
+
+
+def largest_eigenvalue(gram: Tensor) -> Tensor:
+    """Find the largest eigenvalue of a positive semidefinite ``[N, N]``."""
+    largest: Tensor = torch.linalg.matrix_norm(gram, 2)
+    return largest
 
 
 def group_residuals(gram: Tensor, products: Tensor, groups: Tensor, codes: Tensor, number: int) -> Tensor:
@@ -49,7 +65,5 @@ def group_residuals(gram: Tensor, products: Tensor, groups: Tensor, codes: Tenso
         codes: ``[N, B]`` of `group_codes`.
         number: of groups; one without entries has 1.
     """
-    member = F.one_hot(groups, number).to(gram.dtype)
-    alone = codes[:, :, None] * member[:, None]  # [N, B, number]
-    rebuilt = (alone * torch.einsum("nm,mbg->nbg", gram, alone)).sum(0)
-    return 1 - 2 * (alone * products[:, :, None]).sum(0) + rebuilt
+    alone = (codes * (groups == group)[:, None] for group in range(number))
+    return torch.stack([1 - 2 * (own * products).sum(0) + (own * (gram @ own)).sum(0) for own in alone], 1)

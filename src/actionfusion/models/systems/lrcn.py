@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from actionfusion.errors import SettingsError
 from actionfusion.models.layer_norm_lstm import LayerNormLSTM, NormName
 from actionfusion.models.model_settings import ModelSettings, Source
-from actionfusion.models.systems.frame_towers import FrameTowers
-from actionfusion.models.systems.towers import TowerSettings
+from actionfusion.models.systems.frame_towers import PerceptSettings, PerceptTowers
 from actionfusion.streams import StreamName
 
 
 @dataclass(frozen=True)
-class LRCNSettings(TowerSettings):
+class LRCNSettings(PerceptSettings):
     """Settings of LRCN.  The defaults are for real use on a light backbone; `original` has the sizes of the paper.
 
     Args:
@@ -34,25 +33,26 @@ class LRCNSettings(TowerSettings):
         flow_input: stack (all 2L channels) or image (u, v and length of the middle flow frame, as in the paper, which
             pretrained filters of pictures fit).
         flow_weight: share of flow's scores in the mean of both streams (two thirds in the paper).
-        pool: average or max, over all positions of a map.  Both forget where things are, so direction of motion is
-            learned from flow, and hardly from pictures.
+        pool: average or max, over all positions of a map, or fc6, the first fully connected layer of a VGG, as in the
+            paper.  The first two forget where things are, so direction of motion is learned from flow, and hardly from
+            pictures.
+        fc6_width: units of fc6 (4096).
         hidden: units of the LSTM (256 for RGB and 1024 for flow in the paper).
         flow_hidden: units of flow's LSTM beside one of RGB; none is ``hidden``.
         norm: none (a plain LSTM, the paper's), tf, gates, ba or batch; see models/layer_norm_lstm.py.
-        dropout_features: share of the pooled features that training drops (0.9 of fc6 in the paper).
+        dropout_features: share of what is read of a frame that training drops (0.9 of fc6 in the paper).
         dropout_lstm: share of the LSTM's outputs that training drops (0.5).
 
     Raises:
         SettingsError: a value out of range, or two that do not go together.
     """
 
-    LEAST: ClassVar[Mapping[str, int]] = {**TowerSettings.LEAST, "hidden": 1}
-    SHARES: ClassVar[tuple[str, ...]] = (*TowerSettings.SHARES, "dropout_features", "dropout_lstm")
+    LEAST: ClassVar[Mapping[str, int]] = {**PerceptSettings.LEAST, "hidden": 1}
+    SHARES: ClassVar[tuple[str, ...]] = (*PerceptSettings.SHARES, "dropout_features", "dropout_lstm")
 
     frames: int = 16
     streams: Literal["both", "rgb", "flow"] = "rgb"
     flow_weight: float = 2 / 3
-    pool: Literal["average", "max"] = "average"
     hidden: int = 256
     flow_hidden: int | None = None
     norm: NormName = "none"
@@ -77,6 +77,7 @@ class LRCNSettings(TowerSettings):
             "streams": streams,
             "flow_input": "image",
             "backbone": "vgg16",
+            "pool": "fc6",
             "hidden": 1024 if streams == "flow" else 256,
             "flow_hidden": 1024,
             "dropout_features": 0.9,
@@ -107,7 +108,7 @@ class LRCNSettings(TowerSettings):
         return cls(num_classes=num_classes, **values)
 
 
-class LRCN(FrameTowers):
+class LRCN(PerceptTowers):
     """The long-term recurrent convolutional network of Donahue et al. 2015.
 
     Args:
@@ -120,7 +121,8 @@ class LRCN(FrameTowers):
         "networks for visual recognition and description, CVPR 2015 (journal: PAMI 2017)",
         kept="an LSTM over features of each frame, an answer and a loss at every step, the flow image, and the weights "
         "of both streams",
-        differs="the features are a backbone's pooled map, not fc6 of CaffeNet, whose weights pip cannot install",
+        differs="the features are a backbone's pooled map, and by the original settings fc6 of a VGG-16, not that of "
+        "CaffeNet, whose weights pip cannot install",
         published={
             "ucf101": "82.34 % (official splits; scores of RGB and flow averaged 1:2); RGB alone 68.20 %, flow 77.28 %"
         },
@@ -140,7 +142,7 @@ class LRCN(FrameTowers):
 
     def add_towers(self, channels: Mapping[StreamName, int]) -> None:
         """Add an LSTM and its answer for each stream."""
-        settings = self.settings
+        settings, channels = self.settings, self.add_percepts(channels)
         hidden = dict.fromkeys(channels, settings.hidden)
         if len(channels) == 2 and settings.flow_hidden is not None:
             hidden["flow"] = settings.flow_hidden
@@ -155,8 +157,7 @@ class LRCN(FrameTowers):
 
     def read(self, stream: StreamName, maps: Tensor) -> Tensor:
         """Make the LSTM's input product of each frame, ``[B, T, 4 * hidden]``."""
-        pooled = maps.mean((-2, -1)) if self.settings.pool == "average" else maps.amax((-2, -1))
-        return self.lstm_of(stream).project(self.dropout_features(pooled))
+        return self.lstm_of(stream).project(self.dropout_features(super().read(stream, maps)))
 
     def conclude(self, stream: StreamName, readings: Tensor) -> Tensor:
         """Make logits ``[B, T, K]`` of a stream's input products."""

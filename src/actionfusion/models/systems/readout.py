@@ -67,10 +67,15 @@ class Readout(nn.Module):
 
     Attributes:
         out_features: F.
+
+    Raises:
+        SettingsError: no position is left of the map.
     """
 
     def __init__(self, settings: ReadoutSettings, channels: int, side: int) -> None:
         super().__init__()
+        if side < 1:
+            raise SettingsError("network.image_size", "the frames leave no map", "take larger frames")
         self.pool = settings.pool
         widths = (channels * side**2 if settings.pool == "none" else channels, *settings.fc)
         self.fc = nn.Sequential()

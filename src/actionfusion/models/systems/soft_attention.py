@@ -153,7 +153,8 @@ class SoftAttention(Towers):
         kept="weights of the places by the state before, the LSTM's start from the mean of the maps, the tanh layer, "
         "an answer and a loss at every step, and the penalty on uneven attention",
         differs="the maps are another backbone's than GoogLeNet's, and the weights follow the published code, in which "
-        "they see the frame too; one LSTM as there, where the text has three",
+        "they see the frame too; one LSTM as there, where the text has three; a "
+        "video is answered by one clip, not by the class of most of its clips",
         published={"ucf11": "84.96 % (their own split; a video has the class of most of its clips)"},
     )
     settings: SoftAttentionSettings

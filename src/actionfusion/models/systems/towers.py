@@ -3,8 +3,8 @@
     pictures [B, T, C, H, W] --backbone--> maps [B, T, D, h, w] --tower--> [B, n, K]       for each stream
     logits [B, n * streams, K]: an answer for each step of each tower, RGB's first
 
-The loss is the mean over all answers, so that no tower learns from another's, as if each were trained alone; a clip's
-scores are the mean of their probabilities, those of flow with a weight of their own.
+The loss is the mean over all answers, so that each tower learns as if it were trained alone; a clip's scores are the
+mean of their probabilities, those of flow with a weight of their own.
 
 Source: Simonyan and Zisserman 2014, which most of these systems follow in this.
 """

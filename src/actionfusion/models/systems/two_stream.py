@@ -52,13 +52,13 @@ class TwoStreamSettings(ReadoutSettings):
 
     @classmethod
     def original(cls, num_classes: int = 101, **changes: Any) -> Self:
-        """Make settings of the paper's network: CNN-M-2048 of each stream, the flow of ten frames.
+        """Make settings of the paper's network: CNN-M-2048 of each stream, the flow of ten frames, 25 places to test.
 
         Args:
             num_classes: K.
             changes: other settings, by name.
         """
-        values = {"backbone": "cnn_m", "pool": "none", "fc": (4096, 2048), "dropout": 0.9, **changes}
+        values = {"frames": 25, "backbone": "cnn_m", "pool": "none", "fc": (4096, 2048), "dropout": 0.9, **changes}
         return cls(num_classes=num_classes, **values)
 
 
@@ -97,9 +97,10 @@ class TwoStream(Towers):
     Settings: ClassVar[type[ModelSettings]] = TwoStreamSettings
     source: ClassVar[Source] = Source(
         "Simonyan and Zisserman, Two-stream convolutional networks for action recognition in videos, NIPS 2014",
-        kept="a network of one frame and one of the flow of ten, each trained by itself, and both ways to join scores",
+        kept="a network of one frame and one of a stack of flow, each trained by itself, and both ways to join scores",
         differs="light pretrained backbones, pooled, the flow's too, where the paper's learns flow from scratch; the "
-        "original settings have CNN-M-2048; the SVM learns beside the networks, from the scores that they give the "
+        "stack is that of the clips, four flow frames by the recipe small and ten in the paper and by the original "
+        "settings, which have CNN-M-2048; the SVM learns beside the networks, from the scores that they give the "
         "training clips, by gradients that do not reach them",
         published={
             "ucf101": "88.0 % (official splits; SVM, flow trained with HMDB51 too); 86.9 % averaged; RGB alone 73.0 %, "

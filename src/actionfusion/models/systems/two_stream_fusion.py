@@ -20,6 +20,7 @@ from actionfusion.errors import SettingsError
 from actionfusion.models.fusion import FusionName, make_fusion
 from actionfusion.models.model import Features
 from actionfusion.models.model_settings import ModelSettings, Source
+from actionfusion.models.systems.described import full_precision
 from actionfusion.models.systems.readout import ReadoutSettings, make_classifier
 from actionfusion.models.systems.towers import Towers
 from actionfusion.streams import StreamName
@@ -100,10 +101,12 @@ class BilinearTower(nn.Module):
 
     def forward(self, rgb_maps: Tensor, flow_maps: Tensor) -> Tensor:
         """Map ``[B, T, D, h, w]`` of each stream to logits ``[B, K]``."""
-        rgb, flow = (maps.transpose(1, 2).flatten(2) for maps in (rgb_maps, flow_maps))
-        products = (rgb @ flow.transpose(1, 2)).flatten(1)
-        roots = products.sign() * (products.abs() + 1e-12).sqrt()  # the root of 0 has no gradient
-        logits: Tensor = self.answer(F.normalize(roots, dim=-1))
+        with full_precision(rgb_maps):  # sums over a clip are too large for float16, and 1e-12 is too small
+            rgb, flow = (maps.float().transpose(1, 2).flatten(2) for maps in (rgb_maps, flow_maps))
+            products = (rgb @ flow.transpose(1, 2)).flatten(1)
+            roots = products.sign() * (products.abs() + 1e-12).sqrt()  # the root of 0 has no gradient
+            directions = F.normalize(roots, dim=-1)
+        logits: Tensor = self.answer(directions.to(self.answer.weight.dtype))
         return logits
 
 
@@ -140,8 +143,10 @@ class TwoStreamFusion(Towers):
         "2016",
         kept="fusion at the last convolution by all operators of the paper's ablation, the convolution's start, 3-D "
         "pooling, and the flow's own tower, whose scores are averaged with the fused one's",
-        differs="light pretrained backbones and pooling over the picture; the original settings have VGG-16; both "
-        "towers learn from the start, not one stream after the other first; bilinear fusion has a layer for its SVM",
+        differs="light pretrained backbones and pooling over the picture, the stacks of flow of the clips that are "
+        "cut; the original settings have VGG-16 and ten flow frames; `compare` fuses by sum unless its row is "
+        "two_stream_fusion:conv3d; both towers learn from the start, not one stream after the other first; bilinear "
+        "fusion has a layer for its SVM",
         published={
             "ucf101": "92.5 % (official splits; VGG-16, 20 temporal samples of each video); on split 1 with VGG-M: sum "
             "85.20 %, max 82.70 %, concat 83.53 %, bilinear 85.05 %, conv 85.96 %"
