@@ -89,6 +89,18 @@ def test_an_unknown_recipe_names_those_there_are(capsys):
     assert "small" in told
 
 
+def test_a_folder_of_a_recipes_name_does_not_hide_it(tmp_path, monkeypatch, capsys):
+    (tmp_path / "small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "nowhere", "--config", "small"]) == 1
+    assert "no recipe" not in capsys.readouterr().err
+
+
+def test_empty_weights_are_no_run_folder(capsys):
+    assert main(["train", "nowhere", "--pretrained", ""]) == 1
+    assert "pretrained: is empty; give imagenet, a file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["word", "recipe"])
 def test_a_recipe_of_any_model_is_taken(how, shapes_root, tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("model: c3d\nclip:\n  frames: 16\n  size: 32\n  sampling: dense\n")

@@ -51,7 +51,7 @@ CASES = {
             "train",
             "--config {recipe} --out {out}",
             "the run folder",
-            "`--resume` goes on from the last checkpoint; before the first one the same command begins again",
+            "`--resume --out RUN` goes on from the last checkpoint, or begins again before the first one",
             "run",
             folder=True,
             resume="--resume --out {out}",

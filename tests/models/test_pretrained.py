@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -290,6 +291,48 @@ def test_damaged_files_are_refused(name: str, content: bytes, tmp_path: Path) ->
     with pytest.raises(WeightsError) as error:
         _network().load_pretrained(path)
     assert error.value.subject == str(path)
+
+
+def test_any_byte_of_a_file_may_be_another(tmp_path: Path) -> None:
+    """The same file, or a WeightsError, whatever PyTorch makes of it."""
+    path = _saved(tmp_path / "vgg16.pth", {"a": torch.arange(3.0), "b": torch.zeros(2)})
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            weights.read_checkpoint(path)
+        except WeightsError:
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda value: value.to_sparse(), "its tensor features.0.weight is sparse"),
+        (lambda value: value + 1j, "is sparse, quantised or complex"),
+        (lambda value: value * float("nan"), "holds nan or infinity"),
+    ],
+)
+def test_numbers_that_no_network_learns_from_are_refused(changed: Any, said: str, tmp_path: Path) -> None:
+    tensors = _torchvision()
+    tensors["features.0.weight"] = changed(tensors["features.0.weight"])
+    network = _network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+
+    with pytest.raises(WeightsError, match=said):
+        network.load_pretrained(_saved(tmp_path / "vgg16.pth", tensors))
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_the_weights_of_a_run_are_taken_by_its_folder(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "model.safetensors", dict(_network().state_dict()))
+
+    with pytest.raises(WeightsError, match="give the folder of the run"):
+        _network().load_pretrained(path)
 
 
 @pytest.mark.parametrize("value", [[torch.zeros(2)], {"state_dict": {"features.0.weight": torch.zeros(2)}}])

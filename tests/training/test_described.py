@@ -18,22 +18,32 @@ from actionfusion.training.settings import TrainingSettings
 from actionfusion.video.clip import ClipSettings
 from actionfusion.video.flow import FlowRecipe
 
+KIND = model_class("dense_trajectories")
+
 
 @pytest.fixture
-def described(shapes_root, tmp_path, monkeypatch):
-    """Describe the training part, and tell how many clips the model described for it."""
+def clips(shapes_root, tmp_path):
     for label in ("motion_up", "motion_down"):
         shutil.copytree(shapes_root / "train" / label, tmp_path / "clips" / "train" / label)
         shutil.copytree(shapes_root / "test" / label, tmp_path / "clips" / "test" / label)
-    kind = model_class("dense_trajectories")
-    recipe = Recipe(
+    return tmp_path / "clips"
+
+
+def _recipe(clips):
+    return Recipe(
         "dense_trajectories",
-        DataSettings(str(tmp_path / "clips"), split="folders", validation="none"),
+        DataSettings(str(clips), split="folders", validation="none"),
         ClipSettings(8, 2, FlowRecipe("dis", size=32), sampling="dense"),
-        kind.Settings.tiny(2),
+        KIND.Settings.tiny(2),
         Augmentation(),
         TrainingSettings(workers=0),
     )
+
+
+@pytest.fixture
+def described(clips, monkeypatch):
+    """Describe the training part, and tell how many clips the model described for it."""
+    kind, recipe = KIND, _recipe(clips)
     real, before = kind.describe, KnownDescriptions()
 
     def describe(changes=None, *, part=slice(None)):
@@ -53,7 +63,7 @@ def described(shapes_root, tmp_path, monkeypatch):
         assert (found.videos, found.groups) == (fresh.videos, fresh.groups)
         return sum(counted) - len(learn)
 
-    return tmp_path / "clips", describe
+    return clips, describe
 
 
 def test_a_fold_describes_what_the_folds_before_it_did_not(described):
@@ -70,3 +80,14 @@ def test_other_bytes_and_other_settings_are_described_anew(described):
     shutil.copy(second, first)
     assert describe() == 1
     assert describe({"samples": 7}) == 8
+
+
+def test_what_shows_the_same_is_held_out_together(clips):
+    first = sorted((clips / "train" / "motion_up").iterdir())[0]
+    shutil.copy(first, first.with_name("copy.avi"))
+    plan = make_plan(_recipe(clips), Processes("cpu"))
+    network = KIND(plan.recipe.network)
+    found = describe_clips(plan, network, network, plan.clips()[0])
+    together = [video.rpartition("/")[2] for video, group in zip(found.videos, found.groups, strict=True) if group]
+    assert sorted(together) == sorted([first.name, "copy.avi"])
+    assert len(set(found.groups) - {None}) == 1

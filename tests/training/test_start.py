@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,63 @@ def test_test_videos_that_the_start_has_seen_are_told_by_train_and_evaluate(reci
     run = train(recipe, out=tmp_path / "run", pretrained=str(swapped))
     seen = config_of(run)["start"]["seen_in_test"]
     assert seen > 0
-    note = f"{seen} test videos have the names of videos that the run it starts from was trained on"
+    note = f"{seen} test videos have the names of videos that the run it starts from was trained or validated on"
     assert note in capsys.readouterr().err
     assert main(["evaluate", str(run), "--root", str(recipe.data.root)]) == 0
     assert note in capsys.readouterr().out
+    unknown = "the run it starts from started from a run itself, whose videos are not known here"
+    assert unknown not in capsys.readouterr().err
+    chained = train(recipe, out=tmp_path / "chained", pretrained=str(silent))
+    assert unknown in capsys.readouterr().err
+    assert main(["evaluate", str(chained), "--root", str(recipe.data.root)]) == 0
+    assert unknown in capsys.readouterr().out
     (swapped / "split.csv").write_text("nothing")
     with pytest.raises(DatasetError, match=r"split\.csv"):
         train(recipe, out=tmp_path / "refused", pretrained=str(swapped))
+
+
+@pytest.fixture
+def begun(recipe, tiny_run, tmp_path, monkeypatch):
+    """A training from a run, given by a path relative to the working folder, that was killed before any checkpoint."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    shutil.copytree(tiny_run, tmp_path / "here" / "source")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def kill(*_, **__):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[train.__module__], "_fit_or_stop", kill)
+        with pytest.raises(ZeroDivisionError):
+            train(recipe, out=tmp_path / "run", pretrained="source")
+    monkeypatch.chdir(tmp_path / "there")
+    return tmp_path / "run"
+
+
+def test_a_training_that_begins_again_has_the_same_start_from_any_folder(begun, tmp_path):
+    record = config_of(begun)["start"]
+    (tmp_path / "there" / "source").mkdir()  # of the same name, and no run
+    train(out=begun, resume=True)
+    assert config_of(begun)["start"] == record
+    assert config_of(begun)["pretrained"] == "source"
+    assert all(str(tmp_path / "here") not in (begun / name).read_text() for name in ("config.yaml", "train.log"))
+    assert not (begun / "resume.json").exists()
+
+
+def test_a_training_that_cannot_begin_again_keeps_its_folder(begun, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in begun.iterdir()}
+    weights = tmp_path / "here" / "source" / "model.safetensors"
+    values = load_file(weights)
+    save_file({name: value + 1 if value.is_floating_point() else value for name, value in values.items()}, weights)
+    assert main(["train", "--resume", "--out", str(begun)]) == 1
+    assert "was begun from source/model.safetensors (SHA-256" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "here")
+    assert main(["train", "--resume", "--out", str(begun)]) == 1
+    assert "source" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(begun), "--training.batch_size", "3"]) == 1
+    assert "training.batch_size is" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
 
 
 def started(recipe: Recipe, labels: int, **changes: Any) -> tuple[Any, tuple[str, ...], dict[str, Any]]:

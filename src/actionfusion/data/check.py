@@ -38,7 +38,7 @@ from actionfusion.video.rates import mixed_rates
 _SHOWN = 20
 _MANIFEST = Path("manifest.csv")
 _LEAK_COLUMNS = ("split", "path", "kind", "shared")
-_CUE_COLUMNS = ("cue", "videos", "classes", "groups", "chance", "accuracy", "low", "high", "shortcut")
+_CUE_COLUMNS = ("cue", "videos", "classes", "groups", "chance", "accuracy", "low", "high", "shortcut", "p")
 
 
 def _leaks(out: Path) -> Path:
@@ -222,7 +222,7 @@ def _refuse_others(out: Path) -> Manifest | None:
         return next(read_rows(path, columns, columns), None) is not None
 
     refuse_foreign(_leaks(out), partial(has, _LEAK_COLUMNS))
-    refuse_foreign(_shortcuts(out), partial(has, _CUE_COLUMNS))
+    refuse_foreign(_shortcuts(out), partial(has, _CUE_COLUMNS[:-1]))  # tables of version 0.1 have no p
     return read_earlier(out)
 
 
@@ -232,11 +232,11 @@ def _write(report: CheckReport) -> None:
         leaks = [(split.name, leak.path, leak.kind, leak.shared) for split in report.splits for leak in split.leaking]
         _write_table(report.leaks, _LEAK_COLUMNS, leaks)
         cues = [
-            (cue.cue, cue.videos, cue.classes, cue.groups, cue.chance, cue.accuracy, *(cue.interval or (None, None)))
+            (cue.cue, cue.videos, cue.classes, cue.groups, cue.chance, cue.accuracy, *(cue.interval or (None, None)),
+             "yes" if cue.found else "no", cue.p)
             for cue in report.shortcuts.cues
-        ]
-        found = ["yes" if cue.found else "no" for cue in report.shortcuts.cues]
-        _write_table(report.shortcut_table, _CUE_COLUMNS, [(*cue, told) for cue, told in zip(cues, found, strict=True)])
+        ]  # fmt: skip
+        _write_table(report.shortcut_table, _CUE_COLUMNS, cues)
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error})"
         raise DatasetError(report.out, reason, "choose another --out") from error

@@ -359,7 +359,7 @@ class VideoModel(nn.Module):
         """
         backbones = self.all_backbones()
         if not backbones:
-            raise WeightsError(str(source), "the model has no backbone to put weights into", "leave --pretrained out")
+            raise WeightsError(str(source), "the model has no backbone to put weights into", "take --pretrained null")
         given = next(iter(backbones.values())).checkpoint(source)
         state, averaged = self.state_dict(), set[str]()
         beside = self.beside_backbones(given) if fc6 == "file" else {}
@@ -393,6 +393,11 @@ class VideoModel(nn.Module):
     ) -> LoadReport:
         state = self.state_dict(keep_vars=True)
         with torch.no_grad():
+            for name, value in values.items():
+                if not value.isfinite().all():
+                    raise WeightsError(
+                        given.source, f"its tensor for {name} holds nan or infinity", "give other weights"
+                    )
             for name, value in values.items():
                 state[name].copy_(value)
         learned = [name for name, value in state.items() if isinstance(value, nn.Parameter)]

@@ -147,6 +147,10 @@ def read_checkpoint(path: Path, source: str | None = None) -> Checkpoint:
             tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise WeightsError(path, "not a whole safetensors file", "download it again") from error
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            reason = f"its tensor {name} is sparse, quantised or complex"
+            raise WeightsError(path, reason, "give weights of plain numbers")
     return Checkpoint(source or str(path), source or path.name, file_sha256(path), tensors)
 
 
@@ -164,7 +168,7 @@ def _unpickle_tensors(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = "it holds more than tensors, which could run code when read, or it is damaged"
         raise WeightsError(path, reason, "give a state_dict saved by torch.save, or a .safetensors file") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # damaged bytes lead PyTorch to errors of any kind
         raise WeightsError(path, "not a whole PyTorch file", "download it again") from error
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
         raise WeightsError(path, "it holds no plain dictionary of tensors", "give a state_dict saved by torch.save")

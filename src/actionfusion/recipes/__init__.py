@@ -17,7 +17,7 @@ _MODEL = "fusion"  # of a recipe that names none
 def recipe_path(name: str) -> Path:
     """Find the file of a recipe that ships with the package; a path to another file is given back as it is."""
     shipped = FOLDER / f"{name}.yaml"
-    return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
+    return shipped if shipped.is_file() and not Path(name).is_file() else Path(name)
 
 
 def find_recipe(name: str) -> Path:

@@ -10,7 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from actionfusion.data.listing import Listing
 from actionfusion.data.loading import ClipDataset, KeyedDataset, LabelledSource, batches_of
+from actionfusion.data.splits import units_of
 from actionfusion.models.model import Features, VideoModel
 from actionfusion.models.solving import DescribedClips
 from actionfusion.training.feature_store import weights_digest
@@ -80,7 +82,7 @@ def describe_clips(
             if progress is not None:
                 progress(min(done * size, len(wanted)), len(wanted))
     sources = [dataset.sources[index] for _, index in keys]
-    group_of = {entry.path: entry.group for entry in plan.videos.listing.entries}
+    group_of = _groups(plan.videos.listing)
     return DescribedClips(
         # Put together out of inference mode, whose tensors could not be saved or learned from.
         torch.stack([known[of[key]] for key in keys]),
@@ -88,6 +90,16 @@ def describe_clips(
         tuple(source.name for source in sources),
         tuple(group_of[source.name] for source in sources),
     )
+
+
+def _groups(listing: Listing) -> dict[str, str | None]:
+    """Name for each video what it may not be parted from: its group, and videos that show the same."""
+    found = dict[str, str | None]()
+    for unit in units_of(listing, range(len(listing.entries))):
+        for entry in map(listing.entries.__getitem__, unit.videos):
+            is_alone = entry.group is None and len(unit.videos) == 1
+            found[entry.path] = None if is_alone else unit.key
+    return found
 
 
 def _model(network: VideoModel, dataset: ClipDataset) -> Hashable:

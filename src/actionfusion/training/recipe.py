@@ -65,6 +65,9 @@ class Recipe:
         elif type(self.network) is not settings:
             reason = f"{type(self.network).__name__} are not the settings of model {self.model!r}"
             raise SettingsError("network", reason, f"give {settings.__name__}")
+        if self.pretrained == "":
+            remedy = "give imagenet, a file of weights, a run folder, or null for none"
+            raise SettingsError("pretrained", "is empty", remedy)
         for name, kind in (("pretrained_fc6", Fc6Start), ("flow_start", FlowStart)):
             value, choices = getattr(self, name), get_args(kind)
             if value not in choices:

@@ -64,25 +64,27 @@ class _Local:
     data: _Data
     device: str | None
     features: _Features | None = None
+    pretrained: str | None = None
 
 
-def remember_paths(run: RunFolder, data: DataSettings, features: Path | None, device: str | None) -> None:
-    """Write down where this machine has the videos, until the training is finished; no password in an address.
+def remember_paths(run: RunFolder, recipe: Recipe, device: str | None) -> None:
+    """Write down where this machine has what the recipe names, until the training is finished; no password in it.
 
     Args:
         run: that begins.
-        data: with the paths of the videos.
-        features: the folder of the cached features, if there are any.
+        recipe: with the paths of the videos, the cached features, and the weights that it starts from.
         device: as ``train`` was given it.
 
     Raises:
         RunFolderError: it cannot be written.
     """
-    given = {name: getattr(data, name) for name in field_kinds(_Data)}
+    given = {name: getattr(recipe.data, name) for name in field_kinds(_Data)}
     paths = {name: str(to_path(value).absolute()) for name, value in given.items() if value is not None}
     local: dict[str, Any] = {"data": paths, "device": device}
-    if features is not None:
-        local["features"] = {"folder": str(features.absolute())}
+    if recipe.features.folder is not None:
+        local["features"] = {"folder": str(recipe.features.folder.absolute())}
+    if recipe.pretrained not in (None, "imagenet"):
+        local["pretrained"] = str(Path(recipe.pretrained).absolute())
     with writing(run.path / LOCAL):
         write_atomically(run.path / LOCAL, json.dumps(local, indent=1) + "\n")
 
@@ -129,6 +131,7 @@ def recorded_values(path: Path) -> dict[str, Any]:
         local = plain(_read_paths(path / LOCAL))
         values["data"] |= {name: value for name, value in local["data"].items() if value is not None}
         values["features"] = {**values["features"], **(local["features"] or {})}
+        values["pretrained"] = local["pretrained"] or values["pretrained"]
         values["device"] = local["device"]
     return values
 

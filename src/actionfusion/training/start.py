@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actionfusion.data.layouts.table import read_rows
-from actionfusion.errors import RunFolderError, WeightsError
+from actionfusion.errors import RunFolderError, SettingsError, WeightsError
 from actionfusion.models.model import VideoModel
 from actionfusion.models.model_settings import ModelSettings
 from actionfusion.models.weights import Checkpoint, LoadReport, by_module, file_sha256, modules_line
@@ -26,7 +26,8 @@ class StartRecord:
         loaded: parameters that are the source's.
         averaged: those of them that are the mean of its RGB filters.
         random: the others.
-        seen_in_test: test videos whose names are those of videos that the source, a run, was trained on.
+        seen_in_test: test videos whose names are those of videos that the source, a run, was trained or validated on.
+        started_from_a_run: whether the source, a run, started from a run itself, whose videos are not known here.
     """
 
     source: str | None
@@ -35,6 +36,7 @@ class StartRecord:
     averaged: Mapping[str, int]
     random: Mapping[str, int]
     seen_in_test: int = 0
+    started_from_a_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,21 +67,25 @@ def start_from(network: VideoModel, given: Recipe, labels: Sequence[str], tested
         RunFolderError: a folder that is no run.
     """
     notes: list[str] = []
-    source, seen = given.pretrained, 0
+    source, seen, before = given.pretrained, 0, False
     if source is None:
         report = LoadReport("", "", (), tuple(name for name, _ in network.named_parameters()))
         first = "all weights start at random"
+        if given.flow_start != "random":
+            first += f"; flow_start {given.flow_start} has no effect"
     else:
         if source != "imagenet" and Path(source).is_dir():
             run = open_run(source)
             report, notes = _load_run(network, run, given), _run_notes(run, given, labels)
-            seen = len(_trained_on(run) & set(tested))
-            notes += [f"note: {_seen_note(seen)}"] if seen else []
+            seen, before = len(_seen_by(run) & set(tested)), _is_run(read_start(run))
+            notes += [f"note: {doubt}" for doubt in _doubts(seen, before)]
         else:
             report = network.load_pretrained(source, fc6=given.pretrained_fc6, flow_start=given.flow_start)
         first = str(report)
     counts = {name: by_module(getattr(report, name)) for name in ("loaded", "averaged", "random")}
-    record = StartRecord(report.source or None, report.sha256 or None, **counts, seen_in_test=seen)
+    record = StartRecord(
+        report.source or None, report.sha256 or None, **counts, seen_in_test=seen, started_from_a_run=before
+    )
     return Start((first, *notes, *_frozen_notes(network, given, report)), record)
 
 
@@ -111,18 +117,30 @@ def _run_notes(run: RunFolder, given: Recipe, labels: Sequence[str]) -> list[str
     return notes
 
 
-def _trained_on(run: RunFolder) -> set[str]:
+def _is_run(start: StartRecord | None) -> bool:
+    return start is not None and start.source is not None and start.source.endswith(f"/{WEIGHTS}")
+
+
+def _seen_by(run: RunFolder) -> set[str]:
     if not (run.path / SPLIT).is_file():
         return set()
     rows = read_rows(run.path / SPLIT, ("path", "part"))
-    return {row.cells["path"] for row in rows if row.cells["part"] == "train"}
+    return {row.cells["path"] for row in rows if row.cells["part"] != "test"}
 
 
-def _seen_note(count: int) -> str:
-    return (
-        f"{count} test videos have the names of videos that the run it starts from was trained on; if they are "
-        "the same, the accuracy flatters"
-    )
+def _doubts(seen: int, started_from_a_run: bool) -> tuple[str, ...]:
+    doubts = []
+    if seen:
+        doubts.append(
+            f"{seen} test videos have the names of videos that the run it starts from was trained or validated on; if "
+            "they are the same, the accuracy flatters"
+        )
+    if started_from_a_run:
+        doubts.append(
+            "the run it starts from started from a run itself, whose videos are not known here; if test videos are "
+            "among them, the accuracy flatters"
+        )
+    return tuple(doubts)
 
 
 def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> list[str]:
@@ -145,6 +163,8 @@ def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> lis
         notes[0] += f", and their features are read: {taken}, where training end to end draws new ones each epoch"
     elif network.solved:
         notes[0] += ", and the plain clip of each video is read, without augmentation"
+    if frozen != given.training.freeze and given.training.freeze is not None:
+        notes.append(f"note: training.freeze {given.training.freeze} has no effect")
     kept = {
         name
         for name, parameter in network.named_parameters()
@@ -156,6 +176,20 @@ def _frozen_notes(network: VideoModel, given: Recipe, report: LoadReport) -> lis
     elif random:
         notes.append(f"note: among them these start at random, and stay so: {modules_line(by_module(random))}")
     return notes
+
+
+def refuse_other_start(run: RunFolder, start: Start) -> None:
+    """See that a training that begins again starts from the weights that it was begun with.
+
+    Raises:
+        RunFolderError: the record of the run is damaged.
+        SettingsError: it starts from others, though they may have the same name.
+    """
+    before, now = read_start(run), start.record
+    if before is not None and before.sha256 != now.sha256:
+        found = [f"{each.source} (SHA-256 {str(each.sha256)[:12]})" for each in (before, now)]
+        remedy = "say where the weights are: --pretrained PATH, or train anew under another --out"
+        raise SettingsError(run.path, f"was begun from {found[0]}, and this is {found[1]}", remedy)
 
 
 def read_start(run: RunFolder) -> StartRecord | None:
@@ -176,7 +210,7 @@ def start_doubts(run: RunFolder) -> tuple[str, ...]:
         RunFolderError: the record is damaged.
     """
     start = read_start(run)
-    return (_seen_note(start.seen_in_test),) if start is not None and start.seen_in_test else ()
+    return () if start is None else _doubts(start.seen_in_test, start.started_from_a_run)
 
 
 def start_line(run: RunFolder) -> str | None:

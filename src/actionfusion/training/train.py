@@ -40,7 +40,7 @@ from actionfusion.training.resume import (
     refuse_unknown_paths,
     remember_paths,
 )
-from actionfusion.training.start import Start
+from actionfusion.training.start import Start, refuse_other_start
 
 log = logging.getLogger("actionfusion.training")
 
@@ -92,17 +92,26 @@ def train(
         return _train(plan, out, chosen, device, dry_run=dry_run)
 
 
-def _train(plan: Plan, out: Path, chosen: Sequence[str], device: str | None, *, dry_run: bool = False) -> Path:
+def _train(
+    plan: Plan,
+    out: Path,
+    chosen: Sequence[str],
+    device: str | None,
+    *,
+    dry_run: bool = False,
+    begun: RunFolder | None = None,
+) -> Path:
     processes = plan.processes
     if processes.main:
         if dry_run:
             refuse_unwritable(out / CONFIG)
-        else:
-            forget_begun(out)
-        refuse_taken(out)
+        if dry_run or not is_begun(out):
+            refuse_taken(out)
     cost = plan.check(out)
     model = plan.make_network()
     start = _start(plan, model)
+    if begun is not None:
+        refuse_other_start(begun, start)
     said = tuple(_introduction(plan, start))
     if processes.main:
         _show(*chosen, f"videos: {shown(str(plan.videos.listing.root))}", *said)
@@ -115,8 +124,9 @@ def _train(plan: Plan, out: Path, chosen: Sequence[str], device: str | None, *, 
     if not processes.main:
         return _help(plan, cost, model, plan.run_folder(out), plan.loaders(learn, check), resume=False)
     solved = solve_model(plan, model, learn, check) if model.solved else solve_beside(plan, model, learn, check)
+    forget_begun(out)  # not before all that can fail has been done
     run = plan.create_run(out, start)
-    remember_paths(run, plan.recipe.data, plan.recipe.features.folder, device)
+    remember_paths(run, plan.recipe, device)
     with _log_file(out / LOG), _explained(plan, cost):
         for line in (*said, *filter(None, [computed])):
             log.info("%s", line)
@@ -139,9 +149,12 @@ def _go_on(
     processes = find_processes(device)
     with at_work(out) if processes.main else nullcontext():
         if processes.share.processes == 1 and is_begun(out):
-            refuse_unknown_paths(open_run(out), given.data, given.features)
+            begun = open_run(out)
+            refuse_unknown_paths(begun, given.data, given.features)
+            plan = make_plan(given, processes)
+            refuse_contradictions(begun.config, plan.config(), out)
             chosen = [f"{out} was stopped before its first checkpoint, and begins again"]
-            return _train(make_plan(given, processes), out, chosen, device)
+            return _train(plan, out, chosen, device, begun=begun)
         return _resume(out, given, processes)
 
 

@@ -193,7 +193,7 @@ class Backbone(nn.Module):
         Raises:
             WeightsError: there are none, or they are not here and cannot be fetched.
         """
-        raise WeightsError("imagenet", "there are no pretrained weights of this backbone", "leave --pretrained out")
+        raise WeightsError("imagenet", "there are no pretrained weights of this backbone", "take --pretrained null")
 
     def translate(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Name a checkpoint's tensors as this backbone names them; those that it does not know may stay."""
@@ -242,7 +242,9 @@ class Backbone(nn.Module):
         if missing := [name for name in wanted if name not in tensors]:
             more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
             reason = f"it lacks {len(missing)} tensors: {', '.join(missing[:6])}{more}"
-            raise WeightsError(given.source, reason, f"give weights of {type(self).__name__}")
+            is_run = any(name.startswith("backbones.") for name in given.tensors)
+            remedy = "give the folder of the run" if is_run else f"give weights of {type(self).__name__}"
+            raise WeightsError(given.source, reason, remedy)
         for name in wanted:
             if tensors[name].shape != state[name].shape:
                 shapes = f"shape {list(tensors[name].shape)} where the network wants {list(state[name].shape)}"

