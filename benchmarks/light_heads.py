@@ -105,6 +105,7 @@ TRIALS: Mapping[str, Trial] = {
     "RGB difference alone": Trial(features=_DIFFERENCES),
     "RGB difference, scores averaged with small": Trial(features=_DIFFERENCES, averaged=True),
     "224 px": Trial(features={"size": 224}),
+    "two flow frames around each frame, not four": Trial(features={"flow_frames": 2}),
     "the flow's first layer random": Trial(features={"flow_start": "random"}),
     **{f"{count} clips a class": Trial(clips_a_class=count) for count in (2, 4, 8, 16)},
     "flow by DIS, fast preset": Trial(features={"engine": "dis-fast"}),
@@ -168,7 +169,7 @@ def load_clips(data: Path, trial: Trial, work: Path) -> Clips:
     flow = replace(recipe.clip.flow, **{name: trial.features[name] for name in trial.features.keys() & _OF_FLOW})
     recipe = recipe.changed(
         data=DataSettings(root=data / "UCF-101", dataset="ucf101", split="official-1", validation="none"),
-        clip=replace(recipe.clip, flow=flow),
+        clip=replace(recipe.clip, flow=flow, flow_frames=trial.features.get("flow_frames", recipe.clip.flow_frames)),
         network=replace(recipe.network, **{name: trial.features[name] for name in trial.features.keys() & _OF_NETWORK}),
         features=replace(recipe.features, cache=False, folder=work / "features"),
         flow_start=trial.features.get("flow_start", recipe.flow_start),

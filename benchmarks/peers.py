@@ -52,7 +52,11 @@ from peer_models import PEERS, answer_peer, convert_peer, count_peer, open_peer
 
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 EVERY = 6  # frames from one sample of a stream to the next, what `stream` takes where a run does not say
-OURS = {"small": "recipe small: EfficientNet-Lite0, 8 frames, 288 px, DIS", "vgg": "VGG-16, 17 frames, 224 px, DIS"}
+OURS = {
+    "small": "recipe small: EfficientNet-Lite0, 8 frames, 288 px, DIS",
+    "two_flow": "small with 2 flow frames around each frame, not 4",
+    "vgg": "VGG-16, 17 frames, 224 px, DIS",
+}
 PUBLISHED = [
     "PP-TSMv2 (PaddleVideo): 243 ms, whole path, Xeon 6148",
     "MoViNet-A0 stream (Kondratyuk et al. 2021): 16 ms a frame, network, one x86 core",
@@ -77,9 +81,9 @@ _RUNTIMES: list[tuple[str, BackendName, PrecisionName]] = [
 ]
 CASES = {
     f"{network}_{name}": Case(network, runtime, precision)
-    for network in ("small", "vgg", "videomae", "timesformer", "vjepa2")
+    for network in ("small", "two_flow", "vgg", "videomae", "timesformer", "vjepa2")
     for name, runtime, precision in _RUNTIMES
-    if precision != "int8" or network == "small"
+    if {"small": True, "two_flow": precision == "int8"}.get(network, precision != "int8")
 }
 QUICK = ["small_torch", "small_openvino", "videomae_torch", "videomae_openvino"]
 
@@ -182,15 +186,17 @@ def _prepare(arguments: argparse.Namespace) -> Figure:
     facts: Figure = {"networks": {}, "left_out": {}, "int8": None}
     for network in {case.network: None for case in cases.values()}:
         if network in OURS and not _run_folder(network, arguments).exists():
-            recipe = load_recipe("tiny" if arguments.quick else {"small": "small", "vgg": "ucf101-practical"}[network])
-            flow = replace(recipe.clip.flow, engine="dis")
-            pretrained = "imagenet" if network == "small" and not arguments.quick else None
-            recipe = recipe.changed(clip=replace(recipe.clip, flow=flow), pretrained=pretrained)
+            recipe = load_recipe("tiny" if arguments.quick else "ucf101-practical" if network == "vgg" else "small")
+            clip = replace(recipe.clip, flow=replace(recipe.clip.flow, engine="dis"))
+            clip = replace(clip, flow_frames=2) if network == "two_flow" else clip
+            pretrained = None if network == "vgg" or arguments.quick else "imagenet"
+            recipe = recipe.changed(clip=clip, pretrained=pretrained)
             make_run(_run_folder(network, arguments), recipe, clips)
         facts["networks"][network] = _count(network, arguments)
     for name, case in cases.items():
         try:
-            if found := _prepare_case(case, arguments, videos if arguments.run else clips):
+            is_given = case.network == "small" and arguments.run is not None
+            if found := _prepare_case(case, arguments, videos if is_given else clips):
                 facts["int8"] = found
         except (ActionFusionError, RuntimeError, MemoryError) as error:
             facts["left_out"][name] = f"cannot be prepared: {' '.join(str(error).split())[:300]}"
@@ -203,7 +209,7 @@ def _prepare_case(case: Case, arguments: argparse.Namespace, root: Path) -> Figu
         path = _run_folder(case.network, arguments)
         recognizer = Recognizer.load(path, runtime=case.runtime, precision=case.precision, root=root)
         _ = recognizer.stepper
-        if case.precision == "int8" and arguments.run is not None:
+        if case.precision == "int8" and path == arguments.run:
             about = read_json(path / "prepared" / f"clip-{case.runtime}-{case.precision}" / "prepared.json")
             return cast(Figure, about["int8"])
     elif case.runtime == "openvino" and not _converted(case.network, arguments).is_file():
@@ -373,7 +379,7 @@ def _ratio(upper: Sequence[float], lower: Sequence[float]) -> Figure:
 
 
 def _aims(timed: dict[str, dict[str, list[float]]]) -> list[Figure]:
-    """What was aimed at, beside what came out, each in its fastest runtime."""
+    """What was aimed at, beside what came out, each in its fastest runtime; ``is_met`` is None where it is not told."""
 
     def fastest(network: str, part: str) -> tuple[str, float] | None:
         found = {
@@ -393,7 +399,11 @@ def _aims(timed: dict[str, dict[str, list[float]]]) -> list[Figure]:
         if ours and theirs:
             value = rounded(theirs[1] / ours[1])
             aim = f"{part} at least {least:g} times as fast as VideoMAE-B"
-            aims.append({"aim": aim, "case": f"{ours[0]} and {theirs[0]}", "came": value, "is_met": value >= least})
+            # The peer's fastest runtime is known where all of them ran.
+            missing = [name for name, case in CASES.items() if case.network == "videomae" and name not in timed]
+            is_met = None if missing and value >= least else value >= least
+            cases = f"{ours[0]} and {theirs[0]}"
+            aims.append({"aim": aim, "case": cases, "came": value, "is_met": is_met, "not_run": missing})
     return aims
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiment_tables import DATA_SETS, SET_NAMES, made_by, read_result
 
+from actionfusion.data.shapes import SHAPE_GROUPS
 from actionfusion.models import model_class
 
 GENERATED = {"generated": "Generated clips"}
@@ -53,12 +54,29 @@ def _table(figures: Mapping[str, Any]) -> list[str]:
         _, low, high, seeds = _measured(row)
         less = "" if pair is None else points(pair["difference"], pair["interval"])
         p = "" if row["p_value_corrected"] is None else f"{row['p_value_corrected']:.2g}"
-        flops = "" if cost["flops"] is None else f"{cost['flops'] / 1e9:.1f}"
+        counted = cost["flops"] is not None
+        parameters, flops = (f"{cost['parameters']:,}", f"{cost['flops'] / 1e9:.1f}") if counted else ("", "")
         lines.append(
             f"| `{row['model']}` | {seeds} | {100 * accuracy['top1']:.1f} % | {100 * low:.0f} to {100 * high:.0f} % "
-            f"| {less} | {p} | {cost['parameters']:,} | {flops} | {cost['milliseconds']:.0f} |"
+            f"| {less} | {p} | {parameters} | {flops} | {cost['milliseconds']:.0f} |"
         )
     return lines
+
+
+def groups() -> str:
+    """Show what each system got right of each group of generated clips."""
+    figures = read_result("comparison")["sets"]["generated"]
+    lines = [f"| model | {' | '.join(SHAPE_GROUPS)} |", "|---|" + "---:|" * len(SHAPE_GROUPS)]
+    for row in sorted(figures["models"], key=lambda row: -((row["accuracy"] or {}).get("top1") or 0)):
+        if row["accuracy"] is None:
+            continue
+        by_class = row["accuracy"]["by_class"]
+        cells = []
+        for classes in SHAPE_GROUPS.values():
+            correct, count = (sum(by_class[label][part] for label in classes) for part in ("correct", "count"))
+            cells.append(f"{100 * correct / count:.0f} % ({correct} of {count})")
+        lines.append(f"| `{row['model']}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _measured(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], float, float, str]:
@@ -156,6 +174,7 @@ def choices() -> str:
 TABLES = {
     "comparison_choices": choices,
     "comparison": comparison,
+    "comparison_groups": groups,
     "comparison_claims": claims,
     "comparison_published": published,
 }
