@@ -152,6 +152,9 @@ def test_a_variant_is_a_row_of_its_own(words, tmp_path, capsys):
         yaml.safe_load(next(out.glob(f"{name}/fold-*/config.yaml")).read_text()) for name in ("lrcn-flow", "lrcn-rgb")
     ]
     assert [run["network"]["streams"] for run in runs] == ["flow", "rgb"]
+    assert main([*line, "--models", "two_stream_fusion"]) == 0
+    rows = json.loads((out / "comparison.json").read_text())["models"]
+    assert [", fusion sum" in row["recipe"] for row in rows] == [False, True, False]
     assert main([*line, "--models", "lrcn:depth"]) == 1
     assert "lrcn has no variant 'depth'; choose one of lrcn:rgb, lrcn:flow" in capsys.readouterr().err
 

@@ -164,7 +164,7 @@ def _run(
     repeats: int,
     device: str | None,
 ) -> ComparedModel:
-    row = ComparedModel(name, model_class(recipe.model).source, _describe(recipe))
+    row = ComparedModel(name, model_class(recipe.model).source, _describe(name, recipe))
     try:
         figures = run_protocol(
             protocol, recipe, listing, out=out / folder_of(name), repeats=repeats, seeds=seeds, device=device
@@ -186,13 +186,15 @@ def folder_of(row: str) -> str:
     return row.replace(":", "-")
 
 
-def _describe(recipe: Recipe) -> str:
-    """Describe what differs between the recipes of a comparison."""
+def _describe(row: str, recipe: Recipe) -> str:
+    """Describe what differs between the recipes of a comparison, with what a row sets of its model."""
     start, kind = recipe.pretrained_name or "random weights", model_class(recipe.model)
     backbone = getattr(recipe.network, "backbone", None)
     streams = " and ".join(kind.streams(recipe.network))
     of = f"{backbone} from {start}" if backbone else "solved" if kind.solved else f"from {start}"
-    return f"{of}; {streams}, {recipe.clip.frames} frames of {recipe.clip.frame_size} px"
+    own = kind.variants.get(row.partition(":")[2], {})
+    said = "".join(f", {name} {value}" for name, value in own.items() if name != "streams")
+    return f"{of}; {streams}, {recipe.clip.frames} frames of {recipe.clip.frame_size} px{said}"
 
 
 def _write(out: Path, rows: Sequence[ComparedModel], listing: Listing, protocol: ProtocolName, reference: str) -> None:
