@@ -394,7 +394,7 @@ class VideoModel(nn.Module):
         state = self.state_dict(keep_vars=True)
         with torch.no_grad():
             for name, value in values.items():
-                if not value.isfinite().all():
+                if not value.float().isfinite().all():
                     raise WeightsError(
                         given.source, f"its tensor for {name} holds nan or infinity", "give other weights"
                     )
