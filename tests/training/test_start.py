@@ -167,6 +167,11 @@ def test_test_videos_that_the_start_has_seen_are_told_by_train_and_evaluate(reci
     assert unknown in capsys.readouterr().err
     assert main(["evaluate", str(chained), "--root", str(recipe.data.root)]) == 0
     assert unknown in capsys.readouterr().out
+    config = config_of(silent)
+    config["pretrained"], config["start"]["source"] = "imagenet", "timm/vgg16.tv_in1k/model.safetensors"
+    (silent / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    train(recipe, out=tmp_path / "from_imagenet", pretrained=str(silent))
+    assert unknown not in capsys.readouterr().err
     (swapped / "split.csv").write_text("nothing")
     with pytest.raises(DatasetError, match=r"split\.csv"):
         train(recipe, out=tmp_path / "refused", pretrained=str(swapped))

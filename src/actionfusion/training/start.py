@@ -77,7 +77,7 @@ def start_from(network: VideoModel, given: Recipe, labels: Sequence[str], tested
         if source != "imagenet" and Path(source).is_dir():
             run = open_run(source)
             report, notes = _load_run(network, run, given), _run_notes(run, given, labels)
-            seen, before = len(_seen_by(run) & set(tested)), _is_run(read_start(run))
+            seen, before = len(_seen_by(run) & set(tested)), _began_from_a_run(run)
             notes += [f"note: {doubt}" for doubt in _doubts(seen, before)]
         else:
             report = network.load_pretrained(source, fc6=given.pretrained_fc6, flow_start=given.flow_start)
@@ -117,8 +117,12 @@ def _run_notes(run: RunFolder, given: Recipe, labels: Sequence[str]) -> list[str
     return notes
 
 
-def _is_run(start: StartRecord | None) -> bool:
-    return start is not None and start.source is not None and start.source.endswith(f"/{WEIGHTS}")
+def _began_from_a_run(run: RunFolder) -> bool:
+    start = read_start(run)
+    # ImageNet's weights from the hub are in a file of that name too.
+    if start is None or start.source is None or run.config.get("pretrained") == "imagenet":
+        return False
+    return start.source.endswith(f"/{WEIGHTS}")
 
 
 def _seen_by(run: RunFolder) -> set[str]:

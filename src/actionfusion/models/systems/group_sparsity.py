@@ -29,7 +29,7 @@ def group_codes(
         groups: ``[N]`` the group of each entry, from 0.
         number: of groups.
         strength: of the penalty.
-        largest: the largest eigenvalue of K, where it is known; finding it takes longer than all else.
+        largest: the largest eigenvalue of K, where it is known; else it is found by an SVD.
 
     Returns:
         w, ``[N, B]``; whole groups of it are exactly zero.
