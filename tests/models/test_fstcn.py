@@ -84,8 +84,17 @@ def test_in_training_one_frame_stands_for_the_clip() -> None:
 
     assert {one.shape for one in drawn} == {(2, 1, 5)}
     for one in drawn:
-        assert any(torch.allclose(one[:, 0], each[:, frame], atol=1e-5) for frame in range(3))
+        for clip in range(2):
+            assert any(torch.allclose(one[clip, 0], each[clip, frame], atol=1e-5) for frame in range(3))
     assert len({one[0, 0, 0].item() for one in drawn}) > 1
+
+
+def test_each_clip_of_a_batch_draws_a_frame_of_its_own() -> None:
+    network, maps = _network(), torch.randn(1, 3, 32, 4, 4)
+    network.train()
+    alike = network.classify({"rgb": maps.expand(40, -1, -1, -1, -1)})
+
+    assert len({round(one, 5) for one in alike[:, 0, 0].tolist()}) == 3
 
 
 def test_concentration_is_nothing_of_equal_and_one_of_single_probabilities() -> None:

@@ -151,7 +151,8 @@ class FstCNTower(nn.Module):
         # Of a frame alone there is no difference but to itself.
         differences = clip[:, 1:] - clip[:, :-1] if clip.shape[1] > 1 else torch.zeros_like(clip)
         if self.training:
-            clip = clip[:, torch.randint(clip.shape[1], (1,), device=clip.device)]
+            drawn = torch.randint(clip.shape[1], (len(clip),), device=clip.device)
+            clip = clip[torch.arange(len(clip), device=clip.device), drawn].unsqueeze(1)
         spatial = self.spatial_readout(self._apart(self.spatial, clip))
         picture = self.permutation(self._apart(self.temporal, differences))
         convolved = torch.cat([F.relu(layer(picture)) for layer in self.temporal_layers], 1)
