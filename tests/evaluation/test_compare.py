@@ -1,6 +1,7 @@
 """Several models on the same folds: rows, differences, what fails, and that what is done is never done again."""
 
 import json
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -108,17 +109,29 @@ def test_what_is_done_is_not_done_again(compared, words, monkeypatch, capsys):
     assert "6 of 6 folds are done already" in capsys.readouterr().err
 
 
-def test_the_time_is_estimated_of_every_model(base, grouped_root, monkeypatch):
+def test_the_time_and_the_disk_are_estimated_of_every_model(base, grouped_root, compared, monkeypatch):
     clock = count()  # each look at it is a second later
     monkeypatch.setattr(comparison_module.time, "perf_counter", lambda: next(clock))
     listing = open_listing(DataSettings(root=grouped_root))
     data = DataSettings(root=grouped_root, validation="none")
     recipes = [comparison_recipe(name, str(base)).changed(data=data) for name in ("fusion", "probe", "lrcn")]
-    found = estimate(recipes, listing, 2)
+    found = estimate([(recipe, 2) for recipe in recipes], listing)
     assert found.unknown == ()
     assert found.features == 0  # each computes its own, since no folder is shared
     assert found.training > 0
-    assert estimate(recipes, listing, 20).training == 10 * found.training
+    more = estimate([(recipe, 20) for recipe in recipes], listing)
+    assert more.training == 10 * found.training
+    assert more.disk == 10 * found.disk
+    assert "run folders of 2.0 GB, 1.0 GB are free" in replace(found, disk=2_000_000_000).line(1_000_000_000)
+
+    folds = len(list((compared / "lrcn").glob("fold-*")))
+    left = sum(path.stat().st_size for path in (compared / "lrcn").glob("fold-*/[cm]*.safetensors"))
+    assert estimate([(recipes[2], folds)], listing).disk == pytest.approx(left, rel=0.2)
+
+
+def test_only_what_is_missing_is_estimated(compared, words, monkeypatch, capsys):
+    assert main([*words, "--models", "lrcn", "--seeds", "[0,1]", "--out", str(compared)]) == 0
+    assert "estimated" not in capsys.readouterr().err
 
 
 def test_a_model_that_fails_is_a_row_and_the_others_go_on(words, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from json import dumps
@@ -22,7 +23,7 @@ from actionfusion.intervals import percent_range
 from actionfusion.models import MODELS, model_class
 from actionfusion.reporting.compare_page import render_compared
 from actionfusion.reporting.rendering import NOTHING, plural, refuse_other_page, write_page
-from actionfusion.run_folder import at_work
+from actionfusion.run_folder import at_work, evaluation_path
 from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.storage import PathLike
 from actionfusion.terminal import Console, Text
@@ -119,7 +120,13 @@ def compare(
     folds = make_folds(listing, chosen, 0, repeats, seeds)
     with at_work(out):
         _say(f"{plural(len(recipes), 'model')}, {plural(len(folds), 'fold')} each")
-        _say(estimate(list(recipes.values()), listing, len(folds)).line())
+        missing = {
+            name: sum(not evaluation_path(out / folder_of(name) / fold.folder, "test").is_file() for fold in folds)
+            for name in recipes
+        }
+        if any(missing.values()):
+            wanted = [(recipes[name], count) for name, count in missing.items() if count]
+            _say(estimate(wanted, listing).line(shutil.disk_usage(out).free))
         rows: list[ComparedModel] = []
         compared: list[ComparedModel] = []
         for number, (name, made) in enumerate(recipes.items(), 1):

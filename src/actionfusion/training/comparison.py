@@ -1,4 +1,4 @@
-"""How models are trained to be compared: by one recipe, with the settings of each; and how long that will take."""
+"""How models are trained to be compared: by one recipe, with the settings of each; and what that will cost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.models import model_class
 from actionfusion.models.model import Features, VideoModel
 from actionfusion.plain_progress import duration
+from actionfusion.training.cost import training_cost
+from actionfusion.training.guards import giga
 from actionfusion.training.recipe import Recipe, load_recipe
 from actionfusion.video.clip import cut_clip
 
@@ -49,37 +51,41 @@ def comparison_recipe(row: str, base: str | None = None) -> Recipe:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a comparison takes, about.
+    """What a comparison costs, about.
 
     Attributes:
         features: seconds for what is computed of each clip once.
         training: seconds for all steps of all folds.
+        disk: bytes of the folds' weights and checkpoints.
         unknown: models that could not be tried.
     """
 
     features: float
     training: float
+    disk: int
     unknown: tuple[str, ...]
 
-    def line(self) -> str:
-        """Say it."""
+    def line(self, free: int) -> str:
+        """Say it, beside the bytes that are free."""
         features, training = duration(self.features), duration(self.training)
         unknown = f"; not counted: {', '.join(self.unknown)}" if self.unknown else ""
-        return f"estimated: {features} for features, which are computed once, and {training} for training{unknown}"
+        return (
+            f"estimated: {features} for features, which are computed once, and {training} for training; "
+            f"run folders of {giga(self.disk)}, {giga(free)} are free{unknown}"
+        )
 
 
-def estimate(recipes: Sequence[Recipe], listing: Listing, folds: int) -> Estimate:
+def estimate(wanted: Sequence[tuple[Recipe, int]], listing: Listing) -> Estimate:
     """Try each model on one clip and one batch, and multiply.
 
     Args:
-        recipes: of the models, with their data.
+        wanted: recipes of the models, with their data, and how many folds each is to be trained on.
         listing: the videos.
-        folds: that each model is trained on.
     """
-    features, training, unknown, seen = 0.0, 0.0, list[str](), set[tuple[object, ...]]()
-    for recipe in recipes:
+    features, training, disk, unknown, seen = 0.0, 0.0, 0, list[str](), set[tuple[object, ...]]()
+    for recipe, folds in wanted:
         try:
-            once, each = _try(recipe, listing)
+            once, each, size = _try(recipe, listing)
         except ActionFusionError:
             unknown.append(recipe.model)
             continue
@@ -90,14 +96,16 @@ def estimate(recipes: Sequence[Recipe], listing: Listing, folds: int) -> Estimat
             features += once
         seen.add(shared)
         training += folds * each
-    return Estimate(features, training, tuple(unknown))
+        disk += folds * size
+    return Estimate(features, training, disk, tuple(unknown))
 
 
-def _try(recipe: Recipe, listing: Listing) -> tuple[float, float]:
-    """Estimate the seconds for the features of all clips, and for the training of a fold from them."""
+def _try(recipe: Recipe, listing: Listing) -> tuple[float, float, int]:
+    """Estimate the seconds for the features of all clips and for a fold's training from them, and the fold's bytes."""
     videos = split_listing(listing, replace(recipe.data, split="all"))
     made = recipe.fitted(len(listing.labels))
     network = model_class(made.model)(made.network)
+    size = training_cost(type(network), made.network, made.training, cached=True).disk
     began = time.perf_counter()
     with torch.inference_mode():
         features = _features(network, made, videos)
@@ -107,7 +115,7 @@ def _try(recipe: Recipe, listing: Listing) -> tuple[float, float]:
     count, settings = len(listing.entries), recipe.training
     views = recipe.features.views if recipe.features.folder is not None else 0
     if network.solved:
-        return count * (1 + views) * clip, 0.0
+        return count * (1 + views) * clip, 0.0, size
     batch = {stream: values.expand(settings.batch_size, *values.shape[1:]) for stream, values in features.items()}
     network.freeze_backbones("all")
     began = time.perf_counter()
@@ -115,7 +123,7 @@ def _try(recipe: Recipe, listing: Listing) -> tuple[float, float]:
     loss.backward()  # type: ignore[no-untyped-call]
     step = time.perf_counter() - began
     epochs = sum(stage.max_epochs for stage in settings.stages)
-    return count * (1 + views) * clip, epochs * math.ceil(count / settings.batch_size) * step
+    return count * (1 + views) * clip, epochs * math.ceil(count / settings.batch_size) * step, size
 
 
 def _features(network: VideoModel, recipe: Recipe, videos: LabelledVideos) -> Features:
