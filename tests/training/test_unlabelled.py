@@ -86,6 +86,28 @@ def test_the_run_has_the_stage_and_no_accuracy_of_it(train_arguments, tmp_path, 
     refuse_contradictions(older, config, run)
 
 
+def test_a_run_stopped_in_its_labelled_stage_is_not_finished(train_arguments, tmp_path, monkeypatch):
+    given = train_arguments["recipe"].changed(
+        model="composite_lstm", network=CompositeLSTMSettings.tiny(8, **SMALL, unlabelled_epochs=1)
+    )
+    assert len(given.training.stages) == 1  # that without labels is the model's own
+    whole = train(given, out=tmp_path / "whole", device="cpu")
+
+    with monkeypatch.context() as patch:
+        step = Learner.step
+
+        def stopped(learner, given, rate, *, labels=True):
+            if labels:
+                raise KeyboardInterrupt
+            return step(learner, given, rate, labels=labels)
+
+        patch.setattr(Learner, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(given, out=tmp_path / "stopped", device="cpu")
+    resumed = train(given, out=tmp_path / "stopped", device="cpu", resume=True)
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_a_stage_without_labels_is_refused_where_there_is_none(train_arguments):
     recipe = train_arguments["recipe"]
     unlabelled = replace(recipe.training, stages=(Stage(labels=False), Stage()))

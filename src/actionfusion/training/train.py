@@ -160,7 +160,7 @@ def _go_on(
 
 def _resume(out: Path, given: Recipe, processes: Processes) -> Path:
     run, state = open_run(out), read_state(out)
-    if state["stage"] >= len(given.training.stages):
+    if state["stage"] >= len(run.config["training"]["stages"]):
         if processes.main:
             forget_paths(run)  # a kill may have come before that
             Console(stderr=True).print(Text(f"{out}: the training is finished already"), soft_wrap=True)
