@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap, t
+from scipy.stats import binomtest, t, ttest_1samp
 
-from actionfusion.intervals import bootstrap_mean, clustered_wilson, clusters, wilson
+from actionfusion.intervals import clustered_difference, clustered_wilson, clusters, wilson
 
 answers_in_groups = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=2, max_size=12)
 
@@ -65,16 +65,15 @@ def test_it_covers_what_others_miss():
     """Five groups of ten videos, their shares spread by a beta distribution about 0.7."""
     generator = np.random.default_rng(0)
     units = np.repeat([f"g{number}" for number in range(5)], 10).tolist()
-    covered = {"groups": 0, "videos": 0, "bootstrap": 0}
+    covered = {"groups": 0, "videos": 0}
     for _ in range(200):
         shares = generator.beta(2.1, 0.9, 5)
         right = (generator.random((5, 10)) < shares[:, None]).reshape(-1)
-        intervals = (clustered_wilson(right, units), wilson(right.sum(), 50), bootstrap_mean(right, units))
+        intervals = (clustered_wilson(right, units), wilson(right.sum(), 50))
         for name, (low, high) in zip(covered, intervals, strict=True):
             covered[name] += low <= 0.7 <= high
     assert covered["groups"] / 200 > 0.93
     assert covered["videos"] / 200 < 0.85
-    assert covered["bootstrap"] / 200 < 0.9
 
 
 def test_more_confidence_is_wider():
@@ -85,7 +84,7 @@ def test_more_confidence_is_wider():
 
 def test_one_group_alone_tells_nothing():
     assert clustered_wilson([True, False], ["a", "a"]) is None
-    assert bootstrap_mean([1.0, 0.0], ["a", "a"]) is None
+    assert clustered_difference([1.0, 0.0], ["a", "a"]) is None
 
 
 def test_videos_without_a_group_are_drawn_alone():
@@ -95,16 +94,27 @@ def test_videos_without_a_group_are_drawn_alone():
     assert "a" not in clusters([None], ["a"]), "a video is no group of the same name"
 
 
-def test_the_bootstrap_is_scipys():
-    generator = np.random.default_rng(3)
-    sums, sizes = generator.normal(3, 2, 40), generator.integers(1, 6, 40)
-    values = np.repeat(sums / sizes, sizes)
-    units = np.repeat([f"g{number:02d}" for number in range(40)], sizes).tolist()
-    ours = bootstrap_mean(values, units, seed=1)
-    theirs = bootstrap(
-        (sums, sizes), lambda one, two, axis=-1: one.sum(axis) / two.sum(axis), paired=True, method="percentile",
-        n_resamples=20000, rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    assert ours == pytest.approx((theirs.low, theirs.high), rel=0.03)
-    assert ours == bootstrap_mean(values, units, seed=1)
-    assert ours != bootstrap_mean(values, units, seed=2)
+def test_of_groups_of_one_size_the_difference_is_students():
+    means = np.random.default_rng(3).choice([-0.5, 0.0, 0.5], 7)
+    units = np.repeat([f"g{number}" for number in range(7)], 4)
+    expected = ttest_1samp(means, 0).confidence_interval(0.95)
+    assert clustered_difference(np.repeat(means, 4), units) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("groups", [2, 3, 9])
+def test_the_difference_of_equals_is_told_from_none_no_oftener_than_announced(groups):
+    generator, units = np.random.default_rng(0), np.repeat([f"g{number}" for number in range(groups)], 10)
+    told = 0
+    for _ in range(400):
+        shares = np.clip(generator.normal(0.7, 0.15, (2, groups)), 0, 1).repeat(10, axis=1)
+        first, second = generator.random(shares.shape) < shares
+        low, high = clustered_difference(first.astype(float) - second, units)
+        told += not low <= 0 <= high
+    assert told / 400 < 0.1  # of a bootstrap 38, 15 and 8 %
+
+
+def test_a_difference_that_never_varies_is_not_certain():
+    units = [f"g{number}" for number in range(9)] * 4
+    none = clustered_wilson([False] * 36, units)[1]
+    assert clustered_difference([0.0] * 36, units) == pytest.approx((-none, none))
+    assert clustered_difference([1.0] * 36, units) == pytest.approx((1 - 2 * none, 1))

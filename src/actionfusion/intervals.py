@@ -1,4 +1,4 @@
-"""Intervals of accuracies, for single videos and for videos that come in groups."""
+"""Intervals of accuracies and of their differences, for single videos and for videos that come in groups."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
-DRAWS = 2000
-_DRAWS_AT_ONCE = 100
 
 Interval = tuple[float, float]
 
@@ -68,8 +66,6 @@ def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str], confidence: floa
     variance is that of G groups alone.  Where all predictions are correct, or all wrong, no variance can be seen; the
     groups then count as wholly alike inside: n^2 / sum of n_g^2.
 
-    A percentile bootstrap of groups has no width at all in that case, and covers too little with few groups.
-
     Args:
         hits: ``[N]`` whether each prediction is correct.
         units: ``[N]`` what each video is drawn with, see ``clusters``.
@@ -97,30 +93,34 @@ def clustered_wilson(hits: npt.ArrayLike, units: Sequence[str], confidence: floa
     return wilson(share * effective if share < 1 else effective, effective, z)
 
 
-def bootstrap_mean(values: npt.ArrayLike, units: Sequence[str], seed: int = 0) -> Interval | None:
-    """Estimate the percentile interval of the mean of values whose units are resampled, whole and with replacement.
+def clustered_difference(differences: npt.ArrayLike, units: Sequence[str]) -> Interval | None:
+    """Compute Student's interval of the mean of paired differences, with the variance between units.
+
+    Where all units have one mean, no variance can be seen; then as many may be of another as could be in
+    ``clustered_wilson`` where all predictions are wrong.
+
+    A percentile bootstrap of units is too narrow where they are few: of nine it leaves out the truth in 8 % of cases.
 
     Args:
-        values: ``[N]``.
-        units: ``[N]`` what each value is drawn with.
-        seed: of the ``DRAWS`` resamplings.
+        differences: ``[N]`` first minus second of each prediction, -1 to 1.
+        units: ``[N]`` what each is drawn with, see ``clusters``.
 
     Returns:
         The bounds, or None for fewer than two units.
 
-    Source: Efron and Tibshirani 1993, chapter 13; of whole clusters, Davison and Hinkley 1997, section 3.8.
+    Source: Cochran 1977, section 6.3, the ratio of a sample's sums to its sizes.
     """
-    sums, sizes = totals(values, units)
-    number = len(sums)
+    sums, sizes = totals(differences, units)
+    number, count = len(sums), float(sizes.sum())
     if number < 2:
         return None
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(DRAWS // _DRAWS_AT_ONCE):
-        chosen = generator.integers(0, number, (_DRAWS_AT_ONCE, number))
-        means.append(sums[chosen].sum(1) / sizes[chosen].sum(1))
-    low, high = np.quantile(np.concatenate(means), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    mean = float(sums.sum()) / count
+    error = math.sqrt(number / (number - 1) * float(((sums - mean * sizes) ** 2).sum())) / count
+    if math.isclose(error, 0, abs_tol=1e-12):
+        _, other = clustered_wilson(np.zeros(len(units)), units) or (0.0, 1.0)
+        return mean - other * (mean + 1), mean + other * (1 - mean)
+    half = float(stdtrit(number - 1, (1 + CONFIDENCE) / 2)) * error
+    return max(mean - half, -1.0), min(mean + half, 1.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, ttest_1samp
 
 from actionfusion.__main__ import main
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
@@ -83,6 +83,20 @@ def test_runs_of_equal_worth_are_told_apart_no_oftener_than_announced():
     assert surprised / 200 <= 0.06
 
 
+def test_more_draws_of_the_same_videos_are_no_more_evidence():
+    def repeated(right, times):
+        one = plain(right)
+        return one | {
+            "videos": [row | {"key": f"{draw}\0{row['video']}"} for draw in range(times) for row in one["videos"]]
+        }
+
+    first, second = [1] * 20 + [0] * 10, [1] * 12 + [0] * 14 + [1] * 4
+    once, often = (compare_pairs(repeated(first, times), repeated(second, times)) for times in (1, 10))
+    assert (often.count, often.videos) == (300, 30)
+    assert often.p_value == once.p_value
+    assert often.interval == pytest.approx(once.interval)
+
+
 def test_only_common_videos_are_compared_and_the_rest_is_counted():
     found = compare_pairs(plain([1, 1, 0], names=["a", "b", "c"]), plain([0, 1], names=["b", "d"]))
     assert (found.count, found.only_first, found.unmatched) == (1, 1, {"first": 2, "second": 1})
@@ -122,7 +136,7 @@ def test_from_runs_and_from_files(grouped_run, grouped_root, tmp_path, capsys):
     assert "McNemar's exact test: p = " in capsys.readouterr().out
 
 
-def test_protocols_are_compared_fold_by_fold(tmp_path):
+def test_protocols_are_compared_fold_by_fold(tmp_path, capsys):
     """Two seeds over two folds: the same video twice is two predictions and one unit."""
     answered = {"one": [[1, 1, 0], [1, 1, 1]], "other": [[1, 0, 0], [1, 0, 1]]}
     for name, folds in answered.items():
@@ -134,8 +148,16 @@ def test_protocols_are_compared_fold_by_fold(tmp_path):
         (tmp_path / name / "protocol.json").write_text(json.dumps(figures))
     found = versus(tmp_path / "one", tmp_path / "other")
     assert (found.both_right, found.only_first, found.only_second, found.both_wrong) == (3, 2, 0, 1)
-    # The second video makes the whole difference, in both folds: means of three resampled from 0, 1, 0.
-    assert found.interval == pytest.approx((0, 1))
+    # The second video makes the whole difference, in both folds: means of three videos, 0, 1, 0.
+    expected = ttest_1samp([0, 1, 0], 0).confidence_interval(0.95)
+    assert found.interval == pytest.approx((max(expected.low, -1), min(expected.high, 1)))
+    # The first fold alone counts for the test: one of two that differ.
+    assert (found.count, found.videos, found.p_value) == (6, 3, 1)
+    said = capsys.readouterr().out
+    assert "first:  " in said
+    assert "83.3 % (5/6)\n" in said
+    assert "on 6 predictions of 3 videos that both predict" in said
+    assert "one prediction of each video" in said
     with pytest.raises(SettingsError, match="no predictions on the val part"):
         versus(tmp_path / "one", tmp_path / "other", part="val")
     (tmp_path / "one" / "protocol.json").write_text("{")

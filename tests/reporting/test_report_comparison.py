@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actionfusion.curves import Curves
 from actionfusion.errors import OutputError, RunFolderError, SettingsError
 from actionfusion.reporting.figures import SERIES, overlay_svg
-from actionfusion.reporting.several_runs import class_rows, paired, short_names
+from actionfusion.reporting.several_runs import class_rows, paired, short_names, unlike
 from actionfusion.reporting.several_runs_page import ComparedRun, render_comparison, report_comparison
 
 NASTY = '<script>alert("1")</script>"\n\'& {{ 7 * 7 }}'
@@ -24,6 +24,16 @@ def _videos(answers):
 
 
 _ANSWERS = st.dictionaries(st.integers(0, 12), st.tuples(st.just("a"), st.sampled_from("ab")))
+
+
+def test_runs_are_unlike_by_what_was_asked_for_not_by_what_was_found(make_evaluation):
+    def viewed(**views):
+        return make_evaluation([[3, 1], [0, 5]]) | {"views": {"temporal": 3, "flip": False} | views}
+
+    assert unlike([viewed(clips=30, single={"correct": 20}), viewed(clips=29, single={"correct": 21})]) == []
+    assert unlike([viewed(), viewed(flip=True)]) == [
+        "The runs were measured on different views at test time: 3, 3 and their mirror images."
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -106,7 +116,7 @@ def test_the_page_shows_the_numbers_and_keeps_text_text(parse, make_evaluation, 
     rows = [[cell.text for cell in row.find("td")] for row in root.find("section", id="pairs")[0].find("tr")][1:]
     same = {v["video"] for v in first["videos"]} & {v["video"] for v in other["videos"]}
     assert int(rows[0][7]) == len(same)
-    assert rows[1] == ["±0.0", "±0.0 to ±0.0", "1", "0", "0", "17", "3", "20"]
+    assert rows[1] == ["±0.0", "−18.0 to +18.0", "1", "0", "0", "17", "3", "20"]
     assert "predicted by only one of both" in root.find("section", id="pairs")[0].text
     classes = [
         [cell.text for cell in row.find("td")][1:] for row in root.find("table", id="class-differences")[0].find("tr")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from actionfusion.data.dataset import DataSettings
 from actionfusion.data.recorded_split import reopen_data
-from actionfusion.errors import ActionFusionError, RunFolderError
+from actionfusion.errors import ActionFusionError, RunFolderError, VideoError
 from actionfusion.evaluation.pairs import PairedComparison, compare_pairs
 from actionfusion.evaluation.versus import read_answers
 from actionfusion.files import write_atomically
@@ -85,6 +86,12 @@ class ComparedModel:
         return self.figures["pooled"] if self.figures and self.figures["pooled"]["count"] else {}
 
     @property
+    def start_doubts(self) -> tuple[str, ...]:
+        """Why test videos may not be new to what the trainings started from."""
+        folds = self.figures["folds"] if self.figures else ()
+        return tuple(dict.fromkeys(doubt for fold in folds for doubt in fold["start_doubts"]))
+
+    @property
     def interval(self) -> Interval:
         """Of the accuracy, 95 %: with whole groups drawn where they are known.  There is one where there is a count."""
         low, high = self.pooled["group_interval"] or self.pooled["interval"]
@@ -113,8 +120,7 @@ class ComparedModel:
 def with_pairs(models: Sequence[ComparedModel], folders: Mapping[str, Path], reference: str) -> list[ComparedModel]:
     """Compare each model with the reference, video by video and fold by fold.
 
-    The interval is over all seeds.  McNemar's test takes each video as drawn by itself, so it sees those of the first
-    seed alone, and its p is corrected for the number of models.
+    The interval is over all seeds.  McNemar's p, of the first, is corrected for the number of models.
 
     Args:
         models: the rows.
@@ -124,28 +130,18 @@ def with_pairs(models: Sequence[ComparedModel], folders: Mapping[str, Path], ref
     answers = {model.name: read_answers(folders[model.name]) for model in models if model.pooled}
     if reference not in answers:
         return list(models)
-    pairs, p_values = dict[str, PairedComparison](), dict[str, float]()
+    pairs = dict[str, PairedComparison]()
     for name in answers.keys() - {reference}:
         try:
             pairs[name] = compare_pairs(answers[name], answers[reference])
-            first = compare_pairs(_of_first_seed(answers[name]), _of_first_seed(answers[reference]))
         except ActionFusionError:  # no fold in common is done
             continue
-        p_values[name] = first.p_value
-    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    corrected = dict(zip(pairs, holm([pair.p_value for pair in pairs.values()]), strict=True))
     return [replace(model, pair=pairs.get(model.name), p_value=corrected.get(model.name)) for model in models]
 
 
-def _of_first_seed(answers: Mapping[str, Any]) -> dict[str, Any]:
-    def seed(row: Mapping[str, Any]) -> int:
-        return int(str(row["key"]).partition("\0")[0].rpartition("-")[2])
-
-    first = min(map(seed, answers["videos"]))
-    return {**answers, "videos": [row for row in answers["videos"] if seed(row) == first]}
-
-
 def training_seconds(folder: Path, figures: Mapping[str, Any]) -> float | None:
-    """Sum the seconds of all epochs of a protocol's folds, each as long as its fold's median; None where there is none.
+    """Sum the seconds of all epochs of a protocol's folds, each as its fold's median; None where there are none.
 
     With the median, a machine that slept or did something else for a while does not count.
     """
@@ -154,14 +150,14 @@ def training_seconds(folder: Path, figures: Mapping[str, Any]) -> float | None:
         path = folder / fold["run"] / METRICS
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+                rows = [row for row in csv.DictReader(file) if row["learning_rate"]]  # none of what is solved
             seconds = [float(row["seconds"]) for row in rows]
             total, epochs = total + len(rows) * (median(seconds) if rows else 0.0), epochs + len(rows)
     return total if epochs else None
 
 
 def measure_cost(folder: Path, figures: Mapping[str, Any], data: DataSettings, device: str | None) -> Cost | None:
-    """Measure what a model costs on its first finished fold, once; None where no fold is done.
+    """Measure what a model costs on its first finished fold, once; None where none is done, or no test video opens.
 
     Raises:
         RunFolderError: what was measured before cannot be read.
@@ -174,14 +170,22 @@ def measure_cost(folder: Path, figures: Mapping[str, Any], data: DataSettings, d
         return Cost(**build_each(kinds, read_json(path, RunFolderError, _AGAIN), path, RunFolderError, _AGAIN))
     run = open_run(folder / figures["folds"][0]["run"])
     cost = _measure(run, data.root, data.store, device)
+    if cost is None:
+        return None
     write_atomically(path, dumps(asdict(cost), indent=1) + "\n")
     return cost
 
 
-def _measure(run: RunFolder, root: PathLike | None, store: PathLike | None, device: str | None) -> Cost:
+def _measure(run: RunFolder, root: PathLike | None, store: PathLike | None, device: str | None) -> Cost | None:
     recognizer = Recognizer.load(run, runtime="torch", device=device)
     videos = reopen_data(run, root, store)
-    clip = cut_clip(videos.sources(videos.part("test")[:1], run.clip)[0].open(), run.clip)
+    clip = None
+    for source in videos.sources(videos.part("test"), run.clip):
+        with suppress(VideoError):  # which the evaluation counts
+            clip = cut_clip(source.open(), run.clip)
+            break
+    if clip is None:
+        return None
     seconds = []
     for _ in range(_TIMES + 1):
         began = time.perf_counter()

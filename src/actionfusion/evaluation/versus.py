@@ -18,18 +18,16 @@ from actionfusion.settings import EVALUATION_BYTES, read_json
 from actionfusion.terminal import Console, Text
 
 
-def versus(
-    first: Path, second: Path, *, part: Part = "test", seed: int = 0, out: Path | None = None
-) -> PairedComparison:
+def versus(first: Path, second: Path, *, part: Part = "test", out: Path | None = None) -> PairedComparison:
     """Compare two evaluated runs video by video: McNemar's test, and the difference of their accuracies.
 
-    Of two protocols the predictions are compared fold by fold; a video of several folds is one unit of the bootstrap.
+    Of two protocols the predictions are compared fold by fold.  The difference is over all of them, its interval with
+    the variance between groups, or between videos where groups are not known; the test sees each video once.
 
     Args:
         first: a run folder that ``evaluate`` has measured, the JSON file that it wrote, or the folder of a protocol.
         second: another.
         part: which of a run folder's evaluations: test, val or train.
-        seed: of the bootstrap.
         out: a JSON file for the result; none writes none.
 
     Returns:
@@ -40,13 +38,12 @@ def versus(
         DatasetError: no video in common, or one that has another label in each.
         OutputError: the file cannot be written.
 
-    Sources: McNemar 1947, exact after Fagerland, Lydersen and Laake 2013; the bootstrap as in ``bootstrap_mean``.
+    Sources: McNemar 1947, exact after Fagerland, Lydersen and Laake 2013; the interval as in ``clustered_difference``.
     """
     if out is not None:
         refuse_foreign(out, lambda path: {"first", "second", "difference"} <= read_json(path).keys())
-    if out is not None:
         refuse_unwritable(out)
-    comparison = compare_pairs(read_answers(first, part), read_answers(second, part), seed)
+    comparison = compare_pairs(read_answers(first, part), read_answers(second, part))
     _print(comparison, str(first), str(second))
     if out is not None:
         try:
@@ -104,19 +101,28 @@ def _print(comparison: PairedComparison, first: str, second: str) -> None:
         f"{comparison.both_right} both correct, {comparison.only_first} the first alone, "
         f"{comparison.only_second} the second alone, {comparison.both_wrong} neither"
     )
+    one, other, predicted = str(comparison.first), str(comparison.second), f"{comparison.count} videos"
+    repeated = comparison.count > comparison.videos
+    if repeated:  # Wilson's interval would take each video several times
+        one, other = (
+            f"{100 * of.share:.1f} % ({of.correct}/{of.count})" for of in (comparison.first, comparison.second)
+        )
+        predicted = f"{comparison.count} predictions of {comparison.videos} videos"
     lines = [
-        f"first:  {first}: top-1 {comparison.first}",
-        f"second: {second}: top-1 {comparison.second}",
-        f"on {comparison.count} videos that both predict: {counts}",
+        f"first:  {first}: top-1 {one}",
+        f"second: {second}: top-1 {other}",
+        f"on {predicted} that both predict: {counts}",
     ]
     difference = f"difference {100 * comparison.difference:+.1f} points"
     if comparison.interval is None:
         lines.append(f"{difference}; one {'group' if comparison.groups else 'video'} alone gives no interval")
     else:
         low, high = (100 * bound for bound in comparison.interval)
-        drawn = f"{comparison.groups} groups" if comparison.groups else f"{comparison.count} videos"
-        lines.append(f"{difference}; 95 % interval {low:+.1f} to {high:+.1f}, by bootstrap of {drawn}")
+        between = f"{comparison.groups} groups" if comparison.groups else f"{comparison.videos} videos"
+        lines.append(f"{difference}; 95 % interval {low:+.1f} to {high:+.1f}, by the variance between {between}")
     lines.append(f"McNemar's exact test: p = {comparison.p_value:.3g}")
+    if repeated:
+        lines.append("note: McNemar's test sees one prediction of each video, in the first fold that tests it")
     if comparison.groups:
         lines.append("note: McNemar's test takes each video as drawn by itself; the interval keeps groups together")
     for name, count in comparison.unmatched.items():

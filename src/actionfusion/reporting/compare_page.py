@@ -45,6 +45,8 @@ def render_compared(models: Sequence[ComparedModel], listing: Listing, protocol:
             rows=rows,
             labels=listing.labels,
             failures=[row for row in rows if row["model"].failure],
+            doubted=[row for row in rows if row["model"].start_doubts],
+            machines=list(dict.fromkeys(row["machine"] for row in rows if row["machine"])),
             leaks=next((model.figures["leaks"] for model in done if model.figures), None),
             reference=reference,
             orders=orders(
@@ -68,6 +70,7 @@ def _row(model: ComparedModel, listing: Listing) -> dict[str, Any]:
         "bar": bar,
         "parameters": NOTHING if cost is None or cost.parameters is None else f"{cost.parameters:,}",
         "flops": NOTHING if cost is None or cost.flops is None else f"{cost.flops / 1e9:.3g}",
+        "machine": cost and f"{cost.device} with {plural(cost.threads, 'thread')}",
         "milliseconds": NOTHING if cost is None else f"{cost.milliseconds:.1f}",
         "seconds": NOTHING if seconds is None else f"{seconds:,.0f}",
     }

@@ -122,12 +122,18 @@ def unlike(evaluations: Sequence[Evaluation]) -> list[str]:
         ("confidence", "levels of confidence"),
         ("views", "views at test time"),
     ):
-        values = list(dict.fromkeys(str(evaluation.get(name)) for evaluation in evaluations))
+        values = list(dict.fromkeys(_plain(evaluation.get(name)) for evaluation in evaluations))
         if len(values) > 1:
             found.append(f"The runs were measured on different {what}: {', '.join(values)}.")
     if len({frozenset(evaluation["labels"]) for evaluation in evaluations}) > 1:
         found.append("The runs do not know the same classes.")
     return found
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):  # of the views, what was asked for; the rest is what the run found by them
+        return f"{value.get('temporal')}{' and their mirror images' if value.get('flip') else ''}"
+    return str(value)
 
 
 def _by_video(evaluation: Evaluation) -> dict[str, Mapping[str, Any]]:
