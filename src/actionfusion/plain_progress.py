@@ -59,5 +59,10 @@ def duration(seconds: float) -> str:
     raise AssertionError
 
 
+def giga(size: float) -> str:
+    """Write bytes as ``1.2 GB``, or as MB where that says more."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.{0 if size >= 1e7 else 1}f} MB"
+
+
 def _counted(count: int, unit: str) -> str:
     return f"{count} {unit}{'s' if count > 1 and unit in ('week', 'day') else ''}"

@@ -60,6 +60,7 @@ _FURTHER: Mapping[str, Any] = {
     "pretrained_fc6": str,
     "flow_start": str,
     "start": Mapping[str, Any],
+    "start_doubts": tuple[str, ...],
     "rates": FrameRates | None,
     "flops": int,
 }

@@ -45,6 +45,18 @@ def by_label(predictions):
     return sorted(predictions, key=lambda item: item.label)
 
 
+def test_what_flatters_a_member_flatters_the_average(trained, grouped_root, tmp_path):
+    runs = [trained("unseen", seed=1), trained("flattered", seed=2)]
+    config = yaml.safe_load((runs[1] / "config.yaml").read_text())
+    config["data"]["validation"] = "test"
+    config["start"] |= {"source": "old/model.safetensors", "sha256": "0", "seen_in_test": 3}
+    (runs[1] / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    for number, order in enumerate((runs, runs[::-1])):
+        found = evaluate(average(order, out=tmp_path / str(number)), grouped_root)
+        assert found.selected_on_part
+        assert sum("3 test videos have the names of videos" in note for note in found.notes) == 1
+
+
 def test_it_answers_with_the_mean_of_its_members(streams, trained, grouped_root, tmp_path):
     videos = sorted(grouped_root.rglob("*.mp4"))[::4]
     runs = [*streams, trained("seed", seed=5)]

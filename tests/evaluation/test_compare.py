@@ -1,6 +1,7 @@
 """Several models on the same folds: rows, differences, what fails, and that what is done is never done again."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -10,15 +11,20 @@ import yaml
 
 from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings, open_listing
+from actionfusion.data.layouts.table import read_rows
 from actionfusion.errors import SettingsError, TrainingError
 from actionfusion.evaluation import protocol as protocol_module
+from actionfusion.evaluation.compared import measure_cost, training_seconds
 from actionfusion.evaluation.pairs import compare_pairs
 from actionfusion.evaluation.versus import read_answers
 from actionfusion.intervals import holm
 from actionfusion.models import MODELS, model_class
+from actionfusion.models.systems.c3d import C3DSettings
 from actionfusion.reporting.compare import compare
+from actionfusion.reporting.compare_page import render_compared
 from actionfusion.training import comparison as comparison_module
 from actionfusion.training.comparison import comparison_recipe, estimate
+from actionfusion.training.features import FeatureSettings
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -117,7 +123,7 @@ def test_the_time_and_the_disk_are_estimated_of_every_model(base, grouped_root, 
     recipes = [comparison_recipe(name, str(base)).changed(data=data) for name in ("fusion", "probe", "lrcn")]
     found = estimate([(recipe, 2) for recipe in recipes], listing)
     assert found.unknown == ()
-    assert found.features == 0  # each computes its own, since no folder is shared
+    assert found.features == len(listing.entries)  # of the probe; no features are kept, so the others' are training
     assert found.training > 0
     more = estimate([(recipe, 20) for recipe in recipes], listing)
     assert more.training == 10 * found.training
@@ -132,6 +138,66 @@ def test_the_time_and_the_disk_are_estimated_of_every_model(base, grouped_root, 
 def test_only_what_is_missing_is_estimated(compared, words, monkeypatch, capsys):
     assert main([*words, "--models", "lrcn", "--seeds", "[0,1]", "--out", str(compared)]) == 0
     assert "estimated" not in capsys.readouterr().err
+
+
+def test_the_estimate_counts_what_keeps_no_features(base, grouped_root):
+    listing = open_listing(DataSettings(root=grouped_root))
+    data = DataSettings(root=grouped_root, validation="none")
+    whole = comparison_recipe("c3d", str(base)).changed(data=data, network=C3DSettings.tiny(2))
+    trained = comparison_recipe("lrcn", str(base)).changed(data=data, features=FeatureSettings())
+    found = estimate([(whole, 1), (trained, 1)], listing)
+    assert found.unknown == ()
+    assert found.features == 0
+    assert found.training > 0
+
+
+def test_other_settings_in_a_used_folder_leave_its_table_alone(compared, words, base, tmp_path):
+    out = shutil.copytree(compared, tmp_path / "out")
+    before = (out / "comparison.json").read_bytes()
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(BASE | {"clip": BASE["clip"] | {"frames": 3}}))
+    changed = [*words, "--models", "lrcn", "--seeds", "[0,1]", "--out", str(out)]
+    changed[changed.index(str(base))] = str(other)
+    assert main(changed) == 1
+    assert (out / "comparison.json").read_bytes() == before
+
+
+def test_an_unreadable_test_video_costs_no_row(compared, grouped_root, tmp_path):
+    root, protocol = (
+        shutil.copytree(grouped_root, tmp_path / "root"),
+        shutil.copytree(compared / "lrcn", tmp_path / "of"),
+    )
+    figures = json.loads((protocol / "protocol.json").read_text())
+    (protocol / "cost.json").unlink()
+    rows = read_rows(protocol / figures["folds"][0]["run"] / "split.csv", ("path", "part"))
+    tested = [row.cells["path"] for row in rows if row.cells["part"] == "test"]
+    (root / tested[0]).write_bytes(b"no video")
+    data = DataSettings(root=root)
+    assert measure_cost(protocol, figures, data, "cpu").milliseconds > 0
+    (protocol / "cost.json").unlink()
+    for path in tested:
+        (root / path).write_bytes(b"no video")
+    assert measure_cost(protocol, figures, data, "cpu") is None
+
+
+def test_what_is_solved_has_no_seconds_of_epochs(compared):
+    def seconds(row):
+        return training_seconds(compared / row, json.loads((compared / row / "protocol.json").read_text()))
+
+    assert seconds("lrcn") > 0
+    assert seconds("probe") is None
+
+
+def test_the_page_names_each_device_and_any_class(compared, words, grouped_root):
+    dataset = ["folder", grouped_root]
+    rows = compare(*dataset, models="lrcn", seeds=(0, 1), config=words[-1], group_pattern=words[4], out=compared).models
+    listing = open_listing(DataSettings(root=grouped_root))
+    page = render_compared(rows, replace(listing, labels=(*listing.labels, "copy", "pop")), "column", "fusion")
+    assert "on cpu with" in page
+    elsewhere = [rows[0], replace(rows[1], cost=replace(rows[1].cost, device="cuda:0"))]
+    page = render_compared(elsewhere, listing, "column", "fusion")
+    assert " on cuda:0 with " in page
+    assert "on the device that is named" in page
 
 
 def test_a_model_that_fails_is_a_row_and_the_others_go_on(words, tmp_path, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from actionfusion.__main__ import main
 from actionfusion.data.dataset import DataSettings
 from actionfusion.data.listing import Listing, Split, VideoEntry
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError
+from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.folds import Fold, make_folds
 from actionfusion.evaluation.pooling import FinishedFold, summarize
 from actionfusion.evaluation.protocol import protocol
@@ -224,9 +225,33 @@ def test_a_recipe_that_no_fold_was_begun_with_can_be_mended(quick_arguments, tmp
     with pytest.raises(SettingsError, match="conv99"):
         protocol("random-7:3", out=out, **arguments(quick_arguments, training=wrong))
     assert not protocol("random-7:3", out=out, **arguments(quick_arguments)).failed
-    (out / "protocol.yaml").write_text("- 1\n")
-    with pytest.raises(RunFolderError, match="is no recipe"):
-        protocol("random-7:3", out=out, **arguments(quick_arguments))
+    for text, fault in (("- 1\n", "is no recipe"), ("format: 2\n", "has no model")):
+        (out / "protocol.yaml").write_text(text)
+        with pytest.raises(RunFolderError, match=rf"protocol\.yaml: {fault}.*; choose another --out"):
+            protocol("random-7:3", out=out, **arguments(quick_arguments))
+
+
+def test_figures_of_several_views_are_not_mixed_with_those_of_one(random_protocol, quick_arguments, tmp_path):
+    out = shutil.copytree(random_protocol.path, tmp_path / "protocol")
+    fold = out / random_protocol.figures["folds"][1]["run"]
+    evaluate(fold, quick_arguments["recipe"].data.root, views=2)
+    with pytest.raises(RunFolderError, match=r"evaluation_test\.json: is of several views .*; remove that file"):
+        protocol("random-7:3", out=out, repeats=2, seeds=(0, 5), **arguments(quick_arguments))
+    (fold / "evaluation_test.json").unlink()
+    again = protocol("random-7:3", out=out, repeats=2, seeds=(0, 5), **arguments(quick_arguments))
+    assert again.figures == random_protocol.figures
+
+
+def test_what_the_start_has_seen_is_said_of_all_folds(random_protocol, quick_arguments, tmp_path, capsys):
+    start = random_protocol.path / random_protocol.figures["folds"][0]["run"]
+    other = replace(quick_arguments["recipe"].data, seed=1)
+    found = protocol(
+        "random-7:3", out=tmp_path / "out", **arguments(quick_arguments, data=other, pretrained=str(start))
+    )
+    ((doubt,),) = (fold["start_doubts"] for fold in found.figures["folds"])
+    assert "test videos have the names of videos that the run it starts from was trained" in doubt
+    assert f"note: fold random-7:3-draw-1-seed-0: {doubt}" in capsys.readouterr().out
+    assert {tuple(fold["start_doubts"]) for fold in random_protocol.figures["folds"]} == {()}
 
 
 def test_a_data_set_that_has_changed_is_refused(random_protocol, quick_arguments, grouped_root, tmp_path):

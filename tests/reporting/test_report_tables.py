@@ -57,6 +57,7 @@ def test_few_classes_keep_their_order_and_many_begin_with_the_worst(make_evaluat
     for index in range(29):
         confusion[index][index] = index
         confusion[index][29] = 28 - index
+    assert [bar.f1 for bar in class_bars(make_evaluation([[4, 0], [5, 0]])).bars][1] == 0  # as evaluate says
     many = class_bars(make_evaluation(confusion))
     assert many.worst_first
     assert [bar.name for bar in many.bars] == [f"class_{index}" for index in range(30)]

@@ -15,6 +15,7 @@ from actionfusion.run_folder import SPLIT, RunFolder, create_run, refuse_taken
 from actionfusion.settings import plain
 from actionfusion.streams import STREAMS
 from actionfusion.terminal import Console, Text
+from actionfusion.training.start import start_doubts
 from actionfusion.version import __version__
 from actionfusion.video.clip import ClipSettings
 
@@ -76,7 +77,10 @@ def average(runs: Sequence[str | Path], *, out: Path, weights: tuple[float, ...]
 
 
 def _write(out: Path, folders: Sequence[RunFolder], clip: ClipSettings, network: Average) -> None:
-    further = {name: folders[0].config[name] for name in _KEPT if name in folders[0].config}
+    # What flatters one member flatters the average: test videos that ended a training, or that a start has seen.
+    first = next((folder for folder in folders if _ended_by_test_videos(folder)), folders[0])
+    further = {name: first.config[name] for name in _KEPT if name in first.config}
+    further["start_doubts"] = list(dict.fromkeys(doubt for folder in folders for doubt in start_doubts(folder)))
     further["versions"] = {"actionfusion": __version__}
     try:
         with replacing_folder(out) as temporary:
@@ -89,10 +93,14 @@ def _write(out: Path, folders: Sequence[RunFolder], clip: ClipSettings, network:
                 further=further,
             )
             if "data" in further:
-                (temporary / SPLIT).write_bytes((folders[0].path / SPLIT).read_bytes())
+                (temporary / SPLIT).write_bytes((first.path / SPLIT).read_bytes())
             run.save_weights(network)
     except OSError as error:
         raise cannot_write(out, error, "free some space, or choose another --out") from error
+
+
+def _ended_by_test_videos(folder: RunFolder) -> bool:
+    return not folder.model_class.solved and folder.config.get("data", {}).get("validation") == "test"
 
 
 def _refuse_other(folder: RunFolder, first: RunFolder) -> None:

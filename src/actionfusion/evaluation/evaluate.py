@@ -98,7 +98,9 @@ def evaluate(
         _say(*videos.listing.describe_choice("--dataset"), videos.listing.describe(), *videos.listing.notes)
     else:
         videos = reopen_data(folder, root, store)
-    evaluation = measure(folder, videos, part, views=chosen, temperature=temperature, force=force, device=device)
+    evaluation = measure(
+        folder, videos, part, views=chosen, temperature=temperature, force=force, device=device, others=others
+    )
     evaluation = replace(evaluation, root_digest=digest)
     if not evaluation.videos:
         reason = f"not one of the {len(evaluation.failed)} videos of the {part} part can be read"
@@ -147,8 +149,9 @@ def measure(
     force: bool = False,
     device: str | None = None,
     features: FeatureSettings | None = None,
+    others: bool = False,
 ) -> Evaluation:
-    """Measure a run on one part of its split; the arguments and errors are those of ``evaluate``.
+    """Measure a run on one part of its split, or on ``others``; arguments and errors are those of ``evaluate``.
 
     Videos that cannot be read are set apart, even if they are all.  Of single clips the features that a training keeps
     in a folder are read there, and those of this part are added.
@@ -173,7 +176,7 @@ def measure(
         seed=int(folder.config.get("seed", 0)),
         split_seed=videos.settings.seed,
         counts={name: len(videos.part(name)) for name in get_args(Part)},
-        notes=(*videos.split.notes, *(start_doubts(folder) if part == "test" else ()), *found.notes),
+        notes=(*videos.split.notes, *(start_doubts(folder) if part == "test" and not others else ()), *found.notes),
         selected_on_part=not folder.model_class.solved
         and part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),

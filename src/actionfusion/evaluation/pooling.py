@@ -26,10 +26,12 @@ class FinishedFold:
     Attributes:
         fold: which.
         evaluation: what its ``evaluation_test.json`` holds.
+        start_doubts: why the test part may not be new to what the training started from.
     """
 
     fold: Fold
     evaluation: Mapping[str, Any]
+    start_doubts: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return its entry in ``protocol.json``."""
@@ -40,6 +42,7 @@ class FinishedFold:
             "seed": self.fold.seed,
             **{name: self.evaluation[name] for name in KEPT},
             "failed": len(self.evaluation["failed"]),
+            "start_doubts": list(self.start_doubts),
         }
 
 

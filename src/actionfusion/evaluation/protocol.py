@@ -30,6 +30,7 @@ from actionfusion.terminal import Console, Text
 from actionfusion.training.chosen import chosen_recipe
 from actionfusion.training.recipe import Recipe
 from actionfusion.training.resume import is_begun, refuse_contradictions
+from actionfusion.training.start import start_doubts
 from actionfusion.training.train import train
 from actionfusion.upgrade import FORMAT, upgraded
 
@@ -128,8 +129,7 @@ def _train_folds(
     out: Path,
     device: str | None,
 ) -> ProtocolResult:
-    common = _recipe(name, given)
-    _refuse_other(out, common)
+    common = refuse_other_recipe(out, name, given)
     _check(out, listing, given.data, folds)
     with _writing(out):
         write_atomically(out / RECIPE, yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
@@ -182,7 +182,11 @@ def _finished(fold: Fold, path: Path) -> FinishedFold:
     if missing := [name for name in (*KEPT, "failed") if name not in evaluation]:
         remedy = "remove that file and the fold is tested again"
         raise RunFolderError(path, f"was written by another version: it has no {missing[0]}", remedy)
-    return FinishedFold(fold, evaluation)
+    views = evaluation["views"]
+    if not isinstance(views, dict) or views.get("temporal") != 1 or views.get("flip"):
+        remedy = "remove that file and the fold is tested again, as the others are"
+        raise RunFolderError(path, "is of several views of each video, by another command", remedy)
+    return FinishedFold(fold, evaluation, start_doubts(open_run(path.parent)))
 
 
 def _recipe(name: ProtocolName, given: Recipe) -> dict[str, Any]:
@@ -217,9 +221,17 @@ def _without_resolved(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe | parts
 
 
-def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
-    """See that a folder in which a fold was begun is that of this recipe, and any other one is free."""
-    path = out / RECIPE
+def refuse_other_recipe(out: Path, name: ProtocolName, given: Recipe) -> dict[str, Any]:
+    """See that a folder in which a fold was begun is that of this protocol and recipe, and any other one is free.
+
+    Returns:
+        What the folder keeps of them.
+
+    Raises:
+        SettingsError: it was begun with another recipe; all settings that differ are named.
+        RunFolderError: it holds something else.
+    """
+    path, recipe = out / RECIPE, _recipe(name, given)
     if not path.is_file():
         refuse_taken(out)
     elif any(out.glob(f"fold-*/{CONFIG}")):
@@ -229,7 +241,8 @@ def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
             raise RunFolderError(
                 path, f"is no recipe of a protocol ({error.reason})", "choose another --out"
             ) from error
-        refuse_contradictions(_without_resolved(upgraded(recorded)), recipe, out)
+        refuse_contradictions(_without_resolved(upgraded(recorded)), recipe, out, file=RECIPE)
+    return recipe
 
 
 @contextmanager

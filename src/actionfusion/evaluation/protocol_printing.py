@@ -9,9 +9,12 @@ from rich.table import Table
 
 from actionfusion.errors import printable
 from actionfusion.evaluation.metrics import Accuracy
+from actionfusion.evaluation.pooling import PROTOCOL
 from actionfusion.evaluation.printing import NOTHING
 from actionfusion.intervals import percent_range
 from actionfusion.terminal import Console, Text
+
+_MOST_DOUBTS = 3
 
 
 def print_protocol(figures: Mapping[str, Any]) -> None:
@@ -65,6 +68,10 @@ def _lines(figures: Mapping[str, Any]) -> list[str]:
         )
     if any(fold["selected_on_part"] for fold in figures["folds"]):
         lines.append("note: the test part ended the training stages and chose the weights, so these figures flatter")
+    doubted = [(fold["fold"], doubt) for fold in figures["folds"] for doubt in fold["start_doubts"]]
+    lines += [f"note: fold {fold}: {doubt}" for fold, doubt in doubted[:_MOST_DOUBTS]]
+    if len(doubted) > _MOST_DOUBTS:
+        lines.append(f"note: and {len(doubted) - _MOST_DOUBTS} more of that kind, in {PROTOCOL}")
     return lines
 
 

@@ -14,10 +14,10 @@ from rich.table import Table
 from actionfusion.data.dataset import DataSettings, open_listing
 from actionfusion.data.listing import Listing
 from actionfusion.data.splits import default_split
-from actionfusion.errors import ActionFusionError, OutputError, RunFolderError, printable
+from actionfusion.errors import ActionFusionError, DatasetError, OutputError, RunFolderError, printable
 from actionfusion.evaluation.compared import ComparedModel, measure_cost, training_seconds, with_pairs
 from actionfusion.evaluation.folds import ProtocolName, make_folds
-from actionfusion.evaluation.protocol import run_protocol
+from actionfusion.evaluation.protocol import refuse_other_recipe, run_protocol
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.intervals import percent_range
 from actionfusion.models import MODELS, model_class
@@ -111,14 +111,18 @@ def compare(
     data = DataSettings(
         root=root, dataset=dataset, store=store, manifest=manifest, group_pattern=group_pattern, validation="none"
     )
-    recipes = {name: _on_these_videos(made, data, out) for name, made in recipes.items()}
     listing = open_listing(data)
     _say(listing.describe())
     chosen = protocol or _default_protocol(listing)
     if protocol is None:
         _say(f"protocol: {chosen} (chosen; --protocol sets it)")
     folds = make_folds(listing, chosen, 0, repeats, seeds)
+    data = replace(data, dataset=listing.dataset)
+    recipes = {name: _on_these_videos(made, data, out) for name, made in recipes.items()}
     with at_work(out):
+        for name, made in recipes.items():
+            if (out / folder_of(name)).is_dir():  # a table that is there is not to be filled with failures
+                refuse_other_recipe(out / folder_of(name), chosen, made)
         _say(f"{plural(len(recipes), 'model')}, {plural(len(folds), 'fold')} each")
         missing = {
             name: sum(not evaluation_path(out / folder_of(name) / fold.folder, "test").is_file() for fold in folds)
@@ -177,7 +181,7 @@ def _run(
             protocol, recipe, listing, out=out / folder_of(name), repeats=repeats, seeds=seeds, device=device
         ).figures
         cost = measure_cost(out / folder_of(name), figures, recipe.data, device)
-    except (OutputError, RunFolderError):
+    except (OutputError, RunFolderError, DatasetError):
         raise  # the others would end in the same way
     except ActionFusionError as error:
         _say(f"{name} failed: {error}")
@@ -234,6 +238,8 @@ def _print(rows: Sequence[ComparedModel], reference: str) -> None:
     console = Console()
     console.print(table)
     for row in rows:
+        for doubt in row.start_doubts[:1]:
+            console.print(Text(f"note: {row.name}: {printable(doubt)}"), soft_wrap=True)
         if row.failure:
             console.print(Text(f"{row.name}: {printable(row.failure)}", style="red"), soft_wrap=True)
     console.print(Text("p: McNemar's on the first seed, corrected by Holm for the number of models"), soft_wrap=True)

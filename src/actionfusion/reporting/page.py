@@ -19,6 +19,7 @@ from actionfusion.curves import Curves, EpochRow, Quantity, Stage
 from actionfusion.errors import SettingsError
 from actionfusion.evaluation.result import check_evaluation
 from actionfusion.intervals import Interval
+from actionfusion.plain_progress import duration
 from actionfusion.reporting.figures import curves_svg, reliability_bins, reliability_svg
 from actionfusion.reporting.filmstrip import (
     FilmStrip,
@@ -201,6 +202,7 @@ def _training(rows: Sequence[EpochRow]) -> dict[str, Any] | None:
     heads = zip(curves.epochs.tolist(), curves.stages.tolist(), strict=True)
     best = curves.best
     quantities: tuple[Quantity, Quantity] = ("loss", "accuracy")
+    trained = float(sum(seconds for seconds in curves.seconds if math.isfinite(seconds)))
     return {
         "curves": curves,
         "charts": [
@@ -209,7 +211,7 @@ def _training(rows: Sequence[EpochRow]) -> dict[str, Any] | None:
         ],
         "stages": [(stage, _rates(stage)) for stage in curves.stage_list()],
         "best": None if best is None else (int(curves.epochs[best]), float(curves.val_accuracy[best])),
-        "duration": _duration(float(sum(seconds for seconds in curves.seconds if math.isfinite(seconds)))),
+        "duration": duration(trained) if round(trained) else "",
         "rows": list(zip(heads, zip(*(column.tolist() for column in columns), strict=True), strict=True)),
     }
 
@@ -259,13 +261,3 @@ def _rates(stage: Stage) -> str:
     if not math.isfinite(first):
         return ""
     return f"{first:g}" if first == last or not math.isfinite(last) else f"{first:g} to {last:g}"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 1:
-        return ""
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

@@ -173,7 +173,7 @@ def class_bars(evaluation: Evaluation) -> ClassBars:
                 finite_interval(entry["interval"]) if count else None,
                 chance,
                 precision=correct / times if times else None,
-                f1=2 * correct / (count + times) if count and times else None,
+                f1=2 * correct / (count + times) if count + times else None,
             )
         )
     worst_first = len(bars) > MOST_CLASSES_IN_ORDER

@@ -9,14 +9,12 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from actionfusion.data.dataset import LabelledVideos, split_listing
+from actionfusion.data.dataset import split_listing
 from actionfusion.data.listing import Listing
 from actionfusion.errors import ActionFusionError, SettingsError
 from actionfusion.models import model_class
-from actionfusion.models.model import Features, VideoModel
-from actionfusion.plain_progress import duration
+from actionfusion.plain_progress import duration, giga
 from actionfusion.training.cost import training_cost
-from actionfusion.training.guards import giga
 from actionfusion.training.recipe import Recipe, load_recipe
 from actionfusion.video.clip import cut_clip
 
@@ -90,9 +88,7 @@ def estimate(wanted: Sequence[tuple[Recipe, int]], listing: Listing) -> Estimate
             unknown.append(recipe.model)
             continue
         shared = (getattr(recipe.network, "backbone", recipe.model), recipe.clip)
-        if recipe.features.folder is None:
-            each += once
-        elif shared not in seen:
+        if recipe.features.folder is None or shared not in seen:
             features += once
         seen.add(shared)
         training += folds * each
@@ -104,31 +100,30 @@ def _try(recipe: Recipe, listing: Listing) -> tuple[float, float, int]:
     """Estimate the seconds for the features of all clips and for a fold's training from them, and the fold's bytes."""
     videos = split_listing(listing, replace(recipe.data, split="all"))
     made = recipe.fitted(len(listing.labels))
-    network = model_class(made.model)(made.network)
-    size = training_cost(type(network), made.network, made.training, cached=True).disk
+    network, settings, count = model_class(made.model)(made.network), made.training, len(listing.entries)
+    cached = made.features.folder is not None or network.solved
+    size = training_cost(type(network), made.network, settings, cached=cached).disk
+    if network.backbones:
+        network.freeze_backbones("all" if cached else settings.freeze)
+    (source,) = videos.sources(videos.split.train[:1], made.clip)
     began = time.perf_counter()
-    with torch.inference_mode():
-        features = _features(network, made, videos)
+    with torch.set_grad_enabled(not cached):
+        clip = cut_clip(source.open(), made.clip)
+        inputs = {name: torch.from_numpy(values)[None] for name, values in clip.inputs(network.reads).items()}
+        features = network.features(inputs)
         if network.solved:
             network.describe(features)
-    clip = time.perf_counter() - began
-    count, settings = len(listing.entries), recipe.training
-    views = recipe.features.views if recipe.features.folder is not None else 0
+    once = time.perf_counter() - began
+    views = 1 + (made.features.views if made.features.folder is not None else 0)
     if network.solved:
-        return count * (1 + views) * clip, 0.0, size
-    batch = {stream: values.expand(settings.batch_size, *values.shape[1:]) for stream, values in features.items()}
-    network.freeze_backbones("all")
+        return views * count * once, 0.0, size
+    batch = settings.batch_size if cached else 1
+    features = {stream: values.expand(batch, *values.shape[1:]) for stream, values in features.items()}
     began = time.perf_counter()
-    loss = network.loss(network(features=batch), torch.zeros(settings.batch_size, dtype=torch.int64))
+    loss = network.loss(network(features=features), torch.zeros(batch, dtype=torch.int64))
     loss.backward()  # type: ignore[no-untyped-call]
     step = time.perf_counter() - began
     epochs = sum(stage.max_epochs for stage in settings.stages)
-    return count * (1 + views) * clip, epochs * math.ceil(count / settings.batch_size) * step, size
-
-
-def _features(network: VideoModel, recipe: Recipe, videos: LabelledVideos) -> Features:
-    (source,) = videos.sources(videos.split.train[:1], recipe.clip)
-    clip = cut_clip(source.open(), recipe.clip)
-    return network.features(
-        {name: torch.from_numpy(values)[None] for name, values in clip.inputs(network.reads).items()}
-    )
+    if not cached:  # every epoch computes each clip whole
+        return 0.0, epochs * count * (once + step), size
+    return views * count * once, epochs * math.ceil(count / batch) * step, size

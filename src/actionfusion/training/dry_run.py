@@ -14,11 +14,11 @@ import torch
 from actionfusion.data.handover import THROUGH_A_PIPE, lack_of_shared_memory
 from actionfusion.data.loading import ClipDataset, EpochLoader, Step
 from actionfusion.models.model import VideoModel
-from actionfusion.plain_progress import duration
+from actionfusion.plain_progress import duration, giga
 from actionfusion.training.cost import StepCost
 from actionfusion.training.described import describe_clips
 from actionfusion.training.features import feature_work, train_from_features
-from actionfusion.training.guards import giga, refuse_targets_out_of_range
+from actionfusion.training.guards import refuse_targets_out_of_range
 from actionfusion.training.learner import Learner
 from actionfusion.training.measuring import measure
 from actionfusion.training.plan import Plan

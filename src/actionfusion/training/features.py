@@ -28,6 +28,7 @@ from torch import Tensor
 from actionfusion.data.loading import Batch, ClipDataset, KeyedDataset, LabelledSource, batches_of, good_or_error
 from actionfusion.errors import ActionFusionError, DatasetError, SettingsError
 from actionfusion.models.model import VideoModel
+from actionfusion.plain_progress import giga
 from actionfusion.settings import plain
 from actionfusion.streams import StreamName
 from actionfusion.training.feature_store import (
@@ -165,7 +166,7 @@ class FillReport:
 
     def __str__(self) -> str:
         rate = f" in {self.seconds:.0f} s" if self.made else ""
-        return f"features: {self.made} clips computed{rate}, {self.kept} there before, {_amount(self.size)} in all"
+        return f"features: {self.made} clips computed{rate}, {self.kept} there before, {giga(self.size)} in all"
 
 
 @dataclass(frozen=True)
@@ -343,14 +344,10 @@ def refuse_small_disk(folder: Path, recipes: Mapping[StreamName, FeatureRecipe],
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     needed = sum(recipes[stream].clip_bytes for clip in missing for stream in clip.missing)
     free = shutil.disk_usage(existing).free
-    log.info("features: %d clips to compute, %s; %s are free", len(missing), _amount(needed), _amount(free))
+    log.info("features: %d clips to compute, %s; %s are free", len(missing), giga(needed), giga(free))
     if needed > free:
-        reason = f"{len(missing)} clips want {_amount(needed)}, and {_amount(free)} are free"
+        reason = f"{len(missing)} clips want {giga(needed)}, and {giga(free)} are free"
         raise DatasetError(folder, reason, "make room, take fewer --features.views, or float16")
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def train_from_features(

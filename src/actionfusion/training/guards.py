@@ -16,6 +16,7 @@ from actionfusion.data.loading import EpochLoader
 from actionfusion.errors import DatasetError, RunFolderError, SettingsError, TrainingError
 from actionfusion.models.model import VideoModel
 from actionfusion.models.model_settings import ModelSettings
+from actionfusion.plain_progress import giga
 from actionfusion.training.cost import StepCost
 
 # PyTorch has an error of its own for a GPU alone; on a CPU its allocator says one of these.
@@ -155,8 +156,3 @@ def is_lost_connection(error: BaseException) -> bool:
 def is_lost_reader(error: BaseException) -> bool:
     """Tell whether a process that read videos has been ended, as PyTorch's loader says it."""
     return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
-
-
-def giga(size: float) -> str:
-    """Write bytes as ``1.2 GB``, or as MB where that says more."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -152,19 +152,23 @@ def recorded_recipe(path: Path) -> tuple[Recipe, str | None]:
     return recipe_from(values, path / CONFIG, RunFolderError), device
 
 
-def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+def refuse_contradictions(
+    recorded: Mapping[str, Any], now: Mapping[str, Any], path: Path, *, file: str = CONFIG
+) -> None:
     """See that a run is gone on with as it was begun; versions of libraries may differ, and weights are the run's.
 
     Args:
         recorded: ``config.yaml`` of the run.
         now: what it would be if the run were begun now.
         path: of the run.
+        file: in it, that holds what is recorded.
 
     Raises:
+        RunFolderError: what is recorded makes no sense.
         SettingsError: a setting differs; all that do are named.
     """
     passing = {"versions", "git", "start", "rates", "flops"}
-    recorded, now = _completed(recorded, path), _completed(now, path)
+    recorded, now = _completed(recorded, path / file), _completed(now, path / file)
     before = {name: value for name, value in _flat(recorded) if name.split(".")[0] not in passing}
     after = {name: value for name, value in _flat(now) if name.split(".")[0] not in passing}
     differing = [
@@ -179,10 +183,10 @@ def refuse_contradictions(recorded: Mapping[str, Any], now: Mapping[str, Any], p
 
 def _completed(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Add the defaults of settings that the run is older than, which it was trained by."""
+    if missing := [name for name in ("model", "network", "training") if name not in values]:
+        raise RunFolderError(path, f"has no {missing[0]}", "choose another --out")
     kinds = recipe_kinds(values["model"])
-    sections = {
-        name: plain(build(kinds[name], values[name], path / CONFIG, RunFolderError)) for name in ("network", "training")
-    }
+    sections = {name: plain(build(kinds[name], values[name], path, RunFolderError)) for name in ("network", "training")}
     return {**values, **sections}
 
 

@@ -208,13 +208,14 @@ def read_start(run: RunFolder) -> StartRecord | None:
 
 
 def start_doubts(run: RunFolder) -> tuple[str, ...]:
-    """Say where the test part may not be new to what the training started from.
+    """Say where the test part may not be new to what the training started from, or that of a run in an average.
 
     Raises:
         RunFolderError: the record is damaged.
     """
     start = read_start(run)
-    return () if start is None else _doubts(start.seen_in_test, start.started_from_a_run)
+    own = () if start is None else _doubts(start.seen_in_test, start.started_from_a_run)
+    return (*own, *run.config.get("start_doubts", ()))
 
 
 def start_line(run: RunFolder) -> str | None:
