@@ -50,7 +50,8 @@ def _command(name: str) -> str:
     docstring = parse(function.__doc__ or "")
     parser = _parser(name, function, recipe_kinds(Recipe.model) if name in RECIPE_COMMANDS else {})
     own = [action for action in parser._actions if _is_value(action)]
-    arguments = [action for action in own if action.dest not in _recipe_settings()]
+    settings = _recipe_settings() if name in RECIPE_COMMANDS else set()
+    arguments = [action for action in own if action.dest not in settings]
     described = {part.arg_name: part.description for part in docstring.params}
     words = [_usage(action) for action in arguments if not action.option_strings]
     lines = [

@@ -60,6 +60,24 @@ def test_wrong_usage_exits_2(capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train x --training.batch_size four", "training.batch_size: 'four' is no whole number"),
+        ("train x --training.stages.0.learning_rate fast", "--training.stages.0.learning_rate: "),
+        ("train x --augmentation.flip maybe", "augmentation.flip: 'maybe' is neither true nor false"),
+        ("predict run a.mp4 --precision fp16", "precision: 'fp16' is none of fp32, bf16, int8"),
+        ("average a b --out c --weights 1,1.5", "weights: '1,1.5' is no list, which is written as [a,b]"),
+        ("protocol foo", "name: 'foo' is none of official, random-7:3, "),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(capsys, words, said):
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {said}")
+    assert "class" not in told
+
+
+@pytest.mark.parametrize(
     ("wrong", "right"),
     [
         ("--training.batchsize", "training.batch_size"),
@@ -200,7 +218,7 @@ from actionfusion.commands import COMMANDS
 for name, command in COMMANDS.items():
     assert name in actionfusion.__all__, name
     function = getattr(import_module(command.module), name)
-    assert getattr(actionfusion, name) is function, name
+    assert getattr(actionfusion, name).__wrapped__ is function, name
 for name in actionfusion.__all__:
     assert not repr(getattr(actionfusion, name)).startswith("<module"), name
 """

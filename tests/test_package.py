@@ -1,5 +1,6 @@
 """What the package says of itself agrees, and importing it opens no connection."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import actionfusion
+from actionfusion.errors import RunFolderError
 from actionfusion.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -41,3 +44,13 @@ def test_the_version_is_the_same_everywhere():
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert citation["version"] == __version__
     assert changes.split("\n## ")[1].split(",")[0] == __version__
+
+
+def test_a_command_takes_text_for_a_path(tmp_path):
+    with pytest.raises(RunFolderError, match="run: "):
+        actionfusion.export(str(tmp_path / "run"), out=str(tmp_path / "model"))
+    with pytest.raises(RunFolderError, match="one: "):
+        actionfusion.versus(str(tmp_path / "one"), second=str(tmp_path / "two"))
+    made = actionfusion.demo.__wrapped__
+    assert actionfusion.demo.__doc__ == made.__doc__
+    assert inspect.signature(actionfusion.demo) == inspect.signature(made)

@@ -7,7 +7,11 @@ Every command of the command line is a function here, of the same name and argum
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionfusion.commands import COMMANDS
@@ -81,4 +85,21 @@ def __getattr__(name: str) -> Any:
     # Names are imported when they are asked for, so that prediction never waits for the training code.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    found = getattr(import_module(_HOMES[name]), name)
+    return _taking_text(found) if name in COMMANDS else found
+
+
+def _taking_text(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take text for a path, as the command line does."""
+    signature = inspect.signature(command)
+    paths = {name for name, one in signature.parameters.items() if one.annotation in ("Path", "Path | None")}
+
+    @wraps(command)
+    def called(*values: Any, **named: Any) -> Any:
+        given = signature.bind(*values, **named)
+        for name in paths & given.arguments.keys():
+            if isinstance(given.arguments[name], str):
+                given.arguments[name] = Path(given.arguments[name])
+        return command(*given.args, **given.kwargs)
+
+    return called

@@ -5,6 +5,7 @@ A function's signature and docstring are its flags and its help.  Nothing heavy 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
@@ -25,6 +26,14 @@ from actionfusion.words import checked_words
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+_NO_VALUE_OF = {
+    "int": "is no whole number",
+    "float": "is no number",
+    "bool": "is neither true nor false",
+    "tuple": "is no list, which is written as [a,b]",
+    "list": "is no list, which is written as [a,b]",
+}
 
 
 def run(words: Sequence[str]) -> int:
@@ -61,11 +70,27 @@ def _run(name: str, words: list[str]) -> int:
     try:
         values = read_words(name, function, words)
     except (ArgumentError, WrongWord) as error:
-        message = " ".join(str(error).split())
+        message = _in_plain_words(" ".join(str(error).split()))
         hint = "" if isinstance(error, WrongWord) else f"; see actionfusion {name} --help"
         return _fail(f"error: {message}{hint}", 2)
     result = function(**values)
     return 1 if getattr(result, "failed", False) is True else 0
+
+
+def _in_plain_words(message: str) -> str:
+    """Say what is wrong with a value, where jsonargparse names types of Python."""
+    key, value = re.match(r'Parser key "(.+?)": ', message), re.search(r"(?:Got|Given) value: (.*)$", message)
+    if not key or not value:
+        return message
+    choices = re.search(r"Literal\[(.+?)\]", message)
+    kind = re.search(r"Expected a <class '(?!NoneType)(\w+)'>", message)
+    if choices:
+        wrong = f"is none of {choices[1].replace(chr(39), '')}"
+    elif kind and kind[1] in _NO_VALUE_OF:
+        wrong = _NO_VALUE_OF[kind[1]]
+    else:
+        return message
+    return f"{key[1]}: {value[1]!r} {wrong}"
 
 
 def read_words(name: str, function: Callable[..., Any], words: list[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from actionfusion.errors import ActionFusionError, HubError, printable
 from actionfusion.files import cannot_write, replacing_folder, write_atomically
 from actionfusion.models.weights import HUB_FAILURES, file_sha256, quiet_hub
-from actionfusion.run_folder import CONFIG, LABELS, METRICS, PROBE, SPLIT, WEIGHTS, RunFolder, open_run
+from actionfusion.run_folder import CONFIG, LABELS, METRICS, PROBE, SPLIT, WEIGHTS, RunFolder, is_unfinished, open_run
 from actionfusion.settings import YAML_BYTES, read_json
 from actionfusion.terminal import Console, Text
 from actionfusion.version import __version__
@@ -134,12 +134,21 @@ def local_run(
 
 
 def open_named_run(run: str | Path) -> RunFolder:
-    """Open a run folder, or a run of the hub by its name.
+    """Open a run folder, or a run of the hub by its name; it is said if its training was stopped.
 
     Raises:
         RunFolderError, HubError: as ``open_run`` and ``local_run``.
     """
-    return open_run(local_run(run))
+    folder = open_run(local_run(run))
+    say_if_unfinished(folder.path)
+    return folder
+
+
+def say_if_unfinished(run: Path) -> None:
+    """Say it of a run whose training was stopped, or is still at work."""
+    if is_unfinished(run):
+        line = f"note: the training of {run} has not come to its end; train --resume --out {run} goes on with it"
+        Console(stderr=True).print(Text(line), soft_wrap=True)
 
 
 def fetch_run(

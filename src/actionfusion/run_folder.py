@@ -46,6 +46,7 @@ Settings = TypeVar("Settings")
 CONFIG, LABELS, WEIGHTS, METRICS, LOG = "config.yaml", "labels.txt", "model.safetensors", "metrics.csv", "train.log"
 CHECKPOINT, CURVES, SPLIT = "checkpoint.safetensors", "curves.png", "split.csv"
 PROBE = "probe.safetensors"
+LOCAL = "resume.json"  # where this machine has what a training needs, until it is finished
 LOCK = ".lock"
 _RESTORE = "train the run again, or copy the whole run folder"
 # What else is read of ``config.yaml`` where it is there; training has the types of what is in these sections.
@@ -236,7 +237,15 @@ def names_in(folder: Path) -> set[str]:
 def refuse_taken(path: Path) -> None:
     """Raise a RunFolderError if a run folder holds something already, or is a file."""
     if path.exists() and (not path.is_dir() or names_in(path)):
+        if is_unfinished(path):
+            remedy = f"go on with it by train --resume --out {path}, or choose another --out"
+            raise RunFolderError(path, "is a training that has not come to its end", remedy)
         raise RunFolderError(path, "exists already and is not empty", "choose another --out or remove it")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell whether a folder is that of a training that was stopped, or is still at work."""
+    return (path / LOCAL).is_file()
 
 
 @contextmanager

@@ -162,6 +162,21 @@ def test_other_settings_in_a_used_folder_leave_its_table_alone(compared, words, 
     assert (out / "comparison.json").read_bytes() == before
 
 
+def test_a_table_loses_no_row_that_is_not_reached(compared, words, tmp_path, monkeypatch):
+    out, train = shutil.copytree(compared, tmp_path / "out"), protocol_module.train
+    before = (out / "comparison.json").read_bytes()
+
+    def stopped(recipe, **options):
+        if recipe.model == "lrcn":
+            raise KeyboardInterrupt
+        return train(recipe, **options)
+
+    monkeypatch.setattr(protocol_module, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare("folder", words[2], models="lrcn", seeds=(0, 2), config=words[-1], group_pattern=words[4], out=out)
+    assert (out / "comparison.json").read_bytes() == before
+
+
 def test_an_unreadable_test_video_costs_no_row(compared, grouped_root, tmp_path):
     root, protocol = (
         shutil.copytree(grouped_root, tmp_path / "root"),

@@ -46,6 +46,18 @@ def test_a_folder_of_videos_is_its_videos(tiny_run, clips, capsys):
     assert f"{clips}: 3 videos\n" in capsys.readouterr().err
 
 
+def test_one_video_may_be_given_alone(tiny_run, clips):
+    video = str(next(clips.glob("b/*.mp4")))
+    assert [row.video for row in predict(tiny_run, video, runtime="torch")] == [video]
+
+
+def test_a_run_is_no_folder_of_pictures(tiny_run, clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "root" / "clips")
+    shutil.copytree(tiny_run, tmp_path / "root" / "runs" / "mine")
+    assert (tmp_path / "root" / "runs" / "mine" / "curves.png").is_file()
+    assert all("clips" in row.video for row in predict(tiny_run, [tmp_path / "root"], runtime="torch"))
+
+
 def test_a_folder_of_pictures_is_one_video(tiny_run, clips, pictures):
     (row,) = predict(tiny_run, [pictures], runtime="torch")
     (video,) = predict(tiny_run, list(clips.glob("b/*.mp4")), runtime="torch")

@@ -54,6 +54,12 @@ def test_what_is_pushed_is_loaded_and_answers_the_same(hub, run, shapes_root, ca
     assert done.revision in said.err
 
 
+def test_a_training_that_was_stopped_is_not_pushed(hub, run):
+    (run / "resume.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="has not come to its end; train --resume --out"):
+        push(run, "ann/actions")
+
+
 def test_a_private_run_on_a_branch(hub, run):
     push(run, "me/run", private=True, revision="later", token=TOKEN, split=True)
     repository = hub.repositories["me/run"]

@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from actionfusion.__main__ import main
 from actionfusion.errors import OutputError, RunFolderError, SettingsError, WeightsError
 from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.reporting.chosen_clips import choose_clips
 from actionfusion.reporting.run_report import report
+from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import load_recipe
 
 
@@ -73,6 +75,20 @@ def test_the_recipe_on_the_page_trains_the_same_run(run, tmp_path, parse, train_
     assert again.data.root is None
     commands = root.find("section", id="repeat")[0].find("code")[0].text
     assert "actionfusion train --config recipe.yaml --data.root DATA --out runs/run" in commands
+
+
+def test_the_recipe_on_the_page_keeps_features_as_the_run_did(run, tmp_path, parse):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["features"] = FeatureSettings(cache=True, views=3).recorded()
+    (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (block,) = parse(report(run).read_text(encoding="utf-8")).find("pre", id="recipe")
+    (tmp_path / "recipe.yaml").write_text("".join(block.find("code")[0].children), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").features == FeatureSettings(cache=True, views=3)
+
+
+def test_the_page_says_what_the_run_has_set_of_its_model(run, parse):
+    text = parse(report(run).read_text(encoding="utf-8")).find("section", id="model")[0].text
+    assert "In this run: backbone " in text
 
 
 def test_without_the_folder_of_the_videos_the_page_says_so(run, parse, capsys):

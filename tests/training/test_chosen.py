@@ -14,10 +14,13 @@ import yaml
 from actionfusion.__main__ import main
 from actionfusion.command_line import read_words
 from actionfusion.data.dataset import DataSettings
-from actionfusion.errors import SettingsError
+from actionfusion.errors import RunFolderError, SettingsError
+from actionfusion.evaluation.evaluate import evaluate
 from actionfusion.evaluation.protocol import protocol
+from actionfusion.inference.predict import predict
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models import model_class
+from actionfusion.run_folder import is_unfinished
 from actionfusion.training.chosen import choose
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, load_recipe
@@ -231,6 +234,22 @@ def tiny_cached(clips) -> dict[str, object]:
     }
 
 
+def test_who_meets_an_unfinished_run_is_told_how_to_go_on(tiny_cached, tmp_path, stopped_at, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run, root = Path("runs") / tiny_cached["root"].name, tiny_cached["root"]
+    with stopped_at(5):
+        train(**tiny_cached, out=run)
+    with pytest.raises(RunFolderError, match=f"not come to its end; go on with it by train --resume --out {run}"):
+        train(**tiny_cached, out=run)
+    noted = f"note: {run} is unfinished; train --resume --out {run} goes on with it"
+    assert choose(Recipe(), str(root), None, {})[2][0] == noted
+    capsys.readouterr()
+    found = evaluate(run, root, split="all-test", force=True)
+    assert "the training has not come to its end" in found.notes
+    predict(run, [root], runtime="torch")
+    assert capsys.readouterr().err.count(f"the training of {run} has not come to its end") == 2
+
+
 @pytest.mark.parametrize("how", ["command", "python", "recipe", "root"])
 def test_resumed_it_finds_its_features_beside_it(tiny_cached, tmp_path, stopped_at, how, capsys):
     run = tmp_path / "runs" / "mine"
@@ -247,6 +266,7 @@ def test_resumed_it_finds_its_features_beside_it(tiny_cached, tmp_path, stopped_
         (run / "resume.json").unlink()
         train(**tiny_cached, out=run, resume=True)
     assert "resumed with features: 0 clips computed, 4 there before" in capsys.readouterr().err
+    assert not is_unfinished(run)
     assert sorted(path.name.split("-")[0] for path in (tmp_path / "runs" / "features").iterdir()) == ["flow", "rgb"]
 
 

@@ -138,7 +138,8 @@ def _common_clip(folders: Sequence[RunFolder]) -> ClipSettings:
         # Frames of another size would have been decoded at another, and be others by a digit.
         ours, own = (_facts(each, folder.clip) for each in (clip, folder.clip))
         if unlike := [f"{name} {own[name]}, not {ours[name]}" for name in own if own[name] != ours[name]]:
-            reason = f"reads other clips than {folders[0].path}: {', '.join(unlike)}"
+            others = next(each.path for each in folders if each.clip in (of_rgb, of_flow) and each is not folder)
+            reason = f"reads other clips than {others}: {', '.join(unlike)}"
             raise RunFolderError(folder.path, reason, "average runs of one recipe, of one stream or both")
     return clip
 

@@ -27,7 +27,7 @@ from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.inference.runtimes.prepared import weights_digest
 from actionfusion.models.probe import ProbeHead
-from actionfusion.run_folder import PROBE, RunFolder, evaluation_path
+from actionfusion.run_folder import PROBE, RunFolder, evaluation_path, is_unfinished
 from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.terminal import Console, Text
 from actionfusion.training.features import FeatureSettings
@@ -176,7 +176,12 @@ def measure(
         seed=int(folder.config.get("seed", 0)),
         split_seed=videos.settings.seed,
         counts={name: len(videos.part(name)) for name in get_args(Part)},
-        notes=(*videos.split.notes, *(start_doubts(folder) if part == "test" and not others else ()), *found.notes),
+        notes=(
+            *videos.split.notes,
+            *(start_doubts(folder) if part == "test" and not others else ()),
+            *(["the training has not come to its end"] if is_unfinished(folder.path) else []),
+            *found.notes,
+        ),
         selected_on_part=not folder.model_class.solved
         and part == {"hold_out": "val", "test": "test"}.get(videos.settings.validation),
         leaks=videos.leaks(part),

@@ -17,7 +17,7 @@ from actionfusion.data.fetched_video import FetchedVideo
 from actionfusion.data.loading import LabelledSource
 from actionfusion.data.segment_source import SegmentSource
 from actionfusion.data.store import StoredVideo
-from actionfusion.errors import VideoError, WeightsError
+from actionfusion.errors import VideoError, WeightsError, printable
 from actionfusion.evaluation.views import Views, cut_views
 from actionfusion.inference.recognizer import Recognizer
 from actionfusion.models.probe import ProbeHead
@@ -98,7 +98,7 @@ def predict_videos(
         for number, (source, found) in enumerate(read, 1):
             lines(number, len(sources))
             if isinstance(found, VideoError):
-                failed.append(FailedVideo(source.name, found.kind, str(found)))
+                failed.append(FailedVideo(source.name, found.kind, printable(f"{found.reason}; {found.remedy}")))
                 continue
             for clip in found:
                 owners.append(source)

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from actionfusion.errors import DatasetError, SettingsError, VideoError, VideoMissing, VideoUnreadable, printable
+from actionfusion.run_folder import CONFIG, LABELS
 from actionfusion.terminal import Text
 from actionfusion.video.clip import Clip, ClipSettings, ClipSource, cut_clip
 from actionfusion.video.rates import WHOLE, FrameRates, Pace, frame_rate
@@ -159,6 +160,8 @@ def _videos_in(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
             yield folder
             return
         raise VideoUnreadable(folder, error.reason, error.remedy) from error
+    if (folder / CONFIG).is_file() and (folder / LABELS).is_file():
+        return  # a run, whose picture is of its training
     videos = [Path(str(file)) for file in files if is_video(file)]
     if not videos and any(is_picture(file) for file in files):
         yield folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from actionfusion.errors import VideoError, printable
-from actionfusion.hub import open_named_run
+from actionfusion.hub import open_named_run, say_if_unfinished
 from actionfusion.inference.given_videos import expanded
 from actionfusion.inference.recognizer import Prediction, Recognizer, no_classes
 from actionfusion.inference.runtimes.backend import PrecisionName, RuntimeName
@@ -101,12 +101,13 @@ def predict(
         raise no_classes(top_k)
     load = partial(Recognizer.load, runtime=runtime, precision=precision, device=device, root=root, store=store)
     options = SegmentOptions(every, stride, threshold, shortest, out)
-    videos = expanded(videos)
+    videos = expanded([videos] if isinstance(videos, str | Path) else videos)
     if segments:
         return predict_segments(
             open_named_run(run), partial(load, first="step"), videos, options, top_k=top_k, json=json
         )
     options.refuse_without_segments()
+    say_if_unfinished(Path(run))
     results = _predict_labels(load(run), videos, top_k)
     results.show(_table, json=json)
     return results

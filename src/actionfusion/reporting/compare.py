@@ -131,16 +131,24 @@ def compare(
         if any(missing.values()):
             wanted = [(recipes[name], count) for name, count in missing.items() if count]
             _say(estimate(wanted, listing).line(shutil.disk_usage(out).free))
+        before = _in_table(out) & recipes.keys()
         rows: list[ComparedModel] = []
         compared: list[ComparedModel] = []
         for number, (name, made) in enumerate(recipes.items(), 1):
             _say(f"model {number} of {len(recipes)}: {name}")
             rows.append(_run(name, made, chosen, listing, out=out, seeds=seeds, repeats=repeats, device=device))
             compared = with_pairs(rows, {row.name: out / folder_of(row.name) for row in rows}, reference)
-            _write(out, compared, listing, chosen, reference)
+            if not before - {row.name for row in rows}:  # a table is not to lose rows that were not reached yet
+                _write(out, compared, listing, chosen, reference)
     _print(compared, reference)
     _say(f"now open {out / PAGE} in a browser")
     return Comparison(out, tuple(compared))
+
+
+def _in_table(out: Path) -> set[str]:
+    if not (out / TABLE).is_file():
+        return set()
+    return {row["model"] for row in read_json(out / TABLE, largest=EVALUATION_BYTES)["models"]}
 
 
 def _names(models: str, reference: str) -> list[str]:

@@ -49,6 +49,7 @@ def render_compared(models: Sequence[ComparedModel], listing: Listing, protocol:
             machines=list(dict.fromkeys(row["machine"] for row in rows if row["machine"])),
             leaks=next((model.figures["leaks"] for model in done if model.figures), None),
             reference=reference,
+            grouped=bool(listing.groups),
             orders=orders(
                 "as given",
                 len(rows),

@@ -15,6 +15,7 @@ from actionfusion.errors import SettingsError, printable
 from actionfusion.inference.runtimes.prepared import ABOUT, PREPARED, weights_digest
 from actionfusion.inference.runtimes.quantization import Int8Accuracy
 from actionfusion.reporting.findings import NO_LEAK, accuracy_headline, headlines, remarks
+from actionfusion.reporting.model_facts import chosen_settings
 from actionfusion.reporting.rendering import percent, plural
 from actionfusion.reporting.run_report import evaluation_of
 from actionfusion.reporting.tables import Evaluation, section
@@ -125,7 +126,7 @@ def _result(evaluation: Evaluation) -> dict[str, Any]:
         "task": {"type": "video-classification", "name": "Video classification"},
         "dataset": {
             "type": evaluation["dataset"],
-            "name": f"{evaluation['dataset']}, split {evaluation['split']}",
+            "name": f"{len(evaluation['labels'])} classes of {evaluation['dataset']}, split {evaluation['split']}",
             "split": evaluation["part"],
         },
         "metrics": [
@@ -287,6 +288,8 @@ def _citation(folder: RunFolder) -> Iterator[str]:
     yield f"The model: {markdown(source.citation)}. Kept: {markdown(source.kept)}."
     if source.differs:
         yield f"Different: {markdown(source.differs)}."
+    if chosen := chosen_settings(folder.network):
+        yield f"In this run: {markdown(chosen)}."
     versions = section(folder.config, "versions")
     if versions.get("actionfusion"):
         yield f"\nTrained with actionfusion {markdown(str(versions['actionfusion']))}."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
-from actionfusion.models.model_settings import Source
+from actionfusion.models.model_settings import ModelSettings, Source
 from actionfusion.reporting.findings import accuracy_headline
 from actionfusion.reporting.tables import Evaluation
 from actionfusion.run_folder import RunFolder
+from actionfusion.settings import plain
 
 
 class PublishedFigure(NamedTuple):
@@ -33,24 +34,35 @@ class ModelFacts:
         name: in the table of models.
         source: where it comes from.
         published: figures from the literature beside those of the run.
+        chosen: settings of the run that are not the model's defaults, in words.
     """
 
     name: str
     source: Source
     published: tuple[PublishedFigure, ...] = ()
+    chosen: str = ""
 
     @classmethod
     def of(cls, folder: RunFolder, evaluation: Evaluation) -> Self:
         """Collect the facts of a run's model."""
         source, dataset = folder.model_class.source, evaluation["dataset"]
         _, value, note = accuracy_headline(evaluation)
-        here = f"{value} ({note}; split {evaluation['split']})"
+        here = f"{value} ({note}; {len(folder.labels)} classes, split {evaluation['split']})"
         figures = (
             PublishedFigure(name, figure, here if name == dataset else "") for name, figure in source.published.items()
         )
-        return cls(folder.model, source, tuple(figures))
+        return cls(folder.model, source, tuple(figures), chosen_settings(folder.network))
 
     @property
     def on_this_data(self) -> PublishedFigure | None:
         """The figure published for the data set of the run; None where there is none."""
         return next((figure for figure in self.published if figure.here), None)
+
+
+def chosen_settings(network: ModelSettings) -> str:
+    """Name the settings of a network that are not its model's defaults, but for what its clips and classes decide."""
+    given = {"num_classes", "frames", "image_size", "flow_size", "flow_channels", "members"}
+    values = {field.name: (getattr(network, field.name), field.default) for field in fields(network)}
+    return ", ".join(
+        f"{name} {plain(value)}" for name, (value, default) in values.items() if name not in given and value != default
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from actionfusion.errors import HubError, OutputError, SettingsError, printable
+from actionfusion.errors import HubError, OutputError, RunFolderError, SettingsError, printable
 from actionfusion.files import cannot_write, refuse_foreign, refuse_unwritable, write_atomically
 from actionfusion.hub import (
     CARD,
@@ -25,7 +25,7 @@ from actionfusion.hub import (
 )
 from actionfusion.inference.exports.exported import is_export
 from actionfusion.reporting.hub_card import CardFacts, is_card, render_card
-from actionfusion.run_folder import SPLIT, is_there, open_run
+from actionfusion.run_folder import SPLIT, is_there, is_unfinished, open_run
 from actionfusion.terminal import Console, Text
 
 _MOST_CARD_BYTES = 1 << 20
@@ -102,6 +102,8 @@ def push(
     if is_export(run):
         raise SettingsError(run, "is an export, which the hub's users cannot load by name", "push the run itself")
     folder = open_run(run)
+    if is_unfinished(folder.path):
+        raise RunFolderError(run, "its training has not come to its end", f"train --resume --out {run} goes on with it")
     target = out or folder.path / CARD
     if dry_run:
         refuse_foreign(target, is_card)

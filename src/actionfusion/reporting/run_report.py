@@ -14,6 +14,7 @@ from actionfusion.evaluation.result import read_evaluation
 from actionfusion.files import refuse_unwritable
 from actionfusion.hub import open_named_run
 from actionfusion.inference.recognizer import Recognizer
+from actionfusion.models.average import AverageSettings
 from actionfusion.reporting.chosen_clips import choose_clips, film_strips
 from actionfusion.reporting.findings import Headline, headlines
 from actionfusion.reporting.model_facts import ModelFacts
@@ -145,7 +146,9 @@ def _recipe(folder: RunFolder) -> str:
     values["data"] = {
         name: value for name, value in values["data"].items() if name not in {"root", "store", "manifest"}
     }
-    values["features"] = {name: value for name, value in values["features"].items() if name != "folder"}
+    if values["features"]:
+        values["features"] = {name: value for name, value in values["features"].items() if name != "folder"}
+        values["features"]["cache"] = True
     return yaml.safe_dump(
         {name: value for name, value in values.items() if value != {}}, sort_keys=False, allow_unicode=True
     )
@@ -154,8 +157,12 @@ def _recipe(folder: RunFolder) -> str:
 def _commands(folder: RunFolder, part: Part) -> list[str]:
     again = shlex.quote(f"runs/{folder.path.resolve().name}")
     of_part = "" if part == "test" else f" --part {part}"
+    made = f"actionfusion train --config recipe.yaml --data.root DATA --out {again}"
+    if isinstance(folder.network, AverageSettings):
+        weights = ",".join(f"{member['weight']:g}" for member in folder.network.members)
+        made = f"actionfusion average {'RUN ' * len(folder.network.members)}--weights [{weights}] --out {again}"
     return [
-        f"actionfusion train --config recipe.yaml --data.root DATA --out {again}",
+        made,
         f"actionfusion evaluate {again} --root DATA{of_part}",
         f"actionfusion report {again} --root DATA{of_part}",
     ]

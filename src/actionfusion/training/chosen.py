@@ -11,6 +11,7 @@ from typing import Any
 from actionfusion.errors import SettingsError
 from actionfusion.models import model_class
 from actionfusion.recipes import default_recipe
+from actionfusion.run_folder import is_unfinished
 from actionfusion.storage import PathLike, plain_name, to_path
 from actionfusion.training.features import FOLDER
 from actionfusion.training.recipe import Recipe, load_recipe
@@ -38,7 +39,8 @@ def choose(
     given, lines = chosen_recipe(recipe, changes)
     given = rooted(given, root, changes)
     if out is None:
-        out = _free_run_folder(given.data.root)
+        out, unfinished = _free_run_folder(given.data.root)
+        lines += [f"note: {path} is unfinished; train --resume --out {path} goes on with it" for path in unfinished]
         lines.append(f"run folder: {out} (chosen; --out sets it)")
     return given.changed(features=given.features.beside(out)), out, lines
 
@@ -94,10 +96,11 @@ def differ(root: PathLike, other: PathLike | None) -> bool:
     return other is not None and to_path(root).expanduser().absolute() != to_path(other).expanduser().absolute()
 
 
-def _free_run_folder(root: PathLike | None) -> Path:
-    """Name a run folder after its videos, with a number where something has that name."""
-    name = plain_name(root or "") or "run"
-    number = 1
+def _free_run_folder(root: PathLike | None) -> tuple[Path, list[Path]]:
+    """Name a run folder after its videos, with a number where something has that name, and the unfinished ones."""
+    name, number, unfinished = plain_name(root or "") or "run", 1, []
     while os.path.lexists(out := RUNS / (name if number == 1 else f"{name}-{number}")) or out.name == FOLDER:
+        if is_unfinished(out):
+            unfinished.append(out)
         number += 1
-    return out
+    return out, unfinished

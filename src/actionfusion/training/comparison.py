@@ -68,7 +68,7 @@ class Estimate:
         features, training = duration(self.features), duration(self.training)
         unknown = f"; not counted: {', '.join(self.unknown)}" if self.unknown else ""
         return (
-            f"estimated: {features} for features, which are computed once, and {training} for training; "
+            f"estimated: at most {features} for features, which are computed once, and {training} for training; "
             f"run folders of {giga(self.disk)}, {giga(free)} are free{unknown}"
         )
 

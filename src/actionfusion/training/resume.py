@@ -22,6 +22,7 @@ from actionfusion.run_folder import (
     CONFIG,
     CURVES,
     LABELS,
+    LOCAL,
     LOG,
     METRICS,
     PROBE,
@@ -37,7 +38,6 @@ from actionfusion.storage import to_path
 from actionfusion.training.features import FeatureSettings
 from actionfusion.training.recipe import Recipe, recipe_from, recipe_kinds
 
-LOCAL = "resume.json"
 # All that there is before the first checkpoint; the last is the probe's, which is solved anew.
 _BEGUN = frozenset((CONFIG, LABELS, SPLIT, LOCAL, LOG, PROBE))
 # What a model that is solved writes before its only checkpoint, which says that it is finished.
