@@ -110,7 +110,7 @@ def test_the_difference_of_equals_is_told_from_none_no_oftener_than_announced(gr
         first, second = generator.random(shares.shape) < shares
         low, high = clustered_difference(first.astype(float) - second, units)
         told += not low <= 0 <= high
-    assert told / 400 < 0.1  # of a bootstrap 38, 15 and 8 %
+    assert told / 400 < 0.1
 
 
 def test_a_difference_that_never_varies_is_not_certain():

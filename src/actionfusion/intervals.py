@@ -99,7 +99,7 @@ def clustered_difference(differences: npt.ArrayLike, units: Sequence[str]) -> In
     Where all units have one mean, no variance can be seen; then as many may be of another as could be in
     ``clustered_wilson`` where all predictions are wrong.
 
-    A percentile bootstrap of units is too narrow where they are few: of nine it leaves out the truth in 8 % of cases.
+    A percentile bootstrap of units is too narrow where they are few.
 
     Args:
         differences: ``[N]`` first minus second of each prediction, -1 to 1.

@@ -137,8 +137,8 @@ def compare(
         for number, (name, made) in enumerate(recipes.items(), 1):
             _say(f"model {number} of {len(recipes)}: {name}")
             rows.append(_run(name, made, chosen, listing, out=out, seeds=seeds, repeats=repeats, device=device))
-            compared = with_pairs(rows, {row.name: out / folder_of(row.name) for row in rows}, reference)
             if not before - {row.name for row in rows}:  # a table is not to lose rows that were not reached yet
+                compared = with_pairs(rows, {row.name: out / folder_of(row.name) for row in rows}, reference)
                 _write(out, compared, listing, chosen, reference)
     _print(compared, reference)
     _say(f"now open {out / PAGE} in a browser")
